@@ -1,0 +1,244 @@
+"""The error tree: every mistake a caller can make, on either side of the wire.
+
+HEServiceError                internal
+├─ WireError                  bytes that are not what they should be
+│  ├─ TooLargeError           too_large
+│  ├─ BadMagicError           bad_magic
+│  ├─ MalformedError          malformed
+│  ├─ UnsupportedVersionError unsupported_version
+│  ├─ WrongKindError          wrong_kind
+│  ├─ WrongLengthError        wrong_length
+│  └─ DigestMismatchError     digest_mismatch
+├─ ParameterError             invalid_params
+│  ├─ UnknownParamsError      unknown_params
+│  ├─ InsecureParamsError     insecure_params
+│  ├─ WrongParamsError        wrong_params
+│  └─ NotConformantError      not_conformant
+├─ KeyMismatchError           key_mismatch
+│  ├─ WrongKeyError           wrong_key
+│  ├─ UnknownKeyError         unknown_key
+│  └─ SecretKeyOnServerError  secret_key_on_server
+├─ ProgramError               invalid_program
+│  ├─ BadShapeError           bad_shape
+│  ├─ OutOfLevelsError        out_of_levels
+│  └─ UnsupportedLayerError   unsupported_layer
+└─ ServiceError               service
+   ├─ UnknownModelError       unknown_model
+   ├─ BusyError               busy
+   ├─ DeadlineError           deadline
+   ├─ WorkerLostError         worker_lost
+   ├─ NotReadyError           not_ready
+   └─ UnreachableError        unreachable
+
+Each class has one stable `code` (what travels in a problem+json answer) and the `http_status` it travels under. The server turns a
+class into its code, the client turns the code back into the class, so both sides raise and catch the same types.
+A message names the thing, the value and the limit; an error never carries key, ciphertext or decrypted content.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HEServiceError(Exception):
+    """Any error of this project; raised itself only for a fault that is nobody's input."""
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+    by_code: ClassVar[dict[str, type[HEServiceError]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Registers the class under its code, which must be its own."""
+        assert cls.code not in HEServiceError.by_code, f"two errors share the code {cls.code}"
+        HEServiceError.by_code[cls.code] = cls
+
+    @property
+    def message(self) -> str:
+        """The sentence that says what is wrong and what to change."""
+        return str(self.args[0]) if self.args else (self.__doc__ or self.code)
+
+
+HEServiceError.by_code[HEServiceError.code] = HEServiceError
+
+
+def from_code(code: str, message: str) -> HEServiceError:
+    """Returns the error that a stable code stands for; an unknown code gives the base class."""
+    return HEServiceError.by_code.get(code, HEServiceError)(message)
+
+
+class WireError(HEServiceError):
+    """Bytes that crossed a border are not what they should be."""
+
+    code = "wire"
+    http_status = 400
+
+
+class TooLargeError(WireError):
+    """More bytes arrived than the parameter set can need."""
+
+    code = "too_large"
+    http_status = 413
+
+
+class BadMagicError(WireError):
+    """The bytes do not begin with the container's magic: they are something else."""
+
+    code = "bad_magic"
+
+
+class MalformedError(WireError):
+    """The bytes cannot be read: cut short, or a field holds what it may not."""
+
+    code = "malformed"
+
+
+class UnsupportedVersionError(WireError):
+    """The container's format version is not one that this release reads."""
+
+    code = "unsupported_version"
+
+
+class WrongKindError(WireError):
+    """A well-formed container holds another kind of object than is wanted here."""
+
+    code = "wrong_kind"
+
+
+class WrongLengthError(WireError):
+    """The payload's length is not the one that its parameter set prescribes."""
+
+    code = "wrong_length"
+
+
+class DigestMismatchError(WireError):
+    """The payload does not match its digest: it was damaged on the way."""
+
+    code = "digest_mismatch"
+
+
+class ParameterError(HEServiceError):
+    """A parameter set, or an object made under it, is not acceptable."""
+
+    code = "invalid_params"
+    http_status = 400
+
+
+class UnknownParamsError(ParameterError):
+    """No parameter set is registered under this name or id."""
+
+    code = "unknown_params"
+
+
+class InsecureParamsError(ParameterError):
+    """The parameter set is weaker than 128 bits and may not be used here."""
+
+    code = "insecure_params"
+
+
+class WrongParamsError(ParameterError):
+    """The object was made under another parameter set than the one in use."""
+
+    code = "wrong_params"
+
+
+class NotConformantError(ParameterError):
+    """The object was decoded, but a value lies outside what its parameter set allows."""
+
+    code = "not_conformant"
+
+
+class KeyMismatchError(HEServiceError):
+    """Keys and ciphertexts do not belong together."""
+
+    code = "key_mismatch"
+    http_status = 400
+
+
+class WrongKeyError(KeyMismatchError):
+    """The ciphertext names another key bundle than the request or the keys at hand."""
+
+    code = "wrong_key"
+
+
+class UnknownKeyError(KeyMismatchError):
+    """The server holds no key bundle of this id: upload it first."""
+
+    code = "unknown_key"
+    http_status = 404
+
+
+class SecretKeyOnServerError(KeyMismatchError):
+    """Secret keys were about to reach the server; they must stay with the client."""
+
+    code = "secret_key_on_server"
+
+
+class ProgramError(HEServiceError):
+    """A Program is not well formed, or does not fit its input or its parameter set."""
+
+    code = "invalid_program"
+    http_status = 422
+
+
+class BadShapeError(ProgramError):
+    """An array's shape is not the one that the model takes."""
+
+    code = "bad_shape"
+
+
+class OutOfLevelsError(ProgramError):
+    """A value lies outside the integer levels that the model takes."""
+
+    code = "out_of_levels"
+
+
+class UnsupportedLayerError(ProgramError):
+    """A layer is of a kind, or has an option, that cannot be evaluated."""
+
+    code = "unsupported_layer"
+
+
+class ServiceError(HEServiceError):
+    """The service cannot answer this request now, or not at all."""
+
+    code = "service"
+    http_status = 503
+
+
+class UnknownModelError(ServiceError):
+    """The server has no model of this name."""
+
+    code = "unknown_model"
+    http_status = 404
+
+
+class BusyError(ServiceError):
+    """The queue is full: try again later."""
+
+    code = "busy"
+    http_status = 429
+
+
+class DeadlineError(ServiceError):
+    """The work was not done within its deadline."""
+
+    code = "deadline"
+    http_status = 504
+
+
+class WorkerLostError(ServiceError):
+    """A worker process died under the request; it may be sent again."""
+
+    code = "worker_lost"
+
+
+class NotReadyError(ServiceError):
+    """The server is starting or stopping and takes no work."""
+
+    code = "not_ready"
+
+
+class UnreachableError(ServiceError):
+    """No server answered at this address."""
+
+    code = "unreachable"
