@@ -1,0 +1,1 @@
+"""The service: answers encrypted requests with keys that cannot decrypt them."""

@@ -1,0 +1,58 @@
+"""The public profile of a model: what a client needs, and nothing about weights."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from he_layers.crypto.container import HEADER_BYTES
+from server.repository import Model
+
+
+class ModelProfile(BaseModel):
+    """All that a client needs to make keys, encode an input and read the answer."""
+
+    model: str
+    version: str
+    profile: str
+    params: str
+    params_id: str
+    security_bits: float
+    input_shape: tuple[int, int, int]
+    input_levels: int
+    input_delta: float
+    classes: tuple[str, ...]
+    output_scale: float
+    output_delta: float
+    bootstraps: int
+    key_bytes: int
+    upload_bytes: int
+    download_bytes: int
+    accuracy_plain: float | None = None
+    accuracy_encrypted: float | None = None
+    estimated_seconds: float | None = None
+
+
+def profile_of(model: Model) -> ModelProfile:
+    """Returns the profile of a model."""
+    program = model.program
+    return ModelProfile(
+        model=program.name,
+        version=program.version,
+        profile=program.profile,
+        params=model.params.name,
+        params_id=model.params.id,
+        security_bits=model.params.security_bits,
+        input_shape=program.input.shape,
+        input_levels=program.input.levels,
+        input_delta=program.input.delta,
+        classes=program.output.classes,
+        output_scale=program.output.scale,
+        output_delta=program.output_delta,
+        bootstraps=program.bootstraps,
+        key_bytes=HEADER_BYTES + model.key_payload_bytes,
+        upload_bytes=model.upload_bytes,
+        download_bytes=model.download_bytes,
+        accuracy_plain=model.card.get("accuracy_quantised"),
+        accuracy_encrypted=model.card.get("accuracy_simulated"),
+        estimated_seconds=model.card.get("estimated_seconds"),
+    )

@@ -1,0 +1,98 @@
+"""The model repository: a folder of Programs, each with its parameter set and its card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from he_layers.crypto import container
+from he_layers.crypto import params as parameter_sets
+from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from he_layers.crypto.errors import InsecureParamsError, UnknownModelError
+from he_layers.crypto.evaluation_keys import EvaluationKeys
+from he_layers.crypto.params import ParameterSet
+from he_layers.program import Program
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A Program with its parameter set and its card."""
+
+    program: Program
+    params: ParameterSet
+    card: Mapping[str, Any]
+
+    @property
+    def image_shape(self) -> str:
+        """Channels, height and width as requests write them."""
+        return "x".join(str(size) for size in self.program.input.shape)
+
+    @property
+    def key_payload_bytes(self) -> int:
+        """Exact payload of a bundle of evaluation keys."""
+        return EvaluationKeys.payload_bytes(self.params)
+
+    @property
+    def upload_bytes(self) -> int:
+        """Exact size of one encrypted image in its container."""
+        return container.HEADER_BYTES + CkksCiphertext.payload_bytes(self.params)
+
+    @property
+    def download_bytes(self) -> int:
+        """Exact size of one encrypted row of logits in its container."""
+        return container.HEADER_BYTES + PackedAnswer.payload_bytes(self.params)
+
+
+class Repository(Mapping[str, Model]):
+    """The models of one folder, by name."""
+
+    def __init__(self, folder: Path, *, allow_toy_parameters: bool = False) -> None:
+        """Loads and checks every sub-folder that holds a program.json.
+
+        Raises:
+            ProgramError: a Program is not well formed.
+            InsecureParamsError: a Program asks for a TOY parameter set, and these are not allowed.
+        """
+        self._models: dict[str, Model] = {}
+        for path in sorted(folder.glob("*/program.json")):
+            model = _load(path.parent)
+            if model.params.name.startswith("TOY_") and not allow_toy_parameters:
+                raise InsecureParamsError(f"{model.program.name} uses {model.params.name}, which protects nothing")
+            self._models[model.program.name] = model
+
+    def __getitem__(self, name: str) -> Model:
+        """Returns a model.
+
+        Raises:
+            UnknownModelError: there is none of this name.
+        """
+        model = self._models.get(name)
+        if model is None:
+            raise UnknownModelError(f"there is no model {name!r} here; there are: {', '.join(self._models) or 'none'}")
+        return model
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the names."""
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        """Counts the models."""
+        return len(self._models)
+
+    @property
+    def key_payload_bytes(self) -> dict[str, int]:
+        """Exact payload of a bundle of evaluation keys, for each params_id in use."""
+        return {model.params.id: model.key_payload_bytes for model in self._models.values()}
+
+
+def _load(folder: Path) -> Model:
+    program = Program.load(folder)
+    card = folder / "card.json"
+    return Model(
+        program=program,
+        params=parameter_sets.get(program.params),
+        card=json.loads(card.read_text()) if card.exists() else {},
+    )
