@@ -1,0 +1,1 @@
+"""Networks on ciphertexts: Programs, their layers, their simulation in the clear and their encrypted evaluation."""

@@ -1,0 +1,27 @@
+"""The layers of a Program, one file each: shape rule, integer semantics and torus circuit side by side."""
+
+from he_layers.layers.avg_pool import AvgPool
+from he_layers.layers.conv import Conv
+from he_layers.layers.flatten import Flatten
+from he_layers.layers.layer import Circuit, Entries, Layer, Scale, Shape
+from he_layers.layers.linear import Linear
+from he_layers.layers.max_pool import MaxPool
+from he_layers.layers.relu import Relu
+
+KINDS: dict[str, type[Layer]] = {kind.kind: kind for kind in (AvgPool, Conv, Flatten, Linear, MaxPool, Relu)}
+"""Layer class by the name it has in program.json."""
+
+__all__ = [
+    "KINDS",
+    "AvgPool",
+    "Circuit",
+    "Conv",
+    "Entries",
+    "Flatten",
+    "Layer",
+    "Linear",
+    "MaxPool",
+    "Relu",
+    "Scale",
+    "Shape",
+]

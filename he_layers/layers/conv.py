@@ -1,0 +1,81 @@
+"""Shift convolution: weights 0 or +-2^e, so that every product is a shift of torus words."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_layers.crypto.errors import BadShapeError, ProgramError
+from he_layers.layers.layer import Entries, FloatArray, LinearLayer, Shape, check_weights, check_window, window_size
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conv(LinearLayer):
+    """Two-dimensional cross-correlation with zero padding and without bias (the bias is in the next relu).
+
+    Attributes:
+        weight: int8 [O, I / groups, kh, kw], values 0 or +-2^e.
+    """
+
+    kind: ClassVar[str] = "conv"
+    weight: NDArray[np.int8]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks weights and window. Raises ProgramError."""
+        check_weights(self, self.weight, 4)
+        check_window(self, {"stride": self.stride}, least=1)
+        check_window(self, {"padding": self.padding}, least=0)
+        if self.groups < 1 or self.weight.shape[0] % self.groups:
+            raise ProgramError(
+                f"layer {self.name!r} has {self.weight.shape[0]} output channels, not a multiple of groups = {self.groups}"
+            )
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(O, H', W'). Raises BadShapeError if channels or window do not fit."""
+        height, width = window_size(self, shape, self.weight.shape[2:], self.stride, self.padding)
+        if shape[0] != self.weight.shape[1] * self.groups:
+            raise BadShapeError(
+                f"layer {self.name!r} takes {self.weight.shape[1] * self.groups} channels, its input is {shape}"
+            )
+        return self.weight.shape[0], height, width
+
+    def combine(self, x: FloatArray) -> FloatArray:
+        """[batch, I, H, W] -> [batch, O, H', W'] as one matrix product per group."""
+        batch, maps = len(x), self.weight.shape[0] // self.groups
+        _, height, width = self.output_shape(x.shape[1:])
+        padded = np.pad(x, ((0, 0), (0, 0), *((side, side) for side in self.padding)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.weight.shape[2:], axis=(2, 3))
+        windows = windows[:, :, :: self.stride[0], :: self.stride[1]]
+        result = np.empty((batch, self.weight.shape[0], height, width))
+        for group, channels in enumerate(np.split(windows, self.groups, axis=1)):
+            columns = channels.transpose(0, 2, 3, 1, 4, 5).reshape(batch * height * width, -1)
+            kernel = self.weight[group * maps : (group + 1) * maps].reshape(maps, -1).astype(np.float64)
+            sums = (columns @ kernel.T).reshape(batch, height, width, maps)
+            result[:, group * maps : (group + 1) * maps] = sums.transpose(0, 3, 1, 2)
+        return result
+
+    def entries(self, shape: Shape) -> Entries:
+        """Sparse matrix [O * H' * W', I * H * W]."""
+        channels, height, width = shape
+        maps, rows, columns = self.output_shape(shape)
+        o, i, ky, kx = np.nonzero(self.weight)
+        y, x = (grid.reshape(-1, 1) for grid in np.mgrid[0:rows, 0:columns])
+        source_y = y * self.stride[0] + ky - self.padding[0]
+        source_x = x * self.stride[1] + kx - self.padding[1]
+        source_channel = i + (o // (maps // self.groups)) * self.weight.shape[1]
+        inside = (source_y >= 0) & (source_y < height) & (source_x >= 0) & (source_x < width)
+        row = ((o * rows + y) * columns + x)[inside]
+        column = ((source_channel * height + source_y) * width + source_x)[inside]
+        values = np.broadcast_to(self.weight[o, i, ky, kx], inside.shape)[inside]
+        order = np.argsort(row, kind="stable")
+        return Entries(
+            rows=maps * rows * columns,
+            columns=channels * height * width,
+            row=row[order],
+            column=column[order],
+            values=values[order],
+        )

@@ -1,0 +1,200 @@
+"""What every layer offers, and the few operations that a circuit on the torus offers to a layer.
+
+A layer has two meanings. ``plain`` is its integer semantics. ``apply`` writes it down as a circuit: integer combinations of torus values,
+added constants and table look-ups. he_layers.simulate runs that circuit on noisy numbers, he_layers.evaluate on LWE ciphertexts: both run
+the same code of the layer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from math import prod
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_layers.crypto.errors import BadShapeError, ProgramError
+
+Shape = tuple[int, ...]
+"""Shape of one image's values: (C, H, W) or (length,)."""
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+T = TypeVar("T")
+"""A batch of torus values: noisy numbers in simulate, an LWE ciphertext list in evaluate."""
+MAX_EXPONENT = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entries:
+    """A sparse integer matrix [rows, columns]: ``values`` (0 is left out) at (``row``, ``column``)."""
+
+    rows: int
+    columns: int
+    row: IntArray
+    column: IntArray
+    values: NDArray[np.int8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """What a layer's circuit must know of its place.
+
+    Attributes:
+        shape: shape of the layer's input.
+        delta: torus value (turns) of one integer unit of the input.
+        polynomial_size: N, grid points of a table on half the torus.
+    """
+
+    shape: Shape
+    delta: float
+    polynomial_size: int
+
+
+class Circuit(Protocol[T]):
+    """Operations on a batch ``T`` of torus values; values are addressed by their flat index in C order."""
+
+    def linear(self, x: T, layer: LinearLayer, shape: Shape) -> T:
+        """The layer's integer combinations of values of the given shape."""
+
+    def add_constant(self, x: T, turns: FloatArray) -> T:
+        """Each value plus its constant, turns [count]."""
+
+    def add(self, a: T, b: T) -> T:
+        """Sum, value by value."""
+
+    def subtract(self, a: T, b: T) -> T:
+        """Difference, value by value."""
+
+    def select(self, x: T, index: IntArray) -> T:
+        """The values at the given places, in that order."""
+
+    def lookup(self, x: T, tables: FloatArray, table_index: NDArray[np.int32]) -> T:
+        """Programmable bootstrap of each value.
+
+        Args:
+            tables: turns [tables, N]: f at the phases j / 2N; f(phase + 1/2) = -f(phase) everywhere else.
+            table_index: int32 [count], the table of each value.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer(ABC):
+    """One step of a Program; subclasses are frozen and check themselves at construction."""
+
+    kind: ClassVar[str]
+    name: str
+
+    @abstractmethod
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the result. Raises BadShapeError if the layer does not fit ``shape``."""
+
+    @abstractmethod
+    def plain(self, x: IntArray) -> IntArray:
+        """Integer semantics: [batch, *shape] -> [batch, *output_shape]."""
+
+    @abstractmethod
+    def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
+        """The layer as a torus circuit."""
+
+    def lookups(self, shape: Shape) -> int:
+        """Number of look-ups for one image."""
+        return 0
+
+    def output_delta(self, delta: float) -> float:
+        """Torus value of one integer unit of the result."""
+        return delta
+
+    def to_spec(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """JSON part (kind, name, plain fields) and arrays by field name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {key: value for key, value in values.items() if isinstance(value, np.ndarray)}
+        plain = {key: value for key, value in values.items() if key not in arrays and value is not None}
+        return {"kind": self.kind, **plain}, arrays
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
+        """Inverse of ``to_spec``. Raises ProgramError for missing or unknown fields."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()
+        }
+        values = {key: value for key, value in values.items() if key != "kind"} | arrays
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ProgramError(f"layer {spec.get('name')!r} ({cls.kind}) has unknown fields {unknown}; remove them")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ProgramError(f"layer {spec.get('name')!r} ({cls.kind}) cannot be made: {error}") from error
+
+
+class LinearLayer(Layer):
+    """A layer without look-up whose result is an integer combination of its input, plus constants."""
+
+    @abstractmethod
+    def combine(self, x: FloatArray) -> FloatArray:
+        """The combination without constants: [batch, *shape] -> [batch, *output_shape]; exact for integers below 2^53."""
+
+    @abstractmethod
+    def entries(self, shape: Shape) -> Entries:
+        """The same combination as a sparse matrix over flat indices."""
+
+    def plain(self, x: IntArray) -> IntArray:
+        """Integer semantics: [batch, *shape] -> [batch, *output_shape]."""
+        return self.combine(x.astype(np.float64)).astype(np.int64)
+
+    def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
+        """The combination; costs no look-up.
+
+        Noise: the variance of each input is multiplied by the sum of the squared weights.
+        """
+        return circuit.linear(x, self, scale.shape)
+
+
+def flat_size(shape: Shape) -> int:
+    """Number of values in a shape."""
+    return prod(shape)
+
+
+def require_image(layer: Layer, shape: Shape) -> tuple[int, int, int]:
+    """(C, H, W) of ``shape``. Raises BadShapeError for a flat shape."""
+    if len(shape) != 3:
+        raise BadShapeError(
+            f"layer {layer.name!r} ({layer.kind}) takes (C, H, W), its input is {shape}; put it before flatten"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def check_weights(layer: Layer, weight: NDArray[np.int8], dimensions: int) -> None:
+    """Raises ProgramError unless ``weight`` is int8 of ``dimensions`` axes with values 0 or +-2^e, e <= MAX_EXPONENT."""
+    if weight.dtype != np.int8 or weight.ndim != dimensions or weight.size == 0:
+        raise ProgramError(
+            f"layer {layer.name!r} has a weight of type {weight.dtype}, shape {weight.shape}; {layer.kind} takes int8 with {dimensions} axes"
+        )
+    size = np.abs(weight.astype(np.int64))
+    wrong = (size > 2**MAX_EXPONENT) | ((size & (size - 1)) != 0)
+    if wrong.any():
+        raise ProgramError(
+            f"layer {layer.name!r} has the weight {weight[wrong][0]}; weights are 0 or +-2^e with e <= {MAX_EXPONENT}: quantise them"
+        )
+
+
+def check_window(layer: Layer, window: dict[str, object], *, least: int) -> None:
+    """Raises ProgramError unless every value is a pair of integers, each at least ``least``."""
+    for field, value in window.items():
+        if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) and v >= least for v in value)):
+            raise ProgramError(
+                f"layer {layer.name!r} has {field} = {value!r}; it takes two integers of at least {least}"
+            )
+
+
+def window_size(layer: Layer, shape: Shape, kernel: Shape, stride: Shape, padding: Shape) -> tuple[int, int]:
+    """(H', W') of a window moved over (C, H, W). Raises BadShapeError if it does not fit once."""
+    _, height, width = require_image(layer, shape)
+    if height + 2 * padding[0] < kernel[0] or width + 2 * padding[1] < kernel[1]:
+        raise BadShapeError(
+            f"layer {layer.name!r} moves a window of {kernel} over an image of {shape} with padding {padding}"
+        )
+    return (height + 2 * padding[0] - kernel[0]) // stride[0] + 1, (width + 2 * padding[1] - kernel[1]) // stride[1] + 1

@@ -1,0 +1,64 @@
+"""Shift dense layer: weights 0 or +-2^e, optional integer bias (for the last layer; elsewhere the bias is in the next relu)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_layers.crypto.errors import BadShapeError, ProgramError
+from he_layers.layers.layer import Circuit, Entries, FloatArray, IntArray, LinearLayer, Scale, Shape, T, check_weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Linear(LinearLayer):
+    """Matrix times vector.
+
+    Attributes:
+        weight: int8 [O, I], values 0 or +-2^e.
+        bias: int32 [O] in integer units of the sums, or none.
+    """
+
+    kind: ClassVar[str] = "linear"
+    weight: NDArray[np.int8]
+    bias: NDArray[np.int32] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks weights and bias. Raises ProgramError."""
+        check_weights(self, self.weight, 2)
+        if self.bias is not None and (self.bias.dtype != np.int32 or self.bias.shape != self.weight.shape[:1]):
+            raise ProgramError(
+                f"layer {self.name!r} has a bias of type {self.bias.dtype}, shape {self.bias.shape}; "
+                f"it takes int32 [{self.weight.shape[0]}]"
+            )
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(O,). Raises BadShapeError unless the input is a vector of I values."""
+        if shape != self.weight.shape[1:]:
+            raise BadShapeError(
+                f"layer {self.name!r} takes {self.weight.shape[1:]}, its input is {shape}; flatten it first"
+            )
+        return (self.weight.shape[0],)
+
+    def combine(self, x: FloatArray) -> FloatArray:
+        """[batch, I] -> [batch, O] without the bias."""
+        return x @ self.weight.T.astype(np.float64)
+
+    def entries(self, shape: Shape) -> Entries:
+        """The weight as a sparse matrix [O, I]."""
+        row, column = np.nonzero(self.weight)
+        rows, columns = self.weight.shape
+        return Entries(rows=rows, columns=columns, row=row, column=column, values=self.weight[row, column])
+
+    def plain(self, x: IntArray) -> IntArray:
+        """Integer semantics: [batch, I] -> [batch, O]."""
+        sums = super().plain(x)
+        return sums if self.bias is None else sums + self.bias
+
+    def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
+        """Integer combinations, then the bias on the bodies; no look-up.
+
+        Noise: the variance of each input is multiplied by the sum of the squared weights.
+        """
+        sums = super().apply(circuit, x, scale)
+        return sums if self.bias is None else circuit.add_constant(sums, self.bias.astype(np.float64) * scale.delta)

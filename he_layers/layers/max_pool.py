@@ -1,0 +1,67 @@
+"""Max-pool as a tree of max(a, b) = b + ReLU(a - b): one look-up for each pair, kernel - 1 for each result.
+
+Put it before relu: the maximum and a rising function commute, and relu is then evaluated on the pooled values only.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from he_layers.layers.layer import Circuit, IntArray, Layer, Scale, Shape, T, check_window, flat_size, window_size
+
+RAMP = 0.25
+"""Turns at which ReLU(a - b) saturates: it is exact while two values of a window differ by less than a quarter of the torus."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaxPool(Layer):
+    """Greatest value of each window of each channel."""
+
+    kind: ClassVar[str] = "max_pool"
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Checks the window. Raises ProgramError."""
+        check_window(self, {"kernel": self.kernel, "stride": self.stride}, least=1)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(C, H', W'); what does not fill a window is left out."""
+        return shape[0], *window_size(self, shape, self.kernel, self.stride, (0, 0))
+
+    def lookups(self, shape: Shape) -> int:
+        """One less than the window's size, for each result."""
+        return flat_size(self.output_shape(shape)) * (self.kernel[0] * self.kernel[1] - 1)
+
+    def _windows(self, shape: Shape) -> list[IntArray]:
+        """For each place in the window: flat input index of every result, [C * H' * W']."""
+        places = np.arange(flat_size(shape)).reshape(shape)
+        windows = np.lib.stride_tricks.sliding_window_view(places, self.kernel, axis=(1, 2))
+        windows = windows[:, :: self.stride[0], :: self.stride[1]]
+        return [windows[..., i, j].reshape(-1) for i in range(self.kernel[0]) for j in range(self.kernel[1])]
+
+    def plain(self, x: IntArray) -> IntArray:
+        """Integer semantics: [batch, C, H, W] -> [batch, C, H', W']."""
+        values = x.reshape(len(x), -1)
+        best: IntArray = np.max([values[:, index] for index in self._windows(x.shape[1:])], axis=0)
+        return best.reshape(len(x), *self.output_shape(x.shape[1:]))
+
+    def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
+        """Neighbours in row-major order are paired; a value left over goes to the next round.
+
+        Noise: each round adds the noise of its look-up's input (key switch and modulus switch) to about half of the values.
+        """
+        table = (np.minimum(np.arange(scale.polynomial_size) / (2 * scale.polynomial_size), RAMP) - RAMP / 2)[None]
+        values = [circuit.select(x, index) for index in self._windows(scale.shape)]
+        count = flat_size(self.output_shape(scale.shape))
+        offset = np.full(count, RAMP / 2)
+        table_index = np.zeros(count, dtype=np.int32)
+        while len(values) > 1:
+            left_over = values[len(values) // 2 * 2 :]
+            pairs = zip(values[0::2], values[1::2], strict=False)
+            values = [
+                circuit.add(b, circuit.add_constant(circuit.lookup(circuit.subtract(a, b), table, table_index), offset))
+                for a, b in pairs
+            ] + left_over
+        return values[0]

@@ -1,0 +1,97 @@
+"""Clipped ReLU with batch-norm, bias and re-quantisation in one table for each channel: one look-up for each value."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError
+from he_layers.layers.layer import Circuit, FloatArray, IntArray, Layer, Scale, Shape, T, flat_size
+
+MAX_RAMP = 0.3
+"""Greatest length of a ramp in turns: the table is right on [-1/2 + ramp, 1/2) and comes up again below."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Relu(Layer):
+    """q = clip(floor((x + bias) * multiplier + 1/2), 0, levels), with bias and multiplier of the value's channel.
+
+    Attributes:
+        bias: int32 [C] in integer units of the input.
+        multiplier: float64 [C] > 0, output units for one input unit.
+        levels: greatest output integer.
+        delta_out: turns of one output unit.
+    """
+
+    kind: ClassVar[str] = "relu"
+    bias: NDArray[np.int32]
+    multiplier: FloatArray
+    levels: int
+    delta_out: float
+
+    def __post_init__(self) -> None:
+        """Checks the channels and ranges. Raises ProgramError or OutOfLevelsError."""
+        if self.bias.dtype != np.int32 or self.bias.ndim != 1:
+            raise ProgramError(
+                f"layer {self.name!r} has a bias of type {self.bias.dtype}, shape {self.bias.shape}; it takes int32 [C]"
+            )
+        if self.multiplier.dtype != np.float64 or self.multiplier.shape != self.bias.shape:
+            raise ProgramError(
+                f"layer {self.name!r} has a multiplier of type {self.multiplier.dtype}, shape {self.multiplier.shape}; "
+                f"it takes float64 [{len(self.bias)}]"
+            )
+        if not (np.isfinite(self.multiplier).all() and (self.multiplier > 0).all()):
+            raise ProgramError(
+                f"layer {self.name!r} has the multiplier {self.multiplier.min()}; fold its sign into the weights before it"
+            )
+        if not 1 <= self.levels <= 255:
+            raise OutOfLevelsError(f"layer {self.name!r} has levels = {self.levels}; it takes 1 to 255")
+        if not 0 < self.levels * self.delta_out < 1:
+            raise ProgramError(
+                f"layer {self.name!r} puts {self.levels} levels of {self.delta_out} turns out; together less than 1 turn"
+            )
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The input's. Raises BadShapeError unless the first axis has as many channels as the bias."""
+        if not shape or shape[0] != len(self.bias):
+            raise BadShapeError(f"layer {self.name!r} has {len(self.bias)} channels, its input is {shape}")
+        return shape
+
+    def lookups(self, shape: Shape) -> int:
+        """One for each value."""
+        return flat_size(shape)
+
+    def output_delta(self, delta: float) -> float:
+        """``delta_out``. Raises ProgramError if a ramp is longer than MAX_RAMP turns for the input's ``delta``."""
+        longest = float((self.levels / self.multiplier).max() * delta)
+        if longest > MAX_RAMP:
+            raise ProgramError(
+                f"layer {self.name!r} has a ramp of {longest:.3f} turns, at most {MAX_RAMP}; raise its multiplier or lower the input's delta"
+            )
+        return self.delta_out
+
+    def _levels_of(self, x: FloatArray) -> FloatArray:
+        """Output integers of [channels, ...] sums that have their bias already."""
+        multiplier = self.multiplier.reshape(-1, *[1] * (x.ndim - 1))
+        return np.clip(np.floor(x * multiplier + 0.5), 0, self.levels)
+
+    def plain(self, x: IntArray) -> IntArray:
+        """Integer semantics: [batch, C, ...] -> [batch, C, ...]."""
+        channels_first = np.moveaxis(x, 1, 0)
+        biased = channels_first + self.bias.reshape(-1, *[1] * (x.ndim - 1))
+        return np.moveaxis(self._levels_of(biased.astype(np.float64)), 0, 1).astype(np.int64)
+
+    def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
+        """Bias on the bodies, one table for each channel, half the top on the bodies.
+
+        Noise: the look-up's input noise (key switch and modulus switch) moves the value along the ramp; the result has only the output
+        noise of a bootstrap.
+        """
+        per_channel = flat_size(scale.shape[1:])
+        top = self.levels * self.delta_out
+        phases = np.arange(scale.polynomial_size) / (2 * scale.polynomial_size)
+        tables = self._levels_of(np.tile(phases / scale.delta, (len(self.bias), 1))) * self.delta_out - top / 2
+        table_index = np.repeat(np.arange(len(self.bias), dtype=np.int32), per_channel)
+        biased = circuit.add_constant(x, np.repeat(self.bias * scale.delta, per_channel))
+        return circuit.add_constant(circuit.lookup(biased, tables, table_index), np.full(len(table_index), top / 2))

@@ -1,0 +1,231 @@
+"""Program: a network as integers, torus scales and layers; what is exported, shipped, simulated and evaluated.
+
+A Program is two files in a folder: ``program.json`` (names, shapes, scales) and ``weights.safetensors`` (arrays named "<layer>.<field>").
+Everything is checked when a Program is made, so that the rest of the code may trust it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError, UnsupportedLayerError
+from he_layers.layers import KINDS, Layer, Linear, Scale, Shape
+
+FORMAT = 1
+PROGRAM_FILE, WEIGHTS_FILE = "program.json", "weights.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputSpec:
+    """Images: shape (C, H, W), integers 0 to ``levels``, ``delta`` turns for one of them."""
+
+    shape: tuple[int, int, int]
+    levels: int
+    delta: float
+
+    def __post_init__(self) -> None:
+        """Checks the values. Raises ProgramError or OutOfLevelsError."""
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ProgramError(f"input shape {self.shape} is not (C, H, W) with sides of at least 1")
+        if not 1 <= self.levels <= 255:
+            raise OutOfLevelsError(f"input levels = {self.levels}; at least 1, at most 255")
+        if not 0 < self.delta * self.levels < 0.5:
+            raise ProgramError(
+                f"input spans {self.delta * self.levels} turns, more than 0 and less than 0.5; change its delta"
+            )
+
+    def integers(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Pixels 0 to 255 as integers 0 to ``levels``, [batch, C, H, W]. Raises BadShapeError for anything but uint8 of this shape."""
+        if images.dtype != np.uint8 or images.shape[1:] != self.shape:
+            raise BadShapeError(
+                f"images are {images.dtype} {images.shape}; the program takes uint8 [batch, {self.shape}]"
+            )
+        return np.rint(images / 255 * self.levels).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputSpec:
+    """Class names in order, and the logit that one integer unit of the last layer stands for."""
+
+    classes: tuple[str, ...]
+    scale: float
+
+    def __post_init__(self) -> None:
+        """Checks the values. Raises ProgramError."""
+        if not self.classes or not self.scale > 0:
+            raise ProgramError(
+                f"output has {len(self.classes)} classes and scale {self.scale}; it takes at least one class and a positive scale"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """A layer at its place: shape of its input and output, turns of one integer unit of each, its look-ups for one image."""
+
+    layer: Layer
+    shape: Shape
+    delta: float
+    output_shape: Shape
+    output_delta: float
+    lookups: int
+
+    def scale(self, polynomial_size: int) -> Scale:
+        """What the layer's circuit must know for tables of N = ``polynomial_size`` points."""
+        return Scale(shape=self.shape, delta=self.delta, polynomial_size=polynomial_size)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Program:
+    """A checked chain of layers from image to logits.
+
+    Attributes:
+        name: of the model, as users call it.
+        version: of these weights.
+        params: name of the parameter set that the scales were chosen for.
+        profile: "fast".
+        input: what goes in.
+        layers: the chain; the last one is linear and gives one value for each class.
+        output: what comes out.
+    """
+
+    name: str
+    version: str
+    params: str
+    input: InputSpec
+    layers: tuple[Layer, ...]
+    output: OutputSpec
+    profile: str = "fast"
+
+    def __post_init__(self) -> None:
+        """Checks that names are unique and that every layer fits its input. Raises ProgramError."""
+        if not (self.name and self.version and self.params):
+            raise ProgramError("a program needs a name, a version and a parameter set")
+        names = [layer.name for layer in self.layers]
+        if wrong := {name for name in names if not name.isidentifier() or names.count(name) > 1}:
+            raise ProgramError(f"layer names {sorted(wrong)} are not unique identifiers; rename them")
+        if not self.layers or not isinstance(self.layers[-1], Linear):
+            raise ProgramError("the last layer must be linear: the logits leave without a look-up")
+        if self.stages[-1].output_shape != (len(self.output.classes),):
+            raise BadShapeError(
+                f"the last layer gives {self.stages[-1].output_shape} values for {len(self.output.classes)} classes"
+            )
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The layers with shapes and scales at their places."""
+        stages: list[Stage] = []
+        shape: Shape = self.input.shape
+        delta = self.input.delta
+        for layer in self.layers:
+            stage = Stage(
+                layer=layer,
+                shape=shape,
+                delta=delta,
+                output_shape=layer.output_shape(shape),
+                output_delta=layer.output_delta(delta),
+                lookups=layer.lookups(shape),
+            )
+            stages.append(stage)
+            shape, delta = stage.output_shape, stage.output_delta
+        return tuple(stages)
+
+    @property
+    def lookups(self) -> int:
+        """Programmable bootstraps for one image."""
+        return sum(stage.lookups for stage in self.stages)
+
+    @property
+    def logit_delta(self) -> float:
+        """Turns of one integer unit of the logits."""
+        return self.stages[-1].output_delta
+
+    @property
+    def turns_to_logits(self) -> float:
+        """Factor from decrypted torus values (turns) to logits."""
+        return self.output.scale / self.logit_delta
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, as hex, of the canonical JSON and of every array with its name, type and shape."""
+        description, arrays = self._to_spec()
+        digest = hashlib.sha256(_canonical(description))
+        for name, array in sorted(arrays.items()):
+            digest.update(_canonical([name, array.dtype.str, array.shape]))
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Writes program.json and weights.safetensors into ``folder``, which is made if it is missing."""
+        description, arrays = self._to_spec()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PROGRAM_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        save_file({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}, folder / WEIGHTS_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads and checks a Program. Raises ProgramError, also if a file is missing or cannot be read."""
+        try:
+            description = json.loads((folder / PROGRAM_FILE).read_text(encoding="utf-8"))
+            arrays = load_file(folder / WEIGHTS_FILE)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ProgramError(f"no program can be read from {folder}: {error}") from error
+        try:
+            return cls._from_spec(description, arrays)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ProgramError(
+                f"{folder / PROGRAM_FILE} lacks a field or has one of the wrong type: {error!r}"
+            ) from error
+
+    def _to_spec(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        layers, arrays = [], {}
+        for layer in self.layers:
+            spec, own = layer.to_spec()
+            layers.append(spec)
+            arrays.update({f"{layer.name}.{field}": array for field, array in own.items()})
+        description = {
+            "format": FORMAT,
+            "name": self.name,
+            "version": self.version,
+            "params": self.params,
+            "profile": self.profile,
+            "input": asdict(self.input),
+            "layers": layers,
+            "output": asdict(self.output),
+        }
+        return description, arrays
+
+    @classmethod
+    def _from_spec(cls, description: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
+        if description["format"] != FORMAT:
+            raise ProgramError(f"program.json has format {description['format']}; this release reads {FORMAT}")
+        layers = []
+        for spec in description["layers"]:
+            if spec["kind"] not in KINDS:
+                raise UnsupportedLayerError(
+                    f"layer {spec['name']!r} is of kind {spec['kind']!r}; known kinds are {sorted(KINDS)}"
+                )
+            prefix = f"{spec['name']}."
+            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            layers.append(KINDS[spec["kind"]].from_spec(spec, own))
+        channels, height, width = description["input"]["shape"]
+        return cls(
+            name=description["name"],
+            version=description["version"],
+            params=description["params"],
+            profile=description["profile"],
+            input=InputSpec(**description["input"] | {"shape": (channels, height, width)}),
+            layers=tuple(layers),
+            output=OutputSpec(classes=tuple(description["output"]["classes"]), scale=description["output"]["scale"]),
+        )
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
