@@ -17,7 +17,8 @@ HEServiceError                internal
 ├─ KeyMismatchError           key_mismatch
 │  ├─ WrongKeyError           wrong_key
 │  ├─ UnknownKeyError         unknown_key
-│  └─ SecretKeyOnServerError  secret_key_on_server
+│  ├─ SecretKeyOnServerError  secret_key_on_server
+│  └─ ExposedKeyError         exposed_key
 ├─ ProgramError               invalid_program
 │  ├─ BadShapeError           bad_shape
 │  ├─ OutOfLevelsError        out_of_levels
@@ -30,8 +31,8 @@ HEServiceError                internal
    ├─ NotReadyError           not_ready
    └─ UnreachableError        unreachable
 
-Each class has one stable `code` (what travels in a problem+json answer) and the `http_status` it travels under. The server turns a
-class into its code, the client turns the code back into the class, so both sides raise and catch the same types.
+Each class has one stable `code` (what travels in a problem+json answer) and the `http_status` it travels under. The server
+turns a class into its code, the client turns the code back into the class, so both sides raise and catch the same types.
 A message names the thing, the value and the limit; an error never carries key, ciphertext or decrypted content.
 """
 
@@ -48,7 +49,7 @@ class HEServiceError(Exception):
     by_code: ClassVar[dict[str, type[HEServiceError]]] = {}
 
     def __init_subclass__(cls) -> None:
-        """Registers the class under its code, which must be its own."""
+        """Register the class under its code, which must be its own."""
         assert cls.code not in HEServiceError.by_code, f"two errors share the code {cls.code}"
         HEServiceError.by_code[cls.code] = cls
 
@@ -171,6 +172,12 @@ class SecretKeyOnServerError(KeyMismatchError):
     """Secret keys were about to reach the server; they must stay with the client."""
 
     code = "secret_key_on_server"
+
+
+class ExposedKeyError(KeyMismatchError):
+    """A file of secret keys can be read by other users of the machine."""
+
+    code = "exposed_key"
 
 
 class ProgramError(HEServiceError):

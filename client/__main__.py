@@ -1,0 +1,95 @@
+"""`python -m client`: make keys, and ask a server about a picture that it never sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.table import Table
+
+from client.client import Client
+from client.keystore import Keystore
+from he_layers.crypto import params as parameter_sets
+from he_layers.crypto.errors import HEServiceError
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Encrypted inference: the client's side.")
+
+Url = Annotated[str, typer.Option(envvar="CIPHERSHIFT_URL", help="Where the server listens.")]
+ModelName = Annotated[str | None, typer.Option("--model", "-m", help="Model to use; not needed if the server has one only.")]
+_URL = "http://127.0.0.1:8000"
+
+
+@cli.command()
+def keygen(
+    params: Annotated[str, typer.Option(help="Name or id of a parameter set.")] = parameter_sets.DEFAULT,
+    home: Annotated[Path | None, typer.Option(help="Folder for keys [default: the user's own].")] = None,
+) -> None:
+    """Make a pair of secret and evaluation keys, unless there is one.
+
+    `predict` does the same when it needs keys, so this is only for making them ahead of time.
+
+    Example:
+
+      python -m client keygen --params FAST_N512
+    """
+    pair = Keystore(home).open(parameter_sets.get(params))
+    size = pair.evaluation_keys.stat().st_size
+    typer.echo(f"{pair.evaluation_keys.parent}: key {pair.key_id[:16]}…, {size / 1e6:.1f} MB to upload")
+
+
+@cli.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Pictures: white on black, of the model's own size.", exists=True)],
+    url: Url = _URL,
+    model: ModelName = None,
+) -> None:
+    """Encrypt pictures, have a server evaluate its network on them, and decrypt the answers.
+
+    Examples:
+
+      python -m client predict client/samples/mnist-0.png --model mnist-fast
+
+      python -m client predict a.png b.png --url https://he.example.org
+    """
+    with Client(url, model=model) as client:
+        profile = client.profile()
+        logits = client.predict(np.stack([_read(file, profile.input_shape) for file in files]))
+        table = Table("file", "prediction", "logit", "runner-up", "logit")
+        for file, row in zip(files, logits, strict=True):
+            first, second = np.argsort(row)[::-1][:2]
+            classes = profile.classes
+            table.add_row(str(file), classes[first], f"{row[first]:.2f}", classes[second], f"{row[second]:.2f}")
+        Console().print(table)
+        seconds = client.timings
+        typer.echo(
+            f"keys {seconds.keys:.2f} s, encrypt {seconds.encrypt:.2f} s, transfer {seconds.transfer:.2f} s, "
+            f"server {seconds.server:.2f} s, decrypt {seconds.decrypt:.2f} s"
+        )
+
+
+def _read(file: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    try:
+        picture = Image.open(file).convert("L" if shape[0] == 1 else "RGB")
+    except UnidentifiedImageError:
+        raise typer.BadParameter(f"{file} is not a picture that Pillow can read") from None
+    if (picture.height, picture.width) != shape[1:]:
+        raise typer.BadParameter(f"{file} is {picture.width}x{picture.height}, the model takes {shape[2]}x{shape[1]}: resize it")
+    return np.asarray(picture, dtype=np.uint8).reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
+
+
+def main() -> None:
+    """Runs the command line; a typed error becomes one line and exit code 1."""
+    try:
+        cli()
+    except HEServiceError as error:
+        typer.echo(f"{error.code}: {error.message}", err=True)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

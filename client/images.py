@@ -1,0 +1,44 @@
+"""Images as a model takes them: rows of integers between 0 and its levels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from client.protocol import ModelProfile
+from he_layers.crypto.errors import BadShapeError, OutOfLevelsError
+
+
+def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.int64]:
+    """Returns integers of shape [n, C * H * W].
+
+    Args:
+        images: uint8 from 0 to 255, or floats from 0 to 1; of shape [n, C, H, W] or [C, H, W], where C may be left out if it is 1.
+        profile: of the model that will see them.
+
+    Raises:
+        BadShapeError: another shape.
+        OutOfLevelsError: another type, or a value outside its range.
+    """
+    array = np.asarray(images)
+    channels, height, width = profile.input_shape
+    batch = array.reshape(-1, channels, height, width) if _fits(array.shape, profile.input_shape) else None
+    if batch is None or not len(batch):
+        raise BadShapeError(
+            f"images have shape {list(array.shape)}, {profile.model} takes [n, {channels}, {height}, {width}]"
+        )
+    if array.dtype == np.uint8:
+        unit = batch / 255.0
+    elif np.issubdtype(array.dtype, np.floating):
+        unit = batch.astype(np.float64)
+    else:
+        raise OutOfLevelsError(f"images are of type {array.dtype}: give uint8 from 0 to 255 or floats from 0 to 1")
+    if not (np.all(unit >= 0.0) and np.all(unit <= 1.0)):
+        raise OutOfLevelsError("images hold values outside 0 to 1: scale floats, or give uint8 from 0 to 255")
+    return np.rint(unit * profile.input_levels).astype(np.int64).reshape(len(batch), -1)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, int, int]) -> bool:
+    if shape[-3:] == wanted and len(shape) in (3, 4):
+        return True
+    return wanted[0] == 1 and shape[-2:] == wanted[1:] and len(shape) in (2, 3)

@@ -1,0 +1,87 @@
+"""The user's keys on disk: one pair per parameter set, readable by the user alone, complete or not there at all.
+
+A pair is the secret keys and the evaluation keys made from them, each in a container of its own. Both are written to a temporary
+folder that is then renamed, so that two processes which start at once end up with the same pair.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from he_layers.crypto.container import HEADER_BYTES, read_header
+from he_layers.crypto.errors import ExposedKeyError
+from he_layers.crypto.params import ParameterSet
+from he_layers.crypto.secret_keys import ClientKeys
+
+_SECRET = "client.keys"
+_PUBLIC = "evaluation.keys"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyPair:
+    """Secret keys, and where the evaluation keys lie that belong to them."""
+
+    client_keys: ClientKeys
+    key_id: str
+    evaluation_keys: Path
+
+
+class Keystore:
+    """The key pairs in one folder."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Opens a folder; the default is `client` under CIPHERSHIFT_HOME or the platform's place for user data."""
+        home = os.environ.get("CIPHERSHIFT_HOME")
+        base = Path(home) if home else platformdirs.user_data_path("ciphershift")
+        self.folder = folder or base / "client"
+
+    def open(self, params: ParameterSet) -> KeyPair:
+        """Returns the pair for a parameter set, made now if there is none.
+
+        Raises:
+            ExposedKeyError: other users of the machine can read the secret keys.
+            WireError: a key file is damaged.
+        """
+        folder = self.folder / params.id
+        if not folder.exists():
+            self._make(params, folder)
+        return self._load(params, folder)
+
+    def _make(self, params: ParameterSet, folder: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".making-"))
+        try:
+            keys = ClientKeys.generate(params)
+            _write(temporary / _SECRET, keys.to_bytes())
+            _write(temporary / _PUBLIC, keys.evaluation_keys().to_bytes())
+            os.rename(temporary, folder)
+        except OSError:
+            # Another process was faster: its pair is as good. Any other trouble shows when the pair is read.
+            if not folder.exists():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _load(self, params: ParameterSet, folder: Path) -> KeyPair:
+        secret = folder / _SECRET
+        mode = stat.S_IMODE(secret.stat().st_mode)
+        if mode & 0o077:
+            raise ExposedKeyError(f"{secret} has mode {mode:o}, others can read it: chmod 600, or delete {folder}")
+        with (folder / _PUBLIC).open("rb") as file:
+            header = read_header(file.read(HEADER_BYTES))
+        keys = ClientKeys.from_bytes(secret.read_bytes(), params)
+        return KeyPair(client_keys=keys, key_id=header.key_id, evaluation_keys=folder / _PUBLIC)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        os.fsync(file.fileno())
