@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator
+from contextlib import closing
 from functools import cached_property
 from typing import Any, Self, TypeVar, cast
 
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from client.keystore import Keystore
 from client.protocol import ModelProfile
-from client.session import Pause, Session, Step, Timings
+from client.session import Pause, Session, Step, Timings, Traffic
 from he_layers.crypto.errors import UnreachableError
 
 T = TypeVar("T")
@@ -51,6 +52,11 @@ class _BaseClient:
     def timings(self) -> Timings:
         """Seconds of the last prediction by stage."""
         return self._session.timings
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes of the last inference request and of its answer."""
+        return self._session.traffic
 
     def _unreachable(self, error: httpx.TransportError) -> UnreachableError:
         return UnreachableError(f"no answer from {self._url} ({error or type(error).__name__}): is a server running there?")
@@ -99,10 +105,11 @@ class Client(_BaseClient):
         self.close()
 
     def _drive(self, steps: Generator[Step, httpx.Response, T]) -> T:
-        done, step = _advance(steps, None)
-        while not done:
-            done, step = _advance(steps, self._take(step))
-        return step
+        with closing(steps):
+            done, step = _advance(steps, None)
+            while not done:
+                done, step = _advance(steps, self._take(step))
+            return cast(T, step)
 
     def _take(self, step: Step) -> httpx.Response | None:
         if isinstance(step, Pause):
@@ -150,10 +157,11 @@ class AsyncClient(_BaseClient):
         await self.close()
 
     async def _drive(self, steps: Generator[Step, httpx.Response, T]) -> T:
-        done, step = await asyncio.to_thread(_advance, steps, None)
-        while not done:
-            done, step = await asyncio.to_thread(_advance, steps, await self._take(step))
-        return step
+        with closing(steps):
+            done, step = await asyncio.to_thread(_advance, steps, None)
+            while not done:
+                done, step = await asyncio.to_thread(_advance, steps, await self._take(step))
+            return cast(T, step)
 
     async def _take(self, step: Step) -> httpx.Response | None:
         if isinstance(step, Pause):

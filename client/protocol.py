@@ -41,8 +41,7 @@ class ModelProfile:
     input_levels: int
     input_delta: float
     classes: tuple[str, ...]
-    output_scale: float
-    output_delta: float
+    turns_to_logits: float
     bootstraps: int
     key_bytes: int
     upload_bytes: int
@@ -63,7 +62,7 @@ class ModelProfile:
                 "input_shape": tuple(int(size) for size in content["input_shape"]),
                 "classes": tuple(str(name) for name in content["classes"]),
             })
-            possible = len(profile.input_shape) == 3 and profile.input_levels > 0 and profile.output_delta > 0
+            possible = len(profile.input_shape) == 3 and profile.input_levels > 0
         except (KeyError, TypeError, ValueError) as error:
             raise MalformedError(f"the server's model profile is not usable: {error!r}") from error
         if not possible:

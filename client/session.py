@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 import httpx
 import numpy as np
@@ -47,10 +47,14 @@ class Timings:
     server: float = 0.0
     decrypt: float = 0.0
 
+    def stages(self) -> dict[str, float]:
+        """Seconds by the name of the stage, in order."""
+        return asdict(self)
+
     @property
     def total(self) -> float:
         """All stages together."""
-        return sum(getattr(self, f.name) for f in fields(self))
+        return sum(self.stages().values())
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -60,12 +64,21 @@ class Timings:
         setattr(self, stage, getattr(self, stage) + time.perf_counter() - started)
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of the bodies of one inference request and of its answer."""
+
+    sent: int = 0
+    received: int = 0
+
+
 class Session:
     """One client's view of one model: its profile, its keys, and the steps of a prediction."""
 
     def __init__(self, model: str | None, keystore: Keystore, *, allow_toy_parameters: bool, show_progress: bool) -> None:
         """Takes note; nothing is sent or made yet."""
         self.timings = Timings()
+        self.traffic = Traffic()
         self._model = model
         self._keystore = keystore
         self._allow_toy_parameters = allow_toy_parameters
@@ -123,13 +136,25 @@ class Session:
         with timings.measure("encrypt"):
             ciphertext = ckks.encrypt(keys.client_keys, image * profile.input_delta).to_bytes()
         with timings.measure("transfer"):
-            answer = yield from _infer(profile, keys, ciphertext)
+            answer = yield from self._infer(profile, keys, ciphertext)
         timings.transfer -= answer.server_seconds
         timings.server += answer.server_seconds
         with timings.measure("decrypt"):
             packed = PackedAnswer.from_bytes(answer.logits, profile.params, key_id=keys.key_id)
             phases = ckks.decrypt(keys.client_keys, packed)[: len(profile.classes)]
-            return phases / profile.output_delta * profile.output_scale
+            return phases * profile.turns_to_logits
+
+    def _infer(
+        self, profile: ModelProfile, keys: KeyPair, ciphertext: bytes
+    ) -> Generator[Step, httpx.Response, InferAnswer]:
+        request_id, call = infer_call(profile, keys.key_id, ciphertext)
+        try:
+            response = yield from _exchange(call)
+        except UnknownKeyError:  # the server has dropped the keys since they were uploaded
+            yield from _upload(keys)
+            response = yield from _exchange(call)
+        self.traffic = Traffic(sent=len(call.content), received=len(response.content))
+        return parse_infer(response, request_id)
 
     def _only_model(self) -> Generator[Step, httpx.Response, str]:
         names = parse_models((yield from _exchange(Call(method="GET", path="/v2/models"))))
@@ -149,16 +174,6 @@ class Session:
             transient=True,
             disable=not (self._show_progress and console.is_terminal),
         )
-
-
-def _infer(profile: ModelProfile, keys: KeyPair, ciphertext: bytes) -> Generator[Step, httpx.Response, InferAnswer]:
-    request_id, call = infer_call(profile, keys.key_id, ciphertext)
-    try:
-        response = yield from _exchange(call)
-    except UnknownKeyError:  # the server has dropped the keys since they were uploaded
-        yield from _upload(keys)
-        response = yield from _exchange(call)
-    return parse_infer(response, request_id)
 
 
 def _upload(keys: KeyPair) -> Generator[Step, httpx.Response, None]:

@@ -21,8 +21,7 @@ class ModelProfile(BaseModel):
     input_levels: int
     input_delta: float
     classes: tuple[str, ...]
-    output_scale: float
-    output_delta: float
+    turns_to_logits: float
     bootstraps: int
     key_bytes: int
     upload_bytes: int
@@ -46,9 +45,8 @@ def profile_of(model: Model) -> ModelProfile:
         input_levels=program.input.levels,
         input_delta=program.input.delta,
         classes=program.output.classes,
-        output_scale=program.output.scale,
-        output_delta=program.output_delta,
-        bootstraps=program.bootstraps,
+        turns_to_logits=program.turns_to_logits,
+        bootstraps=program.lookups,
         key_bytes=HEADER_BYTES + model.key_payload_bytes,
         upload_bytes=model.upload_bytes,
         download_bytes=model.download_bytes,

@@ -47,7 +47,7 @@ class Worker:
         """Loads every model."""
         self._settings = settings
         self._models = Repository(settings.models, allow_toy_parameters=settings.allow_toy_parameters)
-        self._keys: OrderedDict[str, ServerKeys] = OrderedDict()
+        self._keys: OrderedDict[tuple[str, str], ServerKeys] = OrderedDict()
 
     def infer(self, task: Task) -> Answer:
         """Evaluates one request."""
@@ -61,7 +61,7 @@ class Worker:
             logits=logits,
             seconds=time.perf_counter() - started,
             key_seconds=key_seconds,
-            bootstraps=model.program.bootstraps * len(images),
+            bootstraps=model.program.lookups * len(images),
         )
 
     def _evaluate(self, model: Model, keys: ServerKeys, image: CkksCiphertext, deadline: float) -> PackedAnswer:
@@ -74,10 +74,11 @@ class Worker:
         return answer
 
     def _server_keys(self, task: Task, model: Model) -> ServerKeys:
-        keys = self._keys.pop(task.key_id, None)
+        name = (task.key_id, model.params.id)
+        keys = self._keys.pop(name, None)
         if keys is None:
             keys = _read_keys(task.key_file, model).expand()
-        self._keys[task.key_id] = keys
+        self._keys[name] = keys
         while len(self._keys) > 1 and sum(kept.nbytes for kept in self._keys.values()) > self._settings.worker_key_bytes:
             self._keys.popitem(last=False)
         return keys

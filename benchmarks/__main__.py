@@ -1,0 +1,59 @@
+"""`python -m benchmarks`: one command per question."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from benchmarks import accuracy as accuracy_benchmark
+from benchmarks import agreement as agreement_benchmark
+from benchmarks import demo as demonstration
+from benchmarks.envelope import envelope, write
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Measure, on this machine.")
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model in the zoo.")]
+Json = Annotated[str, typer.Option("--json", help="File to append the JSON object to; - is stdout.")]
+
+
+@cli.command()
+def demo(model: Model = "mnist-she") -> None:
+    """Classify ten encrypted digits through a real server, and compare with the plaintext network.
+
+    Example:
+
+      python -m benchmarks demo --model mnist-fast
+    """
+    raise typer.Exit(0 if demonstration.run(model) else 1)
+
+
+@cli.command()
+def agreement(
+    model: Model,
+    images: Annotated[int, typer.Option(min=1, help="How many test images.")] = 200,
+    start: Annotated[int, typer.Option(min=0, help="The first test image.")] = 0,
+    json: Json = "-",
+) -> None:
+    """Count how often the encrypted network predicts what the plaintext network predicts.
+
+    Example:
+
+      python -m benchmarks agreement --model mnist-fast --images 200 --start 0 --json -
+    """
+    write(agreement_benchmark.measure(model, images=images, start=start), json)
+
+
+@cli.command()
+def accuracy(model: Model, json: Json = "-") -> None:
+    """Accuracy on the whole test set: float, quantised, and simulated with the circuit's noise.
+
+    Example:
+
+      python -m benchmarks accuracy --model mnist-she --json -
+    """
+    write(envelope("accuracy") | accuracy_benchmark.measure(model), json)
+
+
+if __name__ == "__main__":
+    cli()

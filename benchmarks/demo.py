@@ -1,0 +1,59 @@
+"""The demonstration: ten handwritten digits go to a server encrypted, and come back as answers."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+
+from benchmarks.envelope import ROOT
+from benchmarks.server_process import running_server
+from client import Client, Keystore
+from he_layers import simulate
+from he_layers.program import Program
+from server.settings import Settings
+
+SAMPLES = ROOT / "client" / "samples"
+REQUIRED_AGREEMENT = 9
+
+
+def run(model: str) -> bool:
+    """Runs the demonstration; returns whether enough encrypted predictions equal the plaintext network's."""
+    images, labels = samples()
+    plain = simulate.plain(Program.load(Settings().models / model), images).argmax(axis=1)
+    console = Console(highlight=False)
+    console.print(f"starting a server with {model}, and making keys that stay on this side …")
+    with tempfile.TemporaryDirectory() as folder, running_server() as server:
+        client = Client(server.url, model=model, keystore=Keystore(Path(folder)))
+        key_bytes = client.profile().key_bytes
+        predictions, seconds = [], []
+        for i, image in enumerate(images):
+            predictions.append(int(client.predict(image).argmax()))
+            took = client.timings
+            seconds.append(took.total - took.keys)
+            console.print(
+                f"image {i}: prediction {predictions[-1]}, label {labels[i]}, plaintext network {plain[i]} | "
+                + ", ".join(f"{stage} {value:.3f} s" for stage, value in took.stages().items() if value)
+            )
+    agree = int((np.asarray(predictions) == plain).sum())
+    correct = int((np.asarray(predictions) == labels).sum())
+    console.print(
+        f"demo: model={model} images={len(images)} agree={agree} correct={correct} median_s={median(seconds):.3f} "
+        f"upload_bytes={client.traffic.sent} download_bytes={client.traffic.received} key_bytes={key_bytes}",
+        soft_wrap=True,
+    )
+    return agree >= REQUIRED_AGREEMENT
+
+
+def samples() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Returns the shipped images [10, 1, 28, 28] and their labels."""
+    found = {int(i): (path, int(label)) for path in SAMPLES.glob("mnist-*.png")
+             for i, label in [re.findall(r"\d+", path.name)]}
+    images = np.stack([np.asarray(Image.open(found[i][0]), dtype=np.uint8) for i in sorted(found)])
+    return images[:, None], np.asarray([found[i][1] for i in sorted(found)], dtype=np.int64)

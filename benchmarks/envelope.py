@@ -1,0 +1,53 @@
+"""What every measurement says besides its figures: where, when and with which code it was made."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from server.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def envelope(benchmark: str, *, threads: int | None = None) -> dict[str, Any]:
+    """Returns the members that all results share."""
+    return {
+        "benchmark": benchmark,
+        "commit": _commit(),
+        "cpu": _cpu(),
+        "isa": kernel.isa(),
+        "threads": threads or Settings().threads,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write(result: dict[str, Any], target: str) -> None:
+    """Writes one JSON object as a line to a file, or to stdout for `-`."""
+    line = json.dumps(result)
+    if target == "-":
+        typer.echo(line)
+    else:
+        with Path(target).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

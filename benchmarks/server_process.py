@@ -1,0 +1,81 @@
+"""A real server in a process of its own, on a free port of the loopback address."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """A running server."""
+
+    url: str
+    pid: int
+    log: Path
+
+    def family(self) -> list[int]:
+        """Returns the server's process id and those of its children."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [self.pid, *map(int, children.read_text().split())] if children.exists() else [self.pid]
+
+    def peak_memory_bytes(self) -> int | None:
+        """Returns the sum of the peak resident sizes of server and workers; None where the system does not tell."""
+        try:
+            texts = [Path(f"/proc/{pid}/status").read_text() for pid in self.family()]
+        except OSError:
+            return None
+        return sum(int(line.split()[1]) << 10 for text in texts for line in text.splitlines() if line.startswith("VmHWM"))
+
+
+@contextmanager
+def running_server(storage: Path | None = None, **settings: object) -> Iterator[ServerProcess]:
+    """Starts a server, waits until it is ready, and stops it in the end.
+
+    Args:
+        storage: where it keeps keys; a temporary folder by default.
+        settings: fields of server.settings.Settings.
+    """
+    with tempfile.TemporaryDirectory(prefix="ciphershift-") as folder:
+        chosen = {"storage": storage or folder, "host": "127.0.0.1", "port": 0, **settings}
+        environment = os.environ | {f"CIPHERSHIFT_{name.upper()}": str(value) for name, value in chosen.items()}
+        log = Path(folder, "server.log")
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "server"], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().removeprefix("listening on ").strip()
+            _wait_until_ready(process, url, log)
+            yield ServerProcess(url, process.pid, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[str], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None and url:
+        try:
+            if httpx.get(f"{url}/v2/health/ready").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"the server did not become ready:\n{log.read_text()[-2000:]}")
