@@ -1,0 +1,161 @@
+"""The same Program in the clear: ``plain`` as integers, ``run`` as the encrypted circuit would, with the noise predicted for it.
+
+Every layer's circuit (he_layers.layers) is run on torus numbers. At each look-up the input gets the noise of its key switches and of the
+modulus switch, is rounded to the 2N grid and wraps modulo one; the result gets the noise of a bootstrap. Noise thus travels through
+linear layers with the values that carry it.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_layers.crypto import noise
+from he_layers.crypto.params import ParameterSet
+from he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape
+from he_layers.program import Program
+
+BATCH = 100
+"""Images at a time: a layer's values then stay in the cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CircuitNoise:
+    """Standard deviations in turns, and N: what the circuit does to a number.
+
+    Attributes:
+        polynomial_size: N; look-ups round their input to 2N points.
+        fresh: of an encrypted pixel.
+        modulus_switch: added to every look-up's input.
+        input_key_switch: added besides to what is under the CKKS key.
+        big_key_switch: added besides to what is under the big key.
+        lookup: of a look-up's result.
+        packing: added to each logit by packing and flooding.
+    """
+
+    polynomial_size: int
+    fresh: float
+    modulus_switch: float
+    input_key_switch: float
+    big_key_switch: float
+    lookup: float
+    packing: float
+
+    @classmethod
+    def predicted(cls, params: ParameterSet) -> "CircuitNoise":
+        """The noise that he_layers.crypto.noise predicts for a parameter set."""
+        return cls(
+            polynomial_size=params.polynomial_size,
+            fresh=noise.fresh_variance(params) ** 0.5,
+            modulus_switch=noise.modulus_switch_variance(params) ** 0.5,
+            input_key_switch=noise.input_key_switch_variance(params) ** 0.5,
+            big_key_switch=noise.key_switch_variance(params) ** 0.5,
+            lookup=noise.pbs_variance(params) ** 0.5,
+            packing=noise.packing_variance(params) ** 0.5,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TorusNumbers:
+    """Turns [batch, count], not reduced modulo one, and the keys that their ciphertexts would be under."""
+
+    turns: FloatArray
+    under_input_key: bool
+    under_big_key: bool
+
+
+class NoisyCircuit:
+    """The circuit operations (he_layers.layers.layer.Circuit) on torus numbers."""
+
+    def __init__(self, levels: CircuitNoise, rng: np.random.Generator) -> None:
+        """Draws all noise from ``rng``."""
+        self.levels = levels
+        self.rng = rng
+
+    def encrypt(self, turns: FloatArray) -> TorusNumbers:
+        """Turns [batch, count] as fresh ciphertexts under the CKKS key."""
+        return TorusNumbers(turns=self._noisy(turns, self.levels.fresh), under_input_key=True, under_big_key=False)
+
+    def linear(self, x: TorusNumbers, layer: LinearLayer, shape: Shape) -> TorusNumbers:
+        """The layer's integer combinations."""
+        batch = len(x.turns)
+        return replace(x, turns=layer.combine(x.turns.reshape(batch, *shape)).reshape(batch, -1))
+
+    def add_constant(self, x: TorusNumbers, turns: FloatArray) -> TorusNumbers:
+        """Each value plus its constant."""
+        return replace(x, turns=x.turns + turns)
+
+    def add(self, a: TorusNumbers, b: TorusNumbers) -> TorusNumbers:
+        """Sum, under the keys of both."""
+        return TorusNumbers(
+            turns=a.turns + b.turns,
+            under_input_key=a.under_input_key or b.under_input_key,
+            under_big_key=a.under_big_key or b.under_big_key,
+        )
+
+    def subtract(self, a: TorusNumbers, b: TorusNumbers) -> TorusNumbers:
+        """Difference, under the keys of both."""
+        return self.add(a, replace(b, turns=-b.turns))
+
+    def select(self, x: TorusNumbers, index: IntArray) -> TorusNumbers:
+        """The values at the given places."""
+        return replace(x, turns=x.turns[:, index])
+
+    def lookup(self, x: TorusNumbers, tables: FloatArray, table_index: NDArray[np.int32]) -> TorusNumbers:
+        """Key switch, modulus switch, table, bootstrap noise."""
+        variance = self.levels.modulus_switch**2
+        variance += x.under_input_key * self.levels.input_key_switch**2 + x.under_big_key * self.levels.big_key_switch**2
+        size = self.levels.polynomial_size
+        point = np.rint(self._noisy(x.turns, variance**0.5) * (2 * size)).astype(np.int64) % (2 * size)
+        whole_turn = np.concatenate([tables, -tables], axis=1)
+        found = whole_turn.reshape(-1)[point + table_index.astype(np.int64) * (2 * size)]
+        return TorusNumbers(turns=self._noisy(found, self.levels.lookup), under_input_key=False, under_big_key=True)
+
+    def decrypt(self, x: TorusNumbers) -> FloatArray:
+        """Turns in [-1/2, 1/2) after packing."""
+        turns = self._noisy(x.turns, self.levels.packing)
+        return turns - np.floor(turns + 0.5)
+
+    def _noisy(self, turns: FloatArray, std: float) -> FloatArray:
+        return turns + self.rng.standard_normal(turns.shape, dtype=np.float32) * std if std else turns
+
+
+def plain(program: Program, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Integer logits [count, classes] of the Program without noise: the plaintext network.
+
+    Raises:
+        BadShapeError: images are not uint8 [count, C, H, W] of the Program's shape.
+    """
+    return np.concatenate([_plain(program, chunk) for chunk in _chunks(program, images)])
+
+
+def run(program: Program, params: ParameterSet, images: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
+    """Logits [count, classes] as the client would decrypt them, with the noise predicted for ``params``.
+
+    Raises:
+        BadShapeError: images are not uint8 [count, C, H, W] of the Program's shape.
+    """
+    return run_with(program, CircuitNoise.predicted(params), images, rng)
+
+
+def run_with(program: Program, levels: CircuitNoise, images: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
+    """Like ``run`` with noise of any size."""
+    circuit = NoisyCircuit(levels, rng)
+    logits = []
+    for chunk in _chunks(program, images):
+        x = circuit.encrypt(chunk.reshape(len(chunk), -1) * program.input.delta)
+        for stage in program.stages:
+            x = stage.layer.apply(circuit, x, stage.scale(levels.polynomial_size))
+        logits.append(circuit.decrypt(x) * program.turns_to_logits)
+    return np.concatenate(logits)
+
+
+def _plain(program: Program, integers: IntArray) -> IntArray:
+    for layer in program.layers:
+        integers = layer.plain(integers)
+    return integers
+
+
+def _chunks(program: Program, images: NDArray[np.uint8]) -> list[IntArray]:
+    integers = program.input.integers(images)
+    return [integers[start : start + BATCH] for start in range(0, max(len(integers), 1), BATCH)]
