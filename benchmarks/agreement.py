@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -27,7 +28,7 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
     """
     settings = Settings()
     program = Program.load(settings.models / model)
-    test = data.load(program_dataset(program)).test
+    test = data.load(_data_set(settings.models / model)).test
     chosen = slice(start, start + images)
     pixels, labels = test.images[chosen], test.labels[chosen]
     plain = simulate.plain(program, pixels).argmax(axis=1)
@@ -60,3 +61,7 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
         "key_bytes": profile.key_bytes,
         "server_peak_memory_bytes": memory,
     }
+
+
+def _data_set(folder: Path) -> str:
+    return str(json.loads((folder / "card.json").read_text(encoding="utf-8"))["dataset"])

@@ -53,7 +53,10 @@ def run(model: str) -> bool:
 
 def samples() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Returns the shipped images [10, 1, 28, 28] and their labels."""
-    found = {int(i): (path, int(label)) for path in SAMPLES.glob("mnist-*.png")
-             for i, label in [re.findall(r"\d+", path.name)]}
+    found = {
+        int(i): (path, int(label))
+        for path in SAMPLES.glob("mnist-*.png")
+        for i, label in [re.findall(r"\d+", path.name)]
+    }
     images = np.stack([np.asarray(Image.open(found[i][0]), dtype=np.uint8) for i in sorted(found)])
     return images[:, None], np.asarray([found[i][1] for i in sorted(found)], dtype=np.int64)

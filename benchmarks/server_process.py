@@ -36,7 +36,9 @@ class ServerProcess:
             texts = [Path(f"/proc/{pid}/status").read_text() for pid in self.family()]
         except OSError:
             return None
-        return sum(int(line.split()[1]) << 10 for text in texts for line in text.splitlines() if line.startswith("VmHWM"))
+        return sum(
+            int(line.split()[1]) << 10 for text in texts for line in text.splitlines() if line.startswith("VmHWM")
+        )
 
 
 @contextmanager

@@ -17,10 +17,14 @@ from client.keystore import Keystore
 from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.errors import HEServiceError
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Encrypted inference: the client's side.")
+cli = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Encrypted inference: the client's side."
+)
 
 Url = Annotated[str, typer.Option(envvar="CIPHERSHIFT_URL", help="Where the server listens.")]
-ModelName = Annotated[str | None, typer.Option("--model", "-m", help="Model to use; not needed if the server has one only.")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", "-m", help="Model to use; not needed if the server has one only.")
+]
 _URL = "http://127.0.0.1:8000"
 
 
@@ -44,7 +48,9 @@ def keygen(
 
 @cli.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Pictures: white on black, of the model's own size.", exists=True)],
+    files: Annotated[
+        list[Path], typer.Argument(help="Pictures: white on black, of the model's own size.", exists=True)
+    ],
     url: Url = _URL,
     model: ModelName = None,
 ) -> None:
@@ -78,7 +84,9 @@ def _read(file: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     except UnidentifiedImageError:
         raise typer.BadParameter(f"{file} is not a picture that Pillow can read") from None
     if (picture.height, picture.width) != shape[1:]:
-        raise typer.BadParameter(f"{file} is {picture.width}x{picture.height}, the model takes {shape[2]}x{shape[1]}: resize it")
+        raise typer.BadParameter(
+            f"{file} is {picture.width}x{picture.height}, the model takes {shape[2]}x{shape[1]}: resize it"
+        )
     return np.asarray(picture, dtype=np.uint8).reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
 
 

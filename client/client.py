@@ -59,7 +59,9 @@ class _BaseClient:
         return self._session.traffic
 
     def _unreachable(self, error: httpx.TransportError) -> UnreachableError:
-        return UnreachableError(f"no answer from {self._url} ({error or type(error).__name__}): is a server running there?")
+        return UnreachableError(
+            f"no answer from {self._url} ({error or type(error).__name__}): is a server running there?"
+        )
 
 
 class Client(_BaseClient):

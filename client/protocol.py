@@ -58,10 +58,13 @@ class ModelProfile:
         """
         content = _json(response.content)
         try:
-            profile = cls(**{f.name: content[f.name] for f in fields(cls)} | {
-                "input_shape": tuple(int(size) for size in content["input_shape"]),
-                "classes": tuple(str(name) for name in content["classes"]),
-            })
+            profile = cls(
+                **{f.name: content[f.name] for f in fields(cls)}
+                | {
+                    "input_shape": tuple(int(size) for size in content["input_shape"]),
+                    "classes": tuple(str(name) for name in content["classes"]),
+                }
+            )
             possible = len(profile.input_shape) == 3 and profile.input_levels > 0
         except (KeyError, TypeError, ValueError) as error:
             raise MalformedError(f"the server's model profile is not usable: {error!r}") from error

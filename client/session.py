@@ -75,7 +75,9 @@ class Traffic:
 class Session:
     """One client's view of one model: its profile, its keys, and the steps of a prediction."""
 
-    def __init__(self, model: str | None, keystore: Keystore, *, allow_toy_parameters: bool, show_progress: bool) -> None:
+    def __init__(
+        self, model: str | None, keystore: Keystore, *, allow_toy_parameters: bool, show_progress: bool
+    ) -> None:
         """Takes note; nothing is sent or made yet."""
         self.timings = Timings()
         self.traffic = Traffic()
@@ -97,7 +99,7 @@ class Session:
         if self._profile is None:
             name = self._model or (yield from self._only_model())
             profile = ModelProfile.parse((yield from _exchange(Call(method="GET", path=f"/v2/models/{name}/profile"))))
-            if profile.params.name.startswith("TOY_") and not self._allow_toy_parameters:
+            if profile.params.is_toy and not self._allow_toy_parameters:
                 raise InsecureParamsError(f"{profile.model} uses {profile.params.name}, which protects nothing")
             self._profile = profile
         return self._profile
@@ -140,8 +142,8 @@ class Session:
         timings.transfer -= answer.server_seconds
         timings.server += answer.server_seconds
         with timings.measure("decrypt"):
-            packed = PackedAnswer.from_bytes(answer.logits, profile.params, key_id=keys.key_id)
-            phases = ckks.decrypt(keys.client_keys, packed)[: len(profile.classes)]
+            packed = PackedAnswer.from_bytes(answer.logits, profile.params, keys.key_id, len(profile.classes))
+            phases = ckks.decrypt(keys.client_keys, packed)
             return phases * profile.turns_to_logits
 
     def _infer(
@@ -177,9 +179,7 @@ class Session:
 
 
 def _upload(keys: KeyPair) -> Generator[Step, httpx.Response, None]:
-    yield from _exchange(
-        Call(method="PUT", path=f"/v2/keys/{keys.key_id}", content=keys.evaluation_keys.read_bytes())
-    )
+    yield from _exchange(Call(method="PUT", path=f"/v2/keys/{keys.key_id}", content=keys.evaluation_keys.read_bytes()))
 
 
 def _exchange(call: Call) -> Generator[Step, httpx.Response, httpx.Response]:

@@ -27,7 +27,7 @@ def create_app(settings: Settings) -> FastAPI:
     service = Service(
         settings=settings,
         repository=repository,
-        keys=KeyStore(settings.storage / "keys", repository.key_payload_bytes, settings.storage_bytes),
+        keys=KeyStore(settings.storage / "keys", repository.key_bytes, settings.storage_bytes),
         engine=LocalEngine(settings),
     )
 

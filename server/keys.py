@@ -33,16 +33,16 @@ class KeyInfo:
 class KeyStore:
     """The bundles of evaluation keys in one folder."""
 
-    def __init__(self, folder: Path, payload_bytes: Mapping[str, int], capacity_bytes: int) -> None:
+    def __init__(self, folder: Path, key_bytes: Mapping[str, int], capacity_bytes: int) -> None:
         """Opens the folder.
 
         Args:
             folder: made if it does not exist.
-            payload_bytes: the exact size of a bundle under each parameter set (params_id) that is served.
+            key_bytes: the exact size of a bundle under each parameter set (params_id) that is served.
             capacity_bytes: the least recently used bundles go when the folder holds more.
         """
         self._folder = folder
-        self._payload_bytes = payload_bytes
+        self._key_bytes = key_bytes
         self._capacity_bytes = capacity_bytes
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for leftover in folder.glob("*.part"):
@@ -51,7 +51,7 @@ class KeyStore:
     @property
     def upload_limit(self) -> int:
         """The most bytes that any bundle can have here."""
-        return HEADER_BYTES + max(self._payload_bytes.values(), default=0)
+        return max(self._key_bytes.values(), default=HEADER_BYTES)
 
     async def add(self, key_id: str, chunks: AsyncIterator[bytes]) -> KeyInfo:
         """Stores the bundle that arrives in `chunks` under `key_id`; storing it again changes nothing.
@@ -114,15 +114,15 @@ class KeyStore:
         os.fsync(descriptor)
         size = os.fstat(descriptor).st_size
         header = container.read_header(os.pread(descriptor, HEADER_BYTES, 0))
-        payload_bytes = self._payload_bytes.get(header.params_id)
-        if payload_bytes is None:
+        key_bytes = self._key_bytes.get(header.params_id)
+        if key_bytes is None:
             raise UnknownParamsError(f"no model here uses parameters {header.params_id}: see the model's profile")
         container.unpack(
             memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)),
             kind=Kind.EVALUATION_KEYS,
             params_id=header.params_id,
             key_id=None,
-            payload_bytes=payload_bytes,
+            payload_bytes=key_bytes - HEADER_BYTES,
         )
         if header.key_id != key_id:
             raise WrongKeyError(f"the bundle is {header.key_id}, it was sent to the address {key_id}")

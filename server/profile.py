@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from he_layers.crypto.container import HEADER_BYTES
+from he_layers.crypto.security import security_bits
 from server.repository import Model
 
 
@@ -40,14 +40,14 @@ def profile_of(model: Model) -> ModelProfile:
         profile=program.profile,
         params=model.params.name,
         params_id=model.params.id,
-        security_bits=model.params.security_bits,
+        security_bits=round(security_bits(model.params), 1),
         input_shape=program.input.shape,
         input_levels=program.input.levels,
         input_delta=program.input.delta,
         classes=program.output.classes,
         turns_to_logits=program.turns_to_logits,
         bootstraps=program.lookups,
-        key_bytes=HEADER_BYTES + model.key_payload_bytes,
+        key_bytes=model.key_bytes,
         upload_bytes=model.upload_bytes,
         download_bytes=model.download_bytes,
         accuracy_plain=model.card.get("accuracy_quantised"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from he_layers.crypto import container
 from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from he_layers.crypto.errors import InsecureParamsError, UnknownModelError
@@ -31,19 +31,24 @@ class Model:
         return "x".join(str(size) for size in self.program.input.shape)
 
     @property
-    def key_payload_bytes(self) -> int:
-        """Exact payload of a bundle of evaluation keys."""
-        return EvaluationKeys.payload_bytes(self.params)
+    def key_bytes(self) -> int:
+        """Exact size of a bundle of evaluation keys in its container."""
+        return EvaluationKeys.nbytes(self.params)
+
+    @property
+    def pixels(self) -> int:
+        """Values of one image."""
+        return math.prod(self.program.input.shape)
 
     @property
     def upload_bytes(self) -> int:
         """Exact size of one encrypted image in its container."""
-        return container.HEADER_BYTES + CkksCiphertext.payload_bytes(self.params)
+        return CkksCiphertext.nbytes(self.params, self.pixels)
 
     @property
     def download_bytes(self) -> int:
         """Exact size of one encrypted row of logits in its container."""
-        return container.HEADER_BYTES + PackedAnswer.payload_bytes(self.params)
+        return PackedAnswer.nbytes(self.params, len(self.program.output.classes))
 
 
 class Repository(Mapping[str, Model]):
@@ -59,7 +64,7 @@ class Repository(Mapping[str, Model]):
         self._models: dict[str, Model] = {}
         for path in sorted(folder.glob("*/program.json")):
             model = _load(path.parent)
-            if model.params.name.startswith("TOY_") and not allow_toy_parameters:
+            if model.params.is_toy and not allow_toy_parameters:
                 raise InsecureParamsError(f"{model.program.name} uses {model.params.name}, which protects nothing")
             self._models[model.program.name] = model
 
@@ -83,9 +88,9 @@ class Repository(Mapping[str, Model]):
         return len(self._models)
 
     @property
-    def key_payload_bytes(self) -> dict[str, int]:
-        """Exact payload of a bundle of evaluation keys, for each params_id in use."""
-        return {model.params.id: model.key_payload_bytes for model in self._models.values()}
+    def key_bytes(self) -> dict[str, int]:
+        """Exact size of a bundle of evaluation keys, for each params_id in use."""
+        return {model.params.id: model.key_bytes for model in self._models.values()}
 
 
 def _load(folder: Path) -> Model:

@@ -62,7 +62,9 @@ def parse_request(header_length: str | None, body: bytes) -> tuple[InferRequest,
         raise MalformedError(f"send the length of the JSON header in {HEADER_LENGTH}; tensors must be binary")
     split = int(header_length)
     if split > min(MAX_HEADER_BYTES, len(body)):
-        raise MalformedError(f"{HEADER_LENGTH} is {split}; the body has {len(body)} bytes, the limit is {MAX_HEADER_BYTES}")
+        raise MalformedError(
+            f"{HEADER_LENGTH} is {split}; the body has {len(body)} bytes, the limit is {MAX_HEADER_BYTES}"
+        )
     try:
         request = InferRequest.model_validate_json(body[:split])
     except ValidationError as error:
@@ -71,7 +73,9 @@ def parse_request(header_length: str | None, body: bytes) -> tuple[InferRequest,
         raise MalformedError(f"{place}: {first['msg']}") from error
     tensor = request.inputs[0]
     if tensor.parameters.binary_data_size != len(body) - split:
-        raise MalformedError(f"binary_data_size is {tensor.parameters.binary_data_size}, {len(body) - split} bytes follow")
+        raise MalformedError(
+            f"binary_data_size is {tensor.parameters.binary_data_size}, {len(body) - split} bytes follow"
+        )
     elements = _split_elements(memoryview(body)[split:])
     if tensor.shape != (len(elements),):
         raise BadShapeError(f"the tensor has shape {list(tensor.shape)}, its bytes hold {len(elements)} images")
@@ -104,7 +108,12 @@ def build_answer(
         "shape": [len(elements)],
         "parameters": {"binary_data_size": len(data)},
     }
-    header: dict[str, Any] = {"model_name": model, "model_version": version, "parameters": parameters, "outputs": [tensor]}
+    header: dict[str, Any] = {
+        "model_name": model,
+        "model_version": version,
+        "parameters": parameters,
+        "outputs": [tensor],
+    }
     if request_id is not None:
         header["id"] = request_id
     text = json.dumps(header, separators=(",", ":")).encode()

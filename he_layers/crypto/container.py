@@ -124,7 +124,9 @@ def check_header(header: Header, *, kind: Kind, params_id: str, key_id: str | No
     if key_id is not None and header.key_id != key_id:
         raise WrongKeyError(f"the {kind.name} belongs to key {header.key_id}, wanted is {key_id}")
     if header.length != payload_bytes:
-        raise WrongLengthError(f"the {kind.name} has {header.length} payload bytes, its parameters need {payload_bytes}")
+        raise WrongLengthError(
+            f"the {kind.name} has {header.length} payload bytes, its parameters need {payload_bytes}"
+        )
 
 
 def unpack(data: Bytes, *, kind: Kind, params_id: str, key_id: str | None, payload_bytes: int) -> memoryview:

@@ -53,7 +53,7 @@ class Worker:
         """Evaluates one request."""
         model = self._models[task.model]
         started = time.perf_counter()
-        images = [CkksCiphertext.from_bytes(image, model.params, key_id=task.key_id) for image in task.images]
+        images = [CkksCiphertext.from_bytes(image, model.params, task.key_id, model.pixels) for image in task.images]
         keys = self._server_keys(task, model)
         key_seconds = time.perf_counter() - started
         logits = tuple(self._evaluate(model, keys, image, task.deadline).to_bytes() for image in images)
@@ -66,7 +66,7 @@ class Worker:
 
     def _evaluate(self, model: Model, keys: ServerKeys, image: CkksCiphertext, deadline: float) -> PackedAnswer:
         answer = None
-        for progress in evaluate.run(model.program, keys, [image], threads=self._settings.threads):
+        for progress in evaluate.run(model.program, keys, image):
             if time.time() > deadline:
                 raise DeadlineError(f"the deadline of {self._settings.deadline_seconds:g} s passed in {progress.layer}")
             answer = progress.answer
@@ -77,9 +77,11 @@ class Worker:
         name = (task.key_id, model.params.id)
         keys = self._keys.pop(name, None)
         if keys is None:
-            keys = _read_keys(task.key_file, model).expand()
+            keys = _read_keys(task.key_file, model).expand(self._settings.threads)
         self._keys[name] = keys
-        while len(self._keys) > 1 and sum(kept.nbytes for kept in self._keys.values()) > self._settings.worker_key_bytes:
+        while (
+            len(self._keys) > 1 and sum(kept.nbytes for kept in self._keys.values()) > self._settings.worker_key_bytes
+        ):
             self._keys.popitem(last=False)
         return keys
 

@@ -26,7 +26,9 @@ async def infer(
     header, images = tensors.parse_request(inference_header_content_length, data)
     _check_shape(model.image_shape, header.parameters.image_shape)
     if not 1 <= len(images) <= service.settings.max_batch:
-        raise BadShapeError(f"the request has {len(images)} images, one request takes 1 to {service.settings.max_batch}")
+        raise BadShapeError(
+            f"the request has {len(images)} images, one request takes 1 to {service.settings.max_batch}"
+        )
     key_id = header.parameters.key_id
     answer = await service.engine.infer(model.program.name, key_id, service.keys.find(key_id), images)
     parameters = {

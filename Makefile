@@ -1,0 +1,35 @@
+# Everything runs in .venv, which the first target that needs it builds. Needs Python 3.11 or later and a C++17 compiler.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt $(KERNEL)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e '.[client,server]'
+	touch $@
+
+# Torch and the tools are for training and testing alone.
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/python -m benchmarks demo
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
