@@ -1,0 +1,135 @@
+"""Ciphertexts as data: arrays and the ids of the parameters and keys they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_layers.crypto import container
+from he_layers.crypto.container import Bytes, Field, Kind
+from he_layers.crypto.errors import NotConformantError
+from he_layers.crypto.params import ParameterSet
+
+
+@dataclass(frozen=True, slots=True)
+class LweCiphertextList:
+    """LWE ciphertexts as rows of torus words (value * 2**32): uint32 [count, dimension + 1], mask first, body last."""
+
+    data: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        """Number of ciphertexts."""
+        return len(self.data)
+
+    @property
+    def dimension(self) -> int:
+        """Words of a mask."""
+        return self.data.shape[1] - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CkksCiphertext:
+    """One fresh CKKS ciphertext of `len(c0)` message coefficients, in coefficient (not NTT) form.
+
+    c1 is complete, residues modulo the input ring's prime; of c0 only the message coefficients are kept, rounded to
+    `input_body_bits` (which adds noise of 2**-bits / sqrt(12), see noise.fresh_ckks_variance).
+    """
+
+    params: ParameterSet
+    key_id: str
+    c0: NDArray[np.uint64]  # [messages], units of 2**-input_body_bits of the torus
+    c1: NDArray[np.uint64]  # [ring_degree]
+
+    @staticmethod
+    def _fields(params: ParameterSet, messages: int) -> Sequence[Field]:
+        ring = params.input_ring
+        return Field("c0", messages, params.input_body_bits), Field("c1", ring.ring_degree, ring.modulus_bits)
+
+    @classmethod
+    def nbytes(cls, params: ParameterSet, messages: int) -> int:
+        """Bytes of the container of a ciphertext with this many messages."""
+        return container.HEADER_BYTES + container.payload_bytes(cls._fields(params, messages))
+
+    def to_bytes(self) -> bytes:
+        """Returns the ciphertext in its container."""
+        payload = container.pack_fields(self._fields(self.params, len(self.c0)), {"c0": self.c0, "c1": self.c1})
+        return container.pack(Kind.CKKS_CIPHERTEXT, self.params.id, self.key_id, payload)
+
+    @classmethod
+    def from_bytes(cls, data: Bytes, params: ParameterSet, key_id: str, messages: int) -> Self:
+        """Reads a ciphertext of `messages` coefficients under these parameters and keys.
+
+        Raises:
+            WireError, ParameterError, KeyMismatchError: see container.unpack.
+            NotConformantError: a residue is not below the modulus, or the mask is zero (no encryption at all).
+        """
+        fields = cls._fields(params, messages)
+        payload = container.unpack(
+            data,
+            kind=Kind.CKKS_CIPHERTEXT,
+            params_id=params.id,
+            key_id=key_id,
+            payload_bytes=container.payload_bytes(fields),
+        )
+        values = container.unpack_fields(fields, payload)
+        _check_mask(values["c1"], params.input_ring.modulus)
+        return cls(params=params, key_id=key_id, **values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedAnswer:
+    """The logits in one CKKS ciphertext of the answer ring: message i at coefficient i * N / len(c0) in steps.
+
+    Both parts are rounded to `answer_bits` of the torus; of c0 only the coefficients that carry a logit exist at all.
+    """
+
+    params: ParameterSet
+    key_id: str
+    c0: NDArray[np.uint64]  # [messages]
+    c1: NDArray[np.uint64]  # [ring_degree]
+
+    @staticmethod
+    def _fields(params: ParameterSet, messages: int) -> Sequence[Field]:
+        bits = params.answer_bits
+        return Field("c0", messages, bits), Field("c1", params.answer_ring.ring_degree, bits)
+
+    @classmethod
+    def nbytes(cls, params: ParameterSet, messages: int) -> int:
+        """Bytes of the container of an answer with this many messages."""
+        return container.HEADER_BYTES + container.payload_bytes(cls._fields(params, messages))
+
+    def to_bytes(self) -> bytes:
+        """Returns the answer in its container."""
+        payload = container.pack_fields(self._fields(self.params, len(self.c0)), {"c0": self.c0, "c1": self.c1})
+        return container.pack(Kind.PACKED_ANSWER, self.params.id, self.key_id, payload)
+
+    @classmethod
+    def from_bytes(cls, data: Bytes, params: ParameterSet, key_id: str, messages: int) -> Self:
+        """Reads an answer with `messages` logits.
+
+        Raises:
+            WireError, ParameterError, KeyMismatchError: see container.unpack.
+            NotConformantError: the mask is zero.
+        """
+        fields = cls._fields(params, messages)
+        payload = container.unpack(
+            data,
+            kind=Kind.PACKED_ANSWER,
+            params_id=params.id,
+            key_id=key_id,
+            payload_bytes=container.payload_bytes(fields),
+        )
+        values = container.unpack_fields(fields, payload)
+        _check_mask(values["c1"], 1 << params.answer_bits)
+        return cls(params=params, key_id=key_id, **values)
+
+
+def _check_mask(mask: NDArray[np.uint64], modulus: int) -> None:
+    if int(mask.max()) >= modulus:
+        raise NotConformantError(f"a residue of the ciphertext is {int(mask.max())}, the modulus is {modulus}")
+    if not mask.any():
+        raise NotConformantError("the ciphertext's mask is zero: nothing is encrypted")

@@ -1,0 +1,133 @@
+"""Evaluation keys: what the client sends once (seeded, integers only) and what the server computes with (expanded)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_layers.crypto import container
+from he_layers.crypto.container import Bytes, Field, Kind
+from he_layers.crypto.errors import NotConformantError
+from he_layers.crypto.params import ParameterSet
+from he_layers.native import _kernel
+
+SEED_BYTES = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationKeys:
+    """All keys that the server needs, as bodies and one public seed for all masks.
+
+    Each is an encryption of one secret key under the next: CKKS input secret -> small LWE key -> GLWE key -> CKKS answer secret.
+    """
+
+    params: ParameterSet
+    mask_seed: bytes  # 32 bytes; every mask is a ChaCha20 stream of it
+    input_ksk: NDArray[np.uint32]  # [input ring degree * levels]
+    ksk: NDArray[np.uint32]  # [k * N * levels]
+    bsk: NDArray[np.uint64]  # [n, rows, N], multiples of 2**(64 - bsk_body_bits)
+    answer_key: NDArray[np.uint64]  # [rows, answer ring degree], NTT form
+
+    @staticmethod
+    def _fields(params: ParameterSet) -> Sequence[Field]:
+        levels, answer = params.key_switch.levels, params.answer_ring
+        return (
+            Field("mask_seed", SEED_BYTES, 8),
+            Field("input_ksk", params.input_ring.ring_degree * levels, 32),
+            Field("ksk", params.big_dimension * levels, 32),
+            Field("bsk", params.lwe_dimension * params.ggsw_rows * params.polynomial_size, params.bsk_body_bits),
+            Field("answer_key", params.answer_key_rows * answer.ring_degree, answer.modulus_bits),
+        )
+
+    @classmethod
+    def nbytes(cls, params: ParameterSet) -> int:
+        """Bytes of the container that holds a bundle under these parameters."""
+        return container.HEADER_BYTES + container.payload_bytes(cls._fields(params))
+
+    def to_bytes(self) -> bytes:
+        """Returns the bundle in its container; its key_id is the SHA-256 of the payload."""
+        values: dict[str, NDArray[np.unsignedinteger]] = {
+            "mask_seed": np.frombuffer(self.mask_seed, dtype=np.uint8),
+            "input_ksk": self.input_ksk,
+            "ksk": self.ksk,
+            "bsk": self.bsk >> np.uint64(64 - self.params.bsk_body_bits),
+            "answer_key": self.answer_key,
+        }
+        payload = container.pack_fields(self._fields(self.params), values)
+        return container.pack(Kind.EVALUATION_KEYS, self.params.id, None, payload)
+
+    @classmethod
+    def from_bytes(cls, data: Bytes, params: ParameterSet) -> Self:
+        """Reads a bundle.
+
+        Raises:
+            WireError, ParameterError, KeyMismatchError: see container.unpack.
+            NotConformantError: a residue of the answer key is not below its modulus.
+        """
+        fields = cls._fields(params)
+        payload = container.unpack(
+            data,
+            kind=Kind.EVALUATION_KEYS,
+            params_id=params.id,
+            key_id=None,
+            payload_bytes=container.payload_bytes(fields),
+        )
+        values = container.unpack_fields(fields, payload)
+        highest = int(values["answer_key"].max())
+        if highest >= params.answer_ring.modulus:
+            raise NotConformantError(f"a residue of the answer key is {highest}, the modulus is {params.answer_ring.modulus}")
+        return cls(
+            params=params,
+            mask_seed=values["mask_seed"].astype(np.uint8).tobytes(),
+            input_ksk=values["input_ksk"].astype(np.uint32),
+            ksk=values["ksk"].astype(np.uint32),
+            bsk=(values["bsk"] << np.uint64(64 - params.bsk_body_bits)).reshape(
+                params.lwe_dimension, params.ggsw_rows, params.polynomial_size
+            ),
+            answer_key=values["answer_key"].reshape(params.answer_key_rows, params.answer_ring.ring_degree),
+        )
+
+    def expand(self, threads: int = 1) -> ServerKeys:
+        """Draws all masks from the seed and brings the bootstrapping key to the Fourier domain, on `threads` threads."""
+        params = self.params
+        masks = {"mask_seed": self.mask_seed, "output_dimension": params.lwe_dimension, "threads": threads}
+        return ServerKeys(
+            params=params,
+            input_ksk=_kernel.expand_key_switch_key(self.input_ksk, first_row=0, **masks),
+            ksk=_kernel.expand_key_switch_key(self.ksk, first_row=len(self.input_ksk), **masks),
+            fourier_bsk=_kernel.expand_bootstrapping_key(
+                self.bsk,
+                mask_seed=self.mask_seed,
+                glwe_dimension=params.glwe_dimension,
+                base_log=params.pbs.base_log,
+                levels=params.pbs.levels,
+                threads=threads,
+            ),
+            answer_key=_kernel.expand_answer_key(
+                self.answer_key,
+                mask_seed=self.mask_seed,
+                modulus=params.answer_ring.modulus,
+                base_log=params.answer.base_log,
+                levels=params.answer.levels,
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerKeys:
+    """Evaluation keys ready for the kernel; about six times the size of the bundle they came from."""
+
+    params: ParameterSet
+    input_ksk: NDArray[np.uint32]  # [input ring degree * levels, n + 1]
+    ksk: NDArray[np.uint32]  # [k * N * levels, n + 1]
+    fourier_bsk: NDArray[np.float64]  # [n, N/2, k + 1, rows, (re, im)]
+    answer_key: NDArray[np.uint64]  # [rows, (body, mask), answer ring degree]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in memory."""
+        return self.input_ksk.nbytes + self.ksk.nbytes + self.fourier_bsk.nbytes + self.answer_key.nbytes

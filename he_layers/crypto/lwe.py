@@ -1,0 +1,140 @@
+"""LWE ciphertexts on the server: extraction from CKKS, shift-linear maps, key switch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
+from he_layers.crypto.errors import BadShapeError
+from he_layers.crypto.evaluation_keys import ServerKeys
+from he_layers.native import _kernel
+
+TORUS = 2.0**32
+
+
+def to_words(values: NDArray[np.float64]) -> NDArray[np.uint32]:
+    """Rounds torus values to words, modulo 1."""
+    return np.rint(np.asarray(values) * TORUS).astype(np.int64).astype(np.uint32)
+
+
+def sample_extract(ciphertext: CkksCiphertext) -> LweCiphertextList:
+    """Reads every message coefficient as an LWE ciphertext under the CKKS secret's coefficients.
+
+    Coefficient i has the mask -(c1_i, ..., c1_0, -c1_{N-1}, ..., -c1_{i+1}) and the body c0_i (CGGI, eprint 2018/421, section 4.2).
+
+    Returns:
+        [messages, ring_degree + 1].
+
+    Noise: that of the ciphertext; 2**-33 for rounding to words, times the secret's norm.
+    """
+    params = ciphertext.params
+    n = params.input_ring.ring_degree
+    mask = to_words(ciphertext.c1 / params.input_ring.modulus)
+    wrapped = np.concatenate([mask[::-1], np.uint32(0) - mask[::-1]])  # window n - 1 - i reads c1_i ... c1_0, -c1_{n-1} ...
+    windows = np.lib.stride_tricks.sliding_window_view(wrapped, n)[n - 1 :: -1][: len(ciphertext.c0)]
+    rows = np.empty((len(ciphertext.c0), n + 1), dtype=np.uint32)
+    np.subtract(np.uint32(0), windows, out=rows[:, :n])
+    rows[:, n] = ciphertext.c0.astype(np.uint32) << np.uint32(32 - params.input_body_bits)
+    return LweCiphertextList(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftMatrix:
+    """A sparse matrix of weights +-2**exponent, row by row, by falling exponent within a row (so that products become shifts)."""
+
+    columns: int
+    indptr: NDArray[np.int64]  # [rows + 1]
+    indices: NDArray[np.int32]  # [entries]
+    exponents: NDArray[np.int8]  # [entries], 0..31
+    signs: NDArray[np.int8]  # [entries], +1 or -1
+
+    @property
+    def rows(self) -> int:
+        """Number of outputs."""
+        return len(self.indptr) - 1
+
+    @classmethod
+    def from_entries(
+        cls,
+        rows: int,
+        columns: int,
+        row: NDArray[np.integer],
+        column: NDArray[np.integer],
+        weight: NDArray[np.integer],
+    ) -> Self:
+        """Builds the matrix from its entries, in any order; zero weights are dropped.
+
+        Raises:
+            BadShapeError: a weight is not 0 or +-2**e, or an index lies outside.
+        """
+        used = np.flatnonzero(weight)
+        row, column, weight = row[used], column[used], weight[used].astype(np.int64)
+        exponents = np.rint(np.log2(np.abs(weight))).astype(np.int8)
+        if np.any(np.abs(weight) != 1 << exponents.astype(np.int64)):
+            raise BadShapeError("a shift matrix takes weights of 0 and +-2**e only")
+        if used.size and not (0 <= row.min() and row.max() < rows and 0 <= column.min() and column.max() < columns):
+            raise BadShapeError(f"an entry lies outside the {rows} x {columns} matrix")
+        order = np.lexsort((-exponents, row))
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)
+        return cls(
+            columns=columns,
+            indptr=indptr,
+            indices=column[order].astype(np.int32),
+            exponents=exponents[order],
+            signs=np.sign(weight[order]).astype(np.int8),
+        )
+
+
+def linear(x: LweCiphertextList, matrix: ShiftMatrix, *, threads: int = 1) -> LweCiphertextList:
+    """Applies a shift matrix to the list: out_o = sum_i w_oi x_i.
+
+    Returns:
+        [matrix.rows, dimension + 1].
+
+    Raises:
+        BadShapeError: the list has another length than the matrix has columns.
+
+    Noise: variance of output o is sum_i w_oi**2 times that of x.
+    """
+    if len(x) != matrix.columns:
+        raise BadShapeError(f"the list has {len(x)} ciphertexts, the matrix takes {matrix.columns}")
+    return LweCiphertextList(
+        _kernel.linear(x.data, matrix.indptr, matrix.indices, matrix.exponents, matrix.signs, threads=threads)
+    )
+
+
+def add_constant(x: LweCiphertextList, words: NDArray[np.uint32]) -> LweCiphertextList:
+    """Adds a public torus word to the body of each ciphertext; no noise."""
+    data = x.data.copy()
+    data[:, -1] += words
+    return LweCiphertextList(data)
+
+
+def key_switch(x: LweCiphertextList, keys: ServerKeys, *, threads: int = 1) -> LweCiphertextList:
+    """Brings ciphertexts under the CKKS secret or the big key to the small key.
+
+    Returns:
+        [count, lwe_dimension + 1].
+
+    Raises:
+        BadShapeError: the ciphertexts are under neither key.
+
+    Noise: noise.key_switch_variance.
+    """
+    params = keys.params
+    if x.dimension == params.big_dimension:
+        key, binary = keys.ksk, True
+    elif x.dimension == params.input_ring.ring_degree:
+        key, binary = keys.input_ksk, False
+    else:
+        raise BadShapeError(f"ciphertexts of dimension {x.dimension} are under no key of {params.name}")
+    gadget = params.key_switch
+    return LweCiphertextList(
+        _kernel.key_switch(
+            x.data, key, base_log=gadget.base_log, levels=gadget.levels, binary_key=binary, threads=threads
+        )
+    )

@@ -1,0 +1,45 @@
+"""Packing: the logits, LWE ciphertexts under the big key, into one CKKS ciphertext of the answer ring."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from he_layers.crypto.ciphertexts import LweCiphertextList, PackedAnswer
+from he_layers.crypto.errors import BadShapeError
+from he_layers.crypto.evaluation_keys import ServerKeys
+from he_layers.crypto.security import SEAL_STD_DEV
+from he_layers.native import _kernel
+
+
+def packing_key_switch(x: LweCiphertextList, keys: ServerKeys, key_id: str) -> PackedAnswer:
+    """Packs up to N ciphertexts, adds a fresh public encryption of zero and flooding noise, and rounds to the wire's precision.
+
+    Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2. Every coefficient without a message is left out of the answer.
+
+    Raises:
+        BadShapeError: the ciphertexts are not under the big key, or too many for one ring.
+
+    Noise: noise.packing_variance.
+    """
+    params, ring = keys.params, keys.params.answer_ring
+    if x.dimension != params.big_dimension or not 1 <= len(x) <= ring.ring_degree:
+        raise BadShapeError(f"{len(x)} ciphertexts of dimension {x.dimension} cannot be packed under {params.name}")
+    c0, c1 = _kernel.packing_key_switch(
+        x.data,
+        keys.answer_key,
+        modulus=ring.modulus,
+        base_log=params.answer.base_log,
+        levels=params.answer.levels,
+        error_std_dev=SEAL_STD_DEV,
+        flooding_std_dev=2.0**params.flooding_log2_std_dev * ring.modulus,
+        seed=os.urandom(32),
+    )
+    step = ring.ring_degree >> (len(x) - 1).bit_length()
+    bits = params.answer_bits
+    rounded = [
+        np.rint(part * (2.0**bits / ring.modulus)).astype(np.uint64) & np.uint64(2**bits - 1)
+        for part in (c0[: len(x) * step : step], c1)
+    ]
+    return PackedAnswer(params=params, key_id=key_id, c0=rounded[0], c1=rounded[1])

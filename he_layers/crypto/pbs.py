@@ -1,0 +1,54 @@
+"""Programmable bootstrapping: a table look-up on every ciphertext of a list, with fresh noise (CGGI, eprint 2018/421, Algorithm 9)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_layers.crypto.ciphertexts import LweCiphertextList
+from he_layers.crypto.evaluation_keys import ServerKeys
+from he_layers.crypto.lwe import key_switch
+from he_layers.native import _kernel
+
+
+def pbs(
+    x: LweCiphertextList,
+    keys: ServerKeys,
+    tables: NDArray[np.float64],
+    table_index: NDArray[np.int32],
+    *,
+    threads: int = 1,
+) -> LweCiphertextList:
+    """Looks every phase up in a table: key_switch, modulus_switch, blind_rotate, sample_extract.
+
+    Args:
+        x: ciphertexts under the CKKS secret or the big key.
+        keys: expanded evaluation keys.
+        tables: torus values, float64 [tables, N]: row t at index j is f_t(j / 2N). The other half of the torus is its negative,
+            f(phi + 1/2) = -f(phi): the ring is negacyclic.
+        table_index: which table each ciphertext uses, int32 [count].
+        threads: threads of the kernel.
+
+    Returns:
+        [count, k * N + 1], under the big key.
+
+    Raises:
+        BadShapeError: see key_switch.
+
+    Noise: the phase that is looked up carries x's noise, noise.key_switch_variance and noise.modulus_switch_variance; the result
+    carries noise.pbs_variance, whatever the input's.
+    """
+    params = keys.params
+    small = key_switch(x, keys, threads=threads)
+    switched = _kernel.modulus_switch(small.data, polynomial_size=params.polynomial_size)
+    return LweCiphertextList(
+        _kernel.blind_rotate(
+            switched,
+            np.ascontiguousarray(tables, dtype=np.float64),
+            np.ascontiguousarray(table_index, dtype=np.int32),
+            keys.fourier_bsk,
+            base_log=params.pbs.base_log,
+            levels=params.pbs.levels,
+            threads=threads,
+        )
+    )

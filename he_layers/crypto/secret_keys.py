@@ -1,0 +1,142 @@
+"""Secret keys: made, kept and used on the client only. Nothing on the server path may import this module (a contract in CI).
+
+Randomness comes from the operating system: SEAL draws the CKKS secrets, the kernel's ChaCha20 streams are seeded by os.urandom, with one
+seed for the public masks and others for every secret.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_layers.crypto import container, seal
+from he_layers.crypto.container import Bytes, Field, Kind
+from he_layers.crypto.errors import NotConformantError
+from he_layers.crypto.evaluation_keys import SEED_BYTES, EvaluationKeys
+from he_layers.crypto.params import ParameterSet
+from he_layers.crypto.security import SEAL_STD_DEV
+from he_layers.native import _kernel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+class ClientKeys:
+    """The four secrets of one client; never printed, compared or pickled."""
+
+    params: ParameterSet
+    input_secret: NDArray[np.int8] = field(repr=False)  # ternary, input ring
+    answer_secret: NDArray[np.int8] = field(repr=False)  # ternary, answer ring
+    small_lwe_key: NDArray[np.int8] = field(repr=False)  # binary, n
+    glwe_key: NDArray[np.int8] = field(repr=False)  # binary, [k, N]; flat it is the big LWE key
+
+    @classmethod
+    def generate(cls, params: ParameterSet) -> Self:
+        """Draws fresh keys."""
+        bits = _kernel.uniform_binary(os.urandom(32), params.lwe_dimension + params.big_dimension, 0)
+        return cls(
+            params=params,
+            input_secret=seal.generate_secret(params.input_ring),
+            answer_secret=seal.generate_secret(params.answer_ring),
+            small_lwe_key=bits[: params.lwe_dimension].copy(),
+            glwe_key=bits[params.lwe_dimension :].reshape(params.glwe_dimension, params.polynomial_size).copy(),
+        )
+
+    @property
+    def big_lwe_key(self) -> NDArray[np.int8]:
+        """The key of look-up results: all coefficients of the GLWE key."""
+        return self.glwe_key.reshape(-1)
+
+    def evaluation_keys(self, threads: int = 2) -> EvaluationKeys:
+        """Encrypts each secret under the next; fresh masks and noise at every call.
+
+        Noise: 2**lwe_log2_std_dev and 2**glwe_log2_std_dev of the torus, sqrt(10.5) modulo the answer ring's prime.
+        """
+        params, mask_seed = self.params, os.urandom(SEED_BYTES)
+
+        def key_switch_key(source: NDArray[np.int8], first_row: int) -> NDArray[np.uint32]:
+            return _kernel.key_switch_key_bodies(
+                source,
+                self.small_lwe_key,
+                base_log=params.key_switch.base_log,
+                levels=params.key_switch.levels,
+                std_dev=2.0**params.lwe_log2_std_dev,
+                first_row=first_row,
+                mask_seed=mask_seed,
+                noise_seed=os.urandom(32),
+                threads=threads,
+            )
+
+        input_ksk = key_switch_key(self.input_secret, 0)
+        return EvaluationKeys(
+            params=params,
+            mask_seed=mask_seed,
+            input_ksk=input_ksk,
+            ksk=key_switch_key(self.big_lwe_key, len(input_ksk)),
+            bsk=_kernel.bootstrapping_key_bodies(
+                self.small_lwe_key,
+                self.glwe_key,
+                base_log=params.pbs.base_log,
+                levels=params.pbs.levels,
+                std_dev=2.0**params.glwe_log2_std_dev,
+                mask_seed=mask_seed,
+                noise_seed=os.urandom(32),
+                body_bits=params.bsk_body_bits,
+                threads=threads,
+            ),
+            answer_key=_kernel.answer_key_bodies(
+                self.big_lwe_key,
+                self.answer_secret,
+                modulus=params.answer_ring.modulus,
+                base_log=params.answer.base_log,
+                levels=params.answer.levels,
+                std_dev=SEAL_STD_DEV,
+                mask_seed=mask_seed,
+                noise_seed=os.urandom(32),
+            ),
+        )
+
+    @staticmethod
+    def _fields(params: ParameterSet) -> Sequence[Field]:
+        return (
+            Field("input_secret", params.input_ring.ring_degree, 2),
+            Field("answer_secret", params.answer_ring.ring_degree, 2),
+            Field("small_lwe_key", params.lwe_dimension, 2),
+            Field("glwe_key", params.big_dimension, 2),
+        )
+
+    def to_bytes(self) -> bytes:
+        """Returns the secrets in their container, for the client's keystore only."""
+        values = {f.name: (getattr(self, f.name) + 1).astype(np.uint8) for f in self._fields(self.params)}
+        payload = container.pack_fields(self._fields(self.params), values)
+        return container.pack(Kind.CLIENT_KEYS, self.params.id, None, payload)
+
+    @classmethod
+    def from_bytes(cls, data: Bytes, params: ParameterSet) -> Self:
+        """Reads what to_bytes wrote.
+
+        Raises:
+            WireError, ParameterError, KeyMismatchError: see container.unpack.
+            NotConformantError: a coefficient is not what its key allows.
+        """
+        fields = cls._fields(params)
+        payload = container.unpack(
+            data, kind=Kind.CLIENT_KEYS, params_id=params.id, key_id=None, payload_bytes=container.payload_bytes(fields)
+        )
+        keys = {name: value.astype(np.int8) - np.int8(1) for name, value in container.unpack_fields(fields, payload).items()}
+        for name, key in keys.items():
+            if key.max() > 1 or (name in ("small_lwe_key", "glwe_key") and key.min() < 0):
+                raise NotConformantError(f"{name} holds a coefficient that it may not; the key file is damaged, make new keys")
+        keys["glwe_key"] = keys["glwe_key"].reshape(params.glwe_dimension, params.polynomial_size)
+        return cls(params=params, **keys)
+
+    def __repr__(self) -> str:
+        """Names the parameters, never the secrets."""
+        return f"ClientKeys({self.params.name}, <secret>)"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses to be pickled: secrets leave this process only through to_bytes."""
+        raise TypeError("ClientKeys cannot be pickled; store them with the keystore")

@@ -1,0 +1,1 @@
+"""The compiled kernel; only `he_layers.crypto` imports it."""

@@ -1,0 +1,364 @@
+// The Python edge: checks shapes and dtypes, drops the GIL, calls. No Python objects below this file.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <string>
+
+#include "fft_tables.hpp"
+#include "keys.hpp"
+#include "packing.hpp"
+
+namespace nb = nanobind;
+
+template <class T, size_t Dimensions>
+using In = nb::ndarray<const T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Out = nb::ndarray<nb::numpy, T>;
+
+static void require(bool ok, const std::string& message) {
+    if (!ok) throw std::invalid_argument(message);
+}
+
+static std::string say(size_t x) { return std::to_string(x); }
+
+static Seed seed_from(const nb::bytes& bytes) {
+    require(bytes.size() == 32, "seed has " + say(bytes.size()) + " bytes, need 32");
+    Seed seed;
+    std::memcpy(seed.data(), bytes.data(), 32);
+    return seed;
+}
+
+template <class T>
+static Out<T> make(std::initializer_list<size_t> shape) {
+    size_t count = 1;
+    for (size_t s : shape) count *= s;
+    T* data = static_cast<T*>(::operator new(std::max<size_t>(count, 1) * sizeof(T), std::align_val_t(64)));
+    nb::capsule owner(data, [](void* p) noexcept { ::operator delete(p, std::align_val_t(64)); });
+    return Out<T>(data, shape, owner);
+}
+
+static void check_gadget(int base_log, int levels, int bits) {
+    require(base_log >= 1 && levels >= 1 && base_log * levels <= bits,
+            "gadget of base 2^" + std::to_string(base_log) + " with " + std::to_string(levels) + " levels must fit " + std::to_string(bits) + " bits");
+}
+
+static void check_ring(size_t glwe_dimension, size_t polynomial_size, int base_log, int levels) {
+    require(polynomial_size >= 128 && polynomial_size <= 8192 && !(polynomial_size & (polynomial_size - 1)),
+            "polynomial_size " + say(polynomial_size) + " is not a power of two in 128..8192");
+    check_gadget(base_log, levels, 48);
+    const size_t shape = (glwe_dimension + 1) * 100 + (glwe_dimension + 1) * (size_t)levels;
+    bool known = false;
+    for (size_t s : {202, 204, 206, 303, 306, 404, 408, 505, 510, 909}) known |= s == shape;
+    require(known, "no kernel for glwe_dimension " + say(glwe_dimension) + " with " + std::to_string(levels) + " levels");
+}
+
+// The GIL is dropped in `call`; everything it touches has been checked.
+template <class Call>
+static void without_gil(Call call) {
+    nb::gil_scoped_release release;
+    call();
+}
+
+static Out<uint32_t> chacha20(const nb::bytes& key, uint32_t counter, In<uint32_t, 1> nonce, size_t blocks) {
+    const Seed seed = seed_from(key);
+    require(nonce.shape(0) == 3, "nonce has " + say(nonce.shape(0)) + " words, need 3");
+    auto out = make<uint32_t>({blocks * 16});
+    kernel().chacha20_blocks(seed.data(), counter, nonce.data(), blocks, out.data());
+    return out;
+}
+
+static Out<int8_t> uniform_binary(const nb::bytes& seed, size_t count, uint64_t index) {
+    RandomStream stream(seed_from(seed), kSecretBits, index);
+    auto out = make<int8_t>({count});
+    uint32_t word = 0;
+    for (size_t i = 0; i < count; ++i, word >>= 1) {
+        if (i % 32 == 0) word = stream.word();
+        out.data()[i] = (int8_t)(word & 1);
+    }
+    return out;
+}
+
+static Out<double> gaussian(const nb::bytes& seed, size_t count, double std_dev) {
+    RandomStream stream(seed_from(seed), kTest, 0);
+    auto out = make<double>({count});
+    for (size_t i = 0; i < count; ++i) out.data()[i] = stream.normal() * std_dev;
+    return out;
+}
+
+template <bool Forward>
+static Out<uint64_t> ntt(In<uint64_t, 1> x, uint64_t modulus) {
+    const Ntt transform(x.shape(0), modulus);
+    auto out = make<uint64_t>({x.shape(0)});
+    for (size_t j = 0; j < x.shape(0); ++j) {
+        require(x.data()[j] < modulus, "residue " + say(j) + " is not below the modulus");
+        out.data()[j] = x.data()[j];
+    }
+    if (Forward) transform.forward(out.data());
+    else transform.inverse(out.data());
+    return out;
+}
+
+static Out<uint32_t> key_switch_key_bodies(In<int8_t, 1> input_key, In<int8_t, 1> output_key, int base_log, int levels, double std_dev,
+                                           size_t first_row, const nb::bytes& mask_seed, const nb::bytes& noise_seed, size_t threads) {
+    check_gadget(base_log, levels, 31);
+    const LweKeySwitchShape shape{input_key.shape(0), output_key.shape(0), base_log, levels, first_row};
+    const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
+    auto out = make<uint32_t>({shape.rows()});
+    without_gil([&] { key_switch_bodies(shape, input_key.data(), output_key.data(), std_dev, masks, noise, threads, out.data()); });
+    return out;
+}
+
+static Out<uint32_t> expand_key_switch(In<uint32_t, 1> bodies, const nb::bytes& mask_seed, size_t first_row, size_t output_dimension, size_t threads) {
+    const LweKeySwitchShape shape{bodies.shape(0), output_dimension, 1, 1, first_row};
+    const Seed masks = seed_from(mask_seed);
+    auto out = make<uint32_t>({shape.rows(), output_dimension + 1});
+    without_gil([&] { expand_key_switch_key(shape, bodies.data(), masks, threads, out.data()); });
+    return out;
+}
+
+static Out<uint64_t> bootstrapping_key_bodies(In<int8_t, 1> lwe_key, In<int8_t, 2> glwe_key, int base_log, int levels, double std_dev,
+                                              const nb::bytes& mask_seed, const nb::bytes& noise_seed, int body_bits, size_t threads) {
+    check_ring(glwe_key.shape(0), glwe_key.shape(1), base_log, levels);
+    require(body_bits >= 1 && body_bits <= 64, "body_bits must be in 1..64");
+    const BootstrapShape shape{lwe_key.shape(0), glwe_key.shape(0), glwe_key.shape(1), base_log, levels};
+    const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
+    auto out = make<uint64_t>({shape.lwe_dimension, shape.rows(), shape.polynomial_size});
+    without_gil([&] {
+        bootstrap_bodies(shape, lwe_key.data(), glwe_key.data(), std_dev, masks, noise, body_bits, threads, out.data());
+    });
+    return out;
+}
+
+static Out<double> expand_bootstrapping(In<uint64_t, 3> bodies, const nb::bytes& mask_seed, size_t glwe_dimension, int base_log, int levels,
+                                        size_t threads) {
+    check_ring(glwe_dimension, bodies.shape(2), base_log, levels);
+    const BootstrapShape shape{bodies.shape(0), glwe_dimension, bodies.shape(2), base_log, levels};
+    require(bodies.shape(1) == shape.rows(), "bootstrapping key has " + say(bodies.shape(1)) + " rows, need " + say(shape.rows()));
+    const Seed masks = seed_from(mask_seed);
+    auto out = make<double>({shape.lwe_dimension, shape.polynomial_size / 2, glwe_dimension + 1, shape.rows(), 2});
+    without_gil([&] {
+        expand_bootstrapping_key(shape, bodies.data(), masks, fft_tables(shape.polynomial_size), threads, out.data());
+    });
+    return out;
+}
+
+// The masks of one GGSW, [rows][k][N]: what the bodies were computed from; for tests of the key's noise.
+static Out<uint64_t> bootstrapping_key_masks(const nb::bytes& mask_seed, size_t index, size_t rows, size_t glwe_dimension,
+                                             size_t polynomial_size) {
+    const BootstrapShape shape{1, glwe_dimension, polynomial_size, 1, (int)(rows / (glwe_dimension + 1))};
+    require(rows == shape.rows(), "rows must be a multiple of glwe_dimension + 1");
+    auto out = make<uint64_t>({rows, glwe_dimension, polynomial_size});
+    bootstrap_masks(shape, seed_from(mask_seed), index, out.data());
+    return out;
+}
+
+static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 2> key, int base_log, int levels, bool binary_key, size_t threads) {
+    check_gadget(base_log, levels, 31);
+    require(in.shape(1) >= 2 && key.shape(1) >= 2, "a row needs a mask and a body");
+    KeySwitchJob job{in.shape(0), in.shape(1) - 1, key.shape(1) - 1, base_log, levels, binary_key, in.data(), key.data(), nullptr};
+    require(key.shape(0) == job.input_dimension * (size_t)levels,
+            "key switch key has " + say(key.shape(0)) + " rows, need " + say(job.input_dimension * (size_t)levels));
+    auto out = make<uint32_t>({job.count, key.shape(1)});
+    job.out = out.data();
+    without_gil([&] {
+        share(job.count, threads, 240, [&](size_t begin, size_t end, size_t) {
+            KeySwitchJob part = job;
+            part.count = end - begin;
+            const Scratch scratch(kernel().key_switch_scratch(part));
+            kernel().key_switch(job, begin, end, scratch.get());
+        });
+    });
+    return out;
+}
+
+// Rounds mask and body from 2^32 to 2N, taking the mean of the mask's rounding error under a binary key out of the body.
+static Out<int32_t> modulus_switch(In<uint32_t, 2> in, size_t polynomial_size) {
+    require(polynomial_size >= 2 && polynomial_size <= 1u << 20 && !(polynomial_size & (polynomial_size - 1)),
+            "polynomial_size is not a power of two");
+    const int shift = 31 - __builtin_ctzll(polynomial_size);
+    const size_t words = in.shape(1);
+    const uint32_t half = 1u << (shift - 1), modulus_mask = (uint32_t)(2 * polynomial_size - 1);
+    auto out = make<int32_t>({in.shape(0), words});
+    without_gil([&] {
+        for (size_t c = 0; c < in.shape(0); ++c) {
+            const uint32_t* row = in.data() + c * words;
+            int32_t* switched = out.data() + c * words;
+            int64_t error = 0;
+            for (size_t j = 0; j + 1 < words; ++j) {
+                const uint32_t rounded = (row[j] + half) >> shift;
+                error += (int32_t)(row[j] - (rounded << shift));
+                switched[j] = (int32_t)(rounded & modulus_mask);
+            }
+            const uint32_t body = row[words - 1] - (uint32_t)(error >> 1);
+            switched[words - 1] = (int32_t)(((body + half) >> shift) & modulus_mask);
+        }
+    });
+    return out;
+}
+
+struct RotateInputs {
+    BlindRotateJob job;
+    size_t groups;
+};
+
+static RotateInputs rotate_inputs(In<int32_t, 2>& switched, In<double, 2>& tables, In<int32_t, 1>& index, In<double, 5>& key, int base_log,
+                                  int levels) {
+    const size_t k = key.shape(2) - 1, n = tables.shape(1);
+    check_ring(k, n, base_log, levels);
+    require(key.shape(1) == n / 2 && key.shape(3) == (k + 1) * (size_t)levels && key.shape(4) == 2, "bootstrapping key has the wrong shape");
+    require(switched.shape(1) == key.shape(0) + 1,
+            "LWE list has " + say(switched.shape(1)) + " words, parameters need " + say(key.shape(0) + 1));
+    require(index.shape(0) == switched.shape(0), "one table index per ciphertext");
+    for (size_t i = 0; i < index.shape(0); ++i)
+        require(index.data()[i] >= 0 && (size_t)index.data()[i] < tables.shape(0), "table index " + say(i) + " is out of range");
+    for (size_t i = 0; i < switched.size(); ++i)
+        require(switched.data()[i] >= 0 && (size_t)switched.data()[i] < 2 * n, "switched word " + say(i) + " is not below 2N");
+    const BlindRotateJob job{switched.shape(0), key.shape(0), k, n, base_log, levels, switched.data(), tables.data(),
+                             index.data(), key.data(), fft_tables(n), nullptr};
+    return {job, (job.count + kernel().lanes - 1) / kernel().lanes};
+}
+
+static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log,
+                                  int levels, size_t threads) {
+    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels);
+    BlindRotateJob& job = inputs.job;
+    auto out = make<uint32_t>({job.count, job.glwe_dimension * job.polynomial_size + 1});
+    job.out = out.data();
+    without_gil([&] {
+        share(inputs.groups, threads, kernel().blind_rotate_chunk(job), [&](size_t begin, size_t end, size_t) {
+            const Scratch scratch(kernel().blind_rotate_scratch(job));
+            kernel().blind_rotate(job, begin, end, scratch.get());
+        });
+    });
+    return out;
+}
+
+static size_t bootstrap_floor(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log, int levels,
+                              size_t threads) {
+    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels);
+    without_gil([&] {
+        share(inputs.groups, threads, kernel().blind_rotate_chunk(inputs.job), [&](size_t begin, size_t end, size_t) {
+            const Scratch scratch(kernel().blind_rotate_scratch(inputs.job));
+            kernel().bootstrap_floor(inputs.job, end - begin, scratch.get());
+        });
+    });
+    return inputs.groups * kernel().lanes;
+}
+
+static Out<uint32_t> linear(In<uint32_t, 2> in, In<int64_t, 1> indptr, In<int32_t, 1> indices, In<int8_t, 1> exponents, In<int8_t, 1> signs,
+                            size_t threads) {
+    require(indptr.shape(0) >= 1 && indptr.data()[0] == 0, "indptr must start with 0");
+    const size_t outputs = indptr.shape(0) - 1, nnz = indices.shape(0);
+    require(exponents.shape(0) == nnz && signs.shape(0) == nnz, "one exponent and one sign per index");
+    for (size_t o = 0; o < outputs; ++o) {
+        const int64_t begin = indptr.data()[o], end = indptr.data()[o + 1];
+        require(begin <= end && (size_t)end <= nnz, "indptr must not fall");
+        for (int64_t e = begin; e < end; ++e) {
+            require(indices.data()[e] >= 0 && (size_t)indices.data()[e] < in.shape(0), "column index out of range in output " + say(o));
+            require(exponents.data()[e] >= 0 && exponents.data()[e] < 32, "exponent must be in 0..31 in output " + say(o));
+            require(e == begin || exponents.data()[e] <= exponents.data()[e - 1], "exponents must fall within output " + say(o));
+            require(signs.data()[e] == 1 || signs.data()[e] == -1, "sign must be 1 or -1 in output " + say(o));
+        }
+    }
+    auto out = make<uint32_t>({outputs, in.shape(1)});
+    const LinearJob job{outputs, in.shape(1), in.data(), indptr.data(), indices.data(), exponents.data(), signs.data(), out.data()};
+    without_gil([&] {
+        share(outputs, threads, 64, [&](size_t begin, size_t end, size_t) { kernel().linear(job, begin, end, nullptr); });
+    });
+    return out;
+}
+
+static Out<double> negacyclic_product(In<double, 2> a, In<double, 2> b) {
+    const size_t lanes = kernel().lanes, n = a.shape(1);
+    require(a.shape(0) == lanes && b.shape(0) == lanes && b.shape(1) == n, "both operands need one row per lane and equal length");
+    check_ring(1, n, 1, 1);
+    auto out = make<double>({lanes, n});
+    const Scratch scratch(2 * n * lanes * 8);
+    kernel().negacyclic_product(a.data(), b.data(), n, fft_tables(n), scratch.get(), out.data());
+    return out;
+}
+
+static AnswerRing answer_ring(size_t degree, uint64_t modulus, size_t big_dimension, int base_log, int levels) {
+    check_gadget(base_log, levels, 48);
+    require(big_dimension >= 1 && big_dimension <= degree, "big dimension " + say(big_dimension) + " exceeds the answer ring's degree " + say(degree));
+    return AnswerRing(degree, modulus, {big_dimension, base_log, levels});
+}
+
+static Out<uint64_t> answer_key_bodies(In<int8_t, 1> big_key, In<int8_t, 1> secret, uint64_t modulus, int base_log, int levels, double std_dev,
+                                       const nb::bytes& mask_seed, const nb::bytes& noise_seed) {
+    const AnswerRing ring = answer_ring(secret.shape(0), modulus, big_key.shape(0), base_log, levels);
+    const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
+    auto out = make<uint64_t>({ring.rows(), ring.degree()});
+    without_gil([&] { ring.bodies(big_key.data(), secret.data(), std_dev, masks, noise, out.data()); });
+    return out;
+}
+
+static Out<uint64_t> expand_answer_key(In<uint64_t, 2> bodies, const nb::bytes& mask_seed, uint64_t modulus, int base_log, int levels) {
+    const size_t n = bodies.shape(1);
+    const AnswerRing ring = answer_ring(n, modulus, 1, base_log, levels);
+    require(bodies.shape(0) == ring.rows(), "answer key has " + say(bodies.shape(0)) + " rows, need " + say(ring.rows()));
+    const Seed masks = seed_from(mask_seed);
+    auto out = make<uint64_t>({ring.rows(), 2, n});
+    without_gil([&] {
+        for (size_t row = 0; row < ring.rows(); ++row) {
+            std::memcpy(out.data() + 2 * row * n, bodies.data() + row * n, n * 8);
+            ring.mask(masks, row, out.data() + (2 * row + 1) * n);
+        }
+    });
+    return out;
+}
+
+static Out<uint64_t> packing_key_switch(In<uint32_t, 2> in, In<uint64_t, 3> key, uint64_t modulus, int base_log, int levels,
+                                        double error_std_dev, double flooding_std_dev, const nb::bytes& seed) {
+    const size_t n = key.shape(2);
+    require(in.shape(1) >= 2, "a row needs a mask and a body");
+    const AnswerRing ring = answer_ring(n, modulus, in.shape(1) - 1, base_log, levels);
+    require(key.shape(0) == ring.rows() && key.shape(1) == 2, "answer key has the wrong shape");
+    require(in.shape(0) >= 1 && in.shape(0) <= n, "cannot pack " + say(in.shape(0)) + " ciphertexts into degree " + say(n));
+    for (size_t i = 0; i < key.size(); ++i) require(key.data()[i] < modulus, "answer key residue " + say(i) + " is not below the modulus");
+    const Seed randomness = seed_from(seed);
+    auto out = make<uint64_t>({2, n});
+    without_gil([&] {
+        ring.pack(in.data(), in.shape(0), key.data(), error_std_dev, flooding_std_dev, randomness, out.data(), out.data() + n);
+    });
+    return out;
+}
+
+NB_MODULE(_kernel, m) {
+    m.doc() = "Native kernel: integers on the torus in, integers out; the GIL is released while it works.";
+    m.def("isa", [] { return std::string(kernel().name); }, "Instruction set in use: avx512, avx2 or portable.");
+    m.def("lanes", [] { return kernel().lanes; }, "Ciphertexts that one bootstrap step handles side by side.");
+    m.def("chacha20", &chacha20, nb::arg("key"), nb::arg("counter"), nb::arg("nonce").noconvert(), nb::arg("blocks"));
+    m.def("uniform_binary", &uniform_binary, nb::arg("seed"), nb::arg("count"), nb::arg("index"));
+    m.def("gaussian", &gaussian, nb::arg("seed"), nb::arg("count"), nb::arg("std_dev"));
+    m.def("ntt_forward", &ntt<true>, nb::arg("x").noconvert(), nb::arg("modulus"));
+    m.def("ntt_inverse", &ntt<false>, nb::arg("x").noconvert(), nb::arg("modulus"));
+    m.def("key_switch_key_bodies", &key_switch_key_bodies, nb::arg("input_key").noconvert(), nb::arg("output_key").noconvert(), nb::kw_only(),
+          nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("first_row"), nb::arg("mask_seed"), nb::arg("noise_seed"), nb::arg("threads"));
+    m.def("expand_key_switch_key", &expand_key_switch, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"), nb::arg("first_row"),
+          nb::arg("output_dimension"), nb::arg("threads"));
+    m.def("bootstrapping_key_bodies", &bootstrapping_key_bodies, nb::arg("lwe_key").noconvert(), nb::arg("glwe_key").noconvert(), nb::kw_only(),
+          nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("mask_seed"), nb::arg("noise_seed"), nb::arg("body_bits"),
+          nb::arg("threads"));
+    m.def("expand_bootstrapping_key", &expand_bootstrapping, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"),
+          nb::arg("glwe_dimension"), nb::arg("base_log"), nb::arg("levels"), nb::arg("threads"));
+    m.def("bootstrapping_key_masks", &bootstrapping_key_masks, nb::kw_only(), nb::arg("mask_seed"), nb::arg("index"), nb::arg("rows"),
+          nb::arg("glwe_dimension"), nb::arg("polynomial_size"));
+    m.def("key_switch", &key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"),
+          nb::arg("binary_key"), nb::arg("threads"));
+    m.def("modulus_switch", &modulus_switch, nb::arg("x").noconvert(), nb::kw_only(), nb::arg("polynomial_size"));
+    m.def("blind_rotate", &blind_rotate, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
+          nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("threads"));
+    m.def("bootstrap_floor", &bootstrap_floor, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
+          nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("threads"));
+    m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(),
+          nb::arg("exponents").noconvert(), nb::arg("signs").noconvert(), nb::kw_only(), nb::arg("threads"));
+    m.def("negacyclic_product", &negacyclic_product, nb::arg("a").noconvert(), nb::arg("b").noconvert());
+    m.def("answer_key_bodies", &answer_key_bodies, nb::arg("big_key").noconvert(), nb::arg("secret").noconvert(), nb::kw_only(),
+          nb::arg("modulus"), nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("mask_seed"), nb::arg("noise_seed"));
+    m.def("expand_answer_key", &expand_answer_key, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"), nb::arg("modulus"),
+          nb::arg("base_log"), nb::arg("levels"));
+    m.def("packing_key_switch", &packing_key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("modulus"),
+          nb::arg("base_log"), nb::arg("levels"), nb::arg("error_std_dev"), nb::arg("flooding_std_dev"), nb::arg("seed"));
+}

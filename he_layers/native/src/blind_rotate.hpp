@@ -1,0 +1,283 @@
+// Blind rotation and sample extraction for LANES ciphertexts side by side (CGGI, eprint 2018/421, Algorithm 9).
+//
+// The accumulator is kept as doubles on the torus in [-1/2, 1/2): decomposition and reduction are then roundings, the same
+// on every instruction set. Each step adds IFFT((X^a - 1) . sum_r FFT(digit_r) . key_r): the rotation is a pointwise product,
+// so no coefficient is ever gathered; it doubles the noise variance of the external product, which is far below the
+// key switch's (docs/decisions/0002-rotate-in-the-fourier-domain.md).
+#pragma once
+#include "fft.hpp"
+#include "kernel_table.hpp"
+
+namespace CS_ISA {
+
+constexpr size_t LOW = 16;  // a rotation factor is the product of one of LOW and one of M / LOW table entries
+constexpr size_t MAX_GROUPS = 64;
+
+struct RotateScratch {
+    complex_vd* points;    // [(k + 1) * levels][M]
+    complex_vd* low;       // [LOW]
+    complex_vd* high;      // [M / LOW]
+    vd* accumulators;      // [groups][k + 1][N]
+};
+
+static size_t group_vectors(const BlindRotateJob& job) { return (job.glwe_dimension + 1) * job.polynomial_size; }
+
+static size_t fixed_vectors(const BlindRotateJob& job) {
+    const size_t m = job.polynomial_size / 2;
+    return 2 * ((job.glwe_dimension + 1) * job.levels * m + LOW + m / LOW);
+}
+
+// As many groups as keep one step's working set, with its share of the key, within about 1.5 MB of second-level cache.
+static size_t blind_rotate_chunk(const BlindRotateJob& job) {
+    const size_t k1 = job.glwe_dimension + 1, key = k1 * k1 * job.levels * job.polynomial_size * 8;
+    const size_t fixed = fixed_vectors(job) * sizeof(vd) + key, group = group_vectors(job) * sizeof(vd), budget = 1500u << 10;
+    const size_t fit = fixed + group >= budget ? 1 : (budget - fixed) / group;
+    return fit < MAX_GROUPS ? fit : MAX_GROUPS;
+}
+
+static size_t blind_rotate_scratch(const BlindRotateJob& job) {
+    return (fixed_vectors(job) + blind_rotate_chunk(job) * group_vectors(job)) * sizeof(vd);
+}
+
+static RotateScratch carve(const BlindRotateJob& job, void* scratch) {
+    const size_t m = job.polynomial_size / 2, points = (job.glwe_dimension + 1) * job.levels * m;
+    complex_vd* c = static_cast<complex_vd*>(scratch);
+    return {c, c + points, c + points + LOW, reinterpret_cast<vd*>(c + points + LOW + m / LOW)};
+}
+
+static unsigned reverse_bits(unsigned x, int bits) {
+    unsigned r = 0;
+    for (int i = 0; i < bits; ++i) r |= ((x >> i) & 1u) << (bits - 1 - i);
+    return r;
+}
+
+// point m = high * LOW + low stands at exp(i pi (1 + 4 brv(m)) / N), and bit reversal is additive over the two parts.
+static void rotation_factors(const BlindRotateJob& job, const int32_t* const* switched, size_t i, RotateScratch& s) {
+    const size_t m = job.polynomial_size / 2, mask = 2 * job.polynomial_size - 1;
+    const double* powers = FftTables::powers(job.twiddles, m);
+    const int bits = __builtin_ctzll(m), low_bits = __builtin_ctzll(LOW);
+    for (int lane = 0; lane < LANES; ++lane) {
+        const size_t a = (size_t)switched[lane][i];
+        for (size_t l = 0; l < LOW; ++l) {
+            const double* p = powers + 2 * ((a * 4 * reverse_bits(l, low_bits) << (bits - low_bits)) & mask);
+            s.low[l].re[lane] = p[0];
+            s.low[l].im[lane] = p[1];
+        }
+        for (size_t h = 0; h < m / LOW; ++h) {
+            const double* p = powers + 2 * (a * (1 + 4 * reverse_bits(h, bits - low_bits)) & mask);
+            s.high[h].re[lane] = p[0];
+            s.high[h].im[lane] = p[1];
+        }
+    }
+}
+
+// points[q][m] <- (factor[m] - 1) * sum_r points[r][m] * key[m][q][r], in place.
+template <int K1, int ROWS>
+static void multiply_key(complex_vd* points, size_t m, const RotateScratch& s, const double* key) {
+    for (size_t h = 0; h < m / LOW; ++h)
+        for (size_t l = 0; l < LOW; ++l) {
+            const size_t at = h * LOW + l;
+            const double* row_key = key + 2 * K1 * ROWS * at;
+            complex_vd x[ROWS];
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; ++r) x[r] = points[r * m + at];
+            const complex_vd lo = s.low[l], hi = s.high[h];
+            const vd fr = lo.re * hi.re - lo.im * hi.im - 1.0, fi = lo.re * hi.im + lo.im * hi.re;
+#pragma GCC unroll 8
+            for (int q = 0; q < K1; ++q) {
+                vd re = x[0].re * row_key[2 * q * ROWS] - x[0].im * row_key[2 * q * ROWS + 1];
+                vd im = x[0].re * row_key[2 * q * ROWS + 1] + x[0].im * row_key[2 * q * ROWS];
+#pragma GCC unroll 16
+                for (int r = 1; r < ROWS; ++r) {
+                    const double kr = row_key[2 * (q * ROWS + r)], ki = row_key[2 * (q * ROWS + r) + 1];
+                    re = re + x[r].re * kr - x[r].im * ki;
+                    im = im + x[r].re * ki + x[r].im * kr;
+                }
+                points[q * m + at] = {re * fr - im * fi, re * fi + im * fr};
+            }
+        }
+}
+
+static void multiply_key_any(size_t k1, size_t rows, complex_vd* points, size_t m, const RotateScratch& s, const double* key) {
+    switch (k1 * 100 + rows) {
+        case 202: return multiply_key<2, 2>(points, m, s, key);
+        case 204: return multiply_key<2, 4>(points, m, s, key);
+        case 206: return multiply_key<2, 6>(points, m, s, key);
+        case 303: return multiply_key<3, 3>(points, m, s, key);
+        case 306: return multiply_key<3, 6>(points, m, s, key);
+        case 404: return multiply_key<4, 4>(points, m, s, key);
+        case 408: return multiply_key<4, 8>(points, m, s, key);
+        case 505: return multiply_key<5, 5>(points, m, s, key);
+        case 510: return multiply_key<5, 10>(points, m, s, key);
+        case 909: return multiply_key<9, 9>(points, m, s, key);
+    }
+}
+
+// One step of the blind rotation: acc <- acc + (X^a - 1) (acc [] ggsw).
+static void cmux(const BlindRotateJob& job, vd* acc, RotateScratch& s, const double* key) {
+    const size_t n = job.polynomial_size, m = n / 2, k1 = job.glwe_dimension + 1, levels = job.levels;
+    for (size_t p = 0; p < k1; ++p) {
+        const vd* re = acc + p * n;
+        const vd* im = re + m;
+        for (size_t level = 0; level < levels; ++level) {
+            complex_vd* z = s.points + (p * levels + level) * m;
+            if (level == 0) {
+                const double magic = 0x1.8p52 / (double)(1ull << job.base_log);
+                fft_forward(z, job.twiddles, m, [=](size_t j) { return complex_vd{round_with(re[j], magic), round_with(im[j], magic)}; });
+            } else {
+                fft_forward(z, job.twiddles, m, [=](size_t j) {
+                    complex_vd x{re[j], im[j]};
+                    for (size_t l = 0;; ++l) {
+                        const double magic = 0x1.8p52 / (double)(1ull << (job.base_log * (l + 1)));
+                        const complex_vd d{round_with(x.re, magic), round_with(x.im, magic)};
+                        if (l == level) return d;
+                        x.re = x.re - d.re;
+                        x.im = x.im - d.im;
+                    }
+                });
+            }
+        }
+    }
+    multiply_key_any(k1, k1 * levels, s.points, m, s, key);
+    for (size_t q = 0; q < k1; ++q) {
+        vd* re = acc + q * n;
+        vd* im = re + m;
+        fft_inverse(s.points + q * m, job.twiddles, m, [=](size_t j, const complex_vd& y, const double* u) {
+            const vd a = re[j] + y.re * u[0] - y.im * u[1], b = im[j] + y.re * u[1] + y.im * u[0];
+            re[j] = a - round_with(a, 0x1.8p52);
+            im[j] = b - round_with(b, 0x1.8p52);
+        });
+    }
+}
+
+static uint32_t to_word(double torus) {  // |torus| <= 1/2
+    return (uint32_t)(int64_t)__builtin_floor(torus * 0x1p32 + 0.5);
+}
+
+// acc <- (0, ..., 0, X^-b v): v_t is read at index t + b, negated past N.
+static void load_table(const BlindRotateJob& job, const int32_t* const* switched, const double* const* tables, vd* acc) {
+    const size_t n = job.polynomial_size, k = job.glwe_dimension;
+    for (size_t j = 0; j < k * n; ++j) acc[j] = vd{};
+    for (int lane = 0; lane < LANES; ++lane) {
+        const size_t b = (size_t)switched[lane][job.lwe_dimension];
+        for (size_t t = 0; t < n; ++t) {
+            const size_t at = (t + b) & (2 * n - 1);
+            acc[k * n + t][lane] = at < n ? tables[lane][at] : -tables[lane][at - n];
+        }
+    }
+}
+
+static void extract(const BlindRotateJob& job, const vd* acc, int lane, uint32_t* out) {
+    const size_t n = job.polynomial_size, k = job.glwe_dimension;
+    for (size_t p = 0; p < k; ++p) {
+        out[p * n] = to_word(acc[p * n][lane]);
+        for (size_t j = 1; j < n; ++j) out[p * n + j] = to_word(-acc[p * n + n - j][lane]);
+    }
+    out[k * n] = to_word(acc[k * n][lane]);
+}
+
+// The whole job's share [first_group, last_group): each step of the key is read once for all of it.
+static void blind_rotate(const BlindRotateJob& job, size_t first_group, size_t last_group, void* memory) {
+    RotateScratch s = carve(job, memory);
+    const size_t n = job.polynomial_size, m = n / 2, k1 = job.glwe_dimension + 1, row = job.lwe_dimension + 1;
+    const size_t key_doubles = 2 * m * k1 * k1 * job.levels, groups = last_group - first_group;
+    const int32_t* lanes[MAX_GROUPS][LANES];
+    for (size_t g = 0; g < groups; ++g) {
+        const double* tables[LANES];
+        for (int lane = 0; lane < LANES; ++lane) {  // the last group repeats the last ciphertext in its idle lanes
+            size_t at = (first_group + g) * LANES + lane;
+            if (at >= job.count) at = job.count - 1;
+            lanes[g][lane] = job.switched + at * row;
+            tables[lane] = job.tables + (size_t)job.table_index[at] * n;
+        }
+        load_table(job, lanes[g], tables, s.accumulators + g * k1 * n);
+    }
+    for (size_t i = 0; i < job.lwe_dimension; ++i)
+        for (size_t g = 0; g < groups; ++g) {
+            rotation_factors(job, lanes[g], i, s);
+            cmux(job, s.accumulators + g * k1 * n, s, job.fourier_bsk + i * key_doubles);
+        }
+    for (size_t g = 0; g < groups; ++g)
+        for (int lane = 0; lane < LANES; ++lane) {
+            const size_t at = (first_group + g) * LANES + lane;
+            if (at < job.count) extract(job, s.accumulators + g * k1 * n, lane, job.out + at * ((k1 - 1) * n + 1));
+        }
+}
+
+// The arithmetic that one bootstrap cannot do without: (k+1)(levels+1) transforms and the products with the key, on one
+// resident set of points; no decomposition, no rotation, one GGSW. What is above it is data movement.
+static void bootstrap_floor(const BlindRotateJob& job, size_t groups, void* memory) {
+    RotateScratch s = carve(job, memory);
+    const size_t n = job.polynomial_size, m = n / 2, k1 = job.glwe_dimension + 1;
+    for (size_t j = 0; j < fixed_vectors(job) / 2; ++j) s.points[j] = complex_vd{};
+    for (size_t i = 0; i < job.lwe_dimension; ++i)
+        for (size_t g = 0; g < groups; ++g) {
+            for (size_t p = 0; p < k1 * job.levels; ++p) {
+                complex_vd* z = s.points + p * m;
+                fft_forward(z, job.twiddles, m, [=](size_t j) { return z[j]; });
+            }
+            multiply_key_any(k1, k1 * job.levels, s.points, m, s, job.fourier_bsk);
+            for (size_t q = 0; q < k1; ++q) {
+                complex_vd* z = s.points + q * m;
+                fft_inverse(z, job.twiddles, m, [=](size_t j, const complex_vd& y, const double*) { z[j] = y; });
+            }
+        }
+}
+
+// words: [rows][k + 1][N] -> out: [N/2][k + 1 outputs][rows][re, im], scaled so that digits are fractions and no 1/M is left.
+static void ggsw_to_fourier(const uint64_t* words, size_t k, size_t n, int base_log, int levels, const double* twiddles, void* scratch,
+                            double* out) {
+    const size_t m = n / 2, k1 = k + 1, rows = k1 * levels, polynomials = rows * k1;
+    complex_vd* z = static_cast<complex_vd*>(scratch);
+    for (size_t first = 0; first < polynomials; first += LANES) {
+        const size_t lanes = polynomials - first < (size_t)LANES ? polynomials - first : LANES;
+        fft_forward(z, twiddles, m, [=](size_t j) {
+            complex_vd x{};
+            for (size_t lane = 0; lane < lanes; ++lane) {
+                const uint64_t* poly = words + (first + lane) * n;
+                x.re[lane] = (double)(int64_t)poly[j] * 0x1p-64;
+                x.im[lane] = (double)(int64_t)poly[j + m] * 0x1p-64;
+            }
+            return x;
+        });
+        for (size_t lane = 0; lane < lanes; ++lane) {
+            const size_t r = (first + lane) / k1, q = (first + lane) % k1, level = r % levels;
+            const double scale = (double)(1ull << (base_log * (level + 1))) / (double)m;
+            for (size_t at = 0; at < m; ++at) {
+                double* target = out + 2 * ((at * k1 + q) * rows + r);
+                target[0] = z[at].re[lane] * scale;
+                target[1] = z[at].im[lane] * scale;
+            }
+        }
+    }
+}
+
+// Negacyclic product of LANES pairs [lane][N]: the transform alone, for tests.
+static void negacyclic_product(const double* a, const double* b, size_t n, const double* twiddles, void* scratch, double* out) {
+    const size_t m = n / 2;
+    complex_vd* x = static_cast<complex_vd*>(scratch);
+    complex_vd* y = x + m;
+    const double* in[2] = {a, b};
+    for (int side = 0; side < 2; ++side) {
+        const double* poly = in[side];
+        fft_forward(side ? y : x, twiddles, m, [=](size_t j) {
+            complex_vd v{};
+            for (int lane = 0; lane < LANES; ++lane) {
+                v.re[lane] = poly[lane * n + j];
+                v.im[lane] = poly[lane * n + j + m];
+            }
+            return v;
+        });
+    }
+    for (size_t j = 0; j < m; ++j) x[j] = {x[j].re * y[j].re - x[j].im * y[j].im, x[j].re * y[j].im + x[j].im * y[j].re};
+    const double scale = 1.0 / (double)m;
+    fft_inverse(x, twiddles, m, [=](size_t j, const complex_vd& v, const double* u) {
+        const vd re = (v.re * u[0] - v.im * u[1]) * scale, im = (v.re * u[1] + v.im * u[0]) * scale;
+        for (int lane = 0; lane < LANES; ++lane) {
+            out[lane * n + j] = re[lane];
+            out[lane * n + j + m] = im[lane];
+        }
+    });
+}
+
+}  // namespace CS_ISA

@@ -1,0 +1,137 @@
+// Negacyclic Fourier transform of real polynomials modulo X^N + 1, LANES polynomials side by side.
+//
+// A real polynomial c is folded into M = N/2 complex points z_j = c_j + i c_{j+M}; evaluating z at the M roots of X^M - i
+// turns products modulo X^N + 1 into pointwise products (Klemsa, eprint 2021/480, section 3).
+// Forward: Cooley-Tukey on the tree X^M - i = (X^{M/2} - zeta)(X^{M/2} + zeta) ..., output in bit-reversed order: point m is
+// exp(i pi (1 + 4 brv(m)) / N). Inverse: decimation in time from that order, then an untwist. Every butterfly is six fused
+// multiply-adds: out+ = u + w v, out- = 2u - out+. No normalisation: inverse(forward(z)) = M z.
+#pragma once
+#include "fft_tables.hpp"
+#include "simd.hpp"
+
+namespace CS_ISA {
+
+#define CS_INLINE static inline __attribute__((always_inline))
+
+CS_INLINE void butterfly(complex_vd& u, complex_vd& v, const double* w) {
+    const double wr = w[0], wi = w[1];
+    const vd re = u.re + v.re * wr - v.im * wi, im = u.im + v.re * wi + v.im * wr;
+    v.re = 2.0 * u.re - re;
+    v.im = 2.0 * u.im - im;
+    u.re = re;
+    u.im = im;
+}
+
+// LEVELS tree levels on 2^LEVELS points in registers; block b of level l.
+template <int LEVELS>
+CS_INLINE void forward_points(complex_vd* x, const double* w, size_t level_start, size_t block) {
+    constexpr int P = 1 << LEVELS;
+#pragma GCC unroll 8
+    for (int l = 0; l < LEVELS; ++l) {
+        const int half = P >> (l + 1);
+#pragma GCC unroll 8
+        for (int b = 0; b < (1 << l); ++b) {
+            const double* node = w + 2 * ((level_start << l) + (block << l) + b);
+#pragma GCC unroll 8
+            for (int t = 0; t < half; ++t) butterfly(x[b * 2 * half + t], x[b * 2 * half + t + half], node);
+        }
+    }
+}
+
+// LEVELS decimation-in-time stages, the first of half-size h, on points j + t h.
+template <int LEVELS>
+CS_INLINE void inverse_points(complex_vd* x, const double* w, size_t h, size_t j) {
+    constexpr int P = 1 << LEVELS;
+#pragma GCC unroll 8
+    for (int l = 0; l < LEVELS; ++l) {
+        const int half = 1 << l;
+#pragma GCC unroll 8
+        for (int g = 0; g < P; g += 2 * half)
+#pragma GCC unroll 8
+            for (int t = 0; t < half; ++t) butterfly(x[g + t], x[g + t + half], w + 2 * ((h << l) + j + (size_t)t * h));
+    }
+}
+
+template <int LEVELS>
+CS_INLINE void load_points(complex_vd* x, const complex_vd* z, size_t stride) {
+#pragma GCC unroll 8
+    for (int t = 0; t < (1 << LEVELS); ++t) x[t] = z[t * stride];
+}
+
+template <int LEVELS>
+CS_INLINE void store_points(complex_vd* z, const complex_vd* x, size_t stride) {
+#pragma GCC unroll 8
+    for (int t = 0; t < (1 << LEVELS); ++t) z[t * stride] = x[t];
+}
+
+template <int LEVELS>
+static void forward_pass(complex_vd* z, const double* w, size_t m, size_t level_start) {
+    const size_t size = m / level_start, stride = size >> LEVELS;
+    for (size_t b = 0; b < level_start; ++b)
+        for (size_t j = 0; j < stride; ++j) {
+            complex_vd x[1 << LEVELS];
+            load_points<LEVELS>(x, z + b * size + j, stride);
+            forward_points<LEVELS>(x, w, level_start, b);
+            store_points<LEVELS>(z + b * size + j, x, stride);
+        }
+}
+
+template <int LEVELS>
+static void inverse_pass(complex_vd* z, const double* w, size_t m, size_t h) {
+    const size_t size = h << LEVELS;
+    for (size_t g = 0; g < m; g += size)
+        for (size_t j = 0; j < h; ++j) {
+            complex_vd x[1 << LEVELS];
+            load_points<LEVELS>(x, z + g + j, h);
+            inverse_points<LEVELS>(x, w, h, j);
+            store_points<LEVELS>(z + g + j, x, h);
+        }
+}
+
+// One pass over the levels that are left: radix 8 where the count is a multiple of three, else radix 4 (or a single 2).
+CS_INLINE int next_levels(int left) { return left % 3 == 0 ? 3 : left == 1 ? 1 : 2; }
+
+// The first forward pass (radix 8) reads its points through `source(j)`, so that a decomposition costs no pass of its own.
+template <class Source>
+CS_INLINE void fft_forward(complex_vd* z, const double* tables, size_t m, Source source) {
+    const double* w = FftTables::forward(tables, m);
+    const size_t stride = m / 8;
+    for (size_t j = 0; j < stride; ++j) {
+        complex_vd x[8];
+#pragma GCC unroll 8
+        for (int t = 0; t < 8; ++t) x[t] = source(j + t * stride);
+        forward_points<3>(x, w, 1, 0);
+        store_points<3>(z + j, x, stride);
+    }
+    for (size_t level_start = 8; level_start < m;) {
+        const int levels = next_levels(__builtin_ctzll(m / level_start));
+        if (levels == 3) forward_pass<3>(z, w, m, level_start);
+        else if (levels == 2) forward_pass<2>(z, w, m, level_start);
+        else forward_pass<1>(z, w, m, level_start);
+        level_start <<= levels;
+    }
+}
+
+// The last inverse pass (radix 8) hands its points to `sink(j, y_j, untwist_j)`; z_j = y_j * untwist_j / M.
+template <class Sink>
+CS_INLINE void fft_inverse(complex_vd* z, const double* tables, size_t m, Sink sink) {
+    const double* w = FftTables::inverse(tables, m);
+    const double* untwist = FftTables::untwist(tables, m);
+    const size_t last = m / 8;
+    for (size_t h = 1; h < last;) {
+        const int levels = next_levels(__builtin_ctzll(last / h));
+        if (levels == 3) inverse_pass<3>(z, w, m, h);
+        else if (levels == 2) inverse_pass<2>(z, w, m, h);
+        else inverse_pass<1>(z, w, m, h);
+        h <<= levels;
+    }
+    for (size_t j = 0; j < last; ++j) {
+        complex_vd x[8];
+        load_points<3>(x, z + j, last);
+        inverse_points<3>(x, w, last, j);
+#pragma GCC unroll 8
+        for (int t = 0; t < 8; ++t) sink(j + t * last, x[t], untwist + 2 * (j + t * last));
+    }
+}
+
+}  // namespace CS_ISA

@@ -1,0 +1,64 @@
+// The functions that exist once per instruction set, as a table of pointers chosen at run time (see isa.cpp).
+// All pointers are to contiguous memory that the caller has checked; [begin, end) is the share of one thread.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+struct BlindRotateJob {
+    size_t count, lwe_dimension, glwe_dimension, polynomial_size;
+    int base_log, levels;
+    const int32_t* switched;      // [count][n + 1], values in [0, 2N)
+    const double* tables;         // [tables][N], torus
+    const int32_t* table_index;   // [count]
+    const double* fourier_bsk;    // [n][N/2][k + 1 outputs][(k + 1) * levels rows][re, im]
+    const double* twiddles;       // see fft_tables.hpp
+    uint32_t* out;                // [count][k * N + 1]
+};
+
+struct KeySwitchJob {
+    size_t count, input_dimension, output_dimension;
+    int base_log, levels;
+    bool binary_key;              // the input key has mean 1/2 (else 0)
+    const uint32_t* in;           // [count][input_dimension + 1]
+    const uint32_t* key;          // [input_dimension * levels][output_dimension + 1]
+    uint32_t* out;                // [count][output_dimension + 1]
+};
+
+struct LinearJob {
+    size_t outputs, width;        // width = words of a row
+    const uint32_t* in;           // [inputs][width]
+    const int64_t* indptr;        // [outputs + 1]
+    const int32_t* indices;       // [nnz], by falling exponent within an output
+    const int8_t* exponents;      // [nnz]
+    const int8_t* signs;          // [nnz], +1 or -1
+    uint32_t* out;                // [outputs][width]
+};
+
+struct KernelTable {
+    const char* name;
+    size_t lanes;
+    size_t (*blind_rotate_scratch)(const BlindRotateJob&);                                        // bytes, 64-aligned
+    size_t (*blind_rotate_chunk)(const BlindRotateJob&);                                          // groups worth taking at once
+    void (*blind_rotate)(const BlindRotateJob&, size_t first_group, size_t last_group, void* scratch);
+    void (*bootstrap_floor)(const BlindRotateJob&, size_t groups, void* scratch);                 // same FFTs and products, no data
+    size_t (*key_switch_scratch)(const KeySwitchJob&);
+    void (*key_switch)(const KeySwitchJob&, size_t begin, size_t end, void* scratch);
+    void (*linear)(const LinearJob&, size_t begin, size_t end, void* scratch);
+    // Fourier transform of `rows` polynomials of torus words into one GGSW of the bootstrapping key.
+    void (*ggsw_to_fourier)(const uint64_t* words, size_t glwe_dimension, size_t polynomial_size, int base_log, int levels,
+                            const double* twiddles, void* scratch, double* out);
+    // acc += key * mask mod X^N + 1, key binary given by its set bits; exact modulo 2^64.
+    void (*add_binary_product)(uint64_t* acc, const uint64_t* mask, const int32_t* set_bits, size_t bits, size_t polynomial_size,
+                               uint64_t* scratch);
+    void (*chacha20_blocks)(const uint8_t* key, uint32_t counter, const uint32_t* nonce, size_t blocks, uint32_t* out);
+    // Fourier-domain check function: negacyclic product of digits and torus values, [LANES] at once.
+    void (*negacyclic_product)(const double* digits, const double* torus, size_t polynomial_size, const double* twiddles, void* scratch,
+                               double* out);
+};
+
+namespace isa_avx512 { const KernelTable& table(); }
+namespace isa_avx2 { const KernelTable& table(); }
+namespace isa_portable { const KernelTable& table(); }
+
+// The table for this CPU; the environment variable CIPHERSHIFT_ISA (avx512, avx2, portable) forces one.
+const KernelTable& kernel();

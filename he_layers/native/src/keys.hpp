@@ -1,0 +1,111 @@
+// Key generation and the expansion of seeded keys. Everything is an integer modulo 2^32 or 2^64; products are exact.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "sampling.hpp"
+#include "threads.hpp"
+
+struct LweKeySwitchShape {
+    size_t input_dimension, output_dimension;
+    int base_log, levels;
+    size_t first_row;  // where this key's rows start among all that share the mask seed: no mask is ever used twice
+    size_t rows() const { return input_dimension * levels; }
+};
+
+// The mask of row r among all key switch keys of a seed: output_dimension words.
+inline void key_switch_mask(const Seed& seed, size_t row, uint32_t* mask, size_t words) {
+    RandomStream(seed, kKeySwitchMask, row).fill(mask, words);
+}
+
+// bodies[i * levels + j] = <mask, s> + e + input_key[i] 2^(32 - base_log (j + 1)).
+inline void key_switch_bodies(const LweKeySwitchShape& shape, const int8_t* input_key, const int8_t* output_key, double std_dev,
+                              const Seed& mask_seed, const Seed& noise_seed, size_t threads, uint32_t* bodies) {
+    share(shape.input_dimension, threads, 64, [&](size_t begin, size_t end, size_t) {
+        std::vector<uint32_t> mask(shape.output_dimension);
+        for (size_t i = begin; i < end; ++i) {
+            RandomStream noise(noise_seed, kKeySwitchNoise, i);
+            for (int level = 0; level < shape.levels; ++level) {
+                const size_t row = i * shape.levels + level;
+                key_switch_mask(mask_seed, shape.first_row + row, mask.data(), mask.size());
+                uint32_t body = (uint32_t)std::llrint(noise.normal() * std_dev * 0x1p32);
+                for (size_t j = 0; j < mask.size(); ++j) body += mask[j] * (uint32_t)(int32_t)output_key[j];
+                bodies[row] = body + ((uint32_t)(int32_t)input_key[i] << (32 - shape.base_log * (level + 1)));
+            }
+        }
+    });
+}
+
+inline void expand_key_switch_key(const LweKeySwitchShape& shape, const uint32_t* bodies, const Seed& mask_seed, size_t threads,
+                                  uint32_t* key) {
+    const size_t n = shape.output_dimension;
+    share(shape.rows(), threads, 256, [&](size_t begin, size_t end, size_t) {
+        for (size_t row = begin; row < end; ++row) {
+            key_switch_mask(mask_seed, shape.first_row + row, key + row * (n + 1), n);
+            key[row * (n + 1) + n] = bodies[row];
+        }
+    });
+}
+
+struct BootstrapShape {
+    size_t lwe_dimension, glwe_dimension, polynomial_size;
+    int base_log, levels;
+    size_t rows() const { return (glwe_dimension + 1) * levels; }
+    size_t body_words() const { return rows() * polynomial_size; }
+};
+
+// The masks of all rows of GGSW i: [rows][k][N].
+inline void bootstrap_masks(const BootstrapShape& shape, const Seed& seed, size_t i, uint64_t* masks) {
+    RandomStream(seed, kBootstrapMask, i)
+        .fill(reinterpret_cast<uint32_t*>(masks), 2 * shape.rows() * shape.glwe_dimension * shape.polynomial_size);
+}
+
+// bodies[i][r] = <mask, S> + e + message: row (p, level) holds -s_i S_p for p < k and s_i for p = k, times 2^(64 - base_log (level + 1)),
+// all in the body, so that the masks are the seed's alone. Rounded to body_bits, which is below the noise.
+inline void bootstrap_bodies(const BootstrapShape& shape, const int8_t* lwe_key, const int8_t* glwe_key, double std_dev,
+                             const Seed& mask_seed, const Seed& noise_seed, int body_bits, size_t threads, uint64_t* bodies) {
+    const size_t n = shape.polynomial_size, k = shape.glwe_dimension;
+    std::vector<std::vector<int32_t>> ones(k);
+    for (size_t p = 0; p < k; ++p)
+        for (size_t t = 0; t < n; ++t)
+            if (glwe_key[p * n + t]) ones[p].push_back((int32_t)t);
+    const uint64_t half = body_bits < 64 ? 1ull << (63 - body_bits) : 0, keep = body_bits < 64 ? ~0ull << (64 - body_bits) : ~0ull;
+    share(shape.lwe_dimension, threads, 16, [&](size_t begin, size_t end, size_t) {
+        std::vector<uint64_t> masks(shape.rows() * k * n), extended(2 * n);
+        for (size_t i = begin; i < end; ++i) {
+            bootstrap_masks(shape, mask_seed, i, masks.data());
+            RandomStream noise(noise_seed, kBootstrapNoise, i);
+            for (size_t r = 0; r < shape.rows(); ++r) {
+                uint64_t* body = bodies + i * shape.body_words() + r * n;
+                for (size_t j = 0; j < n; ++j) body[j] = (uint64_t)std::llrint(noise.normal() * std_dev * 0x1p64);
+                for (size_t p = 0; p < k; ++p)
+                    kernel().add_binary_product(body, masks.data() + (r * k + p) * n, ones[p].data(), ones[p].size(), n, extended.data());
+                const size_t p = r / shape.levels, level = r % shape.levels;
+                const uint64_t gadget = lwe_key[i] ? 1ull << (64 - shape.base_log * (level + 1)) : 0;
+                if (p == k) body[0] += gadget;
+                else
+                    for (size_t j = 0; j < n; ++j) body[j] -= glwe_key[p * n + j] ? gadget : 0;
+                for (size_t j = 0; j < n; ++j) body[j] = (body[j] + half) & keep;
+            }
+        }
+    });
+}
+
+// fourier: [n][N/2][k + 1][rows][re, im].
+inline void expand_bootstrapping_key(const BootstrapShape& shape, const uint64_t* bodies, const Seed& mask_seed, const double* twiddles,
+                                     size_t threads, double* fourier) {
+    const size_t n = shape.polynomial_size, k = shape.glwe_dimension, k1 = k + 1, rows = shape.rows();
+    share(shape.lwe_dimension, threads, 16, [&](size_t begin, size_t end, size_t) {
+        std::vector<uint64_t> masks(rows * k * n), words(rows * k1 * n);
+        const Scratch scratch(n / 2 * kernel().lanes * 16);
+        for (size_t i = begin; i < end; ++i) {
+            bootstrap_masks(shape, mask_seed, i, masks.data());
+            for (size_t r = 0; r < rows; ++r) {
+                std::memcpy(words.data() + r * k1 * n, masks.data() + r * k * n, k * n * 8);
+                std::memcpy(words.data() + (r * k1 + k) * n, bodies + i * shape.body_words() + r * n, n * 8);
+            }
+            kernel().ggsw_to_fourier(words.data(), k, n, shape.base_log, shape.levels, twiddles, scratch.get(),
+                                     fourier + i * n * k1 * rows);
+        }
+    });
+}

@@ -1,0 +1,198 @@
+// Packing: many LWE ciphertexts under the big key into one RLWE ciphertext under the CKKS secret of the answer ring
+// (Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2), then re-randomised with a public encryption of zero.
+//
+// Rows of the answer key, each an RLWE pair (body, mask) in NTT form modulo q with body + mask s = e + gadget * source:
+//   rows [0, levels)                      source = the big LWE key, read as a ring element
+//   rows [g levels, (g + 1) levels)       source = s(X^(2^g + 1)), g = 1 .. log2 N
+//   the last row                          source = 0: the public key
+#pragma once
+#include <algorithm>
+
+#include "ntt.hpp"
+#include "sampling.hpp"
+
+struct AnswerShape {
+    size_t big_dimension;  // k * N of the look-up ring, at most the answer ring's degree
+    int base_log, levels;
+};
+
+class AnswerRing {
+  public:
+    AnswerRing(size_t degree, uint64_t modulus, AnswerShape shape) : ntt_(degree, modulus), shape_(shape), log_(__builtin_ctzll(degree)) {}
+
+    size_t degree() const { return ntt_.size(); }
+    size_t rows() const { return (1 + log_) * shape_.levels + 1; }
+
+    void mask(const Seed& seed, size_t row, uint64_t* out) const {
+        RandomStream stream(seed, kRingMask, row);
+        for (size_t j = 0; j < degree(); ++j) out[j] = stream.below(ntt_.modulus());
+    }
+
+    // bodies: [rows][N], NTT form.
+    void bodies(const int8_t* big_key, const int8_t* secret, double std_dev, const Seed& mask_seed, const Seed& noise_seed,
+                uint64_t* out) const {
+        const size_t n = degree();
+        std::vector<uint64_t> s(n), source(n), mask_words(n);
+        for (size_t j = 0; j < n; ++j) s[j] = ntt_.from_signed(secret[j]);
+        std::vector<uint64_t> s_ntt = s;
+        ntt_.forward(s_ntt.data());
+        for (size_t row = 0; row < rows(); ++row) {
+            const size_t g = row / shape_.levels, level = row % shape_.levels;
+            std::fill(source.begin(), source.end(), 0);
+            if (g == 0)
+                for (size_t j = 0; j < shape_.big_dimension; ++j) source[j] = ntt_.from_signed(big_key[j]);
+            else if (g <= (size_t)log_)
+                automorphism(s.data(), (size_t)1 << g, source.data());
+            RandomStream noise(noise_seed, kRingNoise, row);
+            for (size_t j = 0; j < n; ++j)
+                source[j] = ntt_.add(ntt_.multiply(source[j], gadget(level)), ntt_.from_signed(std::llrint(noise.normal() * std_dev)));
+            ntt_.forward(source.data());
+            mask(mask_seed, row, mask_words.data());
+            for (size_t j = 0; j < n; ++j) out[row * n + j] = ntt_.subtract(source[j], ntt_.multiply(mask_words[j], s_ntt[j]));
+        }
+    }
+
+    // in: [count][big_dimension + 1] torus words -> c0, c1: [N] residues; message i at coefficient i * N / 2^ceil(log2 count).
+    void pack(const uint32_t* in, size_t count, const uint64_t* key, double error_std_dev, double flooding_std_dev, const Seed& seed,
+              uint64_t* c0, uint64_t* c1) const {
+        int depth = 0;
+        while (((size_t)1 << depth) < count) ++depth;
+        std::vector<Pair> leaves((size_t)1 << depth, Pair(degree()));
+        for (size_t i = 0; i < count; ++i) leaves[i] = embed(in + i * (shape_.big_dimension + 1), key);
+        Pair packed = merge(leaves, depth, key);
+        for (int g = log_; g > depth; --g) add_into(packed, rotate(packed, g, key));
+        rerandomise(packed, key + 2 * (rows() - 1) * degree(), error_std_dev, flooding_std_dev, seed);
+        std::copy(packed.c0.begin(), packed.c0.end(), c0);
+        std::copy(packed.c1.begin(), packed.c1.end(), c1);
+    }
+
+  private:
+    struct Pair {
+        explicit Pair(size_t n) : c0(n), c1(n) {}
+        std::vector<uint64_t> c0, c1;
+    };
+
+    uint64_t gadget(size_t level) const {  // round(q / base^(level + 1))
+        const int shift = shape_.base_log * ((int)level + 1);
+        return (ntt_.modulus() + (1ull << (shift - 1))) >> shift;
+    }
+
+    // x(X) -> x(X^(power_minus_one + 1))
+    void automorphism(const uint64_t* x, size_t power_minus_one, uint64_t* out) const {
+        const size_t n = degree();
+        for (size_t j = 0; j < n; ++j) {
+            const size_t at = j * (power_minus_one + 1) & (2 * n - 1);
+            if (at < n) out[at] = x[j];
+            else out[at - n] = ntt_.subtract(0, x[j]);
+        }
+    }
+
+    void add_into(Pair& x, const Pair& y) const {
+        for (size_t j = 0; j < degree(); ++j) {
+            x.c0[j] = ntt_.add(x.c0[j], y.c0[j]);
+            x.c1[j] = ntt_.add(x.c1[j], y.c1[j]);
+        }
+    }
+
+    // body + c1 * source -> a pair under s; key: [levels][2][N]. Coefficient form in and out.
+    Pair switch_key(const std::vector<uint64_t>& body, const std::vector<uint64_t>& c1, const uint64_t* key) const {
+        const size_t n = degree();
+        const int levels = shape_.levels, shift = shape_.base_log * levels;
+        const uint64_t base = 1ull << shape_.base_log, q = ntt_.modulus();
+        std::vector<uint64_t> digits((size_t)levels * n);
+        for (size_t j = 0; j < n; ++j) {
+            uint64_t x = (uint64_t)((((unsigned __int128)c1[j] << shift) + q / 2) / q);
+            for (int level = levels - 1; level >= 0; --level) {
+                int64_t d = (int64_t)(x & (base - 1));
+                x >>= shape_.base_log;
+                if (d >= (int64_t)(base / 2)) {
+                    d -= (int64_t)base;
+                    ++x;
+                }
+                digits[level * n + j] = ntt_.from_signed(d);
+            }
+        }
+        Pair sum(n);
+        for (int level = 0; level < levels; ++level) {
+            uint64_t* d = digits.data() + level * n;
+            ntt_.forward(d);
+            const uint64_t *b = key + 2 * level * n, *a = b + n;
+            for (size_t j = 0; j < n; ++j) {
+                sum.c0[j] = ntt_.add(sum.c0[j], ntt_.multiply(d[j], b[j]));
+                sum.c1[j] = ntt_.add(sum.c1[j], ntt_.multiply(d[j], a[j]));
+            }
+        }
+        ntt_.inverse(sum.c0.data());
+        ntt_.inverse(sum.c1.data());
+        for (size_t j = 0; j < n; ++j) sum.c0[j] = ntt_.add(sum.c0[j], body[j]);
+        return sum;
+    }
+
+    // One LWE row as a ring ciphertext whose constant coefficient is the message times N^-1 (the trace multiplies by N).
+    Pair embed(const uint32_t* row, const uint64_t* key) const {
+        const size_t n = degree(), big = shape_.big_dimension;
+        const auto residue = [&](uint32_t word) {
+            const uint64_t x = (uint64_t)(((unsigned __int128)word * ntt_.modulus() + (1ull << 31)) >> 32);
+            return ntt_.multiply(x % ntt_.modulus(), ntt_.size_inverse());
+        };
+        std::vector<uint64_t> body(n), c1(n);
+        body[0] = residue(row[big]);
+        c1[0] = ntt_.subtract(0, residue(row[0]));
+        for (size_t j = 1; j < big; ++j) c1[n - j] = residue(row[j]);
+        return switch_key(body, c1, key);
+    }
+
+    Pair rotate(const Pair& x, int g, const uint64_t* key) const {  // the automorphism X -> X^(2^g + 1), back under s
+        std::vector<uint64_t> c0(degree()), c1(degree());
+        automorphism(x.c0.data(), (size_t)1 << g, c0.data());
+        automorphism(x.c1.data(), (size_t)1 << g, c1.data());
+        return switch_key(c0, c1, key + 2 * (size_t)g * shape_.levels * degree());
+    }
+
+    Pair merge(const std::vector<Pair>& leaves, int depth, const uint64_t* key) const {
+        if (depth == 0) return leaves[0];
+        std::vector<Pair> halves[2];
+        for (size_t i = 0; i < leaves.size(); ++i) halves[i % 2].push_back(leaves[i]);
+        Pair even = merge(halves[0], depth - 1, key);
+        const Pair odd = merge(halves[1], depth - 1, key);
+        const size_t n = degree(), shift = n >> depth;
+        Pair difference(n);
+        for (size_t j = 0; j < n; ++j) {  // t = X^shift odd
+            const size_t at = (j + shift) & (n - 1);
+            const bool wraps = j + shift >= n;
+            const uint64_t t0 = wraps ? ntt_.subtract(0, odd.c0[j]) : odd.c0[j], t1 = wraps ? ntt_.subtract(0, odd.c1[j]) : odd.c1[j];
+            difference.c0[at] = ntt_.subtract(even.c0[at], t0);
+            difference.c1[at] = ntt_.subtract(even.c1[at], t1);
+            even.c0[at] = ntt_.add(even.c0[at], t0);
+            even.c1[at] = ntt_.add(even.c1[at], t1);
+        }
+        add_into(even, rotate(difference, depth, key));
+        return even;
+    }
+
+    // += (b u + e0 + flooding, a u + e1), u uniform ternary.
+    void rerandomise(Pair& x, const uint64_t* public_key, double error_std_dev, double flooding_std_dev, const Seed& seed) const {
+        const size_t n = degree();
+        RandomStream stream(seed, kRerandomise, 0);
+        std::vector<uint64_t> u(n);
+        for (size_t j = 0; j < n; ++j) u[j] = ntt_.from_signed((int64_t)stream.below(3) - 1);
+        ntt_.forward(u.data());
+        Pair zero(n);
+        for (size_t j = 0; j < n; ++j) {
+            zero.c0[j] = ntt_.multiply(public_key[j], u[j]);
+            zero.c1[j] = ntt_.multiply(public_key[n + j], u[j]);
+        }
+        ntt_.inverse(zero.c0.data());
+        ntt_.inverse(zero.c1.data());
+        for (size_t j = 0; j < n; ++j) {
+            const double e0 = stream.normal() * error_std_dev + stream.normal() * flooding_std_dev;
+            zero.c0[j] = ntt_.add(zero.c0[j], ntt_.from_signed(std::llrint(e0)));
+            zero.c1[j] = ntt_.add(zero.c1[j], ntt_.from_signed(std::llrint(stream.normal() * error_std_dev)));
+        }
+        add_into(x, zero);
+    }
+
+    Ntt ntt_;
+    AnswerShape shape_;
+    int log_;
+};

@@ -1,0 +1,32 @@
+// One vector type per instruction set; every ISA compiles the same sources into its own namespace.
+//
+// A lane is one ciphertext: the hot loops process LANES ciphertexts side by side, so they need no shuffles.
+// Nothing here may use a std:: template: the linker could pick the AVX-512 copy of it for every path.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#if defined(CS_AVX512)
+#define CS_ISA isa_avx512
+#define CS_LANES 8
+#elif defined(CS_AVX2)
+#define CS_ISA isa_avx2
+#define CS_LANES 4
+#else
+#define CS_ISA isa_portable
+#define CS_LANES 2
+#endif
+
+namespace CS_ISA {
+
+constexpr int LANES = CS_LANES;
+typedef double vd __attribute__((vector_size(LANES * 8)));
+
+struct complex_vd {
+    vd re, im;
+};
+
+// Rounds to the nearest multiple of 2^-fraction_bits, given magic = 1.5 * 2^(52 - fraction_bits); |x| < 2^(50 - fraction_bits).
+static inline __attribute__((always_inline)) vd round_with(vd x, double magic) { return (x + magic) - magic; }
+
+}  // namespace CS_ISA

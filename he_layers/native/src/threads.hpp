@@ -1,0 +1,53 @@
+// Work shared between threads by guided self-scheduling: chunks shrink towards the end, so all threads finish together.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+// Calls work(begin, end, thread) over [0, count) in chunks of at most `most`.
+inline void share(size_t count, size_t threads, size_t most, const std::function<void(size_t, size_t, size_t)>& work) {
+    threads = std::max<size_t>(1, std::min(threads, count));
+    std::mutex mutex;
+    size_t next = 0;
+    std::exception_ptr failure;
+    const auto run = [&](size_t thread) {
+        for (;;) {
+            size_t begin, end;
+            {
+                const std::lock_guard<std::mutex> lock(mutex);
+                if (next >= count || failure) return;
+                begin = next;
+                end = next += std::max<size_t>(1, std::min({most, (count - next + threads - 1) / threads, count - next}));
+            }
+            try {
+                work(begin, end, thread);
+            } catch (...) {
+                const std::lock_guard<std::mutex> lock(mutex);
+                if (!failure) failure = std::current_exception();
+            }
+        }
+    };
+    std::vector<std::thread> others;
+    for (size_t t = 1; t < threads; ++t) others.emplace_back(run, t);
+    run(0);
+    for (std::thread& t : others) t.join();
+    if (failure) std::rethrow_exception(failure);
+}
+
+// 64-byte aligned scratch memory, one piece per thread.
+class Scratch {
+  public:
+    explicit Scratch(size_t bytes) : memory_(::operator new(std::max<size_t>(bytes, 64), std::align_val_t(64))) {}
+    ~Scratch() { ::operator delete(memory_, std::align_val_t(64)); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    void* get() const { return memory_; }
+
+  private:
+    void* memory_;
+};
