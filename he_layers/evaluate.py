@@ -46,7 +46,7 @@ class EncryptedCircuit:
     """
 
     def __init__(self, keys: ServerKeys, *, threads: int) -> None:
-        """Args: threads: for the kernel; 0 for one per core."""
+        """Args: threads: of the kernel."""
         self.keys = keys
         self.threads = threads
         self.input_dimension = keys.params.input_ring.ring_degree
@@ -60,7 +60,7 @@ class EncryptedCircuit:
 
     def add_constant(self, x: LweCiphertextList, turns: FloatArray) -> LweCiphertextList:
         """Constants on the bodies."""
-        return lwe.add_constant(x, to_torus(turns))
+        return lwe.add_constant(x, lwe.to_words(turns))
 
     def add(self, a: LweCiphertextList, b: LweCiphertextList) -> LweCiphertextList:
         """Sum of rows, under the keys of both."""
@@ -78,7 +78,7 @@ class EncryptedCircuit:
 
     def lookup(self, x: LweCiphertextList, tables: FloatArray, table_index: NDArray[np.int32]) -> LweCiphertextList:
         """Key switch, modulus switch, blind rotation, sample extraction."""
-        return pbs.lookup(x, self.keys, tables, table_index, threads=self.threads)
+        return pbs.pbs(x, self.keys, tables, table_index, threads=self.threads)
 
     def _under_same_keys(self, a: LweCiphertextList, b: LweCiphertextList) -> tuple[LweCiphertextList, LweCiphertextList]:
         if a.dimension == b.dimension:
@@ -97,13 +97,13 @@ class EncryptedCircuit:
         return LweCiphertextList(data)
 
 
-def run(program: Program, keys: ServerKeys, ciphertexts: Sequence[CkksCiphertext], *, threads: int = 0) -> Iterator[Progress]:
+def run(program: Program, keys: ServerKeys, ciphertexts: Sequence[CkksCiphertext], *, threads: int = 1) -> Iterator[Progress]:
     """Evaluates a Program on one encrypted image, layer by layer.
 
     Args:
         keys: expanded evaluation keys of the ciphertexts' owner.
         ciphertexts: the image's values in C order, ``ring_degree`` of them in each but the last.
-        threads: for the kernel; 0 for one per core.
+        threads: of the kernel.
 
     Yields:
         Progress after every layer; the last item has the answer.
@@ -131,11 +131,6 @@ def run(program: Program, keys: ServerKeys, ciphertexts: Sequence[CkksCiphertext
             index=index,
             lookups_done=done,
             lookups_total=program.lookups,
-            answer=packing.pack(x, keys) if last else None,
+            answer=packing.packing_key_switch(x, keys, ciphertexts[0].key_id) if last else None,
             seconds=perf_counter() - started,
         )
-
-
-def to_torus(turns: FloatArray) -> NDArray[np.uint32]:
-    """Turns as torus words (value * 2^32, rounded)."""
-    return (np.rint(turns * 2.0**32).astype(np.int64) & 0xFFFFFFFF).astype(np.uint32)

@@ -115,26 +115,32 @@ def add_constant(x: LweCiphertextList, words: NDArray[np.uint32]) -> LweCipherte
 
 
 def key_switch(x: LweCiphertextList, keys: ServerKeys, *, threads: int = 1) -> LweCiphertextList:
-    """Brings ciphertexts under the CKKS secret or the big key to the small key.
+    """Brings ciphertexts to the small key, from the CKKS secret, from the big key, or from both one after the other.
 
     Returns:
         [count, lwe_dimension + 1].
 
     Raises:
-        BadShapeError: the ciphertexts are under neither key.
+        BadShapeError: the ciphertexts are under none of these keys.
 
-    Noise: noise.key_switch_variance.
+    Noise: noise.input_key_switch_variance, noise.key_switch_variance, or the sum of the two.
     """
     params = keys.params
-    if x.dimension == params.big_dimension:
-        key, binary = keys.ksk, True
-    elif x.dimension == params.input_ring.ring_degree:
-        key, binary = keys.input_ksk, False
-    else:
-        raise BadShapeError(f"ciphertexts of dimension {x.dimension} are under no key of {params.name}")
-    gadget = params.key_switch
-    return LweCiphertextList(
-        _kernel.key_switch(
-            x.data, key, base_log=gadget.base_log, levels=gadget.levels, binary_key=binary, threads=threads
+    from_input, from_big = params.input_ring.ring_degree, params.big_dimension
+
+    def switch(data: NDArray[np.uint32], key: NDArray[np.uint32], binary_key: bool) -> NDArray[np.uint32]:
+        gadget = params.key_switch
+        return _kernel.key_switch(
+            data, key, base_log=gadget.base_log, levels=gadget.levels, binary_key=binary_key, threads=threads
         )
-    )
+
+    if x.dimension == from_input:
+        return LweCiphertextList(switch(x.data, keys.input_ksk, False))
+    if x.dimension == from_big:
+        return LweCiphertextList(switch(x.data, keys.ksk, True))
+    if x.dimension == from_input + from_big:
+        input_part = np.zeros((len(x), from_input + 1), dtype=np.uint32)
+        input_part[:, :-1] = x.data[:, :from_input]
+        big_part = np.ascontiguousarray(x.data[:, from_input:])
+        return LweCiphertextList(switch(input_part, keys.input_ksk, False) + switch(big_part, keys.ksk, True))
+    raise BadShapeError(f"ciphertexts of dimension {x.dimension} are under no key of {params.name}")

@@ -1,0 +1,105 @@
+"""How much noise each primitive adds: variances on the torus (fractions of one turn, squared), from a parameter set.
+
+The errors are independent and centred, so variances add. Every formula is held to a measurement by tests/crypto/test_noise.py.
+Notation: n small dimension, k N big dimension, B = 2**base_log, L levels, s key, sigma noise of a key row.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from he_layers.crypto.params import Gadget, ParameterSet
+from he_layers.crypto.security import SEAL_STD_DEV
+
+# Rounding of the double-precision transforms, as a multiple of 2**-53 times the size of an external product's sum; measured.
+FFT_ROUNDING = 2.0
+
+
+def fresh_variance(params: ParameterSet) -> float:
+    """An encrypted pixel as it arrives: SEAL's error and the encoder's rounding modulo q, c0 rounded to input_body_bits."""
+    return (SEAL_STD_DEV**2 + 1 / 12) / params.input_ring.modulus**2 + 4.0**-params.input_body_bits / 12
+
+
+@cache
+def _digit_mean_square(gadget: Gadget) -> float:
+    """Mean square of a key switch digit over uniform words: exact, by enumerating three digits (a digit depends on its right ones and
+    the next one only; the first digit, which has no next, is counted as one of L)."""
+    base, levels = 1 << gadget.base_log, min(gadget.levels, 3)
+    words = np.arange(base**levels)
+    squares = []
+    for level in range(levels):
+        digit = words % base
+        words = words // base
+        last = level == levels - 1
+        # A tie goes to the side that makes the next digit smaller; for the first digit both sides are the same size.
+        carry = (digit > base // 2) | ((digit == base // 2) & (words % base >= base // 2 if not last else False))
+        digit = np.where(carry, digit - base, digit)
+        words = words + carry
+        squares.append(float(np.mean(digit**2)))
+    middle = squares[1] if levels > 2 else squares[0]
+    return (squares[0] + squares[-1] + middle * (gadget.levels - 2)) / gadget.levels if gadget.levels > 1 else squares[0]
+
+
+def _key_switch(params: ParameterSet, dimension: int, key_variance: float) -> float:
+    gadget = params.key_switch
+    rows = dimension * gadget.levels * _digit_mean_square(gadget) * 4.0**params.lwe_log2_std_dev
+    rounding = dimension * key_variance * 4.0 ** -(gadget.base_log * gadget.levels) / 12
+    return rows + rounding
+
+
+def input_key_switch_variance(params: ParameterSet) -> float:
+    """CKKS secret -> small key: N L E[d^2] sigma^2 for the rows, N B^-2L / 12 * E[s^2] for what the digits leave out (s ternary, 2/3)."""
+    return _key_switch(params, params.input_ring.ring_degree, 2 / 3)
+
+
+def key_switch_variance(params: ParameterSet) -> float:
+    """Big -> small key: likewise, with Var[s] = 1/4 for a binary key, since the mean of what is left out is taken from the body."""
+    return _key_switch(params, params.big_dimension, 1 / 4)
+
+
+def modulus_switch_variance(params: ParameterSet) -> float:
+    """Rounding to 2N: (n Var[s] + 1) / 12 in units of 1 / 2N, Var[s] = 1/4 since the mean is taken from the body."""
+    return (params.lwe_dimension / 4 + 1) / 12 / (2 * params.polynomial_size) ** 2
+
+
+def pbs_variance(params: ParameterSet) -> float:
+    """Output of a bootstrap: n steps, each adding (X^a - 1) times an external product's error, hence the factor 2.
+
+    External product: (k+1) L N B^2/12 sigma^2 for the key's noise (and its rounding on the wire); (1 + kN/2) B^-2L / 12, when the key
+    bit is one, for what the digits leave out; and the transforms' rounding, amplified by the key like any error of the masks.
+    """
+    rows, n = params.ggsw_rows, params.polynomial_size
+    base, spread = 2.0**params.pbs.base_log, 1 + params.big_dimension / 2
+    sigma2 = 4.0**params.glwe_log2_std_dev + 4.0**-params.bsk_body_bits / 12
+    key_noise = rows * n * (base**2 + 2) / 12 * sigma2
+    left_out = spread * base ** (-2 * params.pbs.levels) / 12 / 2
+    transform = (FFT_ROUNDING * 2.0**-53) ** 2 * rows * n * base**2 / 144 * spread
+    return 2 * params.lwe_dimension * (key_noise + left_out + transform)
+
+
+def _ring_key_switch(params: ParameterSet, key_square: float) -> float:
+    ring, gadget = params.answer_ring, params.answer
+    base = 2.0**gadget.base_log
+    rows = gadget.levels * ring.ring_degree * (base**2 + 2) / 12 * (SEAL_STD_DEV / ring.modulus) ** 2
+    return rows + key_square * base ** (-2 * gadget.levels) / 12
+
+
+def packing_variance(params: ParameterSet) -> float:
+    """A logit's way into the answer: N^2 times the first key switch, N^2 / 3 times those of the trace, the public encryption of zero,
+    flooding, and rounding to answer_bits."""
+    ring = params.answer_ring
+    degree, ternary = ring.ring_degree, ring.ring_degree * 2 / 3
+    key_noise = degree**2 * (
+        _ring_key_switch(params, params.big_dimension / 2) + _ring_key_switch(params, ternary) / 3
+    )
+    zero = (1 + 2 * ternary) * (SEAL_STD_DEV / ring.modulus) ** 2
+    rounding = (1 + ternary) * 4.0**-params.answer_bits / 12
+    return key_noise + zero + 4.0**params.flooding_log2_std_dev + rounding
+
+
+def lookup_input_std_dev(params: ParameterSet) -> float:
+    """Noise of a look-up's input that the look-up itself adds: key switch from the big key and modulus switch."""
+    return math.sqrt(key_switch_variance(params) + modulus_switch_variance(params))
