@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 START_SECONDS = 60.0
+STOP_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,14 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(storage: Path | None = None, **settings: object) -> Iterator[ServerProcess]:
+def running_server(
+    *, storage: Path | None = None, program: Sequence[str] = ("-m", "server"), **settings: object
+) -> Iterator[ServerProcess]:
     """Starts a server, waits until it is ready, and stops it in the end.
 
     Args:
         storage: where it keeps keys; a temporary folder by default.
+        program: what Python runs.
         settings: fields of server.settings.Settings.
     """
     with tempfile.TemporaryDirectory(prefix="ciphershift-") as folder:
@@ -55,7 +59,7 @@ def running_server(storage: Path | None = None, **settings: object) -> Iterator[
         log = Path(folder, "server.log")
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "server"], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+                [sys.executable, *program], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
             )
         try:
             assert process.stdout is not None
@@ -65,10 +69,10 @@ def running_server(storage: Path | None = None, **settings: object) -> Iterator[
         finally:
             process.terminate()
             try:
-                process.wait(15)
+                process.communicate(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.communicate()
 
 
 def _wait_until_ready(process: subprocess.Popen[str], url: str, log: Path) -> None:

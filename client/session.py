@@ -136,7 +136,7 @@ class Session:
         self, image: NDArray[np.int64], profile: ModelProfile, keys: KeyPair, timings: Timings
     ) -> Generator[Step, httpx.Response, NDArray[np.float64]]:
         with timings.measure("encrypt"):
-            ciphertext = ckks.encrypt(keys.client_keys, image * profile.input_delta).to_bytes()
+            ciphertext = ckks.encrypt(keys.client_keys, keys.key_id, image * profile.input_delta).to_bytes()
         with timings.measure("transfer"):
             answer = yield from self._infer(profile, keys, ciphertext)
         timings.transfer -= answer.server_seconds

@@ -66,7 +66,7 @@ class Worker:
 
     def _evaluate(self, model: Model, keys: ServerKeys, image: CkksCiphertext, deadline: float) -> PackedAnswer:
         answer = None
-        for progress in evaluate.run(model.program, keys, image):
+        for progress in evaluate.run(model.program, keys, [image], threads=self._settings.threads):
             if time.time() > deadline:
                 raise DeadlineError(f"the deadline of {self._settings.deadline_seconds:g} s passed in {progress.layer}")
             answer = progress.answer

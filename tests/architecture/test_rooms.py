@@ -1,0 +1,48 @@
+"""Who may know what: by contract (import-linter) and in the running processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.server_process import running_server
+from client import Client, Keystore
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRETS = (
+    "tenseal",
+    "he_layers.crypto.secret_keys",
+    "he_layers.crypto.ckks",
+    "he_layers.crypto.seal",
+    "torch",
+    "client",
+)
+
+
+def test_import_contracts_hold() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_secret_code_is_loaded_where_requests_are_served(
+    zoo: Path, keystore: Keystore, tiny_images: NDArray[np.uint8]
+) -> None:
+    program = [str(Path(__file__).with_name("served.py"))]
+    with running_server(models=zoo, allow_toy_parameters=True, program=program) as server:
+        with Client(server.url, keystore=keystore, allow_toy_parameters=True) as client:
+            assert client.predict(tiny_images[:1]).shape == (1, 3)
+        loaded = httpx.get(f"{server.url}/modules").json()
+    assert "he_layers.evaluate" in loaded["worker"]
+    for process in ("server", "worker"):
+        assert not set(SECRETS) & set(loaded[process])
+
+
+def test_the_client_runs_without_torch_and_networks() -> None:
+    code = "import client, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"torch", "server", "models", "he_layers.layers", "he_layers.program"} & set(done.stdout.split())

@@ -1,0 +1,153 @@
+"""Hostile or mistaken requests: a stable code on both sides, the server alive, the next request served."""
+
+import json
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.server_process import ServerProcess
+from client import Client, Keystore
+from client.protocol import HEADER_LENGTH, error_of
+from he_layers.crypto import ckks, container, errors, params
+from he_layers.crypto.container import HEADER_BYTES, Kind
+from he_layers.crypto.errors import HEServiceError
+
+TOY = params.get("TOY_N128")
+
+
+@pytest.fixture(scope="module")
+def good(keystore: Keystore) -> bytes:
+    """One well-formed encrypted image."""
+    pair = keystore.open(TOY)
+    return ckks.encrypt(pair.client_keys, pair.key_id, np.full(64, 0.01)).to_bytes()
+
+
+def send(server: ServerProcess, image: bytes, key_id: str, shape: str = "1x8x8", **tensor: Any) -> httpx.Response:
+    """Sends one image in a well-formed request, except for what is asked to be different."""
+    data = struct.pack("<I", len(image)) + image
+    given = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(data)}} | tensor
+    text = json.dumps({"parameters": {"key_id": key_id, "image_shape": shape}, "inputs": [given]}).encode()
+    return httpx.post(
+        f"{server.url}/v2/models/tiny/infer", content=text + data, headers={HEADER_LENGTH: str(len(text))}, timeout=60
+    )
+
+
+def assert_refused(answer: httpx.Response, error: type[HEServiceError]) -> None:
+    """The server says the code, and the client makes the same type of it."""
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert (answer.json()["code"], answer.status_code) == (error.code, error.http_status)
+    assert type(error_of(answer)) is error
+
+
+def repacked(good: bytes, kind: Kind, params_id: str, key_id: str) -> bytes:
+    return container.pack(kind, params_id, key_id, good[HEADER_BYTES:])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        pytest.param(lambda good, key: b"", errors.BadMagicError, id="nothing"),
+        pytest.param(lambda good, key: b"\0" * len(good), errors.BadMagicError, id="zeros"),
+        pytest.param(lambda good, key: good[:60], errors.MalformedError, id="truncated in the header"),
+        pytest.param(lambda good, key: good[:-1], errors.MalformedError, id="truncated"),
+        pytest.param(lambda good, key: good + b"\0", errors.TooLargeError, id="one byte more"),
+        pytest.param(lambda good, key: good * 1000, errors.TooLargeError, id="oversized"),
+        pytest.param(
+            lambda good, key: repacked(good, Kind.PACKED_ANSWER, TOY.id, key), errors.WrongKindError, id="wrong kind"
+        ),
+        pytest.param(
+            lambda good, key: repacked(good, Kind.CLIENT_KEYS, TOY.id, key),
+            errors.SecretKeyOnServerError,
+            id="secret keys",
+        ),
+        pytest.param(
+            lambda good, key: repacked(good, Kind.CKKS_CIPHERTEXT, "77" * 32, key),
+            errors.WrongParamsError,
+            id="wrong parameter id",
+        ),
+        pytest.param(
+            lambda good, key: repacked(good, Kind.CKKS_CIPHERTEXT, TOY.id, "77" * 32),
+            errors.WrongKeyError,
+            id="another key",
+        ),
+        pytest.param(
+            lambda good, key: container.pack(Kind.CKKS_CIPHERTEXT, TOY.id, key, good[HEADER_BYTES:-1]),
+            errors.WrongLengthError,
+            id="shorter payload",
+        ),
+        pytest.param(
+            lambda good, key: good[:-1] + bytes([good[-1] ^ 1]), errors.DigestMismatchError, id="a flipped bit"
+        ),
+        pytest.param(
+            lambda good, key: container.pack(
+                Kind.CKKS_CIPHERTEXT, TOY.id, key, good[HEADER_BYTES:-100] + b"\xff" * 100
+            ),
+            errors.NotConformantError,
+            id="residues beyond the modulus",
+        ),
+        pytest.param(
+            lambda good, key: container.pack(Kind.CKKS_CIPHERTEXT, TOY.id, key, bytes(len(good) - HEADER_BYTES)),
+            errors.NotConformantError,
+            id="no encryption at all",
+        ),
+    ],
+)
+def test_a_wrong_ciphertext(
+    server: ServerProcess,
+    client: Client,
+    good: bytes,
+    tiny_images: NDArray[np.uint8],
+    spoil: Callable[[bytes, str], bytes],
+    error: type[HEServiceError],
+) -> None:
+    key_id = client.prepare()
+    assert_refused(send(server, spoil(good, key_id), key_id), error)
+    assert client.predict(tiny_images[:1]).shape == (1, 3)
+
+
+def test_an_unknown_key(server: ServerProcess, client: Client, good: bytes, tiny_images: NDArray[np.uint8]) -> None:
+    assert_refused(send(server, good, "77" * 32), errors.UnknownKeyError)
+    assert client.predict(tiny_images[:1]).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "change", [{"shape": "1x28x28"}, {"shape": "3x8x8"}], ids=["another size", "another number of channels"]
+)
+def test_an_image_of_another_shape(
+    server: ServerProcess, client: Client, good: bytes, tiny_images: NDArray[np.uint8], change: dict[str, str]
+) -> None:
+    assert_refused(send(server, good, client.prepare(), **change), errors.BadShapeError)
+    with pytest.raises(errors.BadShapeError):
+        client.predict(np.zeros((28, 28)))
+    assert client.predict(tiny_images[:1]).shape == (1, 3)
+
+
+def test_a_ciphertext_of_another_image_size(
+    server: ServerProcess, client: Client, keystore: Keystore, tiny_images: NDArray[np.uint8]
+) -> None:
+    pair = keystore.open(TOY)
+    client.prepare()
+    larger = ckks.encrypt(pair.client_keys, pair.key_id, np.zeros(65)).to_bytes()
+    assert_refused(send(server, larger, pair.key_id), errors.TooLargeError)
+    assert client.predict(tiny_images[:1]).shape == (1, 3)
+
+
+def test_more_images_than_a_request_may_have(server: ServerProcess, client: Client, good: bytes) -> None:
+    data = (struct.pack("<I", len(good)) + good) * 17
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [17], "parameters": {"binary_data_size": len(data)}}
+    text = json.dumps({"parameters": {"key_id": client.prepare(), "image_shape": "1x8x8"}, "inputs": [tensor]}).encode()
+    answer = httpx.post(
+        f"{server.url}/v2/models/tiny/infer", content=text + data, headers={HEADER_LENGTH: str(len(text))}
+    )
+    assert_refused(answer, errors.BadShapeError)
+
+
+def test_an_endless_body_is_cut_off(server: ServerProcess, client: Client, tiny_images: NDArray[np.uint8]) -> None:
+    answer = httpx.post(f"{server.url}/v2/models/tiny/infer", content=b"\0" * (4 << 20), headers={HEADER_LENGTH: "10"})
+    assert_refused(answer, errors.TooLargeError)
+    assert client.predict(tiny_images[:1]).shape == (1, 3)

@@ -1,0 +1,63 @@
+"""Images as users hand them over."""
+
+import numpy as np
+import pytest
+
+from client.images import to_levels
+from client.protocol import ModelProfile
+from he_layers.crypto import errors
+
+PROFILE = ModelProfile(
+    model="m",
+    version="1",
+    profile="fast",
+    params_id="00" * 32,
+    security_bits=128.0,
+    input_shape=(1, 4, 6),
+    input_levels=15,
+    input_delta=1 / 256,
+    classes=("a", "b"),
+    turns_to_logits=1.0,
+    bootstraps=1,
+    key_bytes=1,
+    upload_bytes=1,
+    download_bytes=1,
+    estimated_seconds=None,
+)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (1, 1, 4, 6)])
+def test_one_image_may_leave_out_axes(shape: tuple[int, ...]) -> None:
+    assert to_levels(np.zeros(shape, dtype=np.uint8), PROFILE).shape == (1, 24)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6), (3, 1, 4, 6)])
+def test_several_images(shape: tuple[int, ...]) -> None:
+    assert to_levels(np.zeros(shape), PROFILE).shape == (3, 24)
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (24,), (6, 4), (4, 6, 1), (3, 4, 6, 1), (2, 2, 4, 6), (0, 4, 6), (1, 1, 1, 4, 6)]
+)
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(errors.BadShapeError):
+        to_levels(np.zeros(shape), PROFILE)
+
+
+def test_bytes_and_floats_are_scaled_to_levels() -> None:
+    values = np.zeros((4, 6), dtype=np.uint8)
+    values[0, :3] = 255, 128, 8
+    assert to_levels(values, PROFILE)[0, :4].tolist() == [15, 8, 0, 0]
+    assert np.array_equal(to_levels(values, PROFILE), to_levels(values / 255.0, PROFILE))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.01, 1.01])
+def test_values_outside_are_refused(value: float) -> None:
+    with pytest.raises(errors.OutOfLevelsError):
+        to_levels(np.full((4, 6), value), PROFILE)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.complex128, bool])
+def test_other_types_are_refused(dtype: type) -> None:
+    with pytest.raises(errors.OutOfLevelsError):
+        to_levels(np.zeros((4, 6), dtype=dtype), PROFILE)

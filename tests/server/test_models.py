@@ -1,0 +1,57 @@
+"""Health, metadata and profile, in the protocol's words."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks.server_process import ServerProcess
+from he_layers.crypto import errors, params
+from he_layers.program import Program
+from server.app import create_app
+from server.settings import Settings
+
+
+def test_health_and_metadata(server: ServerProcess) -> None:
+    assert httpx.get(f"{server.url}/v2/health/live").json() == {"live": True}
+    assert httpx.get(f"{server.url}/v2/health/ready").json() == {"ready": True}
+    assert "binary_tensor_data" in httpx.get(f"{server.url}/v2").json()["extensions"]
+    assert [m["name"] for m in httpx.get(f"{server.url}/v2/models").json()["models"]] == ["tiny"]
+    assert httpx.get(f"{server.url}/v2/models/tiny/ready").json()["ready"]
+    assert httpx.get(f"{server.url}/v2/models/tiny").json()["parameters"]["bootstraps"] == 144
+
+
+def test_the_profile_says_what_a_client_needs(server: ServerProcess, tiny_program: Program) -> None:
+    profile = httpx.get(f"{server.url}/v2/models/tiny/profile").json()
+    assert profile["params_id"] == params.get(tiny_program.params).id
+    assert profile["input_shape"] == [1, 8, 8]
+    assert profile["classes"] == ["a", "b", "c"]
+    assert profile["bootstraps"] == tiny_program.lookups
+    assert profile["turns_to_logits"] == tiny_program.turns_to_logits
+    assert not {"weights", "layers"} & profile.keys()
+
+
+@pytest.mark.parametrize("path", ["models/none", "models/none/profile", "models/none/ready"])
+def test_an_unknown_model_is_said_so(server: ServerProcess, path: str) -> None:
+    answer = httpx.get(f"{server.url}/v2/{path}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_model")
+    assert "tiny" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "v2/nothing", 404), ("POST", "v2/models", 405)])
+def test_errors_of_the_framework_are_problems_too(server: ServerProcess, method: str, path: str, status: int) -> None:
+    answer = httpx.request(method, f"{server.url}/{path}")
+    assert answer.status_code == answer.json()["status"] == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_server_refuses_toy_parameters_unless_told(zoo: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.InsecureParamsError, match="TOY_N128"):
+        create_app(Settings(models=zoo, storage=tmp_path))
+
+
+def test_a_broken_model_is_named_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "program.json").write_text("{")
+    with pytest.raises(errors.ProgramError, match="broken"):
+        create_app(Settings(models=tmp_path, storage=tmp_path))
