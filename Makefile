@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint stub clean
 
 setup: $(VENV)/.ready
 
@@ -33,3 +33,7 @@ lint: $(VENV)/.ready-dev
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+# The kernel's types, for editors and mypy.
+stub: $(VENV)/.ready-dev
+	$(BIN)/python -m nanobind.stubgen -m he_layers.native._kernel -o he_layers/native/_kernel.pyi

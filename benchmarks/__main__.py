@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import accuracy as accuracy_benchmark
 from benchmarks import agreement as agreement_benchmark
 from benchmarks import demo as demonstration
 from benchmarks.envelope import envelope, write
@@ -52,6 +51,8 @@ def accuracy(model: Model, json: Json = "-") -> None:
 
       python -m benchmarks accuracy --model mnist-she --json -
     """
+    from benchmarks import accuracy as accuracy_benchmark  # the one benchmark that needs torch
+
     write(envelope("accuracy") | accuracy_benchmark.measure(model), json)
 
 

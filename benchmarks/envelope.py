@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from he_layers.native import _kernel
 from server.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +23,7 @@ def envelope(benchmark: str, *, threads: int | None = None) -> dict[str, Any]:
         "benchmark": benchmark,
         "commit": _commit(),
         "cpu": _cpu(),
-        "isa": kernel.isa(),
+        "isa": _kernel.isa(),
         "threads": threads or Settings().threads,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

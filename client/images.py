@@ -9,8 +9,8 @@ from client.protocol import ModelProfile
 from he_layers.crypto.errors import BadShapeError, OutOfLevelsError
 
 
-def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.int64]:
-    """Returns integers of shape [n, C * H * W].
+def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
+    """Returns whole numbers of shape [n, C * H * W].
 
     Args:
         images: uint8 from 0 to 255, or floats from 0 to 1; of shape [n, C, H, W] or [C, H, W], where C may be left out if it is 1.
@@ -35,7 +35,8 @@ def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.int64]:
         raise OutOfLevelsError(f"images are of type {array.dtype}: give uint8 from 0 to 255 or floats from 0 to 1")
     if not (np.all(unit >= 0.0) and np.all(unit <= 1.0)):
         raise OutOfLevelsError("images hold values outside 0 to 1: scale floats, or give uint8 from 0 to 255")
-    return np.rint(unit * profile.input_levels).astype(np.int64).reshape(len(batch), -1)
+    levels = np.rint(unit * profile.input_levels).reshape(len(batch), -1)
+    return np.asarray(levels, dtype=np.float64)
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, int, int]) -> bool:

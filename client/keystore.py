@@ -61,7 +61,7 @@ class Keystore:
             keys = ClientKeys.generate(params)
             _write(temporary / _SECRET, keys.to_bytes())
             _write(temporary / _PUBLIC, keys.evaluation_keys().to_bytes())
-            os.rename(temporary, folder)
+            temporary.rename(folder)
         except OSError:
             # Another process was faster: its pair is as good. Any other trouble shows when the pair is read.
             if not folder.exists():

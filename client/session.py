@@ -133,7 +133,7 @@ class Session:
         return np.stack(rows)
 
     def _predict_one(
-        self, image: NDArray[np.int64], profile: ModelProfile, keys: KeyPair, timings: Timings
+        self, image: NDArray[np.float64], profile: ModelProfile, keys: KeyPair, timings: Timings
     ) -> Generator[Step, httpx.Response, NDArray[np.float64]]:
         with timings.measure("encrypt"):
             ciphertext = ckks.encrypt(keys.client_keys, keys.key_id, image * profile.input_delta).to_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
@@ -31,7 +31,7 @@ def serve(
 
       CIPHERSHIFT_THREADS=8 python -m server --port 9000
     """
-    given = {"host": host, "port": port, "models": models}
+    given: dict[str, Any] = {"host": host, "port": port, "models": models}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     app = create_app(settings)
     config = uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning")

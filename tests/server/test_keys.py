@@ -23,9 +23,11 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def http(zoo: Path, storage: Path) -> Iterator[httpx.Client]:
-    with running_server(models=zoo, allow_toy_parameters=True, storage=storage) as server:
-        with httpx.Client(base_url=f"{server.url}/v2/keys/") as http:
-            yield http
+    with (
+        running_server(models=zoo, allow_toy_parameters=True, storage=storage) as server,
+        httpx.Client(base_url=f"{server.url}/v2/keys/") as http,
+    ):
+        yield http
 
 
 @pytest.fixture(scope="module")
