@@ -18,7 +18,10 @@ from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.errors import HEServiceError
 
 cli = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Encrypted inference: the client's side."
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Encrypted inference: the client's side. See `python -m client predict --help`.",
 )
 
 Url = Annotated[str, typer.Option(envvar="CIPHERSHIFT_URL", help="Where the server listens.")]
@@ -58,7 +61,7 @@ def predict(
 
     Examples:
 
-      python -m client predict client/samples/mnist-0.png --model mnist-fast
+      python -m client predict client/samples/mnist-0-is-7.png --model mnist-fast
 
       python -m client predict a.png b.png --url https://he.example.org
     """
