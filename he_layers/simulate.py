@@ -5,6 +5,7 @@ modulus switch, is rounded to the 2N grid and wraps modulo one; the result gets 
 linear layers with the values that carry it.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,13 +47,17 @@ class CircuitNoise:
         """The noise that he_layers.crypto.noise predicts for a parameter set."""
         return cls(
             polynomial_size=params.polynomial_size,
-            fresh=noise.fresh_variance(params) ** 0.5,
+            fresh=noise.fresh_ckks_variance(params) ** 0.5,
             modulus_switch=noise.modulus_switch_variance(params) ** 0.5,
             input_key_switch=noise.input_key_switch_variance(params) ** 0.5,
             big_key_switch=noise.key_switch_variance(params) ** 0.5,
             lookup=noise.pbs_variance(params) ** 0.5,
             packing=noise.packing_variance(params) ** 0.5,
         )
+
+    def lookup_input(self, under_input_key: bool, under_big_key: bool) -> float:
+        """Noise of key switch and modulus switch for a look-up of a value under these keys."""
+        return math.hypot(self.modulus_switch, under_input_key * self.input_key_switch, under_big_key * self.big_key_switch)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,10 +108,9 @@ class NoisyCircuit:
 
     def lookup(self, x: TorusNumbers, tables: FloatArray, table_index: NDArray[np.int32]) -> TorusNumbers:
         """Key switch, modulus switch, table, bootstrap noise."""
-        variance = self.levels.modulus_switch**2
-        variance += x.under_input_key * self.levels.input_key_switch**2 + x.under_big_key * self.levels.big_key_switch**2
+        std = self.levels.lookup_input(x.under_input_key, x.under_big_key)
         size = self.levels.polynomial_size
-        point = np.rint(self._noisy(x.turns, variance**0.5) * (2 * size)).astype(np.int64) % (2 * size)
+        point = np.rint(self._noisy(x.turns, std) * (2 * size)).astype(np.int64) % (2 * size)
         whole_turn = np.concatenate([tables, -tables], axis=1)
         found = whole_turn.reshape(-1)[point + table_index.astype(np.int64) * (2 * size)]
         return TorusNumbers(turns=self._noisy(found, self.levels.lookup), under_input_key=False, under_big_key=True)

@@ -18,7 +18,7 @@ from he_layers.crypto.security import SEAL_STD_DEV
 FFT_ROUNDING = 2.0
 
 
-def fresh_variance(params: ParameterSet) -> float:
+def fresh_ckks_variance(params: ParameterSet) -> float:
     """An encrypted pixel as it arrives: SEAL's error and the encoder's rounding modulo q, c0 rounded to input_body_bits."""
     return (SEAL_STD_DEV**2 + 1 / 12) / params.input_ring.modulus**2 + 4.0**-params.input_body_bits / 12
 

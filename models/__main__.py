@@ -1,0 +1,91 @@
+"""Command line: ``python -m models train NAME`` and ``python -m models list``."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from he_layers.crypto import params as parameter_sets
+from he_layers.simulate import CircuitNoise
+from models import cards, data
+from models.export import to_program
+from models.network import Network
+from models.recipes import RECIPES, VALIDATION_IMAGES, Recipe
+from models.training import Phase, Report, fit
+
+VERSION = "1"
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train the networks of the zoo and list them.")
+console = Console()
+Name = Annotated[str, typer.Argument(help=f"one of {', '.join(RECIPES)}")]
+Work = Annotated[Path, typer.Option(help="folder for checkpoints; an interrupted training goes on from there")]
+Output = Annotated[Path, typer.Option(help="folder that gets the network's folder")]
+Threads = Annotated[int, typer.Option(help="threads of torch")]
+
+
+@app.command()
+def train(name: Name, work: Work = Path("build/training"), output: Output = cards.ZOO, threads: Threads = 1) -> None:
+    """Train a network, export it and write its card."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    if name not in RECIPES:
+        raise typer.BadParameter(f"no recipe is called {name!r}; there are {', '.join(RECIPES)}")
+    torch.set_num_threads(threads)
+    recipe = RECIPES[name]
+    params = parameter_sets.get(parameter_sets.DEFAULT)
+    dataset = data.load(recipe.dataset)
+    kept = len(dataset.train.labels) - VALIDATION_IMAGES
+    images, validation = dataset.train.part(0, kept), dataset.train.part(kept, kept + VALIDATION_IMAGES)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+
+        def run(stage: str, network: Network, phase: Phase, teacher: Network | None = None) -> None:
+            task = bar.add_task(f"{name} {stage}", total=phase.epochs, state="")
+
+            def show(report: Report) -> None:
+                state = f"epoch {report.epoch} loss {report.loss:.4f} validation {report.accuracy:.4f}"
+                bar.update(task, completed=report.epoch, state=state)
+                if not console.is_terminal:
+                    console.print(f"{name} {stage} {state}")
+
+            fit(
+                network, phase, images, validation, checkpoint=work / name / f"{stage}.pt", seed=recipe.seed, teacher=teacher, report=show
+            )
+
+        torch.manual_seed(recipe.seed)
+        baseline = recipe.network()
+        run("float", baseline, recipe.float_phase)
+        teacher = None
+        if recipe.teacher is not None:
+            teacher = Network(recipe.input_shape, recipe.teacher.blocks)
+            run("teacher", teacher, recipe.teacher.phase)
+        network = recipe.network()
+        network.load_state_dict(baseline.state_dict())
+        network.quantise(True)
+        network.set_noise(CircuitNoise.predicted(params))
+        run("noisy", network, recipe.noisy_phase, teacher)
+    program = to_program(network, name=name, version=VERSION, params=params.name, classes=dataset.classes)
+    measured = [cards.measure(program, baseline, split) for split in (validation, dataset.test)]
+    cards.write(output / name, recipe, program, baseline, validation=measured[0], test=measured[1])
+    console.print(f"{name}: {program.lookups} look-ups; validation {measured[0]}; test {measured[1]}")
+
+
+@app.command(name="list")
+def list_zoo() -> None:
+    """List the networks of the zoo with their measured accuracies."""
+    table = Table("name", "data", "look-ups", "float", "quantised", "simulated", "parameters")
+    for folder in sorted(path.parent for path in cards.ZOO.glob(f"*/{cards.CARD_FILE}")):
+        card = cards.read(folder)
+        accuracies = (f"{card[key]:.2%}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
+        table.add_row(card["name"], card["dataset"], str(card["lookups"]), *accuracies, card["params"])
+    console.print(table)
+
+
+if __name__ == "__main__":
+    app()

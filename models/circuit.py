@@ -1,0 +1,50 @@
+"""The look-ups as the encrypted circuit performs them, in torch, on torus phases with the noise of the parameter set.
+
+A phase is a torus value in turns. Every look-up adds the noise of the key switch and the modulus switch to its input; its table is a ramp
+continued anti-periodically, hence a triangle wave beyond the window (the same as he_layers.simulate, here differentiable and without the
+rounding to the 2N grid, whose step is a tenth of the noise).
+"""
+
+import torch
+from torch import Tensor
+
+from he_layers.layers.max_pool import RAMP as POOL_RAMP
+
+
+def triangle(phase: Tensor, ramp: Tensor | float) -> Tensor:
+    """min(ramp, max(0, phase)) on [-1/2 + ramp, 1/2), continued by f(phase + 1/2) = ramp - f(phase); the result is in [0, ramp]."""
+    wrapped = phase - torch.floor(phase + 0.5)
+    top = torch.as_tensor(ramp, dtype=phase.dtype)
+    rising = torch.minimum(wrapped.clamp_min(0), top)
+    mirrored = top - torch.minimum((wrapped + 0.5).clamp_min(0), top)
+    return torch.where(wrapped >= 0, rising, mirrored)
+
+
+def with_noise(phase: Tensor, std: float | Tensor) -> Tensor:
+    """Add Gaussian noise of the given standard deviation."""
+    return phase + torch.randn_like(phase) * std
+
+
+def maximum(a: Tensor, b: Tensor, std: float) -> Tensor:
+    """max(a, b) = b + ReLU(a - b), one noisy look-up for each value."""
+    return b + triangle(with_noise(a - b, std), POOL_RAMP)
+
+
+def max_pool(phase: Tensor, kernel: int, stride: int, std: float, later_std: float) -> Tensor:
+    """Tree of maxima over windows: [B, C, H, W] -> [B, C, H', W']; pairs as in he_layers.layers.max_pool.
+
+    Args:
+        std: of the look-ups' input noise in the first round of the tree; ``later_std`` in the following ones.
+    """
+    rows = (phase.shape[2] - kernel) // stride + 1
+    columns = (phase.shape[3] - kernel) // stride + 1
+    values = [
+        phase[:, :, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
+        for i in range(kernel)
+        for j in range(kernel)
+    ]
+    while len(values) > 1:
+        paired = [maximum(a, b, std) for a, b in zip(values[0::2], values[1::2], strict=False)]
+        values = paired + values[len(values) // 2 * 2 :]
+        std = later_std
+    return values[0]

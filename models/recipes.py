@@ -1,0 +1,77 @@
+"""How each network of the zoo is made: its topology and its training. Chosen on the validation images, never on the test images."""
+
+from dataclasses import dataclass
+
+from models.network import BlockSpec, ConvSpec, DenseSpec, Network
+from models.training import Phase
+
+VALIDATION_IMAGES = 5000
+"""Taken from the end of the training set."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Teacher:
+    """A wider float network whose logits are learnt besides the labels."""
+
+    blocks: tuple[BlockSpec, ...]
+    phase: Phase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """One network of the zoo.
+
+    Attributes:
+        dataset: name for models.data.load.
+        input_shape: (C, H, W) of its images.
+        blocks: the topology.
+        float_phase: training of the float baseline of the same topology.
+        noisy_phase: training from there with integer weights and activations and the circuit's noise.
+        teacher: for the noisy phase, or none.
+        levels: greatest integer of an activation.
+    """
+
+    name: str
+    dataset: str
+    input_shape: tuple[int, int, int]
+    blocks: tuple[BlockSpec, ...]
+    float_phase: Phase
+    noisy_phase: Phase
+    teacher: Teacher | None = None
+    levels: int = 31
+    seed: int = 1
+
+    def network(self) -> Network:
+        """An untrained network of this topology."""
+        return Network(self.input_shape, self.blocks, levels=self.levels)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="mnist-fast",
+            dataset="mnist",
+            input_shape=(1, 28, 28),
+            blocks=(
+                ConvSpec(maps=3, kernel=5, stride=2, drive=0.13),
+                ConvSpec(maps=12, kernel=4, stride=2, drive=0.13),
+                DenseSpec(units=160, drive=0.13),
+            ),
+            float_phase=Phase(epochs=15, learning_rate=4e-3),
+            noisy_phase=Phase(epochs=50, learning_rate=3e-3, frozen=0.15),
+        ),
+        Recipe(
+            name="mnist-she",
+            dataset="mnist",
+            input_shape=(1, 28, 28),
+            blocks=(
+                ConvSpec(maps=20, kernel=5, stride=2, padding=2, pool=2, drive=0.09),
+                ConvSpec(maps=48, kernel=3, padding=1, pool=2, drive=0.1),
+                DenseSpec(units=128, drive=0.13),
+            ),
+            float_phase=Phase(epochs=12, learning_rate=4e-3),
+            noisy_phase=Phase(epochs=40, learning_rate=3e-3, frozen=0.15),
+        ),
+    )
+}

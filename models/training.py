@@ -1,0 +1,151 @@
+"""Training: epochs with distorted images, cosine schedule, optional distillation, and a checkpoint after every epoch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.augment import distort
+from models.data import Split
+from models.network import Network
+
+TEMPERATURE = 2.0
+TEACHER_SHARE = 0.7
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """One run over the training set.
+
+    Attributes:
+        epochs: passes over the training images.
+        learning_rate: of AdamW at the start; it falls to zero along a cosine.
+        frozen: share of the epochs, at the end, during which statistics and torus scales stand still.
+        distortion: strength of models.augment.distort.
+        batch: images in a step.
+    """
+
+    epochs: int
+    learning_rate: float
+    frozen: float = 0.0
+    distortion: float = 0.6
+    batch: int = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """After an epoch: its number from 1, the mean loss, the accuracy on the validation images."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+
+
+def fit(
+    network: Network,
+    phase: Phase,
+    train: Split,
+    validation: Split,
+    *,
+    checkpoint: Path,
+    seed: int,
+    teacher: Network | None = None,
+    report: Callable[[Report], None] = lambda _: None,
+) -> None:
+    """Trains ``network`` in place; goes on from ``checkpoint`` if it exists.
+
+    Args:
+        network: in the state (quantised or not, with noise or without) that is to be trained.
+        phase: how long and how hard.
+        train: images to learn from.
+        validation: images to report on.
+        checkpoint: file that is written after every epoch.
+        seed: of shuffling, distortion and noise; an interrupted run ends like one that was not.
+        teacher: network whose logits are learnt besides the labels (Hinton et al. 2015, arXiv 1503.02531).
+        report: called after every epoch.
+    """
+    torch.manual_seed(seed)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=phase.learning_rate, weight_decay=0.0)
+    steps = len(train.labels) // phase.batch
+    done = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["random"])
+        done = int(state["epoch"])
+    images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
+    for epoch in range(done, phase.epochs):
+        network.train()
+        network.freeze(epoch >= round(phase.epochs * (1 - phase.frozen)))
+        order = torch.randperm(len(labels))
+        total = 0.0
+        for step in range(steps):
+            progress = (epoch + step / steps) / phase.epochs
+            for group in optimiser.param_groups:
+                group["lr"] = phase.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+            chosen = order[step * phase.batch : (step + 1) * phase.batch]
+            batch = distort(to_unit(images[chosen]), phase.distortion)
+            loss = _loss(network(batch), labels[chosen], batch, teacher)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += loss.item()
+        _save(
+            checkpoint,
+            {
+                "network": network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "random": torch.get_rng_state(),
+                "epoch": epoch + 1,
+            },
+        )
+        report(Report(epoch=epoch + 1, epochs=phase.epochs, loss=total / steps, accuracy=accuracy(network, validation)))
+    network.eval()
+
+
+def accuracy(network: nn.Module, split: Split) -> float:
+    """Share of images whose greatest logit is the label's."""
+    return float((logits(network, split.images).argmax(1) == split.labels).mean())
+
+
+def logits(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logits [count, classes] of uint8 images, in evaluation mode; the random state is left as it was."""
+    was_training, random = network.training, torch.get_rng_state()
+    network.eval()
+    with torch.no_grad():
+        batches = [network(to_unit(batch)) for batch in torch.from_numpy(images).split(EVALUATION_BATCH)]
+    network.train(was_training)
+    torch.set_rng_state(random)
+    result: NDArray[np.float32] = torch.cat(batches).numpy()
+    return result
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 pixels as numbers in [0, 1]."""
+    return images.float() / 255
+
+
+def _loss(outputs: Tensor, labels: Tensor, batch: Tensor, teacher: Network | None) -> Tensor:
+    loss = functional.cross_entropy(outputs, labels)
+    if teacher is None:
+        return loss
+    with torch.no_grad():
+        wanted = functional.softmax(teacher(batch) / TEMPERATURE, dim=1)
+    distance = functional.kl_div(functional.log_softmax(outputs / TEMPERATURE, dim=1), wanted, reduction="batchmean")
+    return (1 - TEACHER_SHARE) * loss + TEACHER_SHARE * TEMPERATURE**2 * distance
+
+
+def _save(path: Path, state: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
