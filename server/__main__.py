@@ -34,6 +34,8 @@ def serve(
     given: dict[str, Any] = {"host": host, "port": port, "models": models}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     app = create_app(settings)
+    if not app.state.service.repository:
+        typer.echo(f"no models in {settings.models}: every request will be answered with unknown_model", err=True)
     config = uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning")
     listener = config.bind_socket()
     # Connections inherit it; else an answer of two segments waits 40 ms for the client's delayed acknowledgement.

@@ -6,6 +6,10 @@ A worker sees paths, ids and bytes; no request, no secret. Expanded keys are kep
 from __future__ import annotations
 
 import mmap
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -99,9 +103,18 @@ _worker: Worker | None = None  # set once in a worker process, which has no othe
 
 
 def initialise(settings: Settings) -> None:
-    """Prepares this worker process."""
+    """Prepares this worker process: it outlives an interrupt from the terminal, but not its server."""
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = Worker(settings)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is a child of the server"
+    parent.join()
+    os._exit(1)
 
 
 def ping() -> None:

@@ -100,3 +100,19 @@ def test_liveness_answers_while_an_inference_runs(
             assert http.get(f"{server.url}/v2/health/live").status_code == 200
             slowest = max(slowest, time.perf_counter() - started)
     assert slowest < 0.5  # 0.1 s is the aim; both cores may be computing
+
+
+def test_workers_end_with_a_killed_server(zoo: Path, keystore: Keystore) -> None:
+    with serving(zoo, keystore) as (server, _, _):
+        orphans = workers(server)
+        os.kill(server.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while any(map(alive, orphans)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert orphans
+    assert not any(map(alive, orphans))
+
+
+def alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
