@@ -1,5 +1,5 @@
 # Everything runs in .venv, which the first target that needs it builds. Needs Python 3.11 or later and a C++17 compiler.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
