@@ -15,7 +15,7 @@ from he_layers.crypto.params import Gadget, ParameterSet
 from he_layers.crypto.security import SEAL_STD_DEV
 
 # Rounding of the double-precision transforms, as a multiple of 2**-53 times the size of an external product's sum; measured.
-FFT_ROUNDING = 2.0
+FFT_ROUNDING = 3.5
 
 
 def fresh_ckks_variance(params: ParameterSet) -> float:

@@ -1,0 +1,56 @@
+"""Every instruction set gives the same integers, and look-ups that differ by the transforms' rounding only."""
+
+import io
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+PROGRAM = """
+import sys, numpy as np
+from he_layers.native import _kernel as kernel
+rng, seed = np.random.default_rng(3), bytes(range(32))
+x = rng.integers(0, 2**32, (30, 513), dtype=np.uint32)
+small, glwe = kernel.uniform_binary(seed, 20, 0), kernel.uniform_binary(seed, 512, 1)
+masks = dict(mask_seed=seed, threads=2)
+ksk = kernel.expand_key_switch_key(
+    kernel.key_switch_key_bodies(glwe, small, base_log=2, levels=6, std_dev=2.0**-20, first_row=0, noise_seed=seed, **masks),
+    output_dimension=20, first_row=0, **masks)
+bodies = kernel.bootstrapping_key_bodies(
+    small, glwe.reshape(4, 128), base_log=23, levels=1, std_dev=2.0**-48, noise_seed=seed, body_bits=48, **masks)
+bsk = kernel.expand_bootstrapping_key(bodies, glwe_dimension=4, base_log=23, levels=1, **masks)
+switched = kernel.modulus_switch(kernel.key_switch(x, ksk, base_log=2, levels=6, binary_key=True, threads=2), polynomial_size=128)
+rows = kernel.blind_rotate(switched, rng.uniform(-.25, .25, (1, 128)), np.zeros(30, np.int32), bsk, base_log=23, levels=1, threads=2)
+phases = (rows[:, -1] - rows[:, :-1] @ glwe.astype(np.uint32)).astype(np.int32) / 2**32
+np.savez(sys.stdout.buffer, isa=kernel.isa(), ksk=ksk, bodies=bodies, switched=switched, phases=phases)
+"""
+
+
+def outputs(isa: str) -> dict[str, np.ndarray]:
+    """What the kernel computes when forced to an instruction set; skips where this machine lacks it."""
+    run = subprocess.run([sys.executable, "-c", PROGRAM], env={**os.environ, "CIPHERSHIFT_ISA": isa}, capture_output=True, check=False)
+    if b"not available on this machine" in run.stderr:
+        pytest.skip(f"{isa} is not available on this machine")
+    assert run.returncode == 0, run.stderr.decode()
+    with np.load(io.BytesIO(run.stdout)) as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512"])
+def test_every_path_agrees_with_the_portable_one(isa: str) -> None:
+    portable, other = outputs("portable"), outputs(isa)
+    assert str(other["isa"]) == isa
+    for name in ("ksk", "bodies", "switched"):
+        assert np.array_equal(portable[name], other[name])
+    assert np.abs(portable["phases"] - other["phases"]).max() < 2.0**-14  # a digit may round to the other side: noise, not value
+
+
+def test_an_unknown_instruction_set_is_refused() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", "from he_layers.native import _kernel; _kernel.isa()"],
+        env={**os.environ, "CIPHERSHIFT_ISA": "mmx"}, capture_output=True, check=False,
+    )
+    assert run.returncode != 0
+    assert b"CIPHERSHIFT_ISA=mmx is not available" in run.stderr
