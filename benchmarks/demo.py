@@ -39,7 +39,8 @@ def run(model: str) -> bool:
             seconds.append(took.total - took.keys)
             console.print(
                 f"image {i}: prediction {predictions[-1]}, label {labels[i]}, plaintext network {plain[i]} | "
-                + ", ".join(f"{stage} {value:.3f} s" for stage, value in took.stages().items() if value)
+                + ", ".join(f"{stage} {value:.3f} s" for stage, value in took.stages().items() if value > 1e-4),
+                soft_wrap=True,
             )
     agree = int((np.asarray(predictions) == plain).sum())
     correct = int((np.asarray(predictions) == labels).sum())
