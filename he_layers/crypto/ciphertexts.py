@@ -28,7 +28,7 @@ class LweCiphertextList:
     @property
     def dimension(self) -> int:
         """Words of a mask."""
-        return self.data.shape[1] - 1
+        return int(self.data.shape[1]) - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,7 +50,10 @@ def decrypt(keys: ClientKeys, answer: PackedAnswer) -> NDArray[np.float64]:
     if answer.params != params:
         raise WrongParamsError(f"the answer was made under {answer.params.name}, the keys under {params.name}")
     ring, scale = params.answer_ring, 2**params.answer_bits
-    c0, c1 = (np.rint(part * (ring.modulus / scale)).astype(np.uint64) % np.uint64(ring.modulus) for part in (answer.c0, answer.c1))
+    c0, c1 = (
+        np.rint(part * (ring.modulus / scale)).astype(np.uint64) % np.uint64(ring.modulus)
+        for part in (answer.c0, answer.c1)
+    )
     step = ring.ring_degree >> (len(c0) - 1).bit_length()
     full = np.zeros(ring.ring_degree, dtype=np.uint64)
     full[: len(c0) * step : step] = c0

@@ -79,7 +79,9 @@ class EvaluationKeys:
         values = container.unpack_fields(fields, payload)
         highest = int(values["answer_key"].max())
         if highest >= params.answer_ring.modulus:
-            raise NotConformantError(f"a residue of the answer key is {highest}, the modulus is {params.answer_ring.modulus}")
+            raise NotConformantError(
+                f"a residue of the answer key is {highest}, the modulus is {params.answer_ring.modulus}"
+            )
         return cls(
             params=params,
             mask_seed=values["mask_seed"].astype(np.uint8).tobytes(),
@@ -94,11 +96,20 @@ class EvaluationKeys:
     def expand(self, threads: int = 1) -> ServerKeys:
         """Draws all masks from the seed and brings the bootstrapping key to the Fourier domain, on `threads` threads."""
         params = self.params
-        masks = {"mask_seed": self.mask_seed, "output_dimension": params.lwe_dimension, "threads": threads}
+
+        def key_switch_key(bodies: NDArray[np.uint32], first_row: int) -> NDArray[np.uint32]:
+            return _kernel.expand_key_switch_key(
+                bodies,
+                mask_seed=self.mask_seed,
+                first_row=first_row,
+                output_dimension=params.lwe_dimension,
+                threads=threads,
+            )
+
         return ServerKeys(
             params=params,
-            input_ksk=_kernel.expand_key_switch_key(self.input_ksk, first_row=0, **masks),
-            ksk=_kernel.expand_key_switch_key(self.ksk, first_row=len(self.input_ksk), **masks),
+            input_ksk=key_switch_key(self.input_ksk, 0),
+            ksk=key_switch_key(self.ksk, len(self.input_ksk)),
             fourier_bsk=_kernel.expand_bootstrapping_key(
                 self.bsk,
                 mask_seed=self.mask_seed,

@@ -34,7 +34,9 @@ def sample_extract(ciphertext: CkksCiphertext) -> LweCiphertextList:
     params = ciphertext.params
     n = params.input_ring.ring_degree
     mask = to_words(ciphertext.c1 / params.input_ring.modulus)
-    wrapped = np.concatenate([mask[::-1], np.uint32(0) - mask[::-1]])  # window n - 1 - i reads c1_i ... c1_0, -c1_{n-1} ...
+    wrapped = np.concatenate(
+        [mask[::-1], np.uint32(0) - mask[::-1]]
+    )  # window n - 1 - i reads c1_i ... c1_0, -c1_{n-1} ...
     windows = np.lib.stride_tricks.sliding_window_view(wrapped, n)[n - 1 :: -1][: len(ciphertext.c0)]
     rows = np.empty((len(ciphertext.c0), n + 1), dtype=np.uint32)
     np.subtract(np.uint32(0), windows, out=rows[:, :n])
@@ -76,7 +78,8 @@ class ShiftMatrix:
         exponents = np.rint(np.log2(np.abs(weight))).astype(np.int8)
         if np.any(np.abs(weight) != 1 << exponents.astype(np.int64)):
             raise BadShapeError("a shift matrix takes weights of 0 and +-2**e only")
-        if used.size and not (0 <= row.min() and row.max() < rows and 0 <= column.min() and column.max() < columns):
+        inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+        if not inside.all():
             raise BadShapeError(f"an entry lies outside the {rows} x {columns} matrix")
         order = np.lexsort((-exponents, row))
         indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)

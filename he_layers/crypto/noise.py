@@ -20,13 +20,15 @@ FFT_ROUNDING = 3.5
 
 def fresh_ckks_variance(params: ParameterSet) -> float:
     """An encrypted pixel as it arrives: SEAL's error and the encoder's rounding modulo q, c0 rounded to input_body_bits."""
-    return (SEAL_STD_DEV**2 + 1 / 12) / params.input_ring.modulus**2 + 4.0**-params.input_body_bits / 12
+    return (SEAL_STD_DEV**2 + 1 / 12) / params.input_ring.modulus**2 + 2.0 ** (-2.0 * params.input_body_bits) / 12
 
 
 @cache
 def _digit_mean_square(gadget: Gadget) -> float:
-    """Mean square of a key switch digit over uniform words: exact, by enumerating three digits (a digit depends on its right ones and
-    the next one only; the first digit, which has no next, is counted as one of L)."""
+    """Mean square of a key switch digit over uniform words, by enumerating three digits.
+
+    A digit depends on those to its right and on the next one only; the first, which has no next, is one of L.
+    """
     base, levels = 1 << gadget.base_log, min(gadget.levels, 3)
     words = np.arange(base**levels)
     squares = []
@@ -40,13 +42,15 @@ def _digit_mean_square(gadget: Gadget) -> float:
         words = words + carry
         squares.append(float(np.mean(digit**2)))
     middle = squares[1] if levels > 2 else squares[0]
-    return (squares[0] + squares[-1] + middle * (gadget.levels - 2)) / gadget.levels if gadget.levels > 1 else squares[0]
+    return (
+        (squares[0] + squares[-1] + middle * (gadget.levels - 2)) / gadget.levels if gadget.levels > 1 else squares[0]
+    )
 
 
 def _key_switch(params: ParameterSet, dimension: int, key_variance: float) -> float:
     gadget = params.key_switch
     rows = dimension * gadget.levels * _digit_mean_square(gadget) * 4.0**params.lwe_log2_std_dev
-    rounding = dimension * key_variance * 4.0 ** -(gadget.base_log * gadget.levels) / 12
+    rounding = dimension * key_variance * 2.0 ** (-2.0 * gadget.base_log * gadget.levels) / 12
     return rows + rounding
 
 
@@ -73,7 +77,7 @@ def pbs_variance(params: ParameterSet) -> float:
     """
     rows, n = params.ggsw_rows, params.polynomial_size
     base, spread = 2.0**params.pbs.base_log, 1 + params.big_dimension / 2
-    sigma2 = 4.0**params.glwe_log2_std_dev + 4.0**-params.bsk_body_bits / 12
+    sigma2 = 4.0**params.glwe_log2_std_dev + 2.0 ** (-2.0 * params.bsk_body_bits) / 12
     key_noise = rows * n * (base**2 + 2) / 12 * sigma2
     left_out = spread * base ** (-2 * params.pbs.levels) / 12 / 2
     transform = (FFT_ROUNDING * 2.0**-53) ** 2 * rows * n * base**2 / 144 * spread
@@ -88,15 +92,15 @@ def _ring_key_switch(params: ParameterSet, key_square: float) -> float:
 
 
 def packing_variance(params: ParameterSet) -> float:
-    """A logit's way into the answer: N^2 times the first key switch, N^2 / 3 times those of the trace, the public encryption of zero,
-    flooding, and rounding to answer_bits."""
+    """A logit's way into the answer.
+
+    N^2 times the first key switch, N^2 / 3 times those of the trace, the public encryption of zero, flooding, and rounding to answer_bits.
+    """
     ring = params.answer_ring
     degree, ternary = ring.ring_degree, ring.ring_degree * 2 / 3
-    key_noise = degree**2 * (
-        _ring_key_switch(params, params.big_dimension / 2) + _ring_key_switch(params, ternary) / 3
-    )
+    key_noise = degree**2 * (_ring_key_switch(params, params.big_dimension / 2) + _ring_key_switch(params, ternary) / 3)
     zero = (1 + 2 * ternary) * (SEAL_STD_DEV / ring.modulus) ** 2
-    rounding = (1 + ternary) * 4.0**-params.answer_bits / 12
+    rounding = (1 + ternary) * 2.0 ** (-2.0 * params.answer_bits) / 12
     return key_noise + zero + 4.0**params.flooding_log2_std_dev + rounding
 
 

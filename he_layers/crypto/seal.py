@@ -31,7 +31,9 @@ def _context(ring: CkksRing) -> sealapi.SEALContext:
     parameters.set_poly_modulus_degree(ring.ring_degree)
     parameters.set_coeff_modulus([sealapi.Modulus(ring.modulus)])
     context = sealapi.SEALContext(parameters, True, sealapi.SEC_LEVEL_TYPE.TC128)
-    assert context.parameters_set(), context.parameters_error_message()  # a registered ring that SEAL refuses is our own fault
+    assert context.parameters_set(), (
+        context.parameters_error_message()
+    )  # a registered ring that SEAL refuses is our own fault
     return context
 
 
@@ -95,7 +97,9 @@ def decrypt(ring: CkksRing, secret: NDArray[np.int8], residues: NDArray[np.uint6
     context = _context(ring)
     words = np.concatenate([_kernel.ntt_forward(part, ring.modulus) for part in residues])
     cipher, plain = sealapi.Ciphertext(context), sealapi.Plaintext()
-    fields = struct.pack("<BQQQdQ", 1, 2, ring.ring_degree, 1, 1.0, 1)  # NTT form, parts, degree, primes, scale, correction
+    fields = struct.pack(
+        "<BQQQdQ", 1, 2, ring.ring_degree, 1, 1.0, 1
+    )  # NTT form, parts, degree, primes, scale, correction
     with _as_file(_object(_parms_id(context) + fields + _array(words))) as path:
         cipher.load(context, path)
     sealapi.Decryptor(context, _load_secret(ring, secret)).decrypt(cipher, plain)
@@ -127,7 +131,7 @@ def _object(body: bytes) -> bytes:
 def _as_file(data: bytes) -> Iterator[str]:
     """Gives SEAL, which loads from paths only, a path to these bytes: in memory where the system can, else a private file."""
     if hasattr(os, "memfd_create"):
-        with open(os.memfd_create("seal"), "wb") as file:
+        with os.fdopen(os.memfd_create("seal"), "wb") as file:
             file.write(data)
             file.flush()
             yield f"/proc/self/fd/{file.fileno()}"

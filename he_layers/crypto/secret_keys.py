@@ -126,10 +126,14 @@ class ClientKeys:
         payload = container.unpack(
             data, kind=Kind.CLIENT_KEYS, params_id=params.id, key_id=None, payload_bytes=container.payload_bytes(fields)
         )
-        keys = {name: value.astype(np.int8) - np.int8(1) for name, value in container.unpack_fields(fields, payload).items()}
+        keys = {
+            name: value.astype(np.int8) - np.int8(1) for name, value in container.unpack_fields(fields, payload).items()
+        }
         for name, key in keys.items():
             if key.max() > 1 or (name in ("small_lwe_key", "glwe_key") and key.min() < 0):
-                raise NotConformantError(f"{name} holds a coefficient that it may not; the key file is damaged, make new keys")
+                raise NotConformantError(
+                    f"{name} holds a coefficient that it may not; the key file is damaged, make new keys"
+                )
         keys["glwe_key"] = keys["glwe_key"].reshape(params.glwe_dimension, params.polynomial_size)
         return cls(params=params, **keys)
 

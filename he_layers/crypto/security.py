@@ -38,12 +38,21 @@ class PublishedRow:
 
 def published_rows(params: ParameterSet) -> list[PublishedRow]:
     """Returns one row per kind of object that leaves the client under these parameters."""
-    small = {"secret": "binary", "dimension": params.lwe_dimension, "modulus_log2": 32.0, "log2_std_dev": params.lwe_log2_std_dev}
+    small = {
+        "secret": "binary",
+        "dimension": params.lwe_dimension,
+        "modulus_log2": 32.0,
+        "log2_std_dev": params.lwe_log2_std_dev,
+    }
 
     def ring(what: str, degree: int, modulus: int) -> PublishedRow:
         bits = math.log2(modulus)
         return PublishedRow(
-            what=what, secret="ternary", dimension=degree, modulus_log2=bits, log2_std_dev=math.log2(SEAL_STD_DEV) - bits
+            what=what,
+            secret="ternary",
+            dimension=degree,
+            modulus_log2=bits,
+            log2_std_dev=math.log2(SEAL_STD_DEV) - bits,
         )
 
     return [

@@ -44,7 +44,10 @@ def test_encrypting_twice_gives_different_ciphertexts(keys: ClientKeys) -> None:
     assert len(first.to_bytes()) == len(second.to_bytes()) == CkksCiphertext.nbytes(TOY, 10)
 
 
-@pytest.mark.parametrize(("values", "error"), [(np.zeros(1025), BadShapeError), (np.full(3, 0.26), NotConformantError), (np.full(3, np.nan), NotConformantError)])
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [(np.zeros(1025), BadShapeError), (np.full(3, 0.26), NotConformantError), (np.full(3, np.nan), NotConformantError)],
+)
 def test_encrypt_refuses_what_does_not_fit(keys: ClientKeys, values: np.ndarray, error: type[Exception]) -> None:
     with pytest.raises(error):
         ckks.encrypt(keys, KEY_ID, values)
@@ -53,7 +56,8 @@ def test_encrypt_refuses_what_does_not_fit(keys: ClientKeys, values: np.ndarray,
 def test_ciphertext_with_residues_above_the_modulus_or_without_mask_is_refused(keys: ClientKeys) -> None:
     ring = TOY.input_ring
     good = ckks.encrypt(keys, KEY_ID, np.zeros(4))
-    for c1, message in ((np.full(ring.ring_degree, ring.modulus, np.uint64), "modulus"), (np.zeros(ring.ring_degree, np.uint64), "nothing is encrypted")):
+    for word, message in ((ring.modulus, "modulus"), (0, "nothing is encrypted")):
+        c1 = np.full(ring.ring_degree, word, np.uint64)
         forged = CkksCiphertext(params=TOY, key_id=KEY_ID, c0=good.c0, c1=c1).to_bytes()
         with pytest.raises(NotConformantError, match=message):
             CkksCiphertext.from_bytes(forged, TOY, KEY_ID, 4)

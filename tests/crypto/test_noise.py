@@ -86,8 +86,13 @@ def test_bootstrap(client_keys: ClientKeys, server_keys: ServerKeys) -> None:
     point = (switched[:, -1] - switched[:, :-1] @ client_keys.small_lwe_key.astype(np.int32)) % (2 * n)
     table = RNG.uniform(-0.25, 0.25, (1, n))
     rows = _kernel.blind_rotate(
-        switched, table, np.zeros(count, np.int32), server_keys.fourier_bsk,
-        base_log=FAST.pbs.base_log, levels=FAST.pbs.levels, threads=2,
+        switched,
+        table,
+        np.zeros(count, np.int32),
+        server_keys.fourier_bsk,
+        base_log=FAST.pbs.base_log,
+        levels=FAST.pbs.levels,
+        threads=2,
     )
     want = np.where(point < n, table[0, point % n], -table[0, point % n])
     assert 0.9 < ratio(phases_of(rows, client_keys.big_lwe_key) - want, noise.pbs_variance(FAST)) < 1.1

@@ -40,11 +40,18 @@ def test_one_step_below_the_limit_is_refused_with_the_row_named(change: dict[str
 @pytest.mark.parametrize(
     ("secret", "dimension", "log2_std_dev", "estimated"),
     [
-        ("binary", 630, -13.55, 128.09), ("binary", 750, -16.01, 132.0), ("binary", 850, -18.50, 132.3), ("binary", 1024, -22.83, 132.5),
-        ("binary", 2048, -50.1, 128.63), ("ternary", 1024, -24.93, 128.10), ("ternary", 2048, -51.5, 128.34),
+        ("binary", 630, -13.55, 128.09),
+        ("binary", 750, -16.01, 132.0),
+        ("binary", 850, -18.50, 132.3),
+        ("binary", 1024, -22.83, 132.5),
+        ("binary", 2048, -50.1, 128.63),
+        ("ternary", 1024, -24.93, 128.10),
+        ("ternary", 2048, -51.5, 128.34),
     ],
 )
-def test_closed_form_is_close_to_the_estimator_and_rather_below(secret: str, dimension: int, log2_std_dev: float, estimated: float) -> None:
+def test_closed_form_is_close_to_the_estimator_and_rather_below(
+    secret: str, dimension: int, log2_std_dev: float, estimated: float
+) -> None:
     """Points of the estimator runs in docs/security.md."""
     row = security.PublishedRow(what="", secret=secret, dimension=dimension, modulus_log2=64, log2_std_dev=log2_std_dev)
     assert -1.5 < row.bits - estimated < 0.75

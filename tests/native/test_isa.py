@@ -30,7 +30,9 @@ np.savez(sys.stdout.buffer, isa=kernel.isa(), ksk=ksk, bodies=bodies, switched=s
 
 def outputs(isa: str) -> dict[str, np.ndarray]:
     """What the kernel computes when forced to an instruction set; skips where this machine lacks it."""
-    run = subprocess.run([sys.executable, "-c", PROGRAM], env={**os.environ, "CIPHERSHIFT_ISA": isa}, capture_output=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, "CIPHERSHIFT_ISA": isa}, capture_output=True, check=False
+    )
     if b"not available on this machine" in run.stderr:
         pytest.skip(f"{isa} is not available on this machine")
     assert run.returncode == 0, run.stderr.decode()
@@ -44,13 +46,17 @@ def test_every_path_agrees_with_the_portable_one(isa: str) -> None:
     assert str(other["isa"]) == isa
     for name in ("ksk", "bodies", "switched"):
         assert np.array_equal(portable[name], other[name])
-    assert np.abs(portable["phases"] - other["phases"]).max() < 2.0**-14  # a digit may round to the other side: noise, not value
+    assert (
+        np.abs(portable["phases"] - other["phases"]).max() < 2.0**-14
+    )  # a digit may round to the other side: noise, not value
 
 
 def test_an_unknown_instruction_set_is_refused() -> None:
     run = subprocess.run(
         [sys.executable, "-c", "from he_layers.native import _kernel; _kernel.isa()"],
-        env={**os.environ, "CIPHERSHIFT_ISA": "mmx"}, capture_output=True, check=False,
+        env={**os.environ, "CIPHERSHIFT_ISA": "mmx"},
+        capture_output=True,
+        check=False,
     )
     assert run.returncode != 0
     assert b"CIPHERSHIFT_ISA=mmx is not available" in run.stderr

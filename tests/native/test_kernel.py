@@ -93,10 +93,20 @@ def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int) 
     glwe_key = RNG.integers(0, 2, (k, size)).astype(np.int8)
     seed = os.urandom(32)
     bodies = _kernel.bootstrapping_key_bodies(
-        lwe_key, glwe_key, base_log=base_log, levels=levels, std_dev=0.0, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=2
+        lwe_key,
+        glwe_key,
+        base_log=base_log,
+        levels=levels,
+        std_dev=0.0,
+        mask_seed=seed,
+        noise_seed=os.urandom(32),
+        body_bits=64,
+        threads=2,
     )
     for i in range(n):
-        masks = _kernel.bootstrapping_key_masks(mask_seed=seed, index=i, rows=(k + 1) * levels, glwe_dimension=k, polynomial_size=size)
+        masks = _kernel.bootstrapping_key_masks(
+            mask_seed=seed, index=i, rows=(k + 1) * levels, glwe_dimension=k, polynomial_size=size
+        )
         for row in range((k + 1) * levels):
             p, level = divmod(row, levels)
             message = -glwe_key[p].astype(object) if p < k else np.eye(size, dtype=object)[0]
@@ -107,7 +117,9 @@ def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int) 
 
 @pytest.mark.parametrize(("k", "base_log", "levels"), [(1, 14, 2), (2, 23, 1), (4, 10, 2)])
 @pytest.mark.parametrize("n", [1, 4])
-def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(k: int, base_log: int, levels: int, n: int) -> None:
+def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
+    k: int, base_log: int, levels: int, n: int
+) -> None:
     """After one step every word is within 2^-24 of the torus of the exact one. After more, a digit may round to the other side and the
     masks with it, so the phases are compared: 2^-14, the size of what the digits leave out."""
     size, count = 128, 11
@@ -117,7 +129,12 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(k: int, ba
         lwe_key, glwe_key, **shape, std_dev=2.0**-45, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=1
     )
     masks = {"mask_seed": seed, "rows": (k + 1) * levels, "glwe_dimension": k, "polynomial_size": size}
-    bsk = np.stack([np.concatenate([_kernel.bootstrapping_key_masks(index=i, **masks), bodies[i][:, None]], axis=1) for i in range(n)])
+    bsk = np.stack(
+        [
+            np.concatenate([_kernel.bootstrapping_key_masks(index=i, **masks), bodies[i][:, None]], axis=1)
+            for i in range(n)
+        ]
+    )
     fourier = _kernel.expand_bootstrapping_key(bodies, mask_seed=seed, glwe_dimension=k, **shape, threads=1)
     tables = RNG.integers(-(2**62), 2**62, (2, size)) // 2**20 * 2**20
     switched = RNG.integers(0, 2 * size, (count, n + 1)).astype(np.int32)
@@ -143,13 +160,24 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: _kernel.key_switch(words(2, 5), words(9, 3), base_log=2, levels=2, binary_key=True, threads=1), "9 rows, need 8"),
-        (lambda: _kernel.key_switch(words(2, 5), words(8, 3), base_log=8, levels=4, binary_key=True, threads=1), "must fit 31 bits"),
+        (
+            lambda: _kernel.key_switch(words(2, 5), words(9, 3), base_log=2, levels=2, binary_key=True, threads=1),
+            "9 rows, need 8",
+        ),
+        (
+            lambda: _kernel.key_switch(words(2, 5), words(8, 3), base_log=8, levels=4, binary_key=True, threads=1),
+            "must fit 31 bits",
+        ),
         (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=100), "power of two"),
         (lambda: _kernel.uniform_binary(b"short", 8, 0), "5 bytes, need 32"),
         (
             lambda: _kernel.linear(
-                words(2, 5), np.array([0, 1]), np.array([2], np.int32), np.array([0], np.int8), np.array([1], np.int8), threads=1
+                words(2, 5),
+                np.array([0, 1]),
+                np.array([2], np.int32),
+                np.array([0], np.int8),
+                np.array([1], np.int8),
+                threads=1,
             ),
             "out of range",
         ),

@@ -1,0 +1,72 @@
+"""Accuracy of a network of the zoo on its whole test set, and whether the simulation's noise is that of the encrypted network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from he_layers import evaluate, simulate
+from he_layers.crypto import ckks, params
+from he_layers.crypto.secret_keys import ClientKeys
+from he_layers.program import Program
+from models import cards, data
+from models.recipes import RECIPES
+from server.settings import Settings
+
+NOISE_IMAGES = 50
+SIMULATIONS = 20
+KEY_ID = "00" * 32  # nothing is sent anywhere
+
+
+def measure(model: str, *, noise_images: int = NOISE_IMAGES) -> dict[str, Any]:
+    """Returns accuracy_float, accuracy_quantised and accuracy_simulated on all test images, and the logits' noise on the first few.
+
+    The noise of a logit is its difference from the plaintext network's: `encrypted_std` over the encrypted images, `simulated_std` over
+    as many simulated ones, drawn SIMULATIONS times; both in units of the logits' own standard deviation over the images.
+    """
+    folder = cards.ZOO / model
+    program = Program.load(folder)
+    test = data.load(cards.read(folder)["dataset"]).test
+    accuracies = cards.measure(program, cards.load_baseline(RECIPES[model], folder), test)
+    return {
+        "model": model,
+        "images": len(test.labels),
+        **asdict(accuracies),
+        "logit_noise": _logit_noise(program, test.images[:noise_images]),
+    }
+
+
+def _logit_noise(program: Program, images: NDArray[np.uint8]) -> dict[str, float]:
+    plain = simulate.plain(program, images) * program.output.scale
+    repeated = np.concatenate([images] * SIMULATIONS)
+    simulated = simulate.run(program, params.get(program.params), repeated, np.random.default_rng(0))
+    encrypted = _encrypted(program, images)
+    signal = float(plain.std(axis=0).mean())
+    encrypted_std = float((encrypted - plain).std()) / signal
+    simulated_std = float((simulated - np.concatenate([plain] * SIMULATIONS)).std()) / signal
+    return {
+        "images": len(images),
+        "encrypted_std": round(encrypted_std, 4),
+        "simulated_std": round(simulated_std, 4),
+        "ratio": round(encrypted_std / simulated_std, 3),
+    }
+
+
+def _encrypted(program: Program, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Logits [count, classes] of really encrypted images, client and server in this one process."""
+    threads = Settings().threads
+    keys = ClientKeys.generate(params.get(program.params))
+    server_keys = keys.evaluation_keys().expand(threads)
+    logits = []
+    for image in track(images, f"{program.name}: encrypted logits", console=Console(stderr=True)):
+        turns = program.input.integers(image[None]).reshape(-1).astype(np.float64) * program.input.delta
+        ciphertext = ckks.encrypt(keys, KEY_ID, turns)
+        *_, last = evaluate.run(program, server_keys, [ciphertext], threads=threads)
+        assert last.answer is not None, "the last item of an evaluation carries the answer"
+        logits.append(ckks.decrypt(keys, last.answer) * program.turns_to_logits)
+    return np.stack(logits)
