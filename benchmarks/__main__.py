@@ -8,11 +8,15 @@ import typer
 
 from benchmarks import agreement as agreement_benchmark
 from benchmarks import demo as demonstration
+from benchmarks import primitives as primitives_benchmark
+from benchmarks import security as security_benchmark
 from benchmarks.envelope import envelope, write
+from he_layers.crypto.params import DEFAULT
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Measure, on this machine.")
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model in the zoo.")]
+Params = Annotated[str, typer.Option("--params", help="Name of a parameter set.")]
 Json = Annotated[str, typer.Option("--json", help="File to append the JSON object to; - is stdout.")]
 
 
@@ -54,6 +58,34 @@ def accuracy(model: Model, json: Json = "-") -> None:
     from benchmarks import accuracy as accuracy_benchmark  # the one benchmark that needs torch
 
     write(envelope("accuracy") | accuracy_benchmark.measure(model), json)
+
+
+@cli.command()
+def security(params: Params = DEFAULT, json: Json = "-") -> None:
+    """Every key and ciphertext that leaves the client, with its estimated bits.
+
+    Example:
+
+      python -m benchmarks security --json -
+    """
+    write(security_benchmark.measure(params), json)
+
+
+@cli.command()
+def primitives(
+    params: Params = DEFAULT,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Ciphertexts in one call.")] = 128,
+    json: Json = "-",
+) -> None:
+    """Time of key switch and bootstrap per ciphertext and core, and of making keys.
+
+    Example:
+
+      python -m benchmarks primitives --threads 2 --json -
+    """
+    for result in primitives_benchmark.measure(params, threads=threads, batch=batch):
+        write(result, json)
 
 
 if __name__ == "__main__":
