@@ -1,0 +1,75 @@
+"""The shipped networks under their real parameters: keys, server, pictures, commands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import demo
+from benchmarks.server_process import running_server
+from client import Client, Keystore
+from he_layers import simulate
+from he_layers.program import Program
+from server.settings import ZOO
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def test_encrypted_predictions_are_those_of_the_plaintext_network(home: Path) -> None:
+    images, _ = demo.samples()
+    program = Program.load(ZOO / "mnist-fast")
+    with (
+        running_server() as server,
+        Client(server.url, model="mnist-fast", keystore=Keystore(home / "client")) as client,
+    ):
+        logits = client.predict(images[:5])
+        profile = client.profile()
+    assert profile.security_bits >= 128
+    assert (logits.argmax(axis=1) == simulate.plain(program, images[:5]).argmax(axis=1)).sum() >= 4
+
+
+def test_the_shell_command_names_the_digit(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CIPHERSHIFT_HOME", str(home))
+    picture = ROOT / "client" / "samples" / "mnist-0-is-7.png"
+    with running_server() as server:
+        command = [
+            sys.executable,
+            "-m",
+            "client",
+            "predict",
+            str(picture),
+            "--url",
+            server.url,
+            "--model",
+            "mnist-fast",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"is-7\.png\W+7\W", done.stdout)
+    assert re.search(r"encrypt \d+\.\d\d s", done.stdout)
+
+
+def test_the_demonstration_ends_with_its_line() -> None:
+    command = [sys.executable, "-m", "benchmarks", "demo", "--model", "mnist-fast"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(
+        r"demo: model=mnist-fast images=10 agree=(9|10) correct=\d+ median_s=\d+\.\d+ "
+        r"upload_bytes=\d+ download_bytes=\d+ key_bytes=\d+",
+        done.stdout.splitlines()[-1],
+    )
+
+
+def test_samples_are_the_first_test_images() -> None:
+    images, labels = demo.samples()
+    assert images.shape == (10, 1, 28, 28)
+    assert labels.tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert np.all(images.max(axis=(1, 2, 3)) > 250)
