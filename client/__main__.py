@@ -9,8 +9,6 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
-from rich.table import Table
 
 from client.client import Client
 from client.keystore import Keystore
@@ -68,12 +66,12 @@ def predict(
     with Client(url, model=model) as client:
         profile = client.profile()
         logits = client.predict(np.stack([_read(file, profile.input_shape) for file in files]))
-        table = Table("file", "prediction", "logit", "runner-up", "logit")
         for file, row in zip(files, logits, strict=True):
             first, second = np.argsort(row)[::-1][:2]
             classes = profile.classes
-            table.add_row(str(file), classes[first], f"{row[first]:.2f}", classes[second], f"{row[second]:.2f}")
-        Console().print(table)
+            typer.echo(
+                f"{file}: {classes[first]} (logit {row[first]:.2f}; next {classes[second]} with {row[second]:.2f})"
+            )
         seconds = client.timings
         typer.echo(
             f"keys {seconds.keys:.2f} s, encrypt {seconds.encrypt:.2f} s, transfer {seconds.transfer:.2f} s, "

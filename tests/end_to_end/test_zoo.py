@@ -53,7 +53,7 @@ def test_the_shell_command_names_the_digit(home: Path, monkeypatch: pytest.Monke
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"is-7\.png\W+7\W", done.stdout)
+    assert re.search(r"is-7\.png: 7 ", done.stdout)
     assert re.search(r"encrypt \d+\.\d\d s", done.stdout)
 
 
