@@ -8,6 +8,7 @@ import typer
 
 from benchmarks import agreement as agreement_benchmark
 from benchmarks import demo as demonstration
+from benchmarks import noise as noise_benchmark
 from benchmarks import primitives as primitives_benchmark
 from benchmarks import security as security_benchmark
 from benchmarks.envelope import envelope, write
@@ -69,6 +70,18 @@ def security(params: Params = DEFAULT, json: Json = "-") -> None:
       python -m benchmarks security --json -
     """
     write(security_benchmark.measure(params), json)
+
+
+@cli.command()
+def noise(params: Params = DEFAULT, json: Json = "-") -> None:
+    """Noise of each primitive, measured against its formula.
+
+    Example:
+
+      python -m benchmarks noise --json -
+    """
+    for result in noise_benchmark.measure(params):
+        write(result, json)
 
 
 @cli.command()
