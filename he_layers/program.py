@@ -179,7 +179,7 @@ class Program:
             raise ProgramError(f"no program can be read from {folder}: {error}") from error
         try:
             return cls._from_spec(description, arrays)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ProgramError(
                 f"{folder / PROGRAM_FILE} lacks a field or has one of the wrong type: {error!r}"
             ) from error

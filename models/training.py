@@ -82,7 +82,7 @@ def fit(
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
         done = int(state["epoch"])
-    images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
+    images, labels = torch.tensor(train.images), torch.tensor(train.labels)
     for epoch in range(done, phase.epochs):
         network.train()
         network.freeze(epoch >= round(phase.epochs * (1 - phase.frozen)))
@@ -96,7 +96,7 @@ def fit(
             batch = distort(to_unit(images[chosen]), phase.distortion)
             loss = _loss(network(batch), labels[chosen], batch, teacher)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             total += loss.item()
         _save(
@@ -122,7 +122,7 @@ def logits(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]
     was_training, random = network.training, torch.get_rng_state()
     network.eval()
     with torch.no_grad():
-        batches = [network(to_unit(batch)) for batch in torch.from_numpy(images).split(EVALUATION_BATCH)]
+        batches = [network(to_unit(batch)) for batch in torch.split(torch.tensor(images), EVALUATION_BATCH)]
     network.train(was_training)
     torch.set_rng_state(random)
     result: NDArray[np.float32] = torch.cat(batches).numpy()
