@@ -81,7 +81,7 @@ class Laboratory:
             threads=THREADS,
         )
         want = np.where(point < size, table[0, point % size], -table[0, point % size])
-        return phases(rows, self.keys.big_lwe_key) - want
+        return np.asarray(phases(rows, self.keys.big_lwe_key) - want)
 
     def packing(self, count: int) -> Errors:
         """Pack noiseless ciphertexts ten by ten and decrypt."""

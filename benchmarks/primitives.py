@@ -42,12 +42,17 @@ def measure(name: str, *, threads: int, batch: int) -> Iterator[dict[str, Any]]:
         lwe.key_switch(big, server, threads=threads).data, polynomial_size=parameter_set.polynomial_size
     )
     table = rng.uniform(-0.25, 0.25, (1, parameter_set.polynomial_size))
-    rotate = (switched, table, np.zeros(batch, np.int32), server.fourier_bsk)
-    gadget = {"base_log": parameter_set.pbs.base_log, "levels": parameter_set.pbs.levels, "threads": threads}
+    index, gadget = np.zeros(batch, np.int32), parameter_set.pbs
+
+    def timed(kernel: Callable[..., object]) -> Callable[[], object]:
+        return lambda: kernel(
+            switched, table, index, server.fourier_bsk, base_log=gadget.base_log, levels=gadget.levels, threads=threads
+        )
+
     calls: dict[str, Callable[[], object]] = {
         "key_switch": lambda: lwe.key_switch(big, server, threads=threads),
-        "bootstrap": lambda: _kernel.blind_rotate(*rotate, **gadget),
-        "floor": lambda: _kernel.bootstrap_floor(*rotate, **gadget),
+        "bootstrap": timed(_kernel.blind_rotate),
+        "floor": timed(_kernel.bootstrap_floor),
     }
     touched = {
         "key_switch": server.ksk.nbytes / batch + rows.nbytes / batch,

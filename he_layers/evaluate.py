@@ -55,7 +55,9 @@ class EncryptedCircuit:
     def linear(self, x: LweCiphertextList, layer: LinearLayer, shape: Shape) -> LweCiphertextList:
         """The layer's integer combinations of rows."""
         entries = layer.entries(shape)
-        matrix = lwe.ShiftMatrix.from_entries(entries.rows, entries.columns, entries.row, entries.column, entries.values)
+        matrix = lwe.ShiftMatrix.from_entries(
+            entries.rows, entries.columns, entries.row, entries.column, entries.values
+        )
         return lwe.linear(x, matrix, threads=self.threads)
 
     def add_constant(self, x: LweCiphertextList, turns: FloatArray) -> LweCiphertextList:
@@ -80,7 +82,9 @@ class EncryptedCircuit:
         """Key switch, modulus switch, blind rotation, sample extraction."""
         return pbs.pbs(x, self.keys, tables, table_index, threads=self.threads)
 
-    def _under_same_keys(self, a: LweCiphertextList, b: LweCiphertextList) -> tuple[LweCiphertextList, LweCiphertextList]:
+    def _under_same_keys(
+        self, a: LweCiphertextList, b: LweCiphertextList
+    ) -> tuple[LweCiphertextList, LweCiphertextList]:
         if a.dimension == b.dimension:
             return a, b
         return self._under_both_keys(a), self._under_both_keys(b)
@@ -97,10 +101,13 @@ class EncryptedCircuit:
         return LweCiphertextList(data)
 
 
-def run(program: Program, keys: ServerKeys, ciphertexts: Sequence[CkksCiphertext], *, threads: int = 1) -> Iterator[Progress]:
+def run(
+    program: Program, keys: ServerKeys, ciphertexts: Sequence[CkksCiphertext], *, threads: int = 1
+) -> Iterator[Progress]:
     """Evaluates a Program on one encrypted image, layer by layer.
 
     Args:
+        program: the network.
         keys: expanded evaluation keys of the ciphertexts' owner.
         ciphertexts: the image's values in C order, ``ring_degree`` of them in each but the last.
         threads: of the kernel.
@@ -114,7 +121,9 @@ def run(program: Program, keys: ServerKeys, ciphertexts: Sequence[CkksCiphertext
     """
     params = keys.params
     if program.params != params.name or any(ciphertext.params.id != params.id for ciphertext in ciphertexts):
-        raise WrongParamsError(f"program {program.name!r} is made for {program.params}; the keys are under {params.name}")
+        raise WrongParamsError(
+            f"program {program.name!r} is made for {program.params}; the keys are under {params.name}"
+        )
     messages = sum(len(ciphertext.c0) for ciphertext in ciphertexts)
     if messages != flat_size(program.input.shape):
         raise BadShapeError(f"{messages} values are encrypted; the program takes {program.input.shape}")

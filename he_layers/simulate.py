@@ -57,7 +57,9 @@ class CircuitNoise:
 
     def lookup_input(self, under_input_key: bool, under_big_key: bool) -> float:
         """Noise of key switch and modulus switch for a look-up of a value under these keys."""
-        return math.hypot(self.modulus_switch, under_input_key * self.input_key_switch, under_big_key * self.big_key_switch)
+        return math.hypot(
+            self.modulus_switch, under_input_key * self.input_key_switch, under_big_key * self.big_key_switch
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +149,7 @@ def run_with(program: Program, levels: CircuitNoise, images: NDArray[np.uint8], 
     circuit = NoisyCircuit(levels, rng)
     logits = []
     for chunk in _chunks(program, images):
-        x = circuit.encrypt(chunk.reshape(len(chunk), -1) * program.input.delta)
+        x = circuit.encrypt(chunk.reshape(len(chunk), -1).astype(np.float64) * program.input.delta)
         for stage in program.stages:
             x = stage.layer.apply(circuit, x, stage.scale(levels.polynomial_size))
         logits.append(circuit.decrypt(x) * program.turns_to_logits)

@@ -16,7 +16,7 @@ from he_layers.simulate import CircuitNoise
 from models import cards, data
 from models.export import to_program
 from models.network import Network
-from models.recipes import RECIPES, VALIDATION_IMAGES, Recipe
+from models.recipes import RECIPES, VALIDATION_IMAGES
 from models.training import Phase, Report, fit
 
 VERSION = "1"
@@ -31,7 +31,9 @@ Threads = Annotated[int, typer.Option(help="threads of torch")]
 @app.command()
 def train(name: Name, work: Work = Path("build/training"), output: Output = cards.ZOO, threads: Threads = 1) -> None:
     """Train a network, export it and write its card."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+    )
     if name not in RECIPES:
         raise typer.BadParameter(f"no recipe is called {name!r}; there are {', '.join(RECIPES)}")
     torch.set_num_threads(threads)
@@ -41,7 +43,11 @@ def train(name: Name, work: Work = Path("build/training"), output: Output = card
     kept = len(dataset.train.labels) - VALIDATION_IMAGES
     images, validation = dataset.train.part(0, kept), dataset.train.part(kept, kept + VALIDATION_IMAGES)
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
         console=console,
     ) as bar:
 
@@ -55,7 +61,14 @@ def train(name: Name, work: Work = Path("build/training"), output: Output = card
                     console.print(f"{name} {stage} {state}")
 
             fit(
-                network, phase, images, validation, checkpoint=work / name / f"{stage}.pt", seed=recipe.seed, teacher=teacher, report=show
+                network,
+                phase,
+                images,
+                validation,
+                checkpoint=work / name / f"{stage}.pt",
+                seed=recipe.seed,
+                teacher=teacher,
+                report=show,
             )
 
         torch.manual_seed(recipe.seed)

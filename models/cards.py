@@ -49,7 +49,9 @@ def load_baseline(recipe: Recipe, folder: Path) -> Network:
     return network
 
 
-def write(folder: Path, recipe: Recipe, program: Program, baseline: Network, *, validation: Accuracies, test: Accuracies) -> None:
+def write(
+    folder: Path, recipe: Recipe, program: Program, baseline: Network, *, validation: Accuracies, test: Accuracies
+) -> None:
     """Writes program, baseline and card into ``folder``."""
     program.save(folder)
     save_file(baseline.state_dict(), folder / FLOAT_FILE)
@@ -59,7 +61,10 @@ def write(folder: Path, recipe: Recipe, program: Program, baseline: Network, *, 
         "version": program.version,
         "digest": program.digest,
         "dataset": recipe.dataset,
-        "topology": [{"layer": stage.layer.kind, "output": stage.output_shape, "lookups": stage.lookups} for stage in program.stages],
+        "topology": [
+            {"layer": stage.layer.kind, "output": stage.output_shape, "lookups": stage.lookups}
+            for stage in program.stages
+        ],
         "lookups": program.lookups,
         "weights": sum(layer.weight.size for layer in program.layers if hasattr(layer, "weight")),
         "activation_levels": recipe.levels,

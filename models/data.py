@@ -49,7 +49,18 @@ class Dataset:
 
 CLASSES = {
     "mnist": tuple("0123456789"),
-    "fashion-mnist": ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    "fashion-mnist": (
+        "t-shirt",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    ),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }
 HOMES = {
@@ -107,7 +118,11 @@ def _folder(name: str) -> Path:
     for root in [*roots, beside]:
         if (root / name).is_dir():
             return root / name
-    files = [CIFAR_ARCHIVE] if name == "cifar10" else [f"{Path(key).name}.gz" for key in IDX_DIGESTS if key.startswith(f"{name}/")]
+    files = (
+        [CIFAR_ARCHIVE]
+        if name == "cifar10"
+        else [f"{Path(key).name}.gz" for key in IDX_DIGESTS if key.startswith(f"{name}/")]
+    )
     for file in files:
         if not (cache / name / file).exists():
             _download(f"{HOMES[name]}/{file}", cache / name / file)
@@ -121,7 +136,9 @@ def _download(url: str, target: Path) -> None:
     try:
         urllib.request.urlretrieve(url, partial)
     except OSError as error:
-        raise DataError(f"{url} cannot be downloaded ({error}); put the data set into a folder named by CIPHERSHIFT_DATA") from error
+        raise DataError(
+            f"{url} cannot be downloaded ({error}); put the data set into a folder named by CIPHERSHIFT_DATA"
+        ) from error
     partial.replace(target)
 
 
@@ -141,7 +158,10 @@ def _read_idx(folder: Path, name: str, prefix: str) -> Split:
 
 
 def _read_strips(folder: Path, split: str) -> Split:
-    strips = [np.asarray(Image.open(path).convert("RGB")).reshape(-1, 32, 32, 3) for path in sorted(folder.glob(f"{split}-*.webp"))]
+    strips = [
+        np.asarray(Image.open(path).convert("RGB")).reshape(-1, 32, 32, 3)
+        for path in sorted(folder.glob(f"{split}-*.webp"))
+    ]
     pixels = np.concatenate(strips)
     labels = np.load(folder / f"{split}-labels.npy")
     for what, array, digest in zip(("images", "labels"), (pixels, labels), CIFAR_STRIP_DIGESTS[split], strict=True):

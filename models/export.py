@@ -79,4 +79,4 @@ def _relu(block: Block, number: int, *, levels_in: int, delta_out: float) -> Rel
 
 
 def _integers(values: Tensor) -> NDArray[np.int64]:
-    return np.rint(values.detach().double().numpy()).astype(np.int64)
+    return np.asarray(np.rint(values.detach().double().numpy()), dtype=np.int64)

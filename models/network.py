@@ -58,7 +58,9 @@ class Block(nn.Module):
     std: Tensor
     spread: Tensor
 
-    def __init__(self, linear: ShiftConv2d | ShiftLinear, *, channels: int, levels: int, drive: float, pool: int, first: bool) -> None:
+    def __init__(
+        self, linear: ShiftConv2d | ShiftLinear, *, channels: int, levels: int, drive: float, pool: int, first: bool
+    ) -> None:
         super().__init__()
         self.linear, self.levels, self.drive, self.pool, self.first = linear, levels, drive, pool, first
         self.offset = nn.Parameter(torch.zeros(channels))
@@ -119,7 +121,8 @@ class Block(nn.Module):
             out = torch.minimum(centred.clamp_min(0), top) / top
         if self.quantised:
             out = out + (torch.floor(out * self.levels + 0.5) / self.levels - out).detach()
-        return out
+        activations: Tensor = out
+        return activations
 
     def _track(self, name: str, sums: Tensor) -> None:
         axes = [0, *range(2, sums.dim())]
@@ -155,13 +158,16 @@ class Head(nn.Module):
         if self.training and not self.frozen:
             greatest = sums.detach().abs().max()
             self.peak.copy_(torch.maximum(greatest, self.peak + (greatest - self.peak) * PEAK_DECAY))
-        return sums * scale
+        logits: Tensor = sums * scale
+        return logits
 
 
 class Network(nn.Module):
     """Blocks and head for images of one shape."""
 
-    def __init__(self, input_shape: tuple[int, int, int], blocks: tuple[BlockSpec, ...], *, classes: int = 10, levels: int = 31) -> None:
+    def __init__(
+        self, input_shape: tuple[int, int, int], blocks: tuple[BlockSpec, ...], *, classes: int = 10, levels: int = 31
+    ) -> None:
         super().__init__()
         self.input_shape, self.levels = input_shape, levels
         self.blocks = nn.ModuleList()
@@ -172,7 +178,10 @@ class Network(nn.Module):
             if isinstance(spec, ConvSpec):
                 linear = ShiftConv2d(channels, spec.maps, spec.kernel, stride=spec.stride, padding=spec.padding)
                 channels = spec.maps
-                height, width = (((side + 2 * spec.padding - spec.kernel) // spec.stride + 1) // spec.pool for side in (height, width))
+                height, width = (
+                    ((side + 2 * spec.padding - spec.kernel) // spec.stride + 1) // spec.pool
+                    for side in (height, width)
+                )
                 pool = spec.pool
             else:
                 linear = ShiftLinear(channels if flat else channels * height * width, spec.units)

@@ -48,7 +48,9 @@ class ShiftWeights(nn.Module):
 class ShiftConv2d(ShiftWeights):
     """Convolution without bias; returns sums in integer units of its weights."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0, groups: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0, groups: int = 1
+    ) -> None:
         super().__init__(per_channel=True)
         self.stride, self.padding, self.groups = stride, padding, groups
         self.weight = nn.Parameter(nn.init.kaiming_normal_(torch.empty(outputs, inputs // groups, kernel, kernel)))

@@ -20,7 +20,7 @@ FFT_ROUNDING = 3.5
 
 def fresh_ckks_variance(params: ParameterSet) -> float:
     """An encrypted pixel as it arrives: SEAL's error and the encoder's rounding modulo q, c0 rounded to input_body_bits."""
-    return (SEAL_STD_DEV**2 + 1 / 12) / params.input_ring.modulus**2 + 2.0 ** (-2.0 * params.input_body_bits) / 12
+    return (SEAL_STD_DEV**2 + 1 / 12) / params.input_ring.modulus**2 + math.exp2(-2 * params.input_body_bits) / 12
 
 
 @cache
@@ -49,8 +49,8 @@ def _digit_mean_square(gadget: Gadget) -> float:
 
 def _key_switch(params: ParameterSet, dimension: int, key_variance: float) -> float:
     gadget = params.key_switch
-    rows = dimension * gadget.levels * _digit_mean_square(gadget) * 4.0**params.lwe_log2_std_dev
-    rounding = dimension * key_variance * 2.0 ** (-2.0 * gadget.base_log * gadget.levels) / 12
+    rows = dimension * gadget.levels * _digit_mean_square(gadget) * math.exp2(2 * params.lwe_log2_std_dev)
+    rounding = dimension * key_variance * math.exp2(-2 * gadget.base_log * gadget.levels) / 12
     return rows + rounding
 
 
@@ -76,8 +76,8 @@ def pbs_variance(params: ParameterSet) -> float:
     bit is one, for what the digits leave out; and the transforms' rounding, amplified by the key like any error of the masks.
     """
     rows, n = params.ggsw_rows, params.polynomial_size
-    base, spread = 2.0**params.pbs.base_log, 1 + params.big_dimension / 2
-    sigma2 = 4.0**params.glwe_log2_std_dev + 2.0 ** (-2.0 * params.bsk_body_bits) / 12
+    base, spread = math.exp2(params.pbs.base_log), 1 + params.big_dimension / 2
+    sigma2 = math.exp2(2 * params.glwe_log2_std_dev) + math.exp2(-2 * params.bsk_body_bits) / 12
     key_noise = rows * n * (base**2 + 2) / 12 * sigma2
     left_out = spread * base ** (-2 * params.pbs.levels) / 12 / 2
     transform = (FFT_ROUNDING * 2.0**-53) ** 2 * rows * n * base**2 / 144 * spread
@@ -86,7 +86,7 @@ def pbs_variance(params: ParameterSet) -> float:
 
 def _ring_key_switch(params: ParameterSet, key_square: float) -> float:
     ring, gadget = params.answer_ring, params.answer
-    base = 2.0**gadget.base_log
+    base = math.exp2(gadget.base_log)
     rows = gadget.levels * ring.ring_degree * (base**2 + 2) / 12 * (SEAL_STD_DEV / ring.modulus) ** 2
     return rows + key_square * base ** (-2 * gadget.levels) / 12
 
@@ -100,8 +100,8 @@ def packing_variance(params: ParameterSet) -> float:
     degree, ternary = ring.ring_degree, ring.ring_degree * 2 / 3
     key_noise = degree**2 * (_ring_key_switch(params, params.big_dimension / 2) + _ring_key_switch(params, ternary) / 3)
     zero = (1 + 2 * ternary) * (SEAL_STD_DEV / ring.modulus) ** 2
-    rounding = (1 + ternary) * 2.0 ** (-2.0 * params.answer_bits) / 12
-    return key_noise + zero + 4.0**params.flooding_log2_std_dev + rounding
+    rounding = (1 + ternary) * math.exp2(-2 * params.answer_bits) / 12
+    return key_noise + zero + math.exp2(2 * params.flooding_log2_std_dev) + rounding
 
 
 def lookup_input_std_dev(params: ParameterSet) -> float:
