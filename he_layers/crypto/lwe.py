@@ -134,7 +134,13 @@ def key_switch(x: LweCiphertextList, keys: ServerKeys, *, threads: int = 1) -> L
     def switch(data: NDArray[np.uint32], key: NDArray[np.uint32], binary_key: bool) -> NDArray[np.uint32]:
         gadget = params.key_switch
         return _kernel.key_switch(
-            data, key, base_log=gadget.base_log, levels=gadget.levels, binary_key=binary_key, threads=threads
+            data,
+            key,
+            output_dimension=params.lwe_dimension,
+            base_log=gadget.base_log,
+            levels=gadget.levels,
+            binary_key=binary_key,
+            threads=threads,
         )
 
     if x.dimension == from_input:

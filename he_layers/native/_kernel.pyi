@@ -1,4 +1,3 @@
-# Made by `make stub`; nothing here by hand.
 """
 Native kernel: integers on the torus in, integers out; the GIL is released while it works.
 """
@@ -35,7 +34,7 @@ def expand_bootstrapping_key(bodies: Annotated[NDArray[numpy.uint64], dict(shape
 
 def bootstrapping_key_masks(*, mask_seed: bytes, index: int, rows: int, glwe_dimension: int, polynomial_size: int) -> NDArray[numpy.uint64]: ...
 
-def key_switch(x: Annotated[NDArray[numpy.uint32], dict(shape=(None, None), order='C', device='cpu', writable=False)], key: Annotated[NDArray[numpy.uint32], dict(shape=(None, None), order='C', device='cpu', writable=False)], *, base_log: int, levels: int, binary_key: bool, threads: int) -> NDArray[numpy.uint32]: ...
+def key_switch(x: Annotated[NDArray[numpy.uint32], dict(shape=(None, None), order='C', device='cpu', writable=False)], key: Annotated[NDArray[numpy.uint32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], *, output_dimension: int, base_log: int, levels: int, binary_key: bool, threads: int) -> NDArray[numpy.uint32]: ...
 
 def modulus_switch(x: Annotated[NDArray[numpy.uint32], dict(shape=(None, None), order='C', device='cpu', writable=False)], *, polynomial_size: int) -> NDArray[numpy.int32]: ...
 

@@ -112,7 +112,7 @@ static Out<uint32_t> key_switch_key_bodies(In<int8_t, 1> input_key, In<int8_t, 1
 static Out<uint32_t> expand_key_switch(In<uint32_t, 1> bodies, const nb::bytes& mask_seed, size_t first_row, size_t output_dimension, size_t threads) {
     const LweKeySwitchShape shape{bodies.shape(0), output_dimension, 1, 1, first_row};
     const Seed masks = seed_from(mask_seed);
-    auto out = make<uint32_t>({shape.rows(), output_dimension + 1});
+    auto out = make<uint32_t>({key_switch_tiles(output_dimension), shape.rows(), KEY_TILE});
     without_gil([&] { expand_key_switch_key(shape, bodies.data(), masks, threads, out.data()); });
     return out;
 }
@@ -153,13 +153,15 @@ static Out<uint64_t> bootstrapping_key_masks(const nb::bytes& mask_seed, size_t 
     return out;
 }
 
-static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 2> key, int base_log, int levels, bool binary_key, size_t threads) {
+static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 3> key, size_t output_dimension, int base_log, int levels, bool binary_key,
+                                size_t threads) {
     check_gadget(base_log, levels, 31);
-    require(in.shape(1) >= 2 && key.shape(1) >= 2, "a row needs a mask and a body");
-    KeySwitchJob job{in.shape(0), in.shape(1) - 1, key.shape(1) - 1, base_log, levels, binary_key, in.data(), key.data(), nullptr};
-    require(key.shape(0) == job.input_dimension * (size_t)levels,
-            "key switch key has " + say(key.shape(0)) + " rows, need " + say(job.input_dimension * (size_t)levels));
-    auto out = make<uint32_t>({job.count, key.shape(1)});
+    require(in.shape(1) >= 2 && output_dimension >= 1, "a row needs a mask and a body");
+    require(key.shape(0) == key_switch_tiles(output_dimension) && key.shape(2) == KEY_TILE, "key switch key has the wrong number of columns");
+    KeySwitchJob job{in.shape(0), in.shape(1) - 1, output_dimension, base_log, levels, binary_key, in.data(), key.data(), nullptr};
+    require(key.shape(1) == job.input_dimension * (size_t)levels,
+            "key switch key has " + say(key.shape(1)) + " rows, need " + say(job.input_dimension * (size_t)levels));
+    auto out = make<uint32_t>({job.count, output_dimension + 1});
     job.out = out.data();
     without_gil([&] {
         share(job.count, threads, 240, [&](size_t begin, size_t end, size_t) {
@@ -345,8 +347,8 @@ NB_MODULE(_kernel, m) {
           nb::arg("glwe_dimension"), nb::arg("base_log"), nb::arg("levels"), nb::arg("threads"));
     m.def("bootstrapping_key_masks", &bootstrapping_key_masks, nb::kw_only(), nb::arg("mask_seed"), nb::arg("index"), nb::arg("rows"),
           nb::arg("glwe_dimension"), nb::arg("polynomial_size"));
-    m.def("key_switch", &key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"),
-          nb::arg("binary_key"), nb::arg("threads"));
+    m.def("key_switch", &key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("output_dimension"),
+          nb::arg("base_log"), nb::arg("levels"), nb::arg("binary_key"), nb::arg("threads"));
     m.def("modulus_switch", &modulus_switch, nb::arg("x").noconvert(), nb::kw_only(), nb::arg("polynomial_size"));
     m.def("blind_rotate", &blind_rotate, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
           nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("threads"));

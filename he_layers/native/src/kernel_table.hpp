@@ -20,9 +20,13 @@ struct KeySwitchJob {
     int base_log, levels;
     bool binary_key;              // the input key has mean 1/2 (else 0)
     const uint32_t* in;           // [count][input_dimension + 1]
-    const uint32_t* key;          // [input_dimension * levels][output_dimension + 1]
+    const uint32_t* key;          // [key_switch_tiles(output_dimension)][input_dimension * levels][KEY_TILE]
     uint32_t* out;                // [count][output_dimension + 1]
 };
+
+// A key switch key lies in tiles of KEY_TILE columns (mask and body, filled up with zeros), so that a tile is read from end to end.
+constexpr size_t KEY_TILE = 16;
+constexpr size_t key_switch_tiles(size_t output_dimension) { return (output_dimension + KEY_TILE) / KEY_TILE; }
 
 struct LinearJob {
     size_t outputs, width;        // width = words of a row

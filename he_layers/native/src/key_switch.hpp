@@ -13,10 +13,8 @@ constexpr size_t ROW_BLOCK = 256;
 typedef int32_t vi32 __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef double vd_u __attribute__((vector_size(LANES * 8), aligned(8)));
 
-static size_t key_switch_stride(const KeySwitchJob& job) { return (job.output_dimension + 2 * LANES) / (2 * LANES) * (2 * LANES); }
-
 static size_t key_switch_scratch(const KeySwitchJob& job) {
-    return (job.count + TILE) * key_switch_stride(job) * 8 + ROW_BLOCK * TILE * 8 + ROW_BLOCK * key_switch_stride(job) * 4;
+    return (job.count + TILE) * key_switch_tiles(job.output_dimension) * KEY_TILE * 8 + ROW_BLOCK * TILE * 8;
 }
 
 // Balanced digits of the top base_log * levels bits, most significant first, as the key rows stand; returns what rounding took away.
@@ -38,28 +36,29 @@ static inline int32_t decompose_word(uint32_t a, int base_log, int levels, int32
     return error;
 }
 
-template <int T>
-static inline __attribute__((always_inline)) void tile_product(const double* digits, const int32_t* key, size_t stride, size_t rows,
-                                                               double* acc) {
-    for (size_t j = 0; j < stride; j += 2 * LANES) {
-        vd sum[T][2];
+// acc [TILE][KEY_TILE] -= digits [rows][TILE] times key [rows][KEY_TILE]
+static inline __attribute__((always_inline)) void tile_product(const double* digits, const int32_t* key, size_t rows, double* acc,
+                                                               size_t stride) {
+    constexpr size_t STEP = 2 * LANES;
+    for (size_t j = 0; j < KEY_TILE; j += STEP) {
+        vd sum[TILE][2];
 #pragma GCC unroll 16
-        for (int t = 0; t < T; ++t) {
+        for (size_t t = 0; t < TILE; ++t) {
             sum[t][0] = *(const vd_u*)(acc + t * stride + j);
             sum[t][1] = *(const vd_u*)(acc + t * stride + j + LANES);
         }
         for (size_t r = 0; r < rows; ++r) {
-            const vd k0 = __builtin_convertvector(*(const vi32*)(key + r * stride + j), vd);
-            const vd k1 = __builtin_convertvector(*(const vi32*)(key + r * stride + j + LANES), vd);
+            const vd k0 = __builtin_convertvector(*(const vi32*)(key + r * KEY_TILE + j), vd);
+            const vd k1 = __builtin_convertvector(*(const vi32*)(key + r * KEY_TILE + j + LANES), vd);
 #pragma GCC unroll 16
-            for (int t = 0; t < T; ++t) {
-                const double d = digits[r * T + t];
+            for (size_t t = 0; t < TILE; ++t) {
+                const double d = digits[r * TILE + t];
                 sum[t][0] = sum[t][0] - d * k0;
                 sum[t][1] = sum[t][1] - d * k1;
             }
         }
 #pragma GCC unroll 16
-        for (int t = 0; t < T; ++t) {
+        for (size_t t = 0; t < TILE; ++t) {
             *(vd_u*)(acc + t * stride + j) = sum[t][0];
             *(vd_u*)(acc + t * stride + j + LANES) = sum[t][1];
         }
@@ -67,20 +66,14 @@ static inline __attribute__((always_inline)) void tile_product(const double* dig
 }
 
 static void key_switch(const KeySwitchJob& job, size_t begin, size_t end, void* memory) {
-    const size_t stride = key_switch_stride(job), n1 = job.output_dimension + 1, count = end - begin;
+    const size_t key_tiles = key_switch_tiles(job.output_dimension), stride = key_tiles * KEY_TILE, n1 = job.output_dimension + 1, count = end - begin;
     const size_t per_word = job.levels, words = ROW_BLOCK / per_word, tiles = (count + TILE - 1) / TILE;
     double* acc = static_cast<double*>(memory);
     double* digits = acc + tiles * TILE * stride;
-    int32_t* key = (int32_t*)(digits + ROW_BLOCK * TILE);
     for (size_t x = 0; x < tiles * TILE * stride; ++x) acc[x] = 0;
     for (size_t c = 0; c < count; ++c) job.out[(begin + c) * n1 + n1 - 1] = 0;
-    for (size_t x = 0; x < ROW_BLOCK * stride; ++x) key[x] = 0;
     for (size_t word = 0; word < job.input_dimension; word += words) {
         const size_t here = job.input_dimension - word < words ? job.input_dimension - word : words, rows = here * per_word;
-        for (size_t r = 0; r < rows; ++r) {
-            const uint32_t* source = job.key + (word * per_word + r) * n1;
-            for (size_t j = 0; j < n1; ++j) key[r * stride + j] = (int32_t)source[j];
-        }
         for (size_t tile = 0; tile < tiles; ++tile) {
             for (size_t t = 0; t < TILE; ++t) {
                 size_t at = begin + tile * TILE + t;
@@ -95,7 +88,10 @@ static void key_switch(const KeySwitchJob& job, size_t begin, size_t end, void* 
                 // What rounding took from the mask comes back times the key: half of it, on average, for a binary key.
                 if (job.binary_key && tile * TILE + t < count) job.out[at * n1 + n1 - 1] -= (uint32_t)(error >> 1);
             }
-            tile_product<TILE>(digits, key, stride, rows, acc + tile * TILE * stride);
+            for (size_t k = 0; k < key_tiles; ++k) {
+                const uint32_t* key = job.key + (k * job.input_dimension + word) * per_word * KEY_TILE;
+                tile_product(digits, (const int32_t*)key, rows, acc + tile * TILE * stride + k * KEY_TILE, stride);
+            }
         }
     }
     for (size_t c = 0; c < count; ++c) {

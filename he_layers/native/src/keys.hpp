@@ -38,11 +38,13 @@ inline void key_switch_bodies(const LweKeySwitchShape& shape, const int8_t* inpu
 
 inline void expand_key_switch_key(const LweKeySwitchShape& shape, const uint32_t* bodies, const Seed& mask_seed, size_t threads,
                                   uint32_t* key) {
-    const size_t n = shape.output_dimension;
+    const size_t n = shape.output_dimension, tiles = key_switch_tiles(n);
     share(shape.rows(), threads, 256, [&](size_t begin, size_t end, size_t) {
+        std::vector<uint32_t> words(tiles * KEY_TILE);
         for (size_t row = begin; row < end; ++row) {
-            key_switch_mask(mask_seed, shape.first_row + row, key + row * (n + 1), n);
-            key[row * (n + 1) + n] = bodies[row];
+            key_switch_mask(mask_seed, shape.first_row + row, words.data(), n);
+            words[n] = bodies[row];
+            for (size_t k = 0; k < tiles; ++k) std::memcpy(key + (k * shape.rows() + row) * KEY_TILE, &words[k * KEY_TILE], KEY_TILE * 4);
         }
     });
 }
