@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from he_layers import simulate
@@ -24,20 +23,28 @@ FLOAT_FILE, CARD_FILE = "float.safetensors", "card.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accuracies:
-    """Shares of images classified right: by the float baseline, the Program without noise, the Program with predicted noise."""
+    """Shares of images classified right: by the float baseline, the Program without noise, the Program with predicted noise.
+
+    ``agreement_simulated`` is the share of images that the Program classifies alike with noise and without.
+    """
 
     accuracy_float: float
     accuracy_quantised: float
     accuracy_simulated: float
+    agreement_simulated: float
 
 
 def measure(program: Program, baseline: Network, split: Split, *, seed: int = 0) -> Accuracies:
     """All three accuracies; ``seed`` is that of the simulated noise."""
-    noisy = simulate.run(program, parameter_sets.get(program.params), split.images, np.random.default_rng(seed))
+    plain = simulate.plain(program, split.images).argmax(1)
+    noisy = simulate.run(program, parameter_sets.get(program.params), split.images, np.random.default_rng(seed)).argmax(
+        1
+    )
     return Accuracies(
         accuracy_float=accuracy(baseline, split),
-        accuracy_quantised=_share(simulate.plain(program, split.images), split.labels),
-        accuracy_simulated=_share(noisy, split.labels),
+        accuracy_quantised=float((plain == split.labels).mean()),
+        accuracy_simulated=float((noisy == split.labels).mean()),
+        agreement_simulated=float((noisy == plain).mean()),
     )
 
 
@@ -85,7 +92,3 @@ def read(folder: Path) -> dict[str, Any]:
     """The card in ``folder``."""
     card: dict[str, Any] = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     return card
-
-
-def _share(logits: NDArray[np.int64] | NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    return float((logits.argmax(1) == labels).mean())

@@ -1,7 +1,7 @@
 """Networks of blocks: shift-linear layer, optional max-pool, look-up activation; a shift-dense layer without look-up at the end.
 
-Between blocks an activation is a number in [0, 1] (integer / levels). A block works in torus phases: it knows how many turns an activation of
-one is worth (``unit``), so that the noise, the window and the wrap of the circuit act on the right scale.
+Between blocks an activation is a number in [0, 1] (integer / levels). A block works in torus phases: it knows how many turns an
+activation of one is worth (``unit``), so that the noise, the window and the wrap of the circuit act on the right scale.
 """
 
 from collections.abc import Iterator
@@ -211,6 +211,11 @@ class Network(nn.Module):
         for block in self.stages():
             block.quantised = block.linear.quantised = on
         self.head.linear.quantised = on
+
+    @property
+    def noise(self) -> CircuitNoise | None:
+        """The noise that is injected."""
+        return self.head.noise
 
     def set_noise(self, noise: CircuitNoise | None) -> None:
         """Inject the circuit's noise, wrap and pool window from now on (or compute exactly)."""

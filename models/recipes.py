@@ -27,6 +27,7 @@ class Recipe:
         blocks: the topology.
         float_phase: training of the float baseline of the same topology.
         noisy_phase: training from there with integer weights and activations and the circuit's noise.
+        paired_phase: training from there to answer with noise as without.
         teacher: for the noisy phase, or none.
         levels: greatest integer of an activation.
     """
@@ -37,6 +38,7 @@ class Recipe:
     blocks: tuple[BlockSpec, ...]
     float_phase: Phase
     noisy_phase: Phase
+    paired_phase: Phase
     teacher: Teacher | None = None
     levels: int = 31
     seed: int = 1
@@ -60,6 +62,7 @@ RECIPES = {
             ),
             float_phase=Phase(epochs=15, learning_rate=4e-3),
             noisy_phase=Phase(epochs=50, learning_rate=3e-3, frozen=0.15),
+            paired_phase=Phase(epochs=15, learning_rate=1e-3, frozen=0.5, paired=True),
         ),
         Recipe(
             name="mnist-she",
@@ -72,6 +75,7 @@ RECIPES = {
             ),
             float_phase=Phase(epochs=12, learning_rate=4e-3),
             noisy_phase=Phase(epochs=40, learning_rate=3e-3, frozen=0.15),
+            paired_phase=Phase(epochs=8, learning_rate=1e-3, frozen=0.5, paired=True),
         ),
     )
 }

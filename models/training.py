@@ -30,6 +30,7 @@ class Phase:
         frozen: share of the epochs, at the end, during which statistics and torus scales stand still.
         distortion: strength of models.augment.distort.
         batch: images in a step.
+        paired: every batch is seen with noise and without; the network learns to be right in both and to answer alike.
     """
 
     epochs: int
@@ -37,6 +38,7 @@ class Phase:
     frozen: float = 0.0
     distortion: float = 0.6
     batch: int = 128
+    paired: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +96,10 @@ def fit(
                 group["lr"] = phase.learning_rate * (1 + math.cos(math.pi * progress)) / 2
             chosen = order[step * phase.batch : (step + 1) * phase.batch]
             batch = distort(to_unit(images[chosen]), phase.distortion)
-            loss = _loss(network(batch), labels[chosen], batch, teacher)
+            outputs = network(batch)
+            loss = _loss(outputs, labels[chosen], batch, teacher)
+            if phase.paired:
+                loss = loss + _paired_loss(network, outputs, labels[chosen], batch)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -142,6 +147,17 @@ def _loss(outputs: Tensor, labels: Tensor, batch: Tensor, teacher: Network | Non
         wanted = functional.softmax(teacher(batch) / TEMPERATURE, dim=1)
     distance = functional.kl_div(functional.log_softmax(outputs / TEMPERATURE, dim=1), wanted, reduction="batchmean")
     return (1 - TEACHER_SHARE) * loss + TEACHER_SHARE * TEMPERATURE**2 * distance
+
+
+def _paired_loss(network: Network, outputs: Tensor, labels: Tensor, batch: Tensor) -> Tensor:
+    """Cross-entropy without noise, and the distance of the answers with noise from those without."""
+    noise = network.noise
+    network.set_noise(None)
+    clear = network(batch)
+    network.set_noise(noise)
+    noisy, quiet = functional.log_softmax(outputs, dim=1), functional.log_softmax(clear, dim=1)
+    distance = functional.kl_div(noisy, quiet, reduction="batchmean", log_target=True)
+    return functional.cross_entropy(clear, labels) + distance
 
 
 def _save(path: Path, state: dict[str, object]) -> None:

@@ -171,7 +171,8 @@ def check_weights(layer: Layer, weight: NDArray[np.int8], dimensions: int) -> No
     """Raises ProgramError unless ``weight`` is int8 of ``dimensions`` axes with values 0 or +-2^e, e <= MAX_EXPONENT."""
     if weight.dtype != np.int8 or weight.ndim != dimensions or weight.size == 0:
         raise ProgramError(
-            f"layer {layer.name!r} has a weight of type {weight.dtype}, shape {weight.shape}; {layer.kind} takes int8 with {dimensions} axes"
+            f"layer {layer.name!r} has a weight of type {weight.dtype}, shape {weight.shape}; "
+            f"{layer.kind} takes int8 with {dimensions} axes"
         )
     size = np.abs(weight.astype(np.int64))
     wrong = (size > 2**MAX_EXPONENT) | ((size & (size - 1)) != 0)

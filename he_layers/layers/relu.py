@@ -43,7 +43,7 @@ class Relu(Layer):
             )
         if not (np.isfinite(self.multiplier).all() and (self.multiplier > 0).all()):
             raise ProgramError(
-                f"layer {self.name!r} has the multiplier {self.multiplier.min()}; fold its sign into the weights before it"
+                f"layer {self.name!r} has the multiplier {self.multiplier.min()}; fold its sign into the weights"
             )
         if not 1 <= self.levels <= 255:
             raise OutOfLevelsError(f"layer {self.name!r} has levels = {self.levels}; it takes 1 to 255")
@@ -67,7 +67,8 @@ class Relu(Layer):
         longest = float((self.levels / self.multiplier).max() * delta)
         if longest > MAX_RAMP:
             raise ProgramError(
-                f"layer {self.name!r} has a ramp of {longest:.3f} turns, at most {MAX_RAMP}; raise its multiplier or lower the input's delta"
+                f"layer {self.name!r} has a ramp of {longest:.3f} turns, at most {MAX_RAMP}; "
+                "raise its multiplier or lower the input's delta"
             )
         return self.delta_out
 

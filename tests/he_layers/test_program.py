@@ -1,0 +1,92 @@
+"""A Program checks itself and survives its files."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from he_layers import simulate
+from he_layers.crypto.errors import BadShapeError, ProgramError, UnsupportedLayerError
+from he_layers.layers import Flatten, MaxPool, Relu
+from he_layers.program import InputSpec, OutputSpec, Program
+
+
+def test_a_program_survives_its_files(tiny_program: Program, tiny_images: NDArray[np.uint8], tmp_path: Path) -> None:
+    tiny_program.save(tmp_path)
+    loaded = Program.load(tmp_path)
+    assert loaded.digest == tiny_program.digest
+    assert np.array_equal(simulate.plain(loaded, tiny_images), simulate.plain(tiny_program, tiny_images))
+
+
+def test_the_digest_tells_a_single_weight(tiny_program: Program) -> None:
+    conv = tiny_program.layers[0]
+    changed = conv.weight.copy()
+    changed[0, 0, 0, 0] = 4
+    other = replace(tiny_program, layers=(replace(conv, weight=changed), *tiny_program.layers[1:]))
+    assert other.digest != tiny_program.digest
+
+
+def test_look_ups_are_counted(tiny_program: Program) -> None:
+    assert [stage.lookups for stage in tiny_program.stages] == [0, 4 * 9 * 3, 4 * 9, 0, 0]
+    assert tiny_program.lookups == 144
+
+
+def test_scales_follow_the_layers(tiny_program: Program) -> None:
+    assert [stage.delta for stage in tiny_program.stages] == [1 / 256] * 3 + [1 / 512] * 2
+    assert tiny_program.turns_to_logits == 512
+
+
+def test_chains_that_do_not_fit_are_refused(tiny_program: Program) -> None:
+    with pytest.raises(ProgramError, match="unique"):
+        replace(tiny_program, layers=(tiny_program.layers[0], *tiny_program.layers))
+    with pytest.raises(ProgramError, match="last layer"):
+        replace(tiny_program, layers=tiny_program.layers[:-1])
+    with pytest.raises(BadShapeError, match="2 classes"):
+        replace(tiny_program, output=OutputSpec(classes=("a", "b"), scale=1.0))
+    with pytest.raises(BadShapeError, match="before flatten"):
+        pool = MaxPool(name="late", kernel=(2, 2), stride=(2, 2))
+        replace(tiny_program, layers=(Flatten(name="early"), pool, *tiny_program.layers[-1:]))
+
+
+def test_a_ramp_longer_than_the_window_is_refused(tiny_program: Program) -> None:
+    relu = tiny_program.layers[2]
+    assert isinstance(relu, Relu)
+    slow = replace(relu, multiplier=relu.multiplier / 10)
+    with pytest.raises(ProgramError, match="ramp"):
+        replace(tiny_program, layers=(*tiny_program.layers[:2], slow, *tiny_program.layers[3:]))
+
+
+def test_an_input_that_wraps_is_refused() -> None:
+    with pytest.raises(ProgramError, match=r"0\.5"):
+        InputSpec(shape=(1, 8, 8), levels=255, delta=1 / 256)
+
+
+def test_images_of_another_kind_are_refused(tiny_program: Program) -> None:
+    for images in (np.zeros((1, 1, 8, 9), dtype=np.uint8), np.zeros((1, 8, 8), dtype=np.uint8), np.zeros((1, 1, 8, 8))):
+        with pytest.raises(BadShapeError, match="uint8"):
+            simulate.plain(tiny_program, images)
+
+
+def test_damaged_files_are_refused(tiny_program: Program, tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match="no program"):
+        Program.load(tmp_path)
+    tiny_program.save(tmp_path)
+    description = json.loads((tmp_path / "program.json").read_text())
+
+    def refused(change: dict[str, object], error: type[ProgramError], message: str) -> None:
+        (tmp_path / "program.json").write_text(json.dumps(description | change))
+        with pytest.raises(error, match=message):
+            Program.load(tmp_path)
+
+    layers = description["layers"]
+    refused({"format": 99}, ProgramError, "99")
+    refused({"layers": [layers[0] | {"kind": "softmax"}, *layers[1:]]}, UnsupportedLayerError, "softmax")
+    refused({"layers": [layers[0] | {"dilation": 2}, *layers[1:]]}, ProgramError, "dilation")
+    refused({"layers": [{"kind": "conv", "name": "bare"}, *layers[1:]]}, ProgramError, "bare")
+    refused({"input": {"shape": [8, 8], "levels": 15, "delta": 0.01}}, ProgramError, "shape|unpack")
+    (tmp_path / "program.json").write_text("{")
+    with pytest.raises(ProgramError, match="no program"):
+        Program.load(tmp_path)

@@ -1,0 +1,88 @@
+"""Training on real digits: it learns, noise and rounding included, and an interrupted run ends like one that was not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from he_layers.crypto import params as parameter_sets
+from he_layers.simulate import CircuitNoise
+from models import data
+from models.data import DataError, Dataset
+from models.network import ConvSpec, DenseSpec, Network
+from models.training import Phase, Report, accuracy, fit
+
+BLOCKS = (ConvSpec(maps=4, kernel=6, stride=3, padding=1), DenseSpec(units=32))
+LEARNING = Phase(epochs=6, learning_rate=1e-2, frozen=0.2, batch=20)
+SHORT = Phase(epochs=3, learning_rate=1e-2, frozen=0.4, batch=50, paired=True)
+
+
+@pytest.fixture(scope="module")
+def mnist() -> Dataset:
+    try:
+        return data.load("mnist")
+    except DataError as error:
+        pytest.skip(f"no MNIST here: {error}")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # batches this small are slower on two
+
+
+class StoppedError(Exception):
+    pass
+
+
+def trained(mnist: Dataset, checkpoint: Path, phase: Phase, *, images: int, stop_after: int | None = None) -> Network:
+    def report(after: Report) -> None:
+        if after.epoch == stop_after:
+            raise StoppedError
+
+    torch.manual_seed(0)
+    network = Network((1, 28, 28), BLOCKS)
+    network.quantise(True)
+    network.set_noise(CircuitNoise.predicted(parameter_sets.get(parameter_sets.DEFAULT)))
+    fit(
+        network,
+        phase,
+        mnist.train.part(0, images),
+        mnist.train.part(images, images + 100),
+        checkpoint=checkpoint,
+        seed=0,
+        report=report,
+    )
+    return network
+
+
+def test_a_noisy_shift_network_learns_from_few_images(mnist: Dataset, tmp_path: Path) -> None:
+    held_out = mnist.train.part(700, 1200)
+    untrained = trained(mnist, tmp_path / "none.pt", replace(LEARNING, epochs=0), images=600)
+    assert accuracy(untrained, held_out) < 0.3
+    assert accuracy(trained(mnist, tmp_path / "full.pt", LEARNING, images=600), held_out) > 0.6
+
+
+def test_an_interrupted_training_ends_the_same(mnist: Dataset, tmp_path: Path) -> None:
+    whole = trained(mnist, tmp_path / "whole.pt", SHORT, images=200)
+    with pytest.raises(StoppedError):
+        trained(mnist, tmp_path / "cut.pt", SHORT, images=200, stop_after=2)
+    resumed = trained(mnist, tmp_path / "cut.pt", SHORT, images=200)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_damaged_data_are_refused(mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for file in mnist.source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes((folder / "train-labels-idx1-ubyte.gz").read_bytes())
+    monkeypatch.setenv("CIPHERSHIFT_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="SHA-256"):
+        data.load("mnist")
+
+
+def test_the_first_test_digits_are_the_known_ones(mnist: Dataset) -> None:
+    assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert mnist.test.images.shape == (10_000, 1, 28, 28)
