@@ -7,9 +7,9 @@ namespace CS_ISA {
 constexpr int BLOCKS = 16;
 typedef uint32_t vblocks __attribute__((vector_size(BLOCKS * 4)));
 
-static inline __attribute__((always_inline)) vblocks rotate_left(vblocks x, int bits) { return (x << bits) | (x >> (32 - bits)); }
+CS_INLINE vblocks rotate_left(vblocks x, int bits) { return (x << bits) | (x >> (32 - bits)); }
 
-static inline __attribute__((always_inline)) void quarter_round(vblocks& a, vblocks& b, vblocks& c, vblocks& d) {
+CS_INLINE void quarter_round(vblocks& a, vblocks& b, vblocks& c, vblocks& d) {
     a += b; d = rotate_left(d ^ a, 16);
     c += d; b = rotate_left(b ^ c, 12);
     a += b; d = rotate_left(d ^ a, 8);

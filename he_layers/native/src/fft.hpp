@@ -11,8 +11,6 @@
 
 namespace CS_ISA {
 
-#define CS_INLINE static inline __attribute__((always_inline))
-
 CS_INLINE void butterfly(complex_vd& u, complex_vd& v, const double* w) {
     const double wr = w[0], wi = w[1];
     const vd re = u.re + v.re * wr - v.im * wi, im = u.im + v.re * wi + v.im * wr;

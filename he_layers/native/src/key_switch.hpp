@@ -6,6 +6,10 @@
 #include "kernel_table.hpp"
 #include "simd.hpp"
 
+#if defined(CS_AVX512)
+#include <immintrin.h>
+#endif
+
 namespace CS_ISA {
 
 constexpr size_t TILE = CS_LANES == 8 ? 12 : 4;   // ciphertexts per register tile, two vectors of key words each
@@ -36,8 +40,16 @@ static inline int32_t decompose_word(uint32_t a, int base_log, int levels, int32
     return error;
 }
 
+CS_INLINE vd to_doubles(const int32_t* words) {
+#if defined(CS_AVX512)
+    return (vd)_mm512_cvtepi32_pd(_mm256_loadu_si256((const __m256i*)words));  // GCC makes two halves of the portable form
+#else
+    return __builtin_convertvector(*(const vi32*)words, vd);
+#endif
+}
+
 // acc [TILE][KEY_TILE] -= digits [rows][TILE] times key [rows][KEY_TILE]
-static inline __attribute__((always_inline)) void tile_product(const double* digits, const int32_t* key, size_t rows, double* acc,
+CS_INLINE void tile_product(const double* digits, const int32_t* key, size_t rows, double* acc,
                                                                size_t stride) {
     constexpr size_t STEP = 2 * LANES;
     for (size_t j = 0; j < KEY_TILE; j += STEP) {
@@ -48,8 +60,7 @@ static inline __attribute__((always_inline)) void tile_product(const double* dig
             sum[t][1] = *(const vd_u*)(acc + t * stride + j + LANES);
         }
         for (size_t r = 0; r < rows; ++r) {
-            const vd k0 = __builtin_convertvector(*(const vi32*)(key + r * KEY_TILE + j), vd);
-            const vd k1 = __builtin_convertvector(*(const vi32*)(key + r * KEY_TILE + j + LANES), vd);
+            const vd k0 = to_doubles(key + r * KEY_TILE + j), k1 = to_doubles(key + r * KEY_TILE + j + LANES);
 #pragma GCC unroll 16
             for (size_t t = 0; t < TILE; ++t) {
                 const double d = digits[r * TILE + t];

@@ -17,6 +17,8 @@
 #define CS_LANES 2
 #endif
 
+#define CS_INLINE static inline __attribute__((always_inline))
+
 namespace CS_ISA {
 
 constexpr int LANES = CS_LANES;
@@ -27,6 +29,6 @@ struct complex_vd {
 };
 
 // Rounds to the nearest multiple of 2^-fraction_bits, given magic = 1.5 * 2^(52 - fraction_bits); |x| < 2^(50 - fraction_bits).
-static inline __attribute__((always_inline)) vd round_with(vd x, double magic) { return (x + magic) - magic; }
+CS_INLINE vd round_with(vd x, double magic) { return (x + magic) - magic; }
 
 }  // namespace CS_ISA
