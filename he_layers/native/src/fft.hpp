@@ -20,6 +20,19 @@ CS_INLINE void butterfly(complex_vd& u, complex_vd& v, const double* w) {
     u.im = im;
 }
 
+// The butterflies of twiddles 1 and -i, which need no product.
+CS_INLINE void butterfly_one(complex_vd& u, complex_vd& v) {
+    const complex_vd x = u;
+    u = {x.re + v.re, x.im + v.im};
+    v = {x.re - v.re, x.im - v.im};
+}
+
+CS_INLINE void butterfly_minus_i(complex_vd& u, complex_vd& v) {
+    const complex_vd x = u;
+    u = {x.re + v.im, x.im - v.re};
+    v = {x.re - v.im, x.im + v.re};
+}
+
 // LEVELS tree levels on 2^LEVELS points in registers; block b of level l.
 template <int LEVELS>
 CS_INLINE void forward_points(complex_vd* x, const double* w, size_t level_start, size_t block) {
@@ -36,8 +49,8 @@ CS_INLINE void forward_points(complex_vd* x, const double* w, size_t level_start
     }
 }
 
-// LEVELS decimation-in-time stages, the first of half-size h, on points j + t h.
-template <int LEVELS>
+// LEVELS decimation-in-time stages, the first of half-size h, on points j + t h; FIRST: h = 1, j = 0.
+template <int LEVELS, bool FIRST>
 CS_INLINE void inverse_points(complex_vd* x, const double* w, size_t h, size_t j) {
     constexpr int P = 1 << LEVELS;
 #pragma GCC unroll 8
@@ -46,7 +59,11 @@ CS_INLINE void inverse_points(complex_vd* x, const double* w, size_t h, size_t j
 #pragma GCC unroll 8
         for (int g = 0; g < P; g += 2 * half)
 #pragma GCC unroll 8
-            for (int t = 0; t < half; ++t) butterfly(x[g + t], x[g + t + half], w + 2 * ((h << l) + j + (size_t)t * h));
+            for (int t = 0; t < half; ++t) {
+                if (FIRST && t == 0) butterfly_one(x[g + t], x[g + t + half]);
+                else if (FIRST && 2 * t == half) butterfly_minus_i(x[g + t], x[g + t + half]);
+                else butterfly(x[g + t], x[g + t + half], w + 2 * ((h << l) + j + (size_t)t * h));
+            }
     }
 }
 
@@ -81,7 +98,8 @@ static void inverse_pass(complex_vd* z, const double* w, size_t m, size_t h) {
         for (size_t j = 0; j < h; ++j) {
             complex_vd x[1 << LEVELS];
             load_points<LEVELS>(x, z + g + j, h);
-            inverse_points<LEVELS>(x, w, h, j);
+            if (h == 1) inverse_points<LEVELS, true>(x, w, 1, 0);
+            else inverse_points<LEVELS, false>(x, w, h, j);
             store_points<LEVELS>(z + g + j, x, h);
         }
 }
@@ -126,7 +144,7 @@ CS_INLINE void fft_inverse(complex_vd* z, const double* tables, size_t m, Sink s
     for (size_t j = 0; j < last; ++j) {
         complex_vd x[8];
         load_points<3>(x, z + j, last);
-        inverse_points<3>(x, w, last, j);
+        inverse_points<3, false>(x, w, last, j);
 #pragma GCC unroll 8
         for (int t = 0; t < 8; ++t) sink(j + t * last, x[t], untwist + 2 * (j + t * last));
     }
