@@ -21,7 +21,8 @@ ksk = kernel.expand_key_switch_key(
 bodies = kernel.bootstrapping_key_bodies(
     small, glwe.reshape(4, 128), base_log=23, levels=1, std_dev=2.0**-48, noise_seed=seed, body_bits=48, **masks)
 bsk = kernel.expand_bootstrapping_key(bodies, glwe_dimension=4, base_log=23, levels=1, **masks)
-switched = kernel.modulus_switch(kernel.key_switch(x, ksk, output_dimension=20, base_log=2, levels=6, binary_key=True, threads=2), polynomial_size=128)
+small_rows = kernel.key_switch(x, ksk, output_dimension=20, base_log=2, levels=6, binary_key=True, threads=2)
+switched = kernel.modulus_switch(small_rows, polynomial_size=128)
 rows = kernel.blind_rotate(switched, rng.uniform(-.25, .25, (1, 128)), np.zeros(30, np.int32), bsk, base_log=23, levels=1, threads=2)
 phases = (rows[:, -1] - rows[:, :-1] @ glwe.astype(np.uint32)).astype(np.int32) / 2**32
 np.savez(sys.stdout.buffer, isa=kernel.isa(), ksk=ksk, bodies=bodies, switched=switched, phases=phases)
