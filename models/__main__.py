@@ -51,7 +51,7 @@ def train(name: Name, work: Work = Path("build/training"), output: Output = card
         console=console,
     ) as bar:
 
-        def run(stage: str, network: Network, phase: Phase, teacher: Network | None = None) -> None:
+        def run(stage: str, network: Network, phase: Phase) -> None:
             task = bar.add_task(f"{name} {stage}", total=phase.epochs, state="")
 
             def show(report: Report) -> None:
@@ -67,22 +67,17 @@ def train(name: Name, work: Work = Path("build/training"), output: Output = card
                 validation,
                 checkpoint=work / name / f"{stage}.pt",
                 seed=recipe.seed,
-                teacher=teacher,
                 report=show,
             )
 
         torch.manual_seed(recipe.seed)
         baseline = recipe.network()
         run("float", baseline, recipe.float_phase)
-        teacher = None
-        if recipe.teacher is not None:
-            teacher = Network(recipe.input_shape, recipe.teacher.blocks)
-            run("teacher", teacher, recipe.teacher.phase)
         network = recipe.network()
         network.load_state_dict(baseline.state_dict())
         network.quantise(True)
         network.set_noise(CircuitNoise.predicted(params))
-        run("noisy", network, recipe.noisy_phase, teacher)
+        run("noisy", network, recipe.noisy_phase)
         run("paired", network, recipe.paired_phase)
     program = to_program(network, name=name, version=VERSION, params=params.name, classes=dataset.classes)
     measured = [cards.measure(program, baseline, split) for split in (validation, dataset.test)]

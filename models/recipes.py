@@ -10,14 +10,6 @@ VALIDATION_IMAGES = 5000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Teacher:
-    """A wider float network whose logits are learnt besides the labels."""
-
-    blocks: tuple[BlockSpec, ...]
-    phase: Phase
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One network of the zoo.
 
@@ -28,7 +20,6 @@ class Recipe:
         float_phase: training of the float baseline of the same topology.
         noisy_phase: training from there with integer weights and activations and the circuit's noise.
         paired_phase: training from there to answer with noise as without.
-        teacher: for the noisy phase, or none.
         levels: greatest integer of an activation.
     """
 
@@ -39,7 +30,6 @@ class Recipe:
     float_phase: Phase
     noisy_phase: Phase
     paired_phase: Phase
-    teacher: Teacher | None = None
     levels: int = 31
     seed: int = 1
 

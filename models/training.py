@@ -1,4 +1,4 @@
-"""Training: epochs with distorted images, cosine schedule, optional distillation, and a checkpoint after every epoch."""
+"""Training: epochs with distorted images, cosine schedule, and a checkpoint after every epoch."""
 
 import math
 from collections.abc import Callable
@@ -15,8 +15,6 @@ from models.augment import distort
 from models.data import Split
 from models.network import Network
 
-TEMPERATURE = 2.0
-TEACHER_SHARE = 0.7
 EVALUATION_BATCH = 500
 
 
@@ -59,7 +57,6 @@ def fit(
     *,
     checkpoint: Path,
     seed: int,
-    teacher: Network | None = None,
     report: Callable[[Report], None] = lambda _: None,
 ) -> None:
     """Trains ``network`` in place; goes on from ``checkpoint`` if it exists.
@@ -71,7 +68,6 @@ def fit(
         validation: images to report on.
         checkpoint: file that is written after every epoch.
         seed: of shuffling, distortion and noise; an interrupted run ends like one that was not.
-        teacher: network whose logits are learnt besides the labels (Hinton et al. 2015, arXiv 1503.02531).
         report: called after every epoch.
     """
     torch.manual_seed(seed)
@@ -97,7 +93,7 @@ def fit(
             chosen = order[step * phase.batch : (step + 1) * phase.batch]
             batch = distort(to_unit(images[chosen]), phase.distortion)
             outputs = network(batch)
-            loss = _loss(outputs, labels[chosen], batch, teacher)
+            loss = functional.cross_entropy(outputs, labels[chosen])
             if phase.paired:
                 loss = loss + _paired_loss(network, outputs, labels[chosen], batch)
             optimiser.zero_grad()
@@ -137,16 +133,6 @@ def logits(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]
 def to_unit(images: Tensor) -> Tensor:
     """uint8 pixels as numbers in [0, 1]."""
     return images.float() / 255
-
-
-def _loss(outputs: Tensor, labels: Tensor, batch: Tensor, teacher: Network | None) -> Tensor:
-    loss = functional.cross_entropy(outputs, labels)
-    if teacher is None:
-        return loss
-    with torch.no_grad():
-        wanted = functional.softmax(teacher(batch) / TEMPERATURE, dim=1)
-    distance = functional.kl_div(functional.log_softmax(outputs / TEMPERATURE, dim=1), wanted, reduction="batchmean")
-    return (1 - TEACHER_SHARE) * loss + TEACHER_SHARE * TEMPERATURE**2 * distance
 
 
 def _paired_loss(network: Network, outputs: Tensor, labels: Tensor, batch: Tensor) -> Tensor:
