@@ -164,11 +164,14 @@ static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 3> key, size_t 
     auto out = make<uint32_t>({job.count, output_dimension + 1});
     job.out = out.data();
     without_gil([&] {
-        share(job.count, threads, 240, [&](size_t begin, size_t end, size_t) {
+        // Equal pieces, as few as keep a piece's sums in cache: every piece reads the whole key.
+        const size_t together = 240 * std::max<size_t>(threads, 1), pieces = std::max<size_t>(threads, 1) * ((job.count + together - 1) / together);
+        share(pieces, threads, 1, [&](size_t piece, size_t, size_t) {
+            const size_t begin = job.count * piece / pieces, end = job.count * (piece + 1) / pieces;
             KeySwitchJob part = job;
             part.count = end - begin;
             const Scratch scratch(kernel().key_switch_scratch(part));
-            kernel().key_switch(job, begin, end, scratch.get());
+            if (begin < end) kernel().key_switch(job, begin, end, scratch.get());
         });
     });
     return out;
