@@ -78,7 +78,8 @@ def train(name: Name, work: Work = Path("build/training"), output: Output = card
         network.quantise(True)
         network.set_noise(CircuitNoise.predicted(params))
         run("noisy", network, recipe.noisy_phase)
-        run("paired", network, recipe.paired_phase)
+        if recipe.paired_phase is not None:
+            run("paired", network, recipe.paired_phase)
     program = to_program(network, name=name, version=VERSION, params=params.name, classes=dataset.classes)
     measured = [cards.measure(program, baseline, split) for split in (validation, dataset.test)]
     cards.write(output / name, recipe, program, baseline, validation=measured[0], test=measured[1])

@@ -29,7 +29,7 @@ class Recipe:
     blocks: tuple[BlockSpec, ...]
     float_phase: Phase
     noisy_phase: Phase
-    paired_phase: Phase
+    paired_phase: Phase | None = None
     levels: int = 31
     seed: int = 1
 
@@ -65,7 +65,6 @@ RECIPES = {
             ),
             float_phase=Phase(epochs=12, learning_rate=4e-3),
             noisy_phase=Phase(epochs=40, learning_rate=3e-3, frozen=0.15),
-            paired_phase=Phase(epochs=8, learning_rate=1e-3, frozen=0.5, paired=True),
         ),
     )
 }
