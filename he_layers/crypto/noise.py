@@ -102,8 +102,3 @@ def packing_variance(params: ParameterSet) -> float:
     zero = (1 + 2 * ternary) * (SEAL_STD_DEV / ring.modulus) ** 2
     rounding = (1 + ternary) * math.exp2(-2 * params.answer_bits) / 12
     return key_noise + zero + math.exp2(2 * params.flooding_log2_std_dev) + rounding
-
-
-def lookup_input_std_dev(params: ParameterSet) -> float:
-    """Noise of a look-up's input that the look-up itself adds: key switch from the big key and modulus switch."""
-    return math.sqrt(key_switch_variance(params) + modulus_switch_variance(params))
