@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 
 from he_layers.crypto.errors import ParameterError, UnknownParamsError
@@ -133,23 +133,7 @@ FAST_N512 = ParameterSet(
 )
 
 # Tests only, refused by servers: everything as in FAST_N512 but for a short key and a small ring, hence fast and insecure.
-TOY_N128 = ParameterSet(
-    name="TOY_N128",
-    input_ring=FAST_N512.input_ring,
-    lwe_dimension=64,
-    lwe_log2_std_dev=-20.0,
-    glwe_dimension=4,
-    polynomial_size=128,
-    glwe_log2_std_dev=-48.32,
-    pbs=Gadget(base_log=23, levels=1),
-    key_switch=Gadget(base_log=2, levels=6),
-    answer_ring=FAST_N512.answer_ring,
-    answer=FAST_N512.answer,
-    input_body_bits=14,
-    bsk_body_bits=48,
-    answer_bits=20,
-    flooding_log2_std_dev=-12.0,
-)
+TOY_N128 = replace(FAST_N512, name="TOY_N128", lwe_dimension=64, lwe_log2_std_dev=-20.0, polynomial_size=128)
 
 SETS = {params.name: params for params in (FAST_N512, TOY_N128)}
 DEFAULT = FAST_N512.name
