@@ -125,9 +125,10 @@ class Program:
             )
 
         for stage in self.stages:
-            if stage.lookups and (stage.layer.modulus is None) == (self.profile == "exact"):
+            is_read = stage.lookups > 0 or stage is self.stages[-1]
+            if is_read and (stage.layer.modulus is None) == (self.profile == "exact"):
                 raise ProgramError(
-                    f"layer {stage.layer.name!r} has modulus {stage.layer.modulus}; look-ups have one in the exact profile only"
+                    f"layer {stage.layer.name!r} has modulus {stage.layer.modulus}; look-ups and logits have one in the exact profile only"
                 )
 
     @cached_property
