@@ -130,10 +130,9 @@ def run(
     started = perf_counter()
     binding = Binding.of(ciphertexts, program.digest)
     circuit = EncryptedCircuit(keys, threads=threads)
-    x = LweCiphertextList(np.concatenate([lwe.sample_extract(ciphertext).data for ciphertext in ciphertexts]))
+    pixels = LweCiphertextList(np.concatenate([lwe.sample_extract(ciphertext).data for ciphertext in ciphertexts]))
     done = 0
-    for index, stage in enumerate(program.stages):
-        x = stage.layer.apply(circuit, x, stage.scale(params.polynomial_size))
+    for index, (stage, result) in enumerate(program.walk(circuit, pixels, params.polynomial_size)):
         done += stage.lookups
         last = index == len(program.stages) - 1
         yield Progress(
@@ -141,6 +140,6 @@ def run(
             index=index,
             lookups_done=done,
             lookups_total=program.lookups,
-            answer=packing.packing_key_switch(x, keys, binding) if last else None,
+            answer=packing.packing_key_switch(result, keys, binding) if last else None,
             seconds=perf_counter() - started,
         )
