@@ -37,11 +37,13 @@ class LayerWork:
         layer: its name.
         products: weights that are not 0, over all places, with the batch that they are applied to.
         lookups: batches that are looked up, one for each call.
+        packed: logits that are brought into the answer, by the last layer.
     """
 
     layer: str
     products: tuple[tuple[int, Ciphertexts], ...]
     lookups: tuple[Ciphertexts, ...]
+    packed: int = 0
 
 
 class WorkCircuit:
@@ -93,12 +95,12 @@ def work(program: Program) -> list[LayerWork]:
         )
         circuit.products.clear()
         circuit.lookups.clear()
-    return layers
+    return [*layers[:-1], replace(layers[-1], packed=len(program.output.classes))]
 
 
 def layer_seconds(layer: LayerWork, params: ParameterSet, times: PrimitiveTimes) -> float:
     """Predicted seconds of one layer for one image."""
-    seconds = 0.0
+    seconds = layer.packed * times.packing_logit
     for products, x in layer.products:
         seconds += products * (x.dimension(params) + 1) * times.linear_word
     for x in layer.lookups:
@@ -108,11 +110,11 @@ def layer_seconds(layer: LayerWork, params: ParameterSet, times: PrimitiveTimes)
     return seconds
 
 
-def seconds(layers: list[LayerWork], logits: int, params: ParameterSet, times: PrimitiveTimes) -> float:
-    """Predicted seconds of the server for one image: every layer, and the packing of so many logits."""
-    return sum(layer_seconds(layer, params, times) for layer in layers) + logits * times.packing_logit
+def seconds(layers: list[LayerWork], params: ParameterSet, times: PrimitiveTimes) -> float:
+    """Predicted seconds of the server for one image."""
+    return sum(layer_seconds(layer, params, times) for layer in layers)
 
 
 def predict(program: Program, params: ParameterSet, times: PrimitiveTimes) -> float:
     """Predicted seconds of the server for one image of a Program."""
-    return seconds(work(program), len(program.output.classes), params, times)
+    return seconds(work(program), params, times)

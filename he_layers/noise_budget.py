@@ -136,10 +136,10 @@ def of_program(program: Program, params: ParameterSet) -> list[StageNoise]:
     return under(gains(program), params, exact=program.profile == "exact")
 
 
-def log2_failure(stages: list[StageNoise]) -> float:
-    """log2 of the probability that any look-up or logit of one image is off, by the union bound; -inf if none can be."""
+def log2_failure(stages: list[StageNoise]) -> float | None:
+    """log2 of the probability that any look-up or logit of one image is off, by the union bound; None in the fast profile."""
     exponents = [math.log2(stage.lookups) + stage.log2_failure for stage in stages if stage.log2_failure is not None]
-    return float(np.logaddexp2.reduce(exponents))
+    return float(np.logaddexp2.reduce(exponents)) if exponents else None
 
 
 def require_exact(program: Program, params: ParameterSet) -> None:

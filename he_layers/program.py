@@ -177,6 +177,11 @@ class Program:
         """Factor from decrypted torus values (turns) to logits."""
         return self.output.scale / self.logit_delta
 
+    @property
+    def logit_step(self) -> float | None:
+        """In the exact profile all logits are whole multiples of this; None in the fast one, where they carry noise."""
+        return self.output.scale if self.profile == "exact" else None
+
     @cached_property
     def digest(self) -> str:
         """SHA-256, as hex, of the canonical JSON and of every array with its name, type and shape."""

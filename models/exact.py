@@ -237,7 +237,7 @@ def to_program(network: ExactNetwork, *, name: str, version: str, params: str, c
         profile="exact",
         input=InputSpec(shape=network.input_shape, levels=network.pixel_levels, delta=delta),
         layers=(*layers, head),
-        output=OutputSpec(classes=classes, scale=float(network.logit_scale)),
+        output=OutputSpec(classes=classes, scale=float(network.logit_scale.detach())),
     )
 
 

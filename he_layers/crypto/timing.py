@@ -14,16 +14,16 @@ from statistics import median
 
 import numpy as np
 
-from he_layers.crypto import lwe, packing
+from he_layers.crypto import lwe
 from he_layers.crypto.ciphertexts import LweCiphertextList
-from he_layers.crypto.evaluation_keys import ServerKeys
-from he_layers.crypto.params import Gadget, ParameterSet
+from he_layers.crypto.params import CkksRing, Gadget, ParameterSet
 from he_layers.native import _kernel
 
 STEPS = 320
 """Steps of a blind rotation that are timed: their part of the key is then too large for most caches, as the whole key is."""
 REPETITIONS = 5
 ENTRIES_PER_ROW = 32
+LOGITS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ def measure(params: ParameterSet, threads: int) -> PrimitiveTimes:
     """Times the primitives of one parameter set; a fraction of a second, and nothing for what another set had in common."""
     gadget = params.key_switch
     step = _step_seconds(params.glwe_dimension, params.polynomial_size, params.pbs, threads)
-    per_digit = _digit_seconds(gadget, threads) * gadget.levels * (params.lwe_dimension + 1)
+    per_digit = _digit_seconds(gadget.base_log, threads) * gadget.levels * (params.lwe_dimension + 1)
     return PrimitiveTimes(
         threads=threads,
         lanes=_kernel.lanes(),
@@ -61,7 +61,7 @@ def measure(params: ParameterSet, threads: int) -> PrimitiveTimes:
         input_key_switch=per_digit * params.input_ring.ring_degree,
         big_key_switch=per_digit * params.big_dimension,
         linear_word=_linear_word_seconds(threads),
-        packing_logit=_packing_seconds(params) / _LOGITS,
+        packing_logit=_packing_seconds(params.answer_ring, params.answer) / LOGITS,
     )
 
 
@@ -93,24 +93,24 @@ def _step_seconds(glwe_dimension: int, polynomial_size: int, gadget: Gadget, thr
 
 
 @cache
-def _digit_seconds(gadget: Gadget, threads: int) -> float:
+def _digit_seconds(base_log: int, threads: int) -> float:
     """A key switch's work for one digit and one word of the result."""
-    rng, dimension, output = np.random.default_rng(0), 2048, 767
+    rng, dimension, output, levels = np.random.default_rng(0), 2048, 767, 6
     count = 64 * threads
     x = rng.integers(0, 2**32, (count, dimension + 1), dtype=np.uint32)
-    key = rng.integers(0, 2**32, (-(-(output + 1) // 16), dimension * gadget.levels, 16), dtype=np.uint32)
+    key = rng.integers(0, 2**32, (-(-(output + 1) // 16), dimension * levels, 16), dtype=np.uint32)
     seconds = _median_seconds(
         lambda: _kernel.key_switch(
             x,
             key,
             output_dimension=output,
-            base_log=gadget.base_log,
-            levels=gadget.levels,
+            base_log=base_log,
+            levels=levels,
             binary_key=True,
             threads=threads,
         )
     )
-    return seconds / count / (dimension * gadget.levels * (output + 1))
+    return seconds / count / (dimension * levels * (output + 1))
 
 
 @cache
@@ -124,19 +124,26 @@ def _linear_word_seconds(threads: int) -> float:
     return _median_seconds(lambda: lwe.linear(x, matrix, threads=threads)) / (len(row) * words)
 
 
-_LOGITS = 10
-
-
 @cache
-def _packing_seconds(params: ParameterSet) -> float:
-    rng, ring = np.random.default_rng(0), params.answer_ring
-    nothing = np.empty(0, dtype=np.uint32)
-    keys = ServerKeys(
-        params=params,
-        input_ksk=nothing,
-        ksk=nothing,
-        fourier_bsk=np.empty(0),
-        answer_key=rng.integers(0, ring.modulus, (params.answer_key_rows, 2, ring.ring_degree), dtype=np.uint64),
+def _packing_seconds(ring: CkksRing, gadget: Gadget) -> float:
+    rng, rows = np.random.default_rng(0), ring.ring_degree.bit_length() * gadget.levels + 1
+    key = rng.integers(0, ring.modulus, (rows, 2, ring.ring_degree), dtype=np.uint64)
+    x = rng.integers(0, 2**32, (LOGITS, ring.ring_degree + 1), dtype=np.uint32)
+    return _median_seconds(
+        lambda: _kernel.packing_key_switch(
+            x,
+            key,
+            modulus=ring.modulus,
+            base_log=gadget.base_log,
+            levels=gadget.levels,
+            error_std_dev=1.0,
+            flooding_std_dev=1.0,
+            seed=bytes(32),
+        )
     )
-    x = LweCiphertextList(rng.integers(0, 2**32, (_LOGITS, params.big_dimension + 1), dtype=np.uint32))
-    return _median_seconds(lambda: packing.packing_key_switch(x, keys, "00" * 32))
+
+
+def forget() -> None:
+    """Measure anew at the next call: what was measured before is kept for the life of the process otherwise."""
+    for measured in (_step_seconds, _digit_seconds, _linear_word_seconds, _packing_seconds):
+        measured.cache_clear()
