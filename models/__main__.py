@@ -11,8 +11,9 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from he_layers import noise_budget
+from he_layers import answers, noise_budget
 from he_layers.crypto import params as parameter_sets
+from he_layers.program import Program
 from he_layers.simulate import CircuitNoise
 from models import cards, data, exact
 from models.exact import ExactNetwork
@@ -92,6 +93,29 @@ def train(name: Name, work: Work = Path("build/training"), output: Output = card
     measured = [cards.measure(program, baseline, split) for split in (validation, dataset.test)]
     cards.write(output / name, recipe, program, baseline, validation=measured[0], test=measured[1])
     console.print(f"{name}: {program.lookups} look-ups; validation {measured[0]}; test {measured[1]}")
+
+
+@app.command()
+def answer(
+    name: Annotated[str, typer.Argument(help="network of the zoo")],
+    output: Annotated[Path, typer.Option(help="folder that gets the new network's folder")],
+    levels: Annotated[
+        int | None,
+        typer.Option(help="answer each logit as one of so many steps; without it, the predicted class alone"),
+    ] = None,
+) -> None:
+    """Make a network that gives away less: coarse logits, or only which class is the greatest.
+
+    Examples:
+
+      python -m models answer mnist-fast --output build/zoo
+
+      python -m models answer mnist-fast --output build/zoo --levels 31
+    """
+    program = Program.load(cards.ZOO / name)
+    changed = answers.top_one(program) if levels is None else answers.quantised(program, levels)
+    changed.save(output / changed.name)
+    console.print(f"{output / changed.name}: {changed.lookups} look-ups, {program.lookups} before")
 
 
 @app.command(name="list")

@@ -45,9 +45,9 @@ def test_every_logit_of_the_program_is_the_trained_networks(network: ExactNetwor
     program = to_program(network, name="n", version="1", params="TOY_EXACT_N512", classes=CLASSES)
     images = np.random.default_rng(0).integers(0, 256, (300, 1, 12, 12), dtype=np.uint8)
     with torch.no_grad():
-        wanted = network(torch.tensor(images).double() / 255) / network.logit_scale
+        wanted = network(torch.tensor(images).float() / 255) / network.logit_scale
     integers = simulate.plain(program, images)
-    assert np.array_equal(integers, np.rint(wanted.numpy()))
+    assert np.array_equal(integers, np.rint(wanted.detach().numpy()))
     assert len(np.unique(integers)) > 10
     logits = integers.copy()
     unwrapped = program.layers[-1].combine(last_activations(program, images)) + program.layers[-1].bias  # type: ignore[attr-defined]
