@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from he_layers import simulate
+from he_layers import noise_budget, simulate
+from he_layers.crypto import noise
 from he_layers.crypto import params as parameter_sets
 from he_layers.program import Program
 from models.data import Split
@@ -84,6 +85,9 @@ def write(
         "activation_levels": recipe.levels,
         "params": params.name,
         "params_id": params.id,
+        "profile": program.profile,
+        "lookup_error_4bit": noise.lookup_error(params),
+        "log2_failure_per_image": noise_budget.log2_failure(noise_budget.of_program(program, params)),
         **asdict(test),
         "accuracy_images": "the 10 000 test images",
         "validation": asdict(validation),
