@@ -28,7 +28,8 @@ class Laboratory:
     def __init__(self, parameter_set: ParameterSet) -> None:
         self.params = parameter_set
         self.keys = ClientKeys.generate(parameter_set)
-        self.server = self.keys.evaluation_keys(THREADS).expand(THREADS)
+        self.sent = self.keys.evaluation_keys(THREADS)
+        self.server = self.sent.expand(THREADS)
         self.rng = np.random.default_rng()
 
     def fresh(self, count: int) -> Errors:

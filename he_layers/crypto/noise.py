@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from he_layers.crypto.params import Gadget, ParameterSet
-from he_layers.crypto.security import SEAL_STD_DEV
+from he_layers.crypto.published import SEAL_STD_DEV
 
 # Rounding of the double-precision transforms, as a multiple of 2**-53 times the size of an external product's sum; measured.
 FFT_ROUNDING = 3.5

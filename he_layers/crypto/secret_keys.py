@@ -19,7 +19,7 @@ from he_layers.crypto.container import Bytes, Field, Kind
 from he_layers.crypto.errors import NotConformantError
 from he_layers.crypto.evaluation_keys import SEED_BYTES, EvaluationKeys
 from he_layers.crypto.params import ParameterSet
-from he_layers.crypto.security import SEAL_STD_DEV
+from he_layers.crypto.published import SEAL_STD_DEV
 from he_layers.native import _kernel
 
 
