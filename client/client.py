@@ -95,8 +95,9 @@ class Client(_BaseClient):
         return self._drive(self._session.predict(images))
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection and erases the secret keys from memory."""
         self._http.close()
+        self._session.close()
 
     def __enter__(self) -> Self:
         """Returns the client itself."""
@@ -147,8 +148,9 @@ class AsyncClient(_BaseClient):
         return await self._drive(self._session.predict(images))
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection and erases the secret keys from memory."""
         await self._http.aclose()
+        self._session.close()
 
     async def __aenter__(self) -> Self:
         """Returns the client itself."""
