@@ -91,17 +91,20 @@ def _ring_key_switch(params: ParameterSet, key_square: float) -> float:
     return rows + key_square * base ** (-2 * gadget.levels) / 12
 
 
-def packing_variance(params: ParameterSet) -> float:
-    """A logit's way into the answer.
+def packing_key_switch_variance(params: ParameterSet) -> float:
+    """The key switches of packing: N^2 times the first, and N^2 / 3 times those of the trace."""
+    degree = params.answer_ring.ring_degree
+    first, trace = _ring_key_switch(params, params.big_dimension / 2), _ring_key_switch(params, degree * 2 / 3)
+    return degree**2 * (first + trace / 3)
 
-    N^2 times the first key switch, N^2 / 3 times those of the trace, the public encryption of zero, flooding, and rounding to answer_bits.
-    """
+
+def packing_variance(params: ParameterSet) -> float:
+    """A logit's way into the answer: packing_key_switch_variance, the public encryption of zero, flooding, and rounding to answer_bits."""
     ring = params.answer_ring
-    degree, ternary = ring.ring_degree, ring.ring_degree * 2 / 3
-    key_noise = degree**2 * (_ring_key_switch(params, params.big_dimension / 2) + _ring_key_switch(params, ternary) / 3)
+    ternary = ring.ring_degree * 2 / 3
     zero = (1 + 2 * ternary) * (SEAL_STD_DEV / ring.modulus) ** 2
     rounding = (1 + ternary) * math.exp2(-2 * params.answer_bits) / 12
-    return key_noise + zero + math.exp2(2 * params.flooding_log2_std_dev) + rounding
+    return packing_key_switch_variance(params) + zero + math.exp2(2 * params.flooding_log2_std_dev) + rounding
 
 
 def gaussian_tail(deviations: float) -> float:
