@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from benchmarks.envelope import envelope
 from benchmarks.noise import Errors, Laboratory, phases
-from he_layers.crypto import params
+from he_layers.crypto import noise, params
 from he_layers.crypto.evaluation_keys import EvaluationKeys
 from he_layers.crypto.params import ParameterSet
 from he_layers.crypto.secret_keys import ClientKeys
 from he_layers.crypto.security import published_rows, security_bits
+from he_layers.layers import Linear
 from he_layers.native import _kernel
+from he_layers.program import Program
+from server.settings import Settings
 
 SAMPLES = 20_000  # at least, of each kind of key: 0.5 % of a standard deviation
 CKKS_SAMPLES = 4096
@@ -119,6 +122,23 @@ def _automorphism(x: NDArray[np.object_], power: int) -> NDArray[np.object_]:
     return out
 
 
+def _bits(parameter_set: ParameterSet, last_layer_norm: float) -> float:
+    """Minus log2 of the statistical distance that flooding leaves for one logit."""
+    return round(-math.log2(noise.flooding_distance(parameter_set, last_layer_norm)), 2)
+
+
+def _last_layer_norms(parameter_set: ParameterSet) -> dict[str, float]:
+    """Of each model in the zoo under these parameters: the largest norm of a row of its last layer's weights."""
+    norms = {}
+    for path in sorted(Settings().models.glob("*/program.json")):
+        program = Program.load(path.parent)
+        last, stage = program.layers[-1], program.stages[-1]
+        if program.params == parameter_set.name and isinstance(last, Linear):
+            entries = last.entries(stage.shape)
+            norms[program.name] = float(np.sqrt(np.bincount(entries.row, entries.values.astype(np.float64) ** 2).max()))
+    return norms
+
+
 def measure(name: str) -> dict[str, Any]:
     """Returns the published rows of a parameter set with their bits, the noise found in real objects, and the least of the bits."""
     parameter_set = params.get(name)
@@ -145,4 +165,11 @@ def measure(name: str) -> dict[str, Any]:
         "params_id": parameter_set.id,
         "minimum_bits": round(security_bits(parameter_set), 1),
         "rows": rows,
+        "flooding": {
+            "log2_std_dev": parameter_set.flooding_log2_std_dev,
+            "bits_over_packing": _bits(parameter_set, 0.0),
+            "bits_over_last_layer": {
+                name: _bits(parameter_set, norm) for name, norm in _last_layer_norms(parameter_set).items()
+            },
+        },
     }

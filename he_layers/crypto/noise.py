@@ -120,3 +120,18 @@ def lookup_error(params: ParameterSet, message_bits: int = 4) -> float:
     """
     variance = pbs_variance(params) + key_switch_variance(params) + modulus_switch_variance(params)
     return gaussian_tail(math.exp2(-message_bits - 2) / math.sqrt(variance))
+
+
+def flooding_distance(params: ParameterSet, last_layer_norm: float = 0.0) -> float:
+    """How far a logit's answer is from one whose error is flooding alone: mean statistical distance, 0 (nothing shows) to 1.
+
+    The error e that depends on the model comes from packing, and from the last look-ups by way of the last layer. A Gaussian of deviation
+    f and the same one shifted by e are erf(|e| / (2 sqrt(2) f)) apart; the mean of that over a Gaussian e of deviation d is
+    2/pi arctan(d / 2f). An answer of k logits is at most k times as far.
+
+    Args:
+        params: the parameter set.
+        last_layer_norm: Euclidean norm of a row of the last layer's integer weights.
+    """
+    own = packing_key_switch_variance(params) + last_layer_norm**2 * pbs_variance(params)
+    return 2 / math.pi * math.atan(math.sqrt(own) / 2 / math.exp2(params.flooding_log2_std_dev))
