@@ -68,5 +68,5 @@ def _encrypted(program: Program, images: NDArray[np.uint8]) -> NDArray[np.float6
         ciphertext = ckks.encrypt(keys, KEY_ID, turns)
         *_, last = evaluate.run(program, server_keys, [ciphertext], threads=threads)
         assert last.answer is not None, "the last item of an evaluation carries the answer"
-        logits.append(ckks.decrypt(keys, last.answer) * program.turns_to_logits)
+        logits.append(program.logits(ckks.decrypt(keys, last.answer)))
     return np.stack(logits)

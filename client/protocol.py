@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from he_layers.crypto import params as parameter_sets
@@ -50,6 +52,7 @@ class ModelProfile(BaseModel):
     input_delta: float = Field(gt=0, lt=0.5)
     classes: tuple[Annotated[str, Field(max_length=128)], ...] = Field(min_length=1, max_length=1024)
     turns_to_logits: float
+    logit_step: float | None = Field(gt=0)
     bootstraps: int = Field(ge=0)
     key_bytes: int = Field(ge=0)
     upload_bytes: int = Field(ge=0)
@@ -75,6 +78,11 @@ class ModelProfile(BaseModel):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise MalformedError(f"the server's model profile is not usable: {place}: {first['msg']}") from error
+
+    def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Decrypted torus values as logits; in the exact profile the whole multiples that they are."""
+        logits = turns * self.turns_to_logits
+        return logits if self.logit_step is None else np.rint(logits / self.logit_step) * self.logit_step
 
     @property
     def params(self) -> ParameterSet:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from he_layers import simulate
+from he_layers import noise_budget, simulate
+from he_layers.crypto import noise
 from he_layers.crypto import params as parameter_sets
 from he_layers.program import Program
 from models.data import Split
+from models.exact import ExactNetwork
 from models.network import Network
-from models.recipes import VALIDATION_IMAGES, Recipe
+from models.recipes import VALIDATION_IMAGES, ExactRecipe, Recipe
 from models.training import accuracy
 
 ZOO = Path(__file__).parent / "zoo"
@@ -34,7 +36,7 @@ class Accuracies:
     agreement_simulated: float
 
 
-def measure(program: Program, baseline: Network, split: Split, *, seed: int = 0) -> Accuracies:
+def measure(program: Program, baseline: Network | ExactNetwork, split: Split, *, seed: int = 0) -> Accuracies:
     """All three accuracies; ``seed`` is that of the simulated noise."""
     plain = simulate.plain(program, split.images).argmax(1)
     noisy = simulate.run(program, parameter_sets.get(program.params), split.images, np.random.default_rng(seed)).argmax(
@@ -48,7 +50,7 @@ def measure(program: Program, baseline: Network, split: Split, *, seed: int = 0)
     )
 
 
-def load_baseline(recipe: Recipe, folder: Path) -> Network:
+def load_baseline(recipe: Recipe | ExactRecipe, folder: Path) -> Network | ExactNetwork:
     """The float network of the same topology that lies beside a Program."""
     network = recipe.network()
     network.load_state_dict(load_file(folder / FLOAT_FILE))
@@ -57,7 +59,13 @@ def load_baseline(recipe: Recipe, folder: Path) -> Network:
 
 
 def write(
-    folder: Path, recipe: Recipe, program: Program, baseline: Network, *, validation: Accuracies, test: Accuracies
+    folder: Path,
+    recipe: Recipe | ExactRecipe,
+    program: Program,
+    baseline: Network | ExactNetwork,
+    *,
+    validation: Accuracies,
+    test: Accuracies,
 ) -> None:
     """Writes program, baseline and card into ``folder``."""
     program.save(folder)
@@ -77,6 +85,9 @@ def write(
         "activation_levels": recipe.levels,
         "params": params.name,
         "params_id": params.id,
+        "profile": program.profile,
+        "lookup_error_4bit": noise.lookup_error(params),
+        "log2_failure_per_image": noise_budget.log2_failure(noise_budget.of_program(program, params)),
         **asdict(test),
         "accuracy_images": "the 10 000 test images",
         "validation": asdict(validation),

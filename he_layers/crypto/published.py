@@ -19,11 +19,21 @@ MINIMUM_BITS = 128.0
 MINIMUM_DIMENSION = 512  # the fits were made on 512 <= n <= 2048
 
 
+def _at_128(secret: str, dimension: int) -> float:
+    """The log2 noise that gives 128 bits, with a guard of 0.05."""
+    slope, offset = {"binary": (-0.025625, 2.5653), "ternary": (-0.025821, 1.4901)}[secret]
+    return slope * dimension + offset + 0.05
+
+
+def _bits_per_unit(dimension: int) -> float:
+    """Bits for one more in log2 noise, from the 128-bit and the 132-bit line of binary secrets."""
+    return 4 / (-0.024891 * dimension + 2.657 - _at_128("binary", dimension))
+
+
 def estimated_bits(secret: str, dimension: int, log2_std_dev: float) -> float:
     """Returns the estimated classical security of a row under a dense uniform secret, 0 below the dimensions that the fits cover.
 
-    The slope of bits over log2 noise is taken between the 128-bit and the 132-bit line of binary secrets; a value far above 132 is an
-    extrapolation.
+    A value far above 132 is an extrapolation.
 
     Args:
         secret: "binary" or "ternary".
@@ -32,10 +42,13 @@ def estimated_bits(secret: str, dimension: int, log2_std_dev: float) -> float:
     """
     if dimension < MINIMUM_DIMENSION:
         return 0.0
-    binary_128 = -0.025625 * dimension + 2.5653 + 0.05
-    binary_132 = -0.024891 * dimension + 2.657
-    at_128 = binary_128 if secret == "binary" else -0.025821 * dimension + 1.4901 + 0.05
-    return max(0.0, MINIMUM_BITS + 4 * (log2_std_dev - at_128) / (binary_132 - binary_128))
+    return max(0.0, MINIMUM_BITS + (log2_std_dev - _at_128(secret, dimension)) * _bits_per_unit(dimension))
+
+
+def least_log2_std_dev(dimension: int, bits: float) -> float:
+    """Smallest noise of a binary key's rows, log2 of a fraction of the torus in steps of 0.01, that has at least so many bits."""
+    exact = _at_128("binary", dimension) + (bits - MINIMUM_BITS) / _bits_per_unit(dimension)
+    return math.ceil(exact * 100) / 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
