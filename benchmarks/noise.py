@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ class Laboratory:
     def __init__(self, parameter_set: ParameterSet) -> None:
         self.params = parameter_set
         self.keys = ClientKeys.generate(parameter_set)
-        self.server = self.keys.evaluation_keys(THREADS).expand(THREADS)
+        self.sent = self.keys.evaluation_keys(THREADS)
+        self.server = self.sent.expand(THREADS)
         self.rng = np.random.default_rng()
 
     def fresh(self, count: int) -> Errors:
@@ -84,14 +86,20 @@ class Laboratory:
         want = np.where(point < size, table[0, point % size], -table[0, point % size])
         return np.asarray(phases(rows, self.keys.big_lwe_key) - want)
 
-    def packing(self, count: int) -> Errors:
-        """Pack noiseless ciphertexts ten by ten and decrypt."""
+    def packing(self, count: int, **changes: float) -> Errors:
+        """Pack noiseless ciphertexts ten by ten and decrypt, with changes to what only packing reads of the parameters."""
+        parameter_set = replace(self.params, **changes)  # type: ignore[arg-type]
+        keys, server = replace(self.keys, params=parameter_set), replace(self.server, params=parameter_set)
         errors = []
         for _ in range(-(-count // LOGITS)):
             values = self.rng.uniform(-0.45, 0.45, LOGITS)
-            answer = packing.packing_key_switch(self._encrypted(values, self.keys.big_lwe_key), self.server, BINDING)
-            errors.append(ckks.decrypt(self.keys, answer) - values)
+            answer = packing.packing_key_switch(self._encrypted(values, self.keys.big_lwe_key), server, BINDING)
+            errors.append(ckks.decrypt(keys, answer) - values)
         return np.concatenate(errors)[:count]
+
+    def packing_key_switch(self, count: int) -> Errors:
+        """Pack without flooding and with words so fine that neither hides the noise of the key switches."""
+        return self.packing(count, flooding_log2_std_dev=-45.0, answer_bits=40)
 
     def _encrypted(self, values: Errors, key: NDArray[np.int8]) -> LweCiphertextList:
         mask = self.rng.integers(0, 2**32, (len(values), len(key)), dtype=np.uint32)
@@ -132,6 +140,7 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
         ("key_switch_from_both", from_input + from_big, 1500, lambda count: laboratory.key_switch(both, count)),
         ("modulus_switch", noise.modulus_switch_variance(parameter_set), 4000, laboratory.modulus_switch),
         ("bootstrap", noise.pbs_variance(parameter_set), 1500, laboratory.bootstrap),
+        ("packing_key_switch", noise.packing_key_switch_variance(parameter_set), 1500, laboratory.packing_key_switch),
         ("packing", noise.packing_variance(parameter_set), 1500, laboratory.packing),
     ]
     for primitive, variance, samples, experiment in experiments:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -33,16 +35,23 @@ _URL = "http://127.0.0.1:8000"
 def keygen(
     params: Annotated[str, typer.Option(help="Name or id of a parameter set.")] = parameter_sets.DEFAULT,
     home: Annotated[Path | None, typer.Option(help="Folder for keys [default: the user's own].")] = None,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Ask for a passphrase that seals the secret keys.")
+    ] = False,
 ) -> None:
     """Make a pair of secret and evaluation keys, unless there is one.
 
-    `predict` does the same when it needs keys, so this is only for making them ahead of time.
+    `predict` does the same when it needs keys; this is for making them ahead of time, or for sealing them under a passphrase.
+    Programs give it in CIPHERSHIFT_PASSPHRASE.
 
-    Example:
+    Examples:
 
       python -m client keygen --params FAST_N512
+
+      python -m client keygen --passphrase
     """
-    pair = Keystore(home).open(parameter_sets.get(params))
+    chosen = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True) if passphrase else None
+    pair = Keystore(home, passphrase=chosen, ask=_ask()).open(parameter_sets.get(params))
     size = pair.evaluation_keys.stat().st_size
     typer.echo(f"{pair.evaluation_keys.parent}: key {pair.key_id[:16]}…, {size / 1e6:.1f} MB to upload")
 
@@ -63,7 +72,7 @@ def predict(
 
       python -m client predict a.png b.png --url https://he.example.org
     """
-    with Client(url, model=model) as client:
+    with Client(url, model=model, keystore=Keystore(ask=_ask())) as client:
         profile = client.profile()
         logits = client.predict(np.stack([_read(file, profile.input_shape) for file in files]))
         for file, row in zip(files, logits, strict=True):
@@ -77,6 +86,11 @@ def predict(
             f"keys {seconds.keys:.2f} s, encrypt {seconds.encrypt:.2f} s, transfer {seconds.transfer:.2f} s, "
             f"server {seconds.server:.2f} s, decrypt {seconds.decrypt:.2f} s"
         )
+
+
+def _ask() -> Callable[[], str] | None:
+    """A prompt for the passphrase, where there is somebody to answer it."""
+    return (lambda: str(typer.prompt("Passphrase", hide_input=True, err=True))) if sys.stdin.isatty() else None
 
 
 def _read(file: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

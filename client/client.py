@@ -16,11 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from client.keystore import Keystore
 from client.protocol import ModelProfile
 from client.session import Pause, Session, Step, Timings, Traffic
-from he_layers.crypto.errors import UnreachableError
+from he_layers.crypto.errors import TooLargeError, UnreachableError
 
 T = TypeVar("T")
 
 # An answer takes as long as the network is deep; the server's own deadline ends it.
+_HEADERS = {"Accept-Encoding": "identity"}  # ciphertexts do not shrink, and a small body must not turn into a large one
+_MAX_ANSWER_BYTES = 1 << 20
 _TIMEOUT = httpx.Timeout(connect=10.0, read=None, write=120.0, pool=None)
 
 
@@ -73,7 +75,7 @@ class Client(_BaseClient):
 
     @cached_property
     def _http(self) -> httpx.Client:
-        return httpx.Client(base_url=self._url, timeout=_TIMEOUT)
+        return httpx.Client(base_url=self._url, timeout=_TIMEOUT, headers=_HEADERS)
 
     def profile(self) -> ModelProfile:
         """Returns what the server says of the model."""
@@ -95,8 +97,9 @@ class Client(_BaseClient):
         return self._drive(self._session.predict(images))
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection and erases the secret keys from memory."""
         self._http.close()
+        self._session.close()
 
     def __enter__(self) -> Self:
         """Returns the client itself."""
@@ -118,7 +121,11 @@ class Client(_BaseClient):
             time.sleep(step.seconds)
             return None
         try:
-            return self._http.request(step.method, step.path, content=step.content, headers=step.headers)
+            with self._http.stream(step.method, step.path, content=step.content, headers=step.headers) as answer:
+                body = _Body(answer)
+                for chunk in answer.iter_raw():
+                    body.add(chunk)
+                return body.response()
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
@@ -132,7 +139,7 @@ class AsyncClient(_BaseClient):
 
     @cached_property
     def _http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self._url, timeout=_TIMEOUT)
+        return httpx.AsyncClient(base_url=self._url, timeout=_TIMEOUT, headers=_HEADERS)
 
     async def profile(self) -> ModelProfile:
         """Returns what the server says of the model."""
@@ -147,8 +154,9 @@ class AsyncClient(_BaseClient):
         return await self._drive(self._session.predict(images))
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection and erases the secret keys from memory."""
         await self._http.aclose()
+        self._session.close()
 
     async def __aenter__(self) -> Self:
         """Returns the client itself."""
@@ -170,9 +178,34 @@ class AsyncClient(_BaseClient):
             await asyncio.sleep(step.seconds)
             return None
         try:
-            return await self._http.request(step.method, step.path, content=step.content, headers=step.headers)
+            async with self._http.stream(step.method, step.path, content=step.content, headers=step.headers) as answer:
+                body = _Body(answer)
+                async for chunk in answer.aiter_raw():
+                    body.add(chunk)
+                return body.response()
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+
+
+class _Body:
+    """The body of an answer as it arrives, as it is (never inflated), up to a limit that a server cannot move."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self._answer = answer
+        self._content = bytearray()
+
+    def add(self, chunk: bytes) -> None:
+        self._content += chunk
+        if len(self._content) > _MAX_ANSWER_BYTES:
+            raise TooLargeError(
+                f"{self._answer.url} answers with more than {_MAX_ANSWER_BYTES} bytes: this is no answer of ours"
+            )
+
+    def response(self) -> httpx.Response:
+        headers = [(name, value) for name, value in self._answer.headers.multi_items() if name != "content-encoding"]
+        return httpx.Response(
+            self._answer.status_code, headers=headers, content=bytes(self._content), request=self._answer.request
+        )
 
 
 def _advance(steps: Generator[Step, httpx.Response, T], response: httpx.Response | None) -> tuple[bool, Any]:

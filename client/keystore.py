@@ -1,7 +1,8 @@
 """The user's keys on disk: one pair per parameter set, readable by the user alone, complete or not there at all.
 
 A pair is the secret keys and the evaluation keys made from them, each in a container of its own. Both are written to a temporary
-folder that is then renamed, so that two processes which start at once end up with the same pair.
+folder that is then renamed, so that two processes which start at once end up with the same pair. Under a passphrase the secret keys
+rest sealed (client/passphrase.py); without one, the file's mode is all that protects them.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from client.passphrase import is_locked, lock, unlock
 from he_layers.crypto.container import HEADER_BYTES, read_header
-from he_layers.crypto.errors import ExposedKeyError
+from he_layers.crypto.errors import ExposedKeyError, LockedKeyError
 from he_layers.crypto.params import ParameterSet
 from he_layers.crypto.secret_keys import ClientKeys
 
+PASSPHRASE = "CIPHERSHIFT_PASSPHRASE"
 _SECRET = "client.keys"
 _PUBLIC = "evaluation.keys"
 
@@ -36,17 +40,31 @@ class KeyPair:
 class Keystore:
     """The key pairs in one folder."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """Opens a folder; the default is `client` under CIPHERSHIFT_HOME or the platform's place for user data."""
+    def __init__(
+        self, folder: Path | None = None, *, passphrase: str | None = None, ask: Callable[[], str] | None = None
+    ) -> None:
+        """Opens a folder.
+
+        Args:
+            folder: the default is `client` under CIPHERSHIFT_HOME or the platform's place for user data.
+            passphrase: seals the secret keys that are made here; the default is CIPHERSHIFT_PASSPHRASE, without it they are not sealed.
+            ask: gives the passphrase of keys that turn out to be sealed, when none is known.
+        """
         home = os.environ.get("CIPHERSHIFT_HOME")
         base = Path(home) if home else platformdirs.user_data_path("ciphershift")
         self.folder = folder or base / "client"
+        self._passphrase = passphrase or os.environ.get(PASSPHRASE) or None
+        self._ask = ask
 
     def open(self, params: ParameterSet) -> KeyPair:
         """Returns the pair for a parameter set, made now if there is none.
 
+        Keys that were made without a passphrase are sealed now if one is given.
+
         Raises:
             ExposedKeyError: other users of the machine can read the secret keys.
+            LockedKeyError: the secret keys are sealed, and no passphrase is given.
+            WrongPassphraseError: they are sealed under another one.
             WireError: a key file is damaged.
         """
         folder = self.folder / params.id
@@ -59,8 +77,9 @@ class Keystore:
         temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".making-"))
         try:
             keys = ClientKeys.generate(params)
-            _write(temporary / _SECRET, keys.to_bytes())
+            _write(temporary / _SECRET, self._at_rest(keys.to_bytes(), params))
             _write(temporary / _PUBLIC, keys.evaluation_keys().to_bytes())
+            keys.erase()
             temporary.rename(folder)
         except OSError:
             # Another process was faster: its pair is as good. Any other trouble shows when the pair is read.
@@ -76,8 +95,22 @@ class Keystore:
             raise ExposedKeyError(f"{secret} has mode {mode:o}, others can read it: chmod 600, or delete {folder}")
         with (folder / _PUBLIC).open("rb") as file:
             header = read_header(file.read(HEADER_BYTES))
-        keys = ClientKeys.from_bytes(secret.read_bytes(), params)
+        data = secret.read_bytes()
+        if is_locked(data):
+            data = unlock(data, params, self._known_passphrase(secret))
+        elif self._passphrase:
+            _replace(secret, self._at_rest(data, params))
+        keys = ClientKeys.from_bytes(data, params)
         return KeyPair(client_keys=keys, key_id=header.key_id, evaluation_keys=folder / _PUBLIC)
+
+    def _at_rest(self, data: bytes, params: ParameterSet) -> bytes:
+        return lock(data, params, self._passphrase) if self._passphrase else data
+
+    def _known_passphrase(self, secret: Path) -> str:
+        given = self._passphrase or (self._ask() if self._ask else None)
+        if not given:
+            raise LockedKeyError(f"{secret} is under a passphrase: set {PASSPHRASE}, or use a terminal")
+        return given
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -85,3 +118,11 @@ def _write(path: Path, data: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         os.fsync(file.fileno())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        os.fsync(file.fileno())
+    os.replace(name, path)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.errors import HEServiceError, MalformedError, UnknownKeyError, UnreachableError, from_code
 from he_layers.crypto.params import ParameterSet
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+MAX_WORDS = 1000  # letters of a server's text that the client shows
 _LENGTH = struct.Struct("<I")
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Side = Annotated[int, Field(ge=1, le=65535)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,27 +37,33 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelProfile:
-    """What the server says of a model."""
+class ModelProfile(BaseModel):
+    """What the server says of a model, checked: nothing in it may make the client fail later, or write odd things to a terminal."""
 
-    model: str
-    version: str
-    program_digest: str
-    params_id: str
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    model: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
+    version: str = Field(max_length=128)
+    program_digest: Digest
+    params_id: Digest
     security_bits: float
-    input_shape: tuple[int, int, int]
-    input_levels: int
-    input_delta: float
-    classes: tuple[str, ...]
+    input_shape: tuple[Side, Side, Side]
+    input_levels: int = Field(ge=1, le=255)
+    input_delta: float = Field(gt=0, lt=0.5)
+    classes: tuple[Annotated[str, Field(max_length=128)], ...] = Field(min_length=1, max_length=1024)
     turns_to_logits: float
-    logit_step: float | None
-    bootstraps: int
-    key_bytes: int
-    upload_bytes: int
-    download_bytes: int
-    profile: str
+    logit_step: float | None = Field(gt=0)
+    bootstraps: int = Field(ge=0)
+    key_bytes: int = Field(ge=0)
+    upload_bytes: int = Field(ge=0)
+    download_bytes: int = Field(ge=0)
+    profile: str = Field(max_length=128)
     estimated_seconds: float | None
+
+    @field_validator("classes", "version", "profile")
+    @classmethod
+    def _printable(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return _plain(value) if isinstance(value, str) else tuple(map(_plain, value))
 
     @classmethod
     def parse(cls, response: httpx.Response) -> ModelProfile:
@@ -60,21 +72,12 @@ class ModelProfile:
         Raises:
             MalformedError: it lacks something, or says something impossible.
         """
-        content = _json(response.content)
         try:
-            profile = cls(
-                **{f.name: content[f.name] for f in fields(cls)}
-                | {
-                    "input_shape": tuple(int(size) for size in content["input_shape"]),
-                    "classes": tuple(str(name) for name in content["classes"]),
-                }
-            )
-            possible = len(profile.input_shape) == 3 and profile.input_levels > 0 and profile.logit_step != 0
-        except (KeyError, TypeError, ValueError) as error:
-            raise MalformedError(f"the server's model profile is not usable: {error!r}") from error
-        if not possible:
-            raise MalformedError("the server's model profile holds an impossible shape, level or scale")
-        return profile
+            return cls.model_validate(_json(response.content))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise MalformedError(f"the server's model profile is not usable: {place}: {first['msg']}") from error
 
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Decrypted torus values as logits; in the exact profile the whole multiples that they are."""
@@ -127,16 +130,20 @@ def parse_infer(response: httpx.Response, request_id: str) -> InferAnswer:
     """
     try:
         split = int(response.headers[HEADER_LENGTH])
+        if not 0 <= split <= len(response.content):
+            raise ValueError(f"{HEADER_LENGTH} is {split}")
         header = _json(response.content[:split])
         (length,) = _LENGTH.unpack_from(response.content, split)
         logits = response.content[split + _LENGTH.size :]
         answered, seconds = header["id"], float(header["parameters"]["server_seconds"])
-    except (KeyError, TypeError, ValueError, struct.error) as error:
-        raise MalformedError(f"the server's answer does not follow the protocol: {error!r}") from error
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"server_seconds is {seconds}")
+    except (KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
+        raise MalformedError(f"the server's answer does not follow the protocol: {_plain(repr(error))}") from error
     if len(logits) != length:
         raise MalformedError(f"the server's answer promises {length} bytes of logits and brings {len(logits)}")
     if answered != request_id:
-        raise MalformedError(f"the server answered request {answered!r}, sent was {request_id!r}")
+        raise MalformedError(f"the server answered request {_plain(repr(answered))}, sent was {request_id!r}")
     return InferAnswer(logits=logits, server_seconds=seconds)
 
 
@@ -147,7 +154,7 @@ def parse_models(response: httpx.Response) -> list[str]:
         MalformedError: the answer does not follow the protocol.
     """
     try:
-        return [str(model["name"]) for model in _json(response.content)["models"]]
+        return [_plain(str(model["name"])) for model in _json(response.content)["models"]]
     except (KeyError, TypeError) as error:
         raise MalformedError("the server's list of models does not follow the protocol") from error
 
@@ -158,7 +165,7 @@ def error_of(response: httpx.Response) -> HEServiceError:
         return UnknownKeyError("the server lacks these keys") if response.status_code == 404 else _unexplained(response)
     if response.headers.get("Content-Type", "").startswith("application/problem+json"):
         content = _json(response.content)
-        return from_code(str(content.get("code")), str(content.get("detail")))
+        return from_code(str(content.get("code")), _plain(str(content.get("detail"))))
     if response.status_code in (502, 503, 504):
         return UnreachableError(f"a proxy before the server answered {response.status_code}")
     return _unexplained(response)
@@ -171,8 +178,14 @@ def _unexplained(response: httpx.Response) -> HEServiceError:
 def _json(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedError("the server's answer is not JSON") from error
     if not isinstance(value, dict):
         raise MalformedError("the server's answer is not a JSON object")
     return value
+
+
+def _plain(text: str) -> str:
+    """A server's words, fit for a terminal: printable and not endless."""
+    shown = text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)

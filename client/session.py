@@ -88,6 +88,12 @@ class Session:
         self._profile: ModelProfile | None = None
         self._keys: KeyPair | None = None
 
+    def close(self) -> None:
+        """Erases the secret keys from memory."""
+        if self._keys is not None:
+            self._keys.client_keys.erase()
+            self._keys = None
+
     def profile(self) -> Generator[Step, httpx.Response, ModelProfile]:
         """Asks for the model's profile, once.
 

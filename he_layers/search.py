@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from he_layers import cost, noise_budget
-from he_layers.crypto import noise, security
+from he_layers.crypto import noise, published, security
 from he_layers.crypto.evaluation_keys import EvaluationKeys
 from he_layers.crypto.params import CkksRing, Gadget, ParameterSet
 from he_layers.crypto.timing import PrimitiveTimes
@@ -123,7 +123,7 @@ def _sets(base: ParameterSet) -> Iterator[ParameterSet]:
         answer_ring = next(answer for answer in ANSWER_RINGS if answer.ring_degree >= k * size)
         if k * size == base.input_ring.ring_degree or (k, levels) == (8, 2):
             continue
-        glwe_noise = max(security.least_log2_std_dev(k * size, TARGET_BITS), WORD_FLOOR_LOG2)
+        glwe_noise = max(published.least_log2_std_dev(k * size, TARGET_BITS), WORD_FLOOR_LOG2)
         lookup = replace(
             base,
             name="CANDIDATE",
@@ -135,7 +135,7 @@ def _sets(base: ParameterSet) -> Iterator[ParameterSet]:
         )
         lookup = replace(lookup, pbs=_quietest_gadget(lookup, levels))
         for n, base_log in product(LWE_DIMENSIONS, KEY_SWITCH_BASES):
-            small_noise = security.least_log2_std_dev(n, TARGET_BITS)
+            small_noise = published.least_log2_std_dev(n, TARGET_BITS)
             # Fewer digits than the key's own noise asks for lose precision, more of them gain nothing.
             most = math.ceil(-small_noise / base_log)
             for key_switch_levels in range(max(2, most - 4), min(most, 31 // base_log) + 1):

@@ -14,6 +14,7 @@ from he_layers.crypto import container
 from he_layers.crypto.container import Bytes, Field, Kind
 from he_layers.crypto.errors import NotConformantError, WrongAnswerError
 from he_layers.crypto.params import ParameterSet
+from he_layers.crypto.published import PublishedRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,19 @@ class CkksCiphertext:
     def _fields(params: ParameterSet, messages: int) -> Sequence[Field]:
         ring = params.input_ring
         return Field("c0", messages, params.input_body_bits), Field("c1", ring.ring_degree, ring.modulus_bits)
+
+    @staticmethod
+    def published_rows(params: ParameterSet) -> list[PublishedRow]:
+        """Returns what the ciphertext shows to whoever holds it."""
+        return [
+            PublishedRow.of_ring(
+                "CKKS ciphertext of the input",
+                fields=("c0", "c1"),
+                key="input_secret",
+                ring=params.input_ring,
+                body_bits=params.input_body_bits,
+            )
+        ]
 
     @classmethod
     def nbytes(cls, params: ParameterSet, messages: int) -> int:

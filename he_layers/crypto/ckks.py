@@ -22,9 +22,11 @@ def encrypt(keys: ClientKeys, key_id: str, values: NDArray[np.float64]) -> CkksC
     Raises:
         BadShapeError: more values than coefficients.
         NotConformantError: a value lies outside.
+        WrongKeyError: the keys were erased.
 
     Noise: noise.fresh_ckks_variance.
     """
+    keys.require_usable()
     params = keys.params
     ring, bits = params.input_ring, params.input_body_bits
     if values.ndim != 1 or not 1 <= len(values) <= ring.ring_degree:
@@ -45,7 +47,9 @@ def decrypt(keys: ClientKeys, answer: PackedAnswer) -> NDArray[np.float64]:
 
     Raises:
         WrongParamsError: the answer was made under other parameters than the keys.
+        WrongKeyError: the keys were erased.
     """
+    keys.require_usable()
     params = keys.params
     if answer.params != params:
         raise WrongParamsError(f"the answer was made under {answer.params.name}, the keys under {params.name}")

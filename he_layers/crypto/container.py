@@ -58,6 +58,7 @@ class Kind(IntEnum):
     CKKS_CIPHERTEXT = 2
     PACKED_ANSWER = 3
     CLIENT_KEYS = 4  # secret: rests in the client's keystore, refused everywhere else
+    LOCKED_CLIENT_KEYS = 5  # the same, sealed under a passphrase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +117,7 @@ def check_header(header: Header, *, kind: Kind, params_id: str, key_id: str | No
         SecretKeyOnServerError, WrongKindError, WrongParamsError, WrongKeyError, WrongLengthError: in this order.
     """
     if header.kind != kind:
-        if header.kind == Kind.CLIENT_KEYS:
+        if header.kind in (Kind.CLIENT_KEYS, Kind.LOCKED_CLIENT_KEYS):
             raise SecretKeyOnServerError("the container holds secret keys; send the evaluation keys instead")
         raise WrongKindError(f"the container holds {header.kind.name}, wanted is {kind.name}")
     if header.params_id != params_id:

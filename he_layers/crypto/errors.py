@@ -19,7 +19,9 @@ HEServiceError                internal
 │  ├─ WrongKeyError           wrong_key
 │  ├─ UnknownKeyError         unknown_key
 │  ├─ SecretKeyOnServerError  secret_key_on_server
-│  └─ ExposedKeyError         exposed_key
+│  ├─ ExposedKeyError         exposed_key
+│  ├─ LockedKeyError          locked_key
+│  └─ WrongPassphraseError    wrong_passphrase
 ├─ ProgramError               invalid_program
 │  ├─ BadShapeError           bad_shape
 │  ├─ OutOfLevelsError        out_of_levels
@@ -185,6 +187,18 @@ class ExposedKeyError(KeyMismatchError):
     """A file of secret keys can be read by other users of the machine."""
 
     code = "exposed_key"
+
+
+class LockedKeyError(KeyMismatchError):
+    """The secret keys rest under a passphrase, and none was given."""
+
+    code = "locked_key"
+
+
+class WrongPassphraseError(KeyMismatchError):
+    """The passphrase is not the one that the secret keys rest under."""
+
+    code = "wrong_passphrase"
 
 
 class ProgramError(HEServiceError):

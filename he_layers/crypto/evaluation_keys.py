@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -13,6 +14,7 @@ from he_layers.crypto import container
 from he_layers.crypto.container import Bytes, Field, Kind
 from he_layers.crypto.errors import NotConformantError
 from he_layers.crypto.params import ParameterSet
+from he_layers.crypto.published import PublishedRow
 from he_layers.native import _kernel
 
 SEED_BYTES = 32
@@ -42,6 +44,45 @@ class EvaluationKeys:
             Field("bsk", params.lwe_dimension * params.ggsw_rows * params.polynomial_size, params.bsk_body_bits),
             Field("answer_key", params.answer_key_rows * answer.ring_degree, answer.modulus_bits),
         )
+
+    @staticmethod
+    def published_rows(params: ParameterSet) -> list[PublishedRow]:
+        """Returns what the bundle shows to whoever holds it; `mask_seed` is uniform and hides nothing."""
+
+        def key_switch_key(what: str, field: str) -> PublishedRow:
+            return PublishedRow(
+                what=what,
+                fields=(field,),
+                key="small_lwe_key",
+                secret="binary",
+                dimension=params.lwe_dimension,
+                modulus_log2=32.0,
+                log2_std_dev=params.lwe_log2_std_dev,
+                body_bits=32.0,
+            )
+
+        ring = params.answer_ring
+        return [
+            key_switch_key("key switch key, CKKS to small", "input_ksk"),
+            key_switch_key("key switch key, big to small", "ksk"),
+            PublishedRow(
+                what="bootstrapping key",
+                fields=("bsk",),
+                key="big_lwe_key",
+                secret="binary",
+                dimension=params.big_dimension,
+                modulus_log2=64.0,
+                log2_std_dev=params.glwe_log2_std_dev,
+                body_bits=params.bsk_body_bits,
+            ),
+            PublishedRow.of_ring(
+                "answer key and public key",
+                fields=("answer_key",),
+                key="answer_secret",
+                ring=ring,
+                body_bits=math.log2(ring.modulus),
+            ),
+        ]
 
     @classmethod
     def nbytes(cls, params: ParameterSet) -> int:

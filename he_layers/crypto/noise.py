@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from he_layers.crypto.params import Gadget, ParameterSet
-from he_layers.crypto.security import SEAL_STD_DEV
+from he_layers.crypto.published import SEAL_STD_DEV
 
 # Rounding of the double-precision transforms, as a multiple of 2**-53 times the size of an external product's sum; measured.
 FFT_ROUNDING = 3.5
@@ -91,17 +91,20 @@ def _ring_key_switch(params: ParameterSet, key_square: float) -> float:
     return rows + key_square * base ** (-2 * gadget.levels) / 12
 
 
-def packing_variance(params: ParameterSet) -> float:
-    """A logit's way into the answer.
+def packing_key_switch_variance(params: ParameterSet) -> float:
+    """The key switches of packing: N^2 times the first, and N^2 / 3 times those of the trace."""
+    degree = params.answer_ring.ring_degree
+    first, trace = _ring_key_switch(params, params.big_dimension / 2), _ring_key_switch(params, degree * 2 / 3)
+    return degree**2 * (first + trace / 3)
 
-    N^2 times the first key switch, N^2 / 3 times those of the trace, the public encryption of zero, flooding, and rounding to answer_bits.
-    """
+
+def packing_variance(params: ParameterSet) -> float:
+    """A logit's way into the answer: packing_key_switch_variance, the public encryption of zero, flooding, and rounding to answer_bits."""
     ring = params.answer_ring
-    degree, ternary = ring.ring_degree, ring.ring_degree * 2 / 3
-    key_noise = degree**2 * (_ring_key_switch(params, params.big_dimension / 2) + _ring_key_switch(params, ternary) / 3)
+    ternary = ring.ring_degree * 2 / 3
     zero = (1 + 2 * ternary) * (SEAL_STD_DEV / ring.modulus) ** 2
     rounding = (1 + ternary) * math.exp2(-2 * params.answer_bits) / 12
-    return key_noise + zero + math.exp2(2 * params.flooding_log2_std_dev) + rounding
+    return packing_key_switch_variance(params) + zero + math.exp2(2 * params.flooding_log2_std_dev) + rounding
 
 
 def gaussian_tail(deviations: float) -> float:
@@ -117,3 +120,18 @@ def lookup_error(params: ParameterSet, message_bits: int = 4) -> float:
     """
     variance = pbs_variance(params) + key_switch_variance(params) + modulus_switch_variance(params)
     return gaussian_tail(math.exp2(-message_bits - 2) / math.sqrt(variance))
+
+
+def flooding_distance(params: ParameterSet, last_layer_norm: float = 0.0) -> float:
+    """How far a logit's answer is from one whose error is flooding alone: mean statistical distance, 0 (nothing shows) to 1.
+
+    The error e that depends on the model comes from packing, and from the last look-ups by way of the last layer. A Gaussian of deviation
+    f and the same one shifted by e are erf(|e| / (2 sqrt(2) f)) apart; the mean of that over a Gaussian e of deviation d is
+    2/pi arctan(d / 2f). An answer of k logits is at most k times as far.
+
+    Args:
+        params: the parameter set.
+        last_layer_norm: Euclidean norm of a row of the last layer's integer weights.
+    """
+    own = packing_key_switch_variance(params) + last_layer_norm**2 * pbs_variance(params)
+    return 2 / math.pi * math.atan(math.sqrt(own) / 2 / math.exp2(params.flooding_log2_std_dev))

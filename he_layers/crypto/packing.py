@@ -9,7 +9,7 @@ import numpy as np
 from he_layers.crypto.ciphertexts import Binding, LweCiphertextList, PackedAnswer
 from he_layers.crypto.errors import BadShapeError
 from he_layers.crypto.evaluation_keys import ServerKeys
-from he_layers.crypto.security import SEAL_STD_DEV
+from he_layers.crypto.published import SEAL_STD_DEV
 from he_layers.native import _kernel
 
 

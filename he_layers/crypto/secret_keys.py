@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from he_layers.crypto import container, seal
 from he_layers.crypto.container import Bytes, Field, Kind
-from he_layers.crypto.errors import NotConformantError
+from he_layers.crypto.errors import NotConformantError, WrongKeyError
 from he_layers.crypto.evaluation_keys import SEED_BYTES, EvaluationKeys
 from he_layers.crypto.params import ParameterSet
-from he_layers.crypto.security import SEAL_STD_DEV
+from he_layers.crypto.published import SEAL_STD_DEV
 from he_layers.native import _kernel
 
 
@@ -55,6 +55,7 @@ class ClientKeys:
 
         Noise: 2**lwe_log2_std_dev and 2**glwe_log2_std_dev of the torus, sqrt(10.5) modulo the answer ring's prime.
         """
+        self.require_usable()
         params, mask_seed = self.params, os.urandom(SEED_BYTES)
 
         def key_switch_key(source: NDArray[np.int8], first_row: int) -> NDArray[np.uint32]:
@@ -108,6 +109,11 @@ class ClientKeys:
             Field("glwe_key", params.big_dimension, 2),
         )
 
+    @classmethod
+    def nbytes(cls, params: ParameterSet) -> int:
+        """Bytes of the container of the secrets."""
+        return container.HEADER_BYTES + container.payload_bytes(cls._fields(params))
+
     def to_bytes(self) -> bytes:
         """Returns the secrets in their container, for the client's keystore only."""
         values = {f.name: (getattr(self, f.name) + 1).astype(np.uint8) for f in self._fields(self.params)}
@@ -136,6 +142,23 @@ class ClientKeys:
                 )
         keys["glwe_key"] = keys["glwe_key"].reshape(params.glwe_dimension, params.polynomial_size)
         return cls(params=params, **keys)
+
+    def erase(self) -> None:
+        """Overwrites the secrets with zeros; the keys cannot be used any more.
+
+        Copies that Python and SEAL made on the way (bytes of files, temporary arrays) are beyond reach: see SECURITY.md.
+        """
+        for secret in (self.input_secret, self.answer_secret, self.small_lwe_key, self.glwe_key):
+            secret.fill(0)
+
+    def require_usable(self) -> None:
+        """Refuses keys that were erased: what is encrypted under zeros is not encrypted.
+
+        Raises:
+            WrongKeyError: they were.
+        """
+        if not (self.input_secret.any() and self.answer_secret.any()):
+            raise WrongKeyError("the secret keys were erased when their client was closed: open them again")
 
     def __repr__(self) -> str:
         """Names the parameters, never the secrets."""

@@ -1,12 +1,18 @@
 """Keys on disk: private, whole, and made once."""
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from client import Keystore
-from he_layers.crypto import errors, params
+from client import Client, Keystore
+from client.keystore import PASSPHRASE
+from client.passphrase import is_locked
+from he_layers.crypto import ckks, container, errors, params
+from he_layers.crypto.container import Kind
+from he_layers.crypto.secret_keys import ClientKeys
 
 TOY = params.get("TOY_N128")
 
@@ -38,6 +44,101 @@ def test_a_damaged_key_file_is_refused(tmp_path: Path) -> None:
     secret.write_bytes(bytes(data))
     with pytest.raises(errors.DigestMismatchError):
         Keystore(tmp_path).open(TOY)
+
+
+SECRET = Path(TOY.id, "client.keys")
+
+
+def test_under_a_passphrase_the_file_holds_no_secret(tmp_path: Path) -> None:
+    plain = Keystore(tmp_path, passphrase="correct horse").open(TOY).client_keys.to_bytes()
+    data = (tmp_path / SECRET).read_bytes()
+    assert is_locked(data)
+    assert plain[container.HEADER_BYTES :][:64] not in data
+    assert stat.S_IMODE((tmp_path / SECRET).stat().st_mode) == 0o600
+
+
+def test_only_the_same_passphrase_opens_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Keystore(tmp_path, passphrase="correct horse").open(TOY)
+    with pytest.raises(errors.WrongPassphraseError):
+        Keystore(tmp_path, passphrase="Correct horse").open(TOY)
+    with pytest.raises(errors.LockedKeyError, match=PASSPHRASE):
+        Keystore(tmp_path).open(TOY)
+    asked = Keystore(tmp_path, ask=lambda: "correct horse").open(TOY)
+    monkeypatch.setenv(PASSPHRASE, "correct horse")
+    told = Keystore(tmp_path).open(TOY)
+    assert made.client_keys.to_bytes() == asked.client_keys.to_bytes() == told.client_keys.to_bytes()
+
+
+def test_keys_without_a_passphrase_are_sealed_when_one_is_given(tmp_path: Path) -> None:
+    before = Keystore(tmp_path).open(TOY)
+    assert not is_locked((tmp_path / SECRET).read_bytes())
+    after = Keystore(tmp_path, passphrase="correct horse").open(TOY)
+    assert is_locked((tmp_path / SECRET).read_bytes())
+    assert before.client_keys.to_bytes() == after.client_keys.to_bytes()
+    assert sorted(path.name for path in (tmp_path / TOY.id).iterdir()) == ["client.keys", "evaluation.keys"]
+
+
+@pytest.mark.parametrize(
+    ("forge", "error"),
+    [
+        pytest.param(
+            lambda p: p[:30] + bytes([p[30] ^ 1]) + p[31:], errors.WrongPassphraseError, id="sealed keys changed"
+        ),
+        pytest.param(lambda p: bytes([p[0] ^ 1]) + p[1:], errors.WrongPassphraseError, id="salt changed"),
+        pytest.param(lambda p: p[:-1], errors.WrongLengthError, id="cut short"),
+    ],
+)
+def test_a_forged_key_file_is_refused(
+    tmp_path: Path, forge: Callable[[bytes], bytes], error: type[errors.HEServiceError]
+) -> None:
+    Keystore(tmp_path, passphrase="correct horse").open(TOY)
+    payload = forge((tmp_path / SECRET).read_bytes()[container.HEADER_BYTES :])
+    (tmp_path / SECRET).write_bytes(container.pack(Kind.LOCKED_CLIENT_KEYS, TOY.id, None, payload))
+    with pytest.raises(error):
+        Keystore(tmp_path, passphrase="correct horse").open(TOY)
+
+
+def test_two_files_under_one_passphrase_share_nothing(tmp_path: Path) -> None:
+    keystore = Keystore(tmp_path)
+    keystore.open(TOY)
+    sealed = []
+    for _ in range(2):
+        (tmp_path / "copy" / TOY.id).mkdir(parents=True, exist_ok=True)
+        for path in (tmp_path / TOY.id).iterdir():
+            copy = tmp_path / "copy" / TOY.id / path.name
+            copy.write_bytes(path.read_bytes())
+            copy.chmod(0o600)
+        Keystore(tmp_path / "copy", passphrase="p").open(TOY)
+        sealed.append((tmp_path / "copy" / SECRET).read_bytes()[container.HEADER_BYTES :])
+    assert sealed[0][:16] != sealed[1][:16]
+    assert sealed[0][28:60] != sealed[1][28:60]
+
+
+def test_a_closed_client_has_erased_its_keys(tmp_path: Path) -> None:
+    client = Client("http://127.0.0.1:1", keystore=Keystore(tmp_path))
+    pair = Keystore(tmp_path).open(TOY)
+    client._session._keys = pair
+    client.close()
+    assert not any(
+        getattr(pair.client_keys, name).any() for name in ("input_secret", "answer_secret", "small_lwe_key", "glwe_key")
+    )
+    with pytest.raises(errors.WrongKeyError, match="erased"):
+        ckks.encrypt(pair.client_keys, pair.key_id, np.zeros(1))
+    with pytest.raises(errors.WrongKeyError, match="erased"):
+        pair.client_keys.evaluation_keys()
+
+
+@pytest.mark.parametrize("write", [ClientKeys.to_bytes, ClientKeys.evaluation_keys])
+def test_a_write_that_fails_leaves_no_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[ClientKeys], object]
+) -> None:
+    def full(_: object) -> bytes:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(ClientKeys, write.__name__, full)
+    with pytest.raises(OSError, match="no space"):
+        Keystore(tmp_path).open(TOY)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_home_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from he_layers import noise_budget, search
-from he_layers.crypto import params, security
+from he_layers.crypto import params, published, security
 from he_layers.crypto.params import ParameterSet
 from he_layers.crypto.timing import PrimitiveTimes
 from he_layers.layers import Flatten, Linear, Relu
@@ -93,7 +93,7 @@ def test_a_cheaper_neighbour_of_the_best_does_not_bear_the_noise(found: tuple[Pr
     chosen, candidates = found
     best = candidates[0].params
     shorter = best.lwe_dimension - search.LWE_DIMENSIONS.step
-    noise = security.least_log2_std_dev(shorter, search.TARGET_BITS)
+    noise = published.least_log2_std_dev(shorter, search.TARGET_BITS)
     fewer = replace(best.key_switch, levels=best.key_switch.levels - 1)
     limits = noise_budget.of_program(chosen, FAST)
     for neighbour in (
@@ -115,9 +115,6 @@ def test_more_noise_that_is_borne_makes_a_set_cheaper() -> None:
 
 @pytest.mark.parametrize("dimension", [640, 736, 832, 2048])
 def test_least_noise_is_on_the_line(dimension: int) -> None:
-    value = security.least_log2_std_dev(dimension, 132.0)
-    rows = [
-        security.PublishedRow(what="", secret="binary", dimension=dimension, modulus_log2=64, log2_std_dev=value - off)
-        for off in (0.0, 0.01)
-    ]
-    assert rows[0].bits >= 132 > rows[1].bits
+    value = published.least_log2_std_dev(dimension, 132.0)
+    bits = [published.estimated_bits("binary", dimension, value - off) for off in (0.0, 0.01)]
+    assert bits[0] >= 132 > bits[1]

@@ -1,0 +1,166 @@
+"""Secret coefficients are nowhere but with the client: not in requests, not on the server's disk, in its logs, or in its memory.
+
+Searched is a window of every secret in every form that code of ours or of SEAL brings it into; that the search would find one is shown by
+sending secrets in a request that does not end, and finding them in the server's memory and on its disk.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.server_process import ServerProcess, running_server
+from client import Keystore
+from client.protocol import Call
+from client.session import Session
+from he_layers.crypto import params
+from he_layers.crypto.container import pack_bits
+from he_layers.crypto.secret_keys import ClientKeys
+from he_layers.native import _kernel
+
+TOY = params.get("TOY_N128")
+START, LENGTH = 16, 48  # the window of coefficients; the shortest key has 64
+SECRETS = ("input_secret", "answer_secret", "small_lwe_key", "glwe_key")
+Needles = dict[str, bytes]
+
+
+def needles(keys: ClientKeys) -> Needles:
+    """The window of every secret as bytes, by secret and form."""
+    found: Needles = {}
+    rings = {"input_secret": TOY.input_ring, "answer_secret": TOY.answer_ring}
+    for name in SECRETS:
+        whole = getattr(keys, name).reshape(-1)
+        window = whole[START : START + LENGTH]
+        found |= {f"{name}, {np.dtype(form)}": window.astype(form).tobytes() for form in ("i1", "i4", "i8", "f8")}
+        found[f"{name}, plus one"] = (window + 1).astype(np.uint8).tobytes()
+        found[f"{name}, packed as in the key file"] = pack_bits((window + 1).astype(np.uint8), 2)
+        if name in rings:
+            modulus = rings[name].modulus
+            residues = (whole.astype(np.int64) % modulus).astype(np.uint64)
+            found[f"{name}, residues"] = residues[START : START + LENGTH].tobytes()
+            found[f"{name}, NTT"] = _kernel.ntt_forward(residues, modulus)[START : START + LENGTH].tobytes()
+        else:
+            for order in ("little", "big"):
+                found[f"{name}, one bit each, {order}"] = np.packbits(window, bitorder=order).tobytes()  # type: ignore[arg-type]
+    assert len(set(found.values())) == len(found)
+    return found
+
+
+def search(data: bytes, wanted: Needles) -> set[str]:
+    return {name for name, needle in wanted.items() if needle in data}
+
+
+def on_disk(folder: Path, wanted: Needles) -> set[str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return set().union(*(search(path.read_bytes(), wanted) for path in files))
+
+
+def in_memory(pid: int, wanted: Needles) -> set[str]:
+    """Searches all writable memory of a process: what a core image would hold of heap, stacks and data."""
+    found: set[str] = set()
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in maps:
+            span, mode, *_ = line.split()
+            if not mode.startswith("rw"):
+                continue
+            start, end = (int(address, 16) for address in span.split("-"))
+            try:
+                memory.seek(start)
+                data = memory.read(end - start)
+            except (OSError, ValueError):  # the kernel's own pages
+                continue
+            pages = np.frombuffer(data, np.uint64).reshape(-1, 512)
+            found |= search(pages[pages.any(axis=1)].tobytes(), wanted)  # most pages were never touched
+    return found
+
+
+@contextmanager
+def unfinished(server: ServerProcess, head: str, body: bytes) -> Iterator[None]:
+    """A request whose body has begun and does not end."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            f"{head} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body) + 1}\r\n\r\n".encode() + body
+        )
+        httpx.get(f"{server.url}/v2/health/live")  # by its answer, the server has read what came before
+        httpx.get(f"{server.url}/v2/health/live")
+        yield
+
+
+@pytest.fixture(scope="module")
+def keystore(tmp_path_factory: pytest.TempPathFactory) -> Keystore:
+    return Keystore(tmp_path_factory.mktemp("secret"))
+
+
+@pytest.fixture(scope="module")
+def wanted(keystore: Keystore) -> Needles:
+    return needles(keystore.open(TOY).client_keys)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("disk")
+
+
+@pytest.fixture(scope="module")
+def served(
+    zoo: Path, keystore: Keystore, storage: Path, tiny_images: NDArray[np.uint8]
+) -> Iterator[tuple[ServerProcess, bytes]]:
+    """A server that logs all it can and has answered two images, and all that the client sent it."""
+    session = Session("tiny", keystore, allow_toy_parameters=True, show_progress=False)
+    sent = bytearray()
+    with running_server(models=zoo, allow_toy_parameters=True, storage=storage, log_level="debug") as server:
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            steps = session.predict(tiny_images[:2])
+            step = next(steps)
+            try:
+                while True:
+                    assert isinstance(step, Call)
+                    sent += repr((step.method, step.path, dict(step.headers))).encode() + step.content
+                    step = steps.send(
+                        http.request(step.method, step.path, content=step.content, headers=dict(step.headers))
+                    )
+            except StopIteration as end:
+                assert end.value.shape == (2, 3)
+        yield server, bytes(sent)
+
+
+def test_requests_hold_no_secret(served: tuple[ServerProcess, bytes], wanted: Needles) -> None:
+    assert len(served[1]) > 600_000  # the keys are among them
+    assert search(served[1], wanted) == set()
+
+
+def test_disk_and_logs_hold_no_secret(served: tuple[ServerProcess, bytes], storage: Path, wanted: Needles) -> None:
+    assert sum(path.stat().st_size for path in storage.rglob("*")) > 600_000
+    assert on_disk(storage, wanted) == set()
+    assert search(served[0].log.read_bytes(), wanted) == set()
+
+
+def test_memory_of_server_and_worker_holds_no_secret(served: tuple[ServerProcess, bytes], wanted: Needles) -> None:
+    family = served[0].family()
+    assert len(family) >= 2
+    for pid in family:
+        assert in_memory(pid, wanted) == set()
+
+
+def test_the_search_finds_secrets_that_were_sent(
+    served: tuple[ServerProcess, bytes], storage: Path, wanted: Needles
+) -> None:
+    """Run last: it brings secrets into the server."""
+    server, _ = served
+    planted = b"".join(wanted.values())
+    with unfinished(
+        server, f"PUT /v2/keys/{'77' * 32}", planted * 8
+    ):  # past the buffer of the file that is being written
+        assert on_disk(storage, wanted) == set(wanted)
+    with unfinished(server, "POST /v2/models/tiny/infer", planted):
+        assert in_memory(server.pid, wanted) == set(wanted)
+
+
+def test_the_key_file_is_where_the_secret_is(keystore: Keystore, wanted: Needles) -> None:
+    assert on_disk(keystore.folder, wanted) == {f"{name}, packed as in the key file" for name in SECRETS}
