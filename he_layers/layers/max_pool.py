@@ -3,12 +3,24 @@
 Put it before relu: the maximum and a rising function commute, and relu is then evaluated on the pooled values only.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import numpy as np
 
-from he_layers.layers.layer import Circuit, IntArray, Layer, Scale, Shape, T, check_window, flat_size, window_size
+from he_layers.crypto.errors import ProgramError
+from he_layers.layers.layer import (
+    LATER,
+    Circuit,
+    IntArray,
+    Layer,
+    Scale,
+    Shape,
+    T,
+    check_window,
+    flat_size,
+    window_size,
+)
 
 RAMP = 0.25
 """Turns at which ReLU(a - b) saturates: it is exact while two values of a window differ by less than a quarter of the torus."""
@@ -19,24 +31,36 @@ class MaxPool(Layer):
     """Greatest value of each window of each channel."""
 
     kind: ClassVar[str] = "max_pool"
+    channelwise: ClassVar[bool] = True
     kernel: tuple[int, int]
     stride: tuple[int, int]
+    padding: tuple[int, int] = field(default=(0, 0), metadata=LATER)
 
     def __post_init__(self) -> None:
         """Checks the window. Raises ProgramError."""
         check_window(self, {"kernel": self.kernel, "stride": self.stride}, least=1)
+        check_window(self, {"padding": self.padding}, least=0)
+        if any(2 * padding > kernel for padding, kernel in zip(self.padding, self.kernel, strict=True)):
+            raise ProgramError(
+                f"layer {self.name!r} has padding {self.padding}; at most half its kernel {self.kernel}, so that every window has a value"
+            )
 
     def output_shape(self, shape: Shape) -> Shape:
         """(C, H', W'); what does not fill a window is left out."""
-        return shape[0], *window_size(self, shape, self.kernel, self.stride, (0, 0))
+        return shape[0], *window_size(self, shape, self.kernel, self.stride, self.padding)
 
     def lookups(self, shape: Shape) -> int:
         """One less than the window's size, for each result."""
         return flat_size(self.output_shape(shape)) * (self.kernel[0] * self.kernel[1] - 1)
 
     def _windows(self, shape: Shape) -> list[IntArray]:
-        """For each place in the window: flat input index of every result, [C * H' * W']."""
+        """For each place in the window: flat input index of every result, [C * H' * W'].
+
+        A place beyond the border stands for the nearest value on it, which the same window holds: the maximum is that of the window
+        without its padding.
+        """
         places = np.arange(flat_size(shape)).reshape(shape)
+        places = np.pad(places, ((0, 0), *((side, side) for side in self.padding)), mode="edge")
         windows = np.lib.stride_tricks.sliding_window_view(places, self.kernel, axis=(1, 2))
         windows = windows[:, :: self.stride[0], :: self.stride[1]]
         return [windows[..., i, j].reshape(-1) for i in range(self.kernel[0]) for j in range(self.kernel[1])]
@@ -46,6 +70,10 @@ class MaxPool(Layer):
         values = x.reshape(len(x), -1)
         best: IntArray = np.max([values[:, index] for index in self._windows(x.shape[1:])], axis=0)
         return best.reshape(len(x), *self.output_shape(x.shape[1:]))
+
+    def part(self, start: int, stop: int) -> Self:
+        """The layer itself: it treats every channel alike."""
+        return self
 
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
         """Neighbours in row-major order are paired; a value left over goes to the next round.
