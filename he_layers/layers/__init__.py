@@ -10,7 +10,9 @@ from he_layers.layers.max_pool import MaxPool
 from he_layers.layers.relu import Relu
 from he_layers.layers.shuffle import Shuffle
 
-KINDS: dict[str, type[Layer]] = {kind.kind: kind for kind in (Add, AvgPool, Conv, Flatten, Linear, MaxPool, Relu, Shuffle)}
+KINDS: dict[str, type[Layer]] = {
+    kind.kind: kind for kind in (Add, AvgPool, Conv, Flatten, Linear, MaxPool, Relu, Shuffle)
+}
 """Layer class by the name it has in program.json."""
 
 __all__ = [

@@ -8,7 +8,7 @@ the same code of the layer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from math import prod
 from typing import Any, ClassVar, Protocol, Self, TypeVar
@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto.errors import BadShapeError, ProgramError
+from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError
 
 Shape = tuple[int, ...]
 """Shape of one image's values: (C, H, W) or (length,)."""
@@ -28,6 +28,8 @@ T = TypeVar("T")
 MAX_EXPONENT = 6
 LATER = {"later": True}
 """Metadata of a field that came after format 1: not written while it has its default, so that older programs keep their digests."""
+MAX_MODULUS = 256
+"""Greatest modulus of the sums in the exact profile: accumulators of at most eight bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +56,11 @@ class Scale:
     shape: Shape
     delta: float
     polynomial_size: int
+
+    def table_points(self, *, whole: bool) -> FloatArray:
+        """Input in integer units at the N points j / 2N of half the torus, [N]; rounded to the nearest integer if ``whole``."""
+        points: FloatArray = np.arange(self.polynomial_size) / (2 * self.polynomial_size) / self.delta
+        return np.rint(points) if whole else points
 
 
 class Circuit(Protocol[T]):
@@ -112,6 +119,11 @@ class Layer(ABC):
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
         """The layer as a torus circuit."""
 
+    @property
+    def modulus(self) -> int | None:
+        """Of the integers that the layer's look-ups read, in the exact profile; such layers make it a field."""
+        return None
+
     def lookups(self, shape: Shape) -> int:
         """Number of look-ups for one image."""
         return 0
@@ -163,7 +175,11 @@ class LinearLayer(Layer):
 
     @abstractmethod
     def entries(self, shape: Shape, rows: IntArray) -> Entries:
-        """The chosen rows of the same combination as a sparse matrix over flat indices: row i of the result is output ``rows[i]``."""
+        """Rows of the same combination as a sparse matrix over flat indices: row i is that of output ``rows[i]``."""
+
+    def matrix(self, shape: Shape) -> Entries:
+        """All rows."""
+        return self.entries(shape, np.arange(flat_size(self.output_shape(shape))))
 
     def plain(self, x: IntArray) -> IntArray:
         """Integer semantics: [batch, *shape] -> [batch, *output_shape]."""
@@ -175,6 +191,14 @@ class LinearLayer(Layer):
         Noise: the variance of each input is multiplied by the sum of the squared weights.
         """
         return circuit.linear(x, self, scale.shape)
+
+
+def anti_periodic(f: Callable[[FloatArray], FloatArray], x: FloatArray, modulus: int, *, top: float) -> FloatArray:
+    """``f`` on residues 0 .. modulus/2 - 1 of ``x``, continued by f(x + modulus/2) = top - f(x), as a look-up does."""
+    residue = np.mod(x, modulus)
+    upper = residue >= modulus / 2
+    value = f(residue - upper * (modulus / 2))
+    return np.where(upper, top - value, value)
 
 
 def flat_size(shape: Shape) -> int:
@@ -206,12 +230,28 @@ def check_weights(layer: Layer, weight: NDArray[np.int8], dimensions: int) -> No
         )
 
 
+def check_modulus(layer: Layer, modulus: int | None) -> None:
+    """Raises OutOfLevelsError unless there is no modulus or it is even and at most MAX_MODULUS."""
+    if modulus is not None and not (isinstance(modulus, int) and modulus % 2 == 0 and 4 <= modulus <= MAX_MODULUS):
+        raise OutOfLevelsError(
+            f"layer {layer.name!r} has modulus = {modulus}; it takes an even number from 4 to {MAX_MODULUS}"
+        )
+
+
+def check_one_turn(layer: Layer, modulus: int | None, delta: float) -> None:
+    """Raises ProgramError unless ``modulus`` units of ``delta`` turns are one turn."""
+    if modulus is not None and abs(modulus * delta - 1) > 1e-9:
+        raise ProgramError(
+            f"layer {layer.name!r} has modulus {modulus}, its input has {delta} turns for one unit; give it delta = 1 / {modulus}"
+        )
+
+
 def check_window(layer: Layer, window: dict[str, object], *, least: int) -> None:
     """Raises ProgramError unless every value is a pair of integers, each at least ``least``."""
-    for field, value in window.items():
+    for name, value in window.items():
         if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) and v >= least for v in value)):
             raise ProgramError(
-                f"layer {layer.name!r} has {field} = {value!r}; it takes two integers of at least {least}"
+                f"layer {layer.name!r} has {name} = {value!r}; it takes two integers of at least {least}"
             )
 
 

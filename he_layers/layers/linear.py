@@ -48,9 +48,7 @@ class Linear(LinearLayer):
         """The chosen rows of the weight [O, I]."""
         weight = self.weight[rows]
         row, column = np.nonzero(weight)
-        return Entries(
-            rows=len(rows), columns=weight.shape[1], row=row, column=column, values=weight[row, column]
-        )
+        return Entries(rows=len(rows), columns=weight.shape[1], row=row, column=column, values=weight[row, column])
 
     def part(self, start: int, stop: int) -> Self:
         """The rows of these outputs."""
