@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_layers.crypto import lwe, packing, pbs
-from he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList, PackedAnswer
+from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
 from he_layers.crypto.errors import BadShapeError, WrongParamsError
 from he_layers.crypto.evaluation_keys import ServerKeys
 from he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
@@ -142,6 +142,7 @@ def run(
     if messages != flat_size(program.input.shape):
         raise BadShapeError(f"{messages} values are encrypted; the program takes {program.input.shape}")
     started = perf_counter()
+    binding = Binding.of(ciphertexts, program.digest)
     circuit = EncryptedCircuit(keys, threads=threads)
     values = {IMAGE: circuit.join([lwe.sample_extract(ciphertext) for ciphertext in ciphertexts])}
     done = index = 0
@@ -153,7 +154,7 @@ def run(
             done += lookups
             answer = None
             if index == len(program.stages) and slices.complete:
-                answer = packing.packing_key_switch(slices.result, keys, ciphertexts[0].key_id)
+                answer = packing.packing_key_switch(slices.result, keys, binding)
             yield Progress(
                 layer=chain[-1].layer.name,
                 index=index - 1,
