@@ -21,8 +21,10 @@ from models.trace import read
 
 CLIPPED = 0.998
 """Share of a ReLU's inputs that are below the top of its ramp."""
-LEAVING = 1e-3
+LEAVING = 1e-2
 """Share of a look-up's inputs that may lie outside its valid window, on the calibration pictures."""
+ELSEWHERE = 2e-2
+"""The same on inverted pictures and on noise, which tell whether other pictures clip or wrap."""
 DRIVES = (0.02, 0.16)
 """Least and greatest standard deviation, in turns, that is given to the sums of a layer."""
 NOISE_DEVIATIONS = 3
@@ -72,7 +74,10 @@ def convert(
 
 @dataclass(kw_only=True, slots=True)
 class _Value:
-    """What a node gives on the calibration pictures: ``x`` [B, C, ...]; the module's value is unit * x + shift, both [C]."""
+    """What a node gives: ``x`` [B, C, ...]; the module's value is unit * x + shift, both [C].
+
+    The first pictures are those of the calibration, the others are from elsewhere; statistics are taken from the former.
+    """
 
     x: Tensor
     unit: Tensor
@@ -84,12 +89,15 @@ class _Calibration:
 
     def __init__(self, network: Network, noise: CircuitNoise, leaving: float) -> None:
         self.network, self.noise, self.leaving = network, noise, leaving
+        self.known = 0
         self.values: dict[str, _Value] = {}
         self.pooled: dict[str, Tensor] = {}
         self.spread: dict[str, Tensor] = {}
 
     def run(self, operations: list[ops.Operation], pictures: Tensor) -> None:
-        channels = pictures.shape[1]
+        channels, self.known = pictures.shape[1], len(pictures)
+        some = pictures[: -(-len(pictures) // 4)]
+        pictures = torch.cat([pictures, 1 - some, torch.rand_like(some)])
         self.values[IMAGE] = _Value(
             x=pictures * PIXEL_LEVELS, unit=torch.full((channels,), 1 / PIXEL_LEVELS), shift=torch.zeros(channels)
         )
@@ -114,7 +122,7 @@ class _Calibration:
                 spans = functional.max_pool2d(first.x, *_window(operation)) + functional.max_pool2d(
                     -first.x, *_window(operation)
                 )
-                self.pooled[step.name] = spans.transpose(0, 1).flatten(1)
+                self.pooled[step.name] = spans
                 return _Value(x=functional.max_pool2d(first.x, *_window(operation)), unit=first.unit, shift=first.shift)
             case _, ops.Mean():
                 return _Value(
@@ -145,10 +153,10 @@ class _Calibration:
             node.gain.copy_(gain)
             node.bias.copy_(operation.bias)
             x = node.sums(source.x)
-            node.peak.copy_(x.abs().max())
+            node.peak.copy_(x[: self.known].abs().max())
             return _Value(x=x, unit=node.logit().expand(len(operation.bias)), shift=torch.zeros_like(operation.bias))
         x = linear(source.x)
-        self.spread[step.name] = deviation(x)
+        self.spread[step.name] = deviation(x[: self.known])
         unit = (linear.scale().flatten() * gain).expand(len(operation.bias))
         return _Value(x=x, unit=unit, shift=operation.bias)
 
@@ -169,23 +177,24 @@ class _Calibration:
                 node.factors[term] = torch.log2(value.unit / unit).round()
                 terms.append(value.x * per_channel(2.0 ** node.factors[term], value.x))
         x = torch.stack(terms).sum(0)
-        self.spread[step.name] = deviation(x)
+        self.spread[step.name] = deviation(x[: self.known])
         return _Value(x=x, unit=unit, shift=shift)
 
     def _activation(self, step: Step, node: Activation, operation: ops.Ramp, source: _Value) -> _Value:
         slope, shift = source.unit, source.shift
         if operation.affine is not None:
             slope, shift = slope * operation.affine.scale, shift * operation.affine.scale + operation.affine.shift
+        known = source.x[: self.known]
         real = source.x * per_channel(slope, source.x) + per_channel(shift, source.x)
         owner = self.network.wiring.owner[step.name]
-        node.mean.copy_(source.x.mean([0, *range(2, source.x.dim())]))
-        node.std.copy_(deviation(source.x))
+        node.mean.copy_(known.mean([0, *range(2, known.dim())]))
+        node.std.copy_(deviation(known))
         node.spread.copy_(self.spread[owner] if owner else node.std)
         node.offset.copy_((node.mean + shift / slope) / node.std)
         if operation.high is not None:
             top = torch.full_like(slope, operation.high)
         else:
-            positive = real.transpose(0, 1).flatten(1).clamp_min(0)
+            positive = real[: self.known].transpose(0, 1).flatten(1).clamp_min(0)
             top = torch.quantile(_sample(positive), CLIPPED, dim=1)
             top = torch.maximum(top, slope * node.std * 0.5)  # a channel that is hardly ever positive
         if self._is_added(step):
@@ -220,31 +229,34 @@ class _Calibration:
         return drive / (node.spread * 2.0**exponent).pow(2).mean().sqrt() * 2.0**exponent
 
     def _choose_drive(self, step: Step, node: Activation, x: Tensor) -> None:
-        """The greatest drive for which no more than the given share of the sums leaves a window of the activation or its pools."""
+        """The greatest drive for which few enough of the sums leave a window of the activation or of its pools."""
         low, high = DRIVES
         for _ in range(12):
             middle = (low * high) ** 0.5
-            low, high = (middle, high) if self._leaving(step, node, x, middle) <= self.leaving else (low, middle)
+            seen, elsewhere = self._leaving(step, node, x, middle)
+            fits = seen <= self.leaving and elsewhere <= max(self.leaving, ELSEWHERE)
+            low, high = (middle, high) if fits else (low, middle)
         node.drive.fill_(low)
 
-    def _leaving(self, step: Step, node: Activation, x: Tensor, drive: float) -> float:
-        """Share of the sums that leave the window at this drive; of the pool before it or of the ramp, whichever is more."""
+    def _leaving(self, step: Step, node: Activation, x: Tensor, drive: float) -> tuple[float, float]:
+        """Share of the sums that leave the window at this drive, on calibration pictures and on others.
+
+        Of several windows, the activation's and those of pools before it, the one that is left most often counts.
+        """
         turns = self._turns(step, node, drive)
         under_input, _ = self.network.wiring.keys[step.inputs[0]]
         margin = NOISE_DEVIATIONS * self.noise.lookup_input(under_input, True)
         above_zero = (x - per_channel(node.mean, x) + per_channel(node.offset * node.std, x)) * per_channel(turns, x)
-        ramp = per_channel(torch.minimum(node.top * node.std * turns, torch.tensor(MAX_RAMP)), x) * (
-            node.span / node.levels
-        )
-        begins = per_channel(torch.tensor(node.lowest / node.levels), x) * ramp
-        outside = (above_zero - begins > 0.5 - margin) | (above_zero - begins < -0.5 + margin + ramp)
-        shares = [float(outside.float().mean())]
+        top = per_channel(torch.clamp(node.top * node.std * turns, max=MAX_RAMP * node.levels / node.span), x)
+        above_start = above_zero - node.lowest / node.levels * top
+        outside = [(above_start > 0.5 - margin) | (above_start < -0.5 + margin + top * node.span / node.levels)]
         pool = step.inputs[0]
         while pool in self.pooled:
-            spans = self.pooled[pool] * turns.view(-1, 1)
-            shares.append(float((spans > POOL_RAMP - margin).float().mean()))
+            spans = self.pooled[pool]
+            outside.append(spans * per_channel(turns, spans) > POOL_RAMP - margin)
             pool = self.network.wiring.by_name[pool].inputs[0]
-        return max(shares)
+        shares = [(float(o[: self.known].float().mean()), float(o[self.known :].float().mean())) for o in outside]
+        return max(seen for seen, _ in shares), max(elsewhere for _, elsewhere in shares)
 
 
 def _window(pool: ops.Maximum) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:

@@ -57,9 +57,8 @@ class _Exporter:
         )
 
     def _step(self, step: Step, node: nn.Module) -> None:
-        inputs = tuple(name for source in step.inputs for name in self.gives[source])
         if isinstance(node, Concat):
-            self.gives[step.name] = inputs
+            self.gives[step.name] = self._given(step)
         elif isinstance(node, Add):
             for term, name in enumerate(step.inputs):
                 self._term(step, node, term, name)
@@ -68,7 +67,11 @@ class _Exporter:
         elif not (
             isinstance(node, ShiftWeights) and self._is_term(step)
         ):  # a sum writes its terms down: it knows their scale
-            self._append(self._layer(step, node), step.name, inputs)
+            self._append(self._layer(step, node), step.name, self._given(step))
+
+    def _given(self, step: Step) -> tuple[str, ...]:
+        """Names of the layers that hold the step's inputs."""
+        return tuple(name for source in step.inputs for name in self.gives[source])
 
     def _append(self, layer: Layer, value: str, inputs: tuple[str, ...]) -> None:
         before = self.layers[-1].name if self.layers else IMAGE
@@ -91,8 +94,7 @@ class _Exporter:
             assert isinstance(linear, ShiftConv2d | ShiftLinear), "only linear layers are free terms"
             exponent = exponent + linear.shift()
             folded = torch.clamp(exponent, max=MAX_EXPONENT + 1 - linear.exponents)
-            inputs = tuple(given for given_by in source.inputs for given in self.gives[given_by])
-            self._append(_linear(source, linear, folded), value, inputs)
+            self._append(_linear(source, linear, folded), value, self._given(source))
             rest = exponent - folded
         else:
             self.gives[value] = self.gives[name]

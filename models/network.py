@@ -1,7 +1,7 @@
 """A trainable network of shift-linear layers and look-ups, built from operations (models.operations) as they are simplified."""
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,12 @@ class Network(nn.Module):
         match o:
             case ops.Convolution():
                 maps, inputs, *kernel = o.weight.shape
-                options = {"stride": o.stride, "padding": o.padding, "groups": o.groups, "exponents": self.exponents}
+                options: dict[str, Any] = {
+                    "stride": o.stride,
+                    "padding": o.padding,
+                    "groups": o.groups,
+                    "exponents": self.exponents,
+                }
                 return ShiftConv2d(inputs * o.groups, maps, (kernel[0], kernel[1]), **options)
             case ops.Dense() if last:
                 return Head(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
@@ -134,13 +139,16 @@ class Network(nn.Module):
 
     def quantise(self, on: bool) -> None:
         """Use integer weights and integer activations from now on (or real ones again)."""
-        for part in (*self.of_type(ShiftWeights), *self.of_type(Activation)):
-            part.quantised = on
+        for weights in self.of_type(ShiftWeights):
+            weights.quantised = on
+        for activation in self.of_type(Activation):
+            activation.quantised = on
 
     def freeze(self, on: bool) -> None:
         """Stop tracking statistics: the network becomes the one that will be exported."""
-        for part in (*self.of_type(Activation), *self.of_type(Head)):
-            part.frozen = on
+        for activation in self.of_type(Activation):
+            activation.frozen = on
+        self.head.frozen = on
 
 
 def ramp_levels(ramp: ops.Ramp, levels: int) -> tuple[int, int]:

@@ -184,7 +184,8 @@ class Head(nn.Module):
 
     def sums(self, x: Tensor) -> Tensor:
         """Integers [B, I] -> sums [B, classes], bias and all."""
-        return self.linear(x) + self.bias / self.logit()
+        sums: Tensor = self.linear(x) + self.bias / self.logit()
+        return sums
 
     def forward(self, x: Tensor, noise_std: Tensor | float) -> Tensor:
         """Integers [B, I] -> logits [B, classes]; noise in units of the sums."""

@@ -55,7 +55,7 @@ class Affine(Operation):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ramp(Operation):
-    """clip(scale * x + shift, low, high) with ``scale`` > 0 and ``shift`` of the channel; no ``high``: a ReLU. One look-up for each value."""
+    """clip(affine(x), low, high), where ``affine`` has positive scales; no ``high``: a ReLU. One look-up for each value."""
 
     low: float
     high: float | None

@@ -28,7 +28,7 @@ def to_powers_of_two(weights: Tensor, exponents: int) -> Tensor:
 class ShiftWeights(nn.Module):
     """Mixin: real ``weight`` and the integer weights made from it."""
 
-    weight: nn.Parameter
+    weight: Tensor
     reference: Tensor | None
 
     def __init__(self, *, per_channel: bool, exponents: int) -> None:
@@ -53,7 +53,8 @@ class ShiftWeights(nn.Module):
         weight = self.weight.detach()
         axes = tuple(range(1, weight.dim())) if self.per_channel else tuple(range(weight.dim()))
         units_per_std = 2 ** (self.exponents - 1) / TOP_DEVIATIONS
-        return weight.pow(2).mean(axes, keepdim=True).sqrt().clamp_min(1e-8) / units_per_std
+        scale: Tensor = weight.pow(2).mean(axes, keepdim=True).sqrt().clamp_min(1e-8) / units_per_std
+        return scale
 
     def shift(self) -> Tensor:
         """Power of two from integer weights to sums in units of the reference, as its exponent, float [O]; 0 without a reference."""
@@ -69,10 +70,11 @@ class ShiftWeights(nn.Module):
 
     def integer_weight(self) -> Tensor:
         """The weights in integer units: exact powers of two once ``quantised``, the unrounded ones before."""
-        scaled = self.weight / self.scale()
+        scaled: Tensor = self.weight / self.scale()
         if not self.quantised:
             return scaled
-        return scaled + (to_powers_of_two(scaled, self.exponents) - scaled).detach()
+        rounded: Tensor = scaled + (to_powers_of_two(scaled, self.exponents) - scaled).detach()
+        return rounded
 
     def unit_weight(self) -> Tensor:
         """The weights in units of the sums: those of the reference, if there is one."""

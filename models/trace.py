@@ -29,6 +29,7 @@ from models.operations import (
     Sum,
 )
 
+TORCH = Path(torch.__file__).parent
 ACTIVATION = "use nn.ReLU, nn.ReLU6 or nn.Hardtanh: each is one look-up"
 NORM = "use nn.BatchNorm2d (nn.BatchNorm1d after flatten): its statistics are constants once it is trained"
 PRODUCT = "there is no product of two encrypted values; use convolutions, additions and concatenations"
@@ -216,7 +217,7 @@ def _global_mean(node: fx.Node, base: dict[str, Any], shape: Shape) -> tuple[Ope
     axes = axes if isinstance(axes, tuple | list) else (axes,)
     if len(shape) != 3 or sorted(int(axis) % 4 for axis in axes) != [2, 3]:
         raise UnsupportedStepError("averages over other axes than height and width", "use nn.AdaptiveAvgPool2d(1)")
-    window = {"kernel": shape[1:], "stride": shape[1:], "padding": (0, 0)}
+    window: dict[str, Any] = {"kernel": shape[1:], "stride": shape[1:], "padding": (0, 0)}
     if len(base["shape"]) == 3:
         return (Mean(**base, **window),)
     mean = base | {"name": f"{base['name']}_pool", "shape": (shape[0], 1, 1)}
@@ -271,8 +272,8 @@ FUNCTIONS: dict[str, Callable[[Any, dict[str, Any], Shape], Operation]] = {
 
 def _as_module(name: str, node: fx.Node) -> Any:
     """The module that does what a function call does, for functions with options."""
-    options = dict(node.kwargs)
-    arguments = node.args[1:]
+    options: dict[str, Any] = dict(node.kwargs)
+    arguments: tuple[Any, ...] = node.args[1:]
     if name in ("max_pool2d", "boolean_dispatch"):
         options.pop("return_indices", None)
         return nn.MaxPool2d(*arguments, **options)
@@ -288,7 +289,7 @@ def _as_module(name: str, node: fx.Node) -> Any:
     return None
 
 
-def _window(m: nn.MaxPool2d | nn.AvgPool2d, result: Shape, shape: Shape) -> dict[str, Pair]:
+def _window(m: nn.MaxPool2d | nn.AvgPool2d, result: Shape, shape: Shape) -> dict[str, Any]:
     kernel, padding = _pair(m.kernel_size), _pair(m.padding)
     stride = kernel if m.stride is None else _pair(m.stride)
     floor = tuple((shape[1 + i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2))
@@ -333,6 +334,6 @@ def _place(node: fx.Node) -> str:
         return str(node.target)
     lines = (node.stack_trace or "").strip().splitlines()
     for header, code in zip(lines[-2::-2], lines[::-2], strict=False):
-        if 'File "' in header and (path := Path(header.split('"')[1])).parts[:-1][-2:] != ("torch", "fx"):
+        if 'File "' in header and TORCH not in (path := Path(header.split('"')[1])).parents:
             return f"{path.name}:{header.split('line ')[1].split(',')[0]} ({code.strip()})"
     return node.name
