@@ -1,7 +1,7 @@
 """Command line: ``python -m models check | convert | train | verify | list``."""
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,12 +12,14 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 from rich.table import Table
 
+from he_layers import answers
 from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.errors import HEServiceError
 from he_layers.program import Program
 from models import cards, data, loading, making
 from models import verify as verification
 from models.check import check as check_module
+from models.follow import follow
 from models.making import Conversion, Splits
 from models.recipes import RECIPES
 from models.training import FINE_TUNING, Report
@@ -39,7 +41,9 @@ WORK = Path("build/training")
 
 
 @app.command()
-def check(source: Source, input_shape: Input = None, params: Params = parameter_sets.DEFAULT) -> None:
+def check(
+    source: Source, input_shape: Input = None, params: Params = parameter_sets.DEFAULT, threads: Threads = 1
+) -> None:
     """List what cannot be evaluated encrypted, or what the network would cost.
 
     Example:
@@ -49,7 +53,7 @@ def check(source: Source, input_shape: Input = None, params: Params = parameter_
     try:
         module = loading.load_module(source)
         shape = loading.input_shape(module, input_shape)
-        report = check_module(module, shape, params=params)
+        report = check_module(module, shape, params=params, threads=threads)
     except (loading.LoadingError, HEServiceError) as error:
         _fail(error)
     if report.cost is None:
@@ -66,9 +70,10 @@ def check(source: Source, input_shape: Input = None, params: Params = parameter_
     console.print(table)
     cost = report.cost
     console.print(
-        f"{cost.lookups} look-ups, predicted {cost.seconds:.1f} s for a picture; upload {cost.upload_bytes} bytes, "
-        f"answer {cost.download_bytes} bytes, evaluation keys {cost.key_bytes} bytes (sent once)",
+        f"{cost.lookups} look-ups for a picture, predicted {cost.seconds:.1f} s with {threads} threads of this machine as it is now;\n"
+        f"upload {cost.upload_bytes} bytes, answer {cost.download_bytes} bytes, evaluation keys {cost.key_bytes} bytes (sent once)",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -140,24 +145,8 @@ def train(
         splits = Splits.load(recipe.dataset)
     except data.DataError as error:
         _fail(error)
-    torch.manual_seed(recipe.conversion.seed)
-    module = recipe.module()
     with _Bars(name) as bars:
-        making.train_float(
-            module, recipe.float_phase, splits, work=work / name, seed=recipe.conversion.seed, show=bars.show
-        )
-        card = making.make(
-            name,
-            module,
-            recipe.conversion,
-            splits,
-            work=work / name,
-            output=output / name,
-            source=name,
-            made_by=f"python -m models train {name}",
-            show=bars.show,
-            training={"blocks": [asdict(block) for block in recipe.blocks], "float_phase": asdict(recipe.float_phase)},
-        )
+        card = follow(recipe, splits, work=work / name, output=output / name, show=bars.show)
     _print_card(card)
 
 
@@ -190,6 +179,29 @@ def verify(
         agree += comparison.agrees
     console.print(table)
     console.print(f"verify: model={program.name} images={len(test.labels)} agree={agree}", highlight=False)
+
+
+@app.command()
+def answer(
+    name: Annotated[str, typer.Argument(help="network of the zoo")],
+    output: Annotated[Path, typer.Option(help="folder that gets the new network's folder")],
+    levels: Annotated[
+        int | None,
+        typer.Option(help="answer each logit as one of so many steps; without it, the predicted class alone"),
+    ] = None,
+) -> None:
+    """Make a network that gives away less: coarse logits, or only which class is the greatest.
+
+    Examples:
+
+      python -m models answer mnist-fast --output build/zoo
+
+      python -m models answer mnist-fast --output build/zoo --levels 31
+    """
+    program = Program.load(cards.ZOO / name)
+    changed = answers.top_one(program) if levels is None else answers.quantised(program, levels)
+    changed.save(output / changed.name)
+    console.print(f"{output / changed.name}: {changed.lookups} look-ups, {program.lookups} before")
 
 
 @app.command(name="list")

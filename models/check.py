@@ -5,29 +5,28 @@ from math import prod
 
 from torch import nn
 
+from he_layers import cost
 from he_layers.crypto import params as parameter_sets
+from he_layers.crypto import timing
 from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from he_layers.crypto.evaluation_keys import EvaluationKeys
 from he_layers.layers import Shape
-from models.operations import Convolution, Dense, Finding, Maximum, Operation, Ramp
+from he_layers.program import Program
+from models.export import export
+from models.network import Network
+from models.operations import Finding, Maximum, Operation, Ramp
 from models.simplify import simplify
 from models.trace import read
-
-SECONDS_PER_LOOKUP = 1.5e-3
-"""On two cores under FAST_N512 (see the README's figures)."""
-SECONDS_PER_PRODUCT = 0.5e-6
-"""On two cores: one shifted addition of 2049 words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepCost:
-    """One step: its place in the module, what it does, the shape of its result, and for one picture its look-ups and products."""
+    """One step: its place in the module, what it does, the shape of its result, and its look-ups for one picture."""
 
     place: str
     operation: str
     shape: Shape
     lookups: int
-    products: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,14 +35,12 @@ class Cost:
 
     Attributes:
         lookups: programmable bootstraps.
-        seconds: predicted for two cores.
-        products: of weights and ciphertexts, at most (weights of zero cost nothing).
+        seconds: of the server, predicted by he_layers.cost from the times that the primitives take on this machine.
         upload_bytes: of the encrypted picture; ``download_bytes`` of the encrypted logits.
         key_bytes: of the evaluation keys.
     """
 
     lookups: int
-    products: int
     seconds: float
     upload_bytes: int
     download_bytes: int
@@ -59,8 +56,14 @@ class Report:
     cost: Cost | None = None
 
 
-def check(module: nn.Module, input_shape: Shape, *, params: str = parameter_sets.DEFAULT) -> Report:
+def check(module: nn.Module, input_shape: Shape, *, params: str = parameter_sets.DEFAULT, threads: int = 1) -> Report:
     """Reads a module for pictures of ``input_shape`` (C, H, W); trains nothing and changes nothing.
+
+    Args:
+        module: to be converted.
+        input_shape: of a picture.
+        params: name of the parameter set.
+        threads: that the server would use.
 
     Raises:
         UnknownParamsError: no parameter set has this name.
@@ -69,28 +72,25 @@ def check(module: nn.Module, input_shape: Shape, *, params: str = parameter_sets
     reading = simplify(read(module, input_shape))
     if reading.findings:
         return Report(findings=tuple(reading.findings))
-    shapes = {operation.name: operation.shape for operation in reading.operations}
     steps = tuple(
         StepCost(
             place=operation.place,
             operation=type(operation).__name__.lower(),
             shape=operation.shape,
             lookups=_lookups(operation),
-            products=_products(operation),
         )
         for operation in reading.operations
     )
-    classes = shapes[reading.operations[-1].name][0]
-    lookups, products = (sum(getattr(step, field) for step in steps) for field in ("lookups", "products"))
-    cost = Cost(
-        lookups=lookups,
-        products=products,
-        seconds=lookups * SECONDS_PER_LOOKUP + products * SECONDS_PER_PRODUCT,
+    classes = reading.operations[-1].shape[0]
+    program = _stand_in(reading.operations, input_shape, params, classes)
+    bill = Cost(
+        lookups=program.lookups,
+        seconds=cost.predict(program, parameter_set, timing.measure(parameter_set, threads)),
         upload_bytes=CkksCiphertext.nbytes(parameter_set, prod(input_shape)),
         download_bytes=PackedAnswer.nbytes(parameter_set, classes),
         key_bytes=EvaluationKeys.nbytes(parameter_set),
     )
-    return Report(findings=(), steps=steps, cost=cost)
+    return Report(findings=(), steps=steps, cost=bill)
 
 
 def _lookups(operation: Operation) -> int:
@@ -99,7 +99,9 @@ def _lookups(operation: Operation) -> int:
     return prod(operation.shape) * (prod(operation.kernel) - 1) if isinstance(operation, Maximum) else 0
 
 
-def _products(operation: Operation) -> int:
-    if not isinstance(operation, Convolution | Dense):
-        return 0
-    return prod(operation.shape) * operation.weight[0].numel()
+def _stand_in(operations: list[Operation], input_shape: Shape, params: str, classes: int) -> Program:
+    """A Program of this shape with random weights, which costs what the converted network will."""
+    network = Network(operations, input_shape).eval()
+    network.quantise(True)
+    names = tuple(str(number) for number in range(classes))
+    return export(network, name="stand-in", version="0", params=params, classes=names)

@@ -13,7 +13,7 @@ from models import cards, data
 from models.convert import LEAVING, convert
 from models.data import Split
 from models.export import export
-from models.training import Phase, Report, fine_tune, fit, to_unit
+from models.training import Phase, Report, fit, to_unit
 
 VERSION = "1"
 VALIDATION_IMAGES = 5000
@@ -68,9 +68,11 @@ class Splits:
         )
 
 
-def train_float(module: nn.Module, phase: Phase, splits: Splits, *, work: Path, seed: int, show: Show) -> None:
-    """Trains a float module; goes on from a checkpoint in ``work``."""
-    checkpoint = work / "float.pt"
+def train_phase(
+    stage: str, module: nn.Module, phase: Phase, splits: Splits, *, work: Path, seed: int, show: Show
+) -> None:
+    """Trains any module for one phase; goes on from its checkpoint in ``work``."""
+    checkpoint = work / f"{stage}.pt"
     fit(
         module,
         phase,
@@ -78,7 +80,7 @@ def train_float(module: nn.Module, phase: Phase, splits: Splits, *, work: Path, 
         splits.validation,
         checkpoint=checkpoint,
         seed=seed,
-        report=lambda r: show("float", r),
+        report=lambda r: show(stage, r),
     )
 
 
@@ -118,15 +120,7 @@ def make(
         leaving=conversion.leaving,
     )
     for stage, phase in conversion.phases.items():
-        fine_tune(
-            network,
-            splits.train,
-            splits.validation,
-            phase=phase,
-            checkpoint=work / f"{stage}.pt",
-            seed=conversion.seed,
-            report=lambda report, stage=stage: show(stage, report),  # type: ignore[misc]
-        )
+        train_phase(stage, network, phase, splits, work=work, seed=conversion.seed, show=show)
     program = export(network, name=name, version=VERSION, params=conversion.params, classes=splits.classes)
     return cards.write(
         output,

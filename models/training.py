@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from models.augment import distort
 from models.data import Split
+from models.exact import ExactNetwork
 from models.network import Network
 
 EVALUATION_BATCH = 500
@@ -107,7 +108,7 @@ def fit(
     images, labels = torch.tensor(train.images), torch.tensor(train.labels)
     for epoch in range(done, phase.epochs):
         network.train()
-        if isinstance(network, Network):
+        if isinstance(network, Network | ExactNetwork):
             network.freeze(epoch >= round(phase.epochs * (1 - phase.frozen)))
         order = torch.randperm(len(labels))
         total = 0.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from he_layers import noise_budget
 from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from he_layers.crypto.errors import InsecureParamsError, UnknownModelError
@@ -24,6 +25,8 @@ class Model:
     program: Program
     params: ParameterSet
     card: Mapping[str, Any]
+    log2_failure: float | None
+    """In the exact profile, log2 of the probability that any look-up of an image is wrong; None in the fast one."""
 
     @property
     def image_shape(self) -> str:
@@ -58,7 +61,7 @@ class Repository(Mapping[str, Model]):
         """Loads and checks every sub-folder that holds a program.json.
 
         Raises:
-            ProgramError: a Program is not well formed.
+            ProgramError: a Program is not well formed, or one of the exact profile is not exact under its parameters.
             InsecureParamsError: a Program asks for a TOY parameter set, and these are not allowed.
         """
         self._models: dict[str, Model] = {}
@@ -95,9 +98,12 @@ class Repository(Mapping[str, Model]):
 
 def _load(folder: Path) -> Model:
     program = Program.load(folder)
+    params = parameter_sets.get(program.params)
+    noise_budget.require_exact(program, params)
     card = folder / "card.json"
     return Model(
         program=program,
-        params=parameter_sets.get(program.params),
+        params=params,
+        log2_failure=noise_budget.log2_failure(noise_budget.of_program(program, params)),
         card=json.loads(card.read_text()) if card.exists() else {},
     )

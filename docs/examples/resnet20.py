@@ -1,4 +1,6 @@
-"""ResNet-20 for 32 x 32 colour pictures (He et al., arXiv 1512.03385, section 4.2), with a convolution on the shortcuts that change size."""
+"""ResNet-20 for 32 x 32 colour pictures (He et al., arXiv 1512.03385, section 4.2); shortcuts that change size have a convolution."""
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +38,7 @@ class ResNet20(nn.Module):
         self.conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(16)
         widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
-        self.blocks = nn.Sequential(
-            *(Block(a, b, stride=2 if a != b else 1) for a, b in zip(widths, widths[1:], strict=False))
-        )
+        self.blocks = nn.Sequential(*(Block(a, b, stride=2 if a != b else 1) for a, b in pairwise(widths)))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, classes)
 

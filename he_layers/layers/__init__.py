@@ -9,9 +9,10 @@ from he_layers.layers.linear import Linear
 from he_layers.layers.max_pool import MaxPool
 from he_layers.layers.relu import Relu
 from he_layers.layers.shuffle import Shuffle
+from he_layers.layers.top_one import TopOne
 
 KINDS: dict[str, type[Layer]] = {
-    kind.kind: kind for kind in (Add, AvgPool, Conv, Flatten, Linear, MaxPool, Relu, Shuffle)
+    kind.kind: kind for kind in (Add, AvgPool, Conv, Flatten, Linear, MaxPool, Relu, Shuffle, TopOne)
 }
 """Layer class by the name it has in program.json."""
 
@@ -30,4 +31,5 @@ __all__ = [
     "Scale",
     "Shape",
     "Shuffle",
+    "TopOne",
 ]
