@@ -70,7 +70,7 @@ def check(
     console.print(table)
     cost = report.cost
     console.print(
-        f"{cost.lookups} look-ups for a picture, predicted {cost.seconds:.1f} s with {threads} threads of this machine as it is now;\n"
+        f"{cost.lookups} look-ups for a picture, predicted {cost.seconds:.1f} s with {threads} threads of this machine;\n"
         f"upload {cost.upload_bytes} bytes, answer {cost.download_bytes} bytes, evaluation keys {cost.key_bytes} bytes (sent once)",
         highlight=False,
         soft_wrap=True,

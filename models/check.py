@@ -14,7 +14,7 @@ from he_layers.layers import Shape
 from he_layers.program import Program
 from models.export import export
 from models.network import Network
-from models.operations import Finding, Maximum, Operation, Ramp
+from models.operations import Finding, Maximum, Operation, Ramp, Reading
 from models.simplify import simplify
 from models.trace import read
 
@@ -81,13 +81,12 @@ def check(module: nn.Module, input_shape: Shape, *, params: str = parameter_sets
         )
         for operation in reading.operations
     )
-    classes = reading.operations[-1].shape[0]
-    program = _stand_in(reading.operations, input_shape, params, classes)
+    program = stand_in(reading, input_shape, params)
     bill = Cost(
         lookups=program.lookups,
         seconds=cost.predict(program, parameter_set, timing.measure(parameter_set, threads)),
         upload_bytes=CkksCiphertext.nbytes(parameter_set, prod(input_shape)),
-        download_bytes=PackedAnswer.nbytes(parameter_set, classes),
+        download_bytes=PackedAnswer.nbytes(parameter_set, len(program.output.classes)),
         key_bytes=EvaluationKeys.nbytes(parameter_set),
     )
     return Report(findings=(), steps=steps, cost=bill)
@@ -99,9 +98,9 @@ def _lookups(operation: Operation) -> int:
     return prod(operation.shape) * (prod(operation.kernel) - 1) if isinstance(operation, Maximum) else 0
 
 
-def _stand_in(operations: list[Operation], input_shape: Shape, params: str, classes: int) -> Program:
+def stand_in(reading: Reading, input_shape: Shape, params: str) -> Program:
     """A Program of this shape with random weights, which costs what the converted network will."""
-    network = Network(operations, input_shape).eval()
+    network = Network(reading.operations, input_shape).eval()
     network.quantise(True)
-    names = tuple(str(number) for number in range(classes))
-    return export(network, name="stand-in", version="0", params=params, classes=names)
+    classes = tuple(str(number) for number in range(reading.operations[-1].shape[0]))
+    return export(network, name="stand-in", version="0", params=params, classes=classes)
