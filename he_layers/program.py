@@ -235,6 +235,11 @@ class Program:
         """All logits are whole multiples of this: in the exact profile, and after a last look-up. None where they carry noise."""
         return self.output.scale if self.profile == "exact" or self.stages[-1].lookups else None
 
+    def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Decrypted torus values as logits; rounded to whole multiples of ``logit_step`` if there is one."""
+        logits = turns * self.turns_to_logits
+        return logits if self.logit_step is None else np.rint(logits / self.logit_step) * self.logit_step
+
     @cached_property
     def digest(self) -> str:
         """SHA-256, as hex, of the canonical JSON and of every array with its name, type and shape."""

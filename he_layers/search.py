@@ -66,7 +66,9 @@ def search(
     noise_factor: float = 1.0,
     count: int = 10,
 ) -> list[Candidate]:
-    """The ``count`` cheapest sets for a Program, cheapest first.
+    """The ``count`` cheapest sets for a Program, cheapest first, all with the smallest upload that serves; [] if no set does.
+
+    Of the sets with one ring and one short key only the cheapest is listed.
 
     Args:
         program: what is to be computed.
@@ -78,33 +80,34 @@ def search(
     gains, work = noise_budget.gains(program), cost.work(program)
     exact = program.profile == "exact"
     limits = [stage.std_dev * noise_factor for stage in noise_budget.under(gains, base, exact=exact)]
-    priced = []
-    for params in _sets(base):
-        times = measure(params)
-        priced.append((cost.seconds(work, params, times), EvaluationKeys.nbytes(params), params, times))
-    found: list[Candidate] = []
-    seen: set[tuple[int, int, int, int]] = set()
-    for seconds, key_bytes, params, times in sorted(priced, key=lambda entry: entry[:2]):
-        shape = (params.glwe_dimension, params.polynomial_size, params.pbs.levels, params.lwe_dimension)
-        if shape in seen:
-            continue
-        stages = noise_budget.under(gains, params, exact=exact)
-        if not (_is_exact(stages) if exact else _is_borne(stages, limits)):
-            continue
-        seen.add(shape)
-        found.append(
-            Candidate(
-                params=params,
-                seconds=seconds,
-                bootstrap_us=times.bootstrap / times.lanes * 1e6,
-                stages=tuple(stages),
-                key_bytes=key_bytes,
-                bits=security.security_bits(params),
+    for ring, body_bits in INPUTS:
+        priced = []
+        for params in _sets(replace(base, input_ring=ring, input_body_bits=body_bits)):
+            times = measure(params)
+            priced.append((cost.seconds(work, params, times), EvaluationKeys.nbytes(params), params, times))
+        found: list[Candidate] = []
+        seen: set[tuple[int, int, int, int]] = set()
+        for seconds, key_bytes, params, times in sorted(priced, key=lambda entry: entry[:2]):
+            shape = (params.glwe_dimension, params.polynomial_size, params.pbs.levels, params.lwe_dimension)
+            stages = [] if shape in seen else noise_budget.under(gains, params, exact=exact)
+            if not stages or not (_is_exact(stages) if exact else _is_borne(stages, limits)):
+                continue
+            seen.add(shape)
+            found.append(
+                Candidate(
+                    params=params,
+                    seconds=seconds,
+                    bootstrap_us=times.bootstrap / times.lanes * 1e6,
+                    stages=tuple(stages),
+                    key_bytes=key_bytes,
+                    bits=security.security_bits(params),
+                )
             )
-        )
-        if len(found) == count:
-            break
-    return found
+            if len(found) == count:
+                break
+        if found:
+            return found
+    return []
 
 
 def _is_exact(stages: list[StageNoise]) -> bool:
@@ -116,23 +119,21 @@ def _is_borne(stages: list[StageNoise], limits: list[float]) -> bool:
 
 
 def _sets(base: ParameterSet) -> Iterator[ParameterSet]:
-    for (k, size), levels, (ring, body_bits) in product(LOOKUP_RINGS, PBS_LEVELS, INPUTS):
+    for (k, size), levels in product(LOOKUP_RINGS, PBS_LEVELS):
         answer_ring = next(answer for answer in ANSWER_RINGS if answer.ring_degree >= k * size)
-        if k * size == ring.ring_degree or (k, levels) == (8, 2):
+        if k * size == base.input_ring.ring_degree or (k, levels) == (8, 2):
             continue
         glwe_noise = max(security.least_log2_std_dev(k * size, TARGET_BITS), WORD_FLOOR_LOG2)
         lookup = replace(
             base,
             name="CANDIDATE",
-            input_ring=ring,
-            input_body_bits=body_bits,
             glwe_dimension=k,
             polynomial_size=size,
             glwe_log2_std_dev=glwe_noise,
             bsk_body_bits=min(math.floor(-glwe_noise), 64),
-            pbs=_quietest_gadget(base, k, size, levels),
             answer_ring=answer_ring,
         )
+        lookup = replace(lookup, pbs=_quietest_gadget(lookup, levels))
         for n, base_log in product(LWE_DIMENSIONS, KEY_SWITCH_BASES):
             small_noise = security.least_log2_std_dev(n, TARGET_BITS)
             # Fewer digits than the key's own noise asks for lose precision, more of them gain nothing.
@@ -146,17 +147,7 @@ def _sets(base: ParameterSet) -> Iterator[ParameterSet]:
                 )
 
 
-def _quietest_gadget(base: ParameterSet, k: int, size: int, levels: int) -> Gadget:
+def _quietest_gadget(params: ParameterSet, levels: int) -> Gadget:
     """The base with the least noise of a bootstrap; it costs no time."""
-    glwe_noise = max(security.least_log2_std_dev(k * size, TARGET_BITS), WORD_FLOOR_LOG2)
-    roomy = replace(
-        base,
-        name="CANDIDATE",
-        glwe_dimension=k,
-        polynomial_size=size,
-        glwe_log2_std_dev=glwe_noise,
-        answer_ring=ANSWER_RINGS[-1],
-        input_ring=INPUTS[-1][0] if k * size != INPUTS[-1][0].ring_degree else INPUTS[0][0],
-    )
     gadgets = [Gadget(base_log=base_log, levels=levels) for base_log in range(6, 40 // levels)]
-    return min(gadgets, key=lambda gadget: noise.pbs_variance(replace(roomy, pbs=gadget)))
+    return min(gadgets, key=lambda gadget: noise.pbs_variance(replace(params, pbs=gadget)))

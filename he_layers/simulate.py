@@ -161,7 +161,7 @@ def run_with(program: Program, levels: CircuitNoise, images: NDArray[np.uint8], 
         pixels = circuit.encrypt(chunk.reshape(len(chunk), -1).astype(np.float64) * program.input.delta)
         for _, result in program.walk(circuit, pixels, levels.polynomial_size):
             last = result
-        logits.append(circuit.decrypt(last) * program.turns_to_logits)
+        logits.append(program.logits(circuit.decrypt(last)))
     return np.concatenate(logits)
 
 

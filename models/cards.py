@@ -10,7 +10,8 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from he_layers import simulate, windows
+from he_layers import noise_budget, simulate, windows
+from he_layers.crypto import noise
 from he_layers.crypto import params as parameter_sets
 from he_layers.program import Program
 from models.data import Split
@@ -94,6 +95,9 @@ def write(
         "weights": sum(layer.weight.size for layer in program.layers if hasattr(layer, "weight")),
         "params": params.name,
         "params_id": params.id,
+        "profile": program.profile,
+        "lookup_error_4bit": noise.lookup_error(params),
+        "log2_failure_per_image": noise_budget.log2_failure(noise_budget.of_program(program, params)),
         **asdict(measure(program, baseline, test)),
         "accuracy_images": f"the {len(test.labels)} test images",
         "validation": asdict(measure(program, baseline, validation)),

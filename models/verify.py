@@ -57,4 +57,4 @@ def encrypted_logits(program: Program, images: NDArray[np.uint8], *, threads: in
         ciphertext = ckks.encrypt(keys, KEY_ID, turns)
         *_, last = evaluate.run(program, server_keys, [ciphertext], threads=threads)
         assert last.answer is not None, "the last item of an evaluation carries the answer"
-        yield ckks.decrypt(keys, last.answer) * program.turns_to_logits
+        yield program.logits(ckks.decrypt(keys, last.answer))

@@ -36,6 +36,20 @@ def test_encrypted_predictions_are_those_of_the_plaintext_network(home: Path) ->
     assert (logits.argmax(axis=1) == simulate.plain(program, images[:5]).argmax(axis=1)).sum() >= 4
 
 
+def test_every_encrypted_logit_of_the_exact_network_is_the_integer_networks(home: Path) -> None:
+    """2^-31 is how often this may fail in an image (its card)."""
+    images, _ = demo.samples()
+    program = Program.load(ZOO / "mnist-exact")
+    with (
+        running_server() as server,
+        Client(server.url, model="mnist-exact", keystore=Keystore(home / "client")) as client,
+    ):
+        logits = client.predict(images[:2])
+        profile = client.profile()
+    assert profile.profile == "exact"
+    assert np.allclose(logits, simulate.plain(program, images[:2]) * program.output.scale, rtol=0, atol=1e-9)
+
+
 def test_the_shell_command_names_the_digit(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIPHERSHIFT_HOME", str(home))
     picture = ROOT / "client" / "samples" / "mnist-0-is-7.png"
