@@ -24,13 +24,13 @@ def weights(*shape: int) -> NDArray[np.int8]:
     return RNG.choice(WEIGHTS, shape)
 
 
-def relu(name: str, *, lowest: int = 0, multiplier: float = 0.2) -> Relu:
+def relu(name: str, *, lowest: int = 0, multiplier: float = 0.2, delta_out: float = 1 / 512) -> Relu:
     return Relu(
         name=name,
         bias=np.arange(4, dtype=np.int32),
         multiplier=np.full(4, multiplier),
         levels=15,
-        delta_out=1 / 512,
+        delta_out=delta_out,
         lowest=lowest,
     )
 
@@ -52,9 +52,9 @@ def branched() -> Program:
             relu("a", lowest=-14),
             Conv(name="branch", weight=weights(4, 4, 3, 3), padding=one),
             Add(name="sum", inputs=("branch", "x"), terms=2),
-            relu("y"),
+            relu("y", delta_out=1 / 2048),
             Conv(name="other", inputs=("x",), weight=weights(4, 4, 1, 1)),
-            relu("z"),
+            relu("z", delta_out=1 / 2048),
             Shuffle(name="shuffled", inputs=("y", "z"), groups=2),
             Conv(name="depthwise", weight=weights(8, 1, 2, 2), groups=8),
             AvgPool(name="mean", kernel=(2, 2), stride=(2, 2), padding=one),
