@@ -35,6 +35,7 @@ class ModelProfile:
 
     model: str
     version: str
+    program_digest: str
     params_id: str
     security_bits: float
     input_shape: tuple[int, int, int]

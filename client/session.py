@@ -20,7 +20,7 @@ from client import images as image_arrays
 from client.keystore import KeyPair, Keystore
 from client.protocol import Call, InferAnswer, ModelProfile, error_of, infer_call, parse_infer, parse_models
 from he_layers.crypto import ckks
-from he_layers.crypto.ciphertexts import PackedAnswer
+from he_layers.crypto.ciphertexts import Binding, PackedAnswer
 from he_layers.crypto.errors import InsecureParamsError, UnknownKeyError, UnknownModelError
 
 RETRIED = (429, 502, 503, 504)
@@ -136,13 +136,14 @@ class Session:
         self, image: NDArray[np.float64], profile: ModelProfile, keys: KeyPair, timings: Timings
     ) -> Generator[Step, httpx.Response, NDArray[np.float64]]:
         with timings.measure("encrypt"):
-            ciphertext = ckks.encrypt(keys.client_keys, keys.key_id, image * profile.input_delta).to_bytes()
+            ciphertext = ckks.encrypt(keys.client_keys, keys.key_id, image * profile.input_delta)
         with timings.measure("transfer"):
-            answer = yield from self._infer(profile, keys, ciphertext)
+            answer = yield from self._infer(profile, keys, ciphertext.to_bytes())
         timings.transfer -= answer.server_seconds
         timings.server += answer.server_seconds
         with timings.measure("decrypt"):
-            packed = PackedAnswer.from_bytes(answer.logits, profile.params, keys.key_id, len(profile.classes))
+            binding = Binding.of([ciphertext], profile.program_digest)
+            packed = PackedAnswer.from_bytes(answer.logits, profile.params, binding, len(profile.classes))
             phases = ckks.decrypt(keys.client_keys, packed)
             return phases * profile.turns_to_logits
 
