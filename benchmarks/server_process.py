@@ -44,13 +44,18 @@ class ServerProcess:
 
 @contextmanager
 def running_server(
-    *, storage: Path | None = None, program: Sequence[str] = ("-m", "server"), **settings: object
+    *,
+    storage: Path | None = None,
+    program: Sequence[str] = ("-m", "server"),
+    wait_until_ready: bool = True,
+    **settings: object,
 ) -> Iterator[ServerProcess]:
     """Starts a server, waits until it is ready, and stops it in the end.
 
     Args:
         storage: where it keeps its state; a temporary folder by default.
         program: what Python runs.
+        wait_until_ready: or only until it listens.
         settings: fields of server.settings.Settings; needs no API keys unless `open` is False.
     """
     with tempfile.TemporaryDirectory(prefix="ciphershift-") as folder:
@@ -71,7 +76,8 @@ def running_server(
         try:
             assert process.stdout is not None
             url = process.stdout.readline().removeprefix("listening on ").strip()
-            _wait_until_ready(process, url, log)
+            if wait_until_ready or not url:
+                _wait_until_ready(process, url, log)
             yield ServerProcess(url, process.pid, log)
         finally:
             process.terminate()
