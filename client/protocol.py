@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 
 from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.errors import HEServiceError, MalformedError, UnknownKeyError, UnreachableError, from_code
@@ -43,6 +45,7 @@ class ModelProfile:
     input_delta: float
     classes: tuple[str, ...]
     turns_to_logits: float
+    logit_step: float | None
     bootstraps: int
     key_bytes: int
     upload_bytes: int
@@ -66,12 +69,17 @@ class ModelProfile:
                     "classes": tuple(str(name) for name in content["classes"]),
                 }
             )
-            possible = len(profile.input_shape) == 3 and profile.input_levels > 0
+            possible = len(profile.input_shape) == 3 and profile.input_levels > 0 and profile.logit_step != 0
         except (KeyError, TypeError, ValueError) as error:
             raise MalformedError(f"the server's model profile is not usable: {error!r}") from error
         if not possible:
             raise MalformedError("the server's model profile holds an impossible shape, level or scale")
         return profile
+
+    def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Decrypted torus values as logits; in the exact profile the whole multiples that they are."""
+        logits = turns * self.turns_to_logits
+        return logits if self.logit_step is None else np.rint(logits / self.logit_step) * self.logit_step
 
     @property
     def params(self) -> ParameterSet:

@@ -144,8 +144,7 @@ class Session:
         with timings.measure("decrypt"):
             binding = Binding.of([ciphertext], profile.program_digest)
             packed = PackedAnswer.from_bytes(answer.logits, profile.params, binding, len(profile.classes))
-            phases = ckks.decrypt(keys.client_keys, packed)
-            return phases * profile.turns_to_logits
+            return profile.logits(ckks.decrypt(keys.client_keys, packed))
 
     def _infer(
         self, profile: ModelProfile, keys: KeyPair, ciphertext: bytes

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from he_layers import noise_budget
 from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from he_layers.crypto.errors import HEServiceError, InsecureParamsError, ProgramError, UnknownModelError
@@ -26,6 +27,8 @@ class Model:
     program: Program
     params: ParameterSet
     card: Mapping[str, Any]
+    log2_failure: float | None
+    """In the exact profile, log2 of the probability that any look-up of an image is wrong; None in the fast one."""
 
     @property
     def image_shape(self) -> str:
@@ -78,7 +81,7 @@ class Repository(Mapping[str, Model]):
 
         Raises:
             UnknownModelError: the repository has no folder of this name with a program.json.
-            ProgramError: the Program is not well formed.
+            ProgramError: the Program is not well formed, or one of the exact profile is not exact under its parameters.
             ParameterError: its parameter set is unknown or not secure.
         """
         if name not in self._names():
@@ -149,12 +152,23 @@ class Repository(Mapping[str, Model]):
 
 def _load(folder: Path) -> Model:
     program = Program.load(folder)
+    params = parameter_sets.get(program.params)
+    noise_budget.require_exact(program, params)
+    return Model(
+        program=program,
+        params=params,
+        card=_card(folder / "card.json"),
+        log2_failure=noise_budget.log2_failure(noise_budget.of_program(program, params)),
+    )
+
+
+def _card(path: Path) -> dict[str, Any]:
     try:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        if not isinstance(card, dict):
-            raise TypeError("it holds no object")
+        card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        card = {}
-    except (OSError, ValueError, TypeError) as error:
-        raise ProgramError(f"{folder / 'card.json'} cannot be read: {error}") from error
-    return Model(program=program, params=parameter_sets.get(program.params), card=card)
+        return {}
+    except (OSError, ValueError) as error:
+        raise ProgramError(f"{path} cannot be read: {error}") from error
+    if not isinstance(card, dict):
+        raise ProgramError(f"{path} holds no JSON object")
+    return card

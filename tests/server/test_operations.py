@@ -16,6 +16,8 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.server_process import running_server
+from server.database import Database
+from server.settings import Settings
 
 INFER = "/v2/models/tiny/infer"
 
@@ -115,15 +117,18 @@ def test_a_server_without_a_store_or_a_worker_is_not_ready(zoo: Path, tmp_path: 
 def test_workers_in_processes_of_their_own_share_the_queue(
     zoo: Path, bundle: tuple[str, bytes], make_body: Callable[..., Any], postgres: Callable[[], str], tmp_path: Path
 ) -> None:
-    from server.database import Database
-    from server.settings import Settings
-
-    shared = {"models": zoo, "allow_toy_parameters": True, "database": postgres(), "storage": tmp_path}
+    shared = {
+        "models": zoo,
+        "allow_toy_parameters": True,
+        "database": postgres(),
+        "storage": tmp_path,
+        "lease_seconds": 3,
+    }
     database = Database(Settings(database=shared["database"]).database_url)
     database.migrate()
     database.close()
     worker = ("-m", "server", "worker")
-    with running_server(**shared, engine="queue://", lease_seconds=2, wait_until_ready=False) as api:
+    with running_server(**shared, engine="queue://", wait_until_ready=False) as api:
         assert httpx.get(f"{api.url}/v2/health/live").status_code == 200
         assert ready(api.url) == 503
         with (

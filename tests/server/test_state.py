@@ -143,7 +143,7 @@ def test_a_result_lasts_as_long_as_promised_and_then_expires(state: State) -> No
 def test_a_silent_runners_job_waits_again_and_its_late_result_does_not_count(state: State) -> None:
     job = state.running()
     with state.database.writing() as session:
-        session.get_one(Runner, "runner").seen -= 60
+        session.get_one(Runner, "runner").expires -= 60
     assert state.jobs.sweep() == [job.id]
     assert state.state_of(job) == states.PENDING
     assert not state.jobs.advance(job, Step(layer="conv", seconds=1.0, bootstraps_done=5, images_done=0))
