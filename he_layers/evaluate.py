@@ -3,8 +3,9 @@
 Runs each layer's circuit (he_layers.layers) on LWE ciphertext lists. Knows no secret, no HTTP and no bytes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -38,6 +39,10 @@ class Progress:
     answer: PackedAnswer | None = None
 
 
+Lookup = Callable[[LweCiphertextList, FloatArray, NDArray[np.int32]], LweCiphertextList]
+"""Ciphertexts, tables and the index of each ciphertext's table -> the looked-up ciphertexts; see pbs.pbs."""
+
+
 class EncryptedCircuit:
     """The circuit operations (he_layers.layers.layer.Circuit) on LWE ciphertexts.
 
@@ -45,9 +50,10 @@ class EncryptedCircuit:
     adding the first two (a max-pool right after the first linear layer) and costs a second key switch at its next look-up.
     """
 
-    def __init__(self, keys: ServerKeys, *, threads: int) -> None:
-        """Args: threads: of the kernel."""
+    def __init__(self, keys: ServerKeys, *, threads: int, lookup: Lookup | None = None) -> None:
+        """Args: threads: of the kernel. lookup: computes the look-ups elsewhere, in place of pbs here."""
         self.keys = keys
+        self._lookup = lookup or partial(_pbs, keys, threads)
         self.threads = threads
         self.input_dimension = keys.params.input_ring.ring_degree
         self.big_dimension = keys.params.big_dimension
@@ -80,7 +86,7 @@ class EncryptedCircuit:
 
     def lookup(self, x: LweCiphertextList, tables: FloatArray, table_index: NDArray[np.int32]) -> LweCiphertextList:
         """Key switch, modulus switch, blind rotation, sample extraction."""
-        return pbs.pbs(x, self.keys, tables, table_index, threads=self.threads)
+        return self._lookup(x, tables, table_index)
 
     def _under_same_keys(
         self, a: LweCiphertextList, b: LweCiphertextList
@@ -101,8 +107,19 @@ class EncryptedCircuit:
         return LweCiphertextList(data)
 
 
+def _pbs(
+    keys: ServerKeys, threads: int, x: LweCiphertextList, tables: FloatArray, table_index: NDArray[np.int32]
+) -> LweCiphertextList:
+    return pbs.pbs(x, keys, tables, table_index, threads=threads)
+
+
 def run(
-    program: Program, keys: ServerKeys, ciphertexts: Sequence[CkksCiphertext], *, threads: int = 1
+    program: Program,
+    keys: ServerKeys,
+    ciphertexts: Sequence[CkksCiphertext],
+    *,
+    threads: int = 1,
+    lookup: Lookup | None = None,
 ) -> Iterator[Progress]:
     """Evaluates a Program on one encrypted image, layer by layer.
 
@@ -111,6 +128,7 @@ def run(
         keys: expanded evaluation keys of the ciphertexts' owner.
         ciphertexts: the image's values in C order, ``ring_degree`` of them in each but the last.
         threads: of the kernel.
+        lookup: what computes a layer's look-ups; by default this process does.
 
     Yields:
         Progress after every layer; the last item has the answer.
@@ -129,7 +147,7 @@ def run(
         raise BadShapeError(f"{messages} values are encrypted; the program takes {program.input.shape}")
     started = perf_counter()
     binding = Binding.of(ciphertexts, program.digest)
-    circuit = EncryptedCircuit(keys, threads=threads)
+    circuit = EncryptedCircuit(keys, threads=threads, lookup=lookup)
     pixels = LweCiphertextList(np.concatenate([lwe.sample_extract(ciphertext).data for ciphertext in ciphertexts]))
     done = 0
     for index, (stage, result) in enumerate(program.walk(circuit, pixels, params.polynomial_size)):
