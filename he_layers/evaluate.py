@@ -5,7 +5,6 @@ Runs each layer's circuit (he_layers.layers) on LWE ciphertext lists. Knows no s
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -53,7 +52,7 @@ class EncryptedCircuit:
     def __init__(self, keys: ServerKeys, *, threads: int, lookup: Lookup | None = None) -> None:
         """Args: threads: of the kernel. lookup: computes the look-ups elsewhere, in place of pbs here."""
         self.keys = keys
-        self._lookup = lookup or partial(_pbs, keys, threads)
+        self._lookup = lookup or (lambda x, tables, index: pbs.pbs(x, keys, tables, index, threads=threads))
         self.threads = threads
         self.input_dimension = keys.params.input_ring.ring_degree
         self.big_dimension = keys.params.big_dimension
@@ -105,12 +104,6 @@ class EncryptedCircuit:
         data[:, start : start + x.dimension] = x.data[:, :-1]
         data[:, -1] = x.data[:, -1]
         return LweCiphertextList(data)
-
-
-def _pbs(
-    keys: ServerKeys, threads: int, x: LweCiphertextList, tables: FloatArray, table_index: NDArray[np.int32]
-) -> LweCiphertextList:
-    return pbs.pbs(x, keys, tables, table_index, threads=threads)
 
 
 def run(

@@ -99,13 +99,16 @@ class Worker:
         keys = self._keys.pop(name, None)
         if keys is None:
             self._misses += 1
-            keys = EvaluationKeys.from_bytes(_bundle(task), model.params).expand(self._threads)
+            keys = self._expand(task, model)
         else:
             self._hits += 1
         self._keys[name] = keys
         while len(self._keys) > 1 and self._cached_bytes() > self._settings.worker_key_bytes:
             self._keys.popitem(last=False)
         return keys
+
+    def _expand(self, task: Task, model: Model) -> ServerKeys:
+        return EvaluationKeys.from_bytes(_bundle(task), model.params).expand(self._threads)
 
     def _cached_bytes(self) -> int:
         return sum(keys.nbytes for keys in self._keys.values())
