@@ -1,76 +1,69 @@
-"""Requests and answers of the Open Inference Protocol v2, as values: nothing here sends or waits."""
+"""Requests and answers of the Open Inference Protocol v2, as values: nothing here sends or waits.
+
+What a server says is shown to people, on terminals, so its texts are cut to printable characters and to a length.
+"""
 
 from __future__ import annotations
 
 import json
 import struct
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
 import httpx
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from client.steps import IDEMPOTENCY_KEY, Call
 from he_layers.crypto import params as parameter_sets
-from he_layers.crypto.errors import HEServiceError, MalformedError, UnknownKeyError, UnreachableError, from_code
+from he_layers.crypto.errors import HEServiceError, MalformedError, UnreachableError, from_code
 from he_layers.crypto.params import ParameterSet
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+MAX_HEADER_BYTES = 64 << 10
 _LENGTH = struct.Struct("<I")
+_MAX_TEXT = 2000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Call:
-    """One HTTP request."""
-
-    method: str
-    path: str
-    content: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+def printable(text: str) -> str:
+    """Returns a server's text as it may be shown: no control characters, and not too much of it."""
+    return "".join(character for character in text[:_MAX_TEXT] if character.isprintable())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelProfile:
+Text = Annotated[str, AfterValidator(printable)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Message(BaseModel):
+    """What a server says: members that we do not know are ignored, numbers must be finite."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+M = TypeVar("M", bound=Message)
+
+
+class ModelProfile(Message):
     """What the server says of a model."""
 
-    model: str
-    version: str
-    params_id: str
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]  # it becomes part of addresses
+    version: Text
+    profile: Text
+    program_digest: Digest
+    params_id: Digest
     security_bits: float
-    input_shape: tuple[int, int, int]
-    input_levels: int
+    input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    input_levels: PositiveInt
     input_delta: float
-    classes: tuple[str, ...]
+    classes: tuple[Text, ...]
     turns_to_logits: float
     bootstraps: int
     key_bytes: int
     upload_bytes: int
-    download_bytes: int
-    profile: str
+    download_bytes: PositiveInt
+    max_batch: PositiveInt
     estimated_seconds: float | None
-
-    @classmethod
-    def parse(cls, response: httpx.Response) -> ModelProfile:
-        """Reads the answer of `/v2/models/{m}/profile`.
-
-        Raises:
-            MalformedError: it lacks something, or says something impossible.
-        """
-        content = _json(response.content)
-        try:
-            profile = cls(
-                **{f.name: content[f.name] for f in fields(cls)}
-                | {
-                    "input_shape": tuple(int(size) for size in content["input_shape"]),
-                    "classes": tuple(str(name) for name in content["classes"]),
-                }
-            )
-            possible = len(profile.input_shape) == 3 and profile.input_levels > 0
-        except (KeyError, TypeError, ValueError) as error:
-            raise MalformedError(f"the server's model profile is not usable: {error!r}") from error
-        if not possible:
-            raise MalformedError("the server's model profile holds an impossible shape, level or scale")
-        return profile
 
     @property
     def params(self) -> ParameterSet:
@@ -80,20 +73,35 @@ class ModelProfile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InferAnswer:
-    """An encrypted row of logits and what the server says of its making."""
+    """Encrypted rows of logits, one per image, and what the server says of their making."""
 
-    logits: bytes
+    logits: tuple[bytes, ...]
     server_seconds: float
 
 
-def infer_call(profile: ModelProfile, key_id: str, image: bytes) -> tuple[str, Call]:
-    """Returns a fresh request id and the request that carries one encrypted image."""
+def read(kind: type[M], content: bytes) -> M:
+    """Reads one JSON object.
+
+    Raises:
+        MalformedError: it lacks something, or says something impossible.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "body"
+        raise MalformedError(f"the server's {kind.__name__} is not usable: {place}: {first['msg']}") from None
+
+
+def submit_call(profile: ModelProfile, key_id: str, images: Sequence[bytes]) -> tuple[str, Call]:
+    """Returns a fresh request id and the request that makes a job of encrypted images; sent again, it is the same job."""
     request_id = uuid.uuid4().hex
+    data = b"".join(_LENGTH.pack(len(image)) + image for image in images)
     tensor = {
         "name": "image",
         "datatype": "BYTES",
-        "shape": [1],
-        "parameters": {"binary_data_size": _LENGTH.size + len(image)},
+        "shape": [len(images)],
+        "parameters": {"binary_data_size": len(data)},
     }
     shape = "x".join(str(size) for size in profile.input_shape)
     header = {
@@ -104,31 +112,49 @@ def infer_call(profile: ModelProfile, key_id: str, image: bytes) -> tuple[str, C
     text = json.dumps(header).encode()
     return request_id, Call(
         method="POST",
-        path=f"/v2/models/{profile.model}/infer",
-        content=text + _LENGTH.pack(len(image)) + image,
-        headers={HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream"},
+        path=f"/v2/models/{profile.model}/jobs",
+        content=text + data,
+        headers={
+            HEADER_LENGTH: str(len(text)),
+            "Content-Type": "application/octet-stream",
+            IDEMPOTENCY_KEY: request_id,
+        },
     )
 
 
-def parse_infer(response: httpx.Response, request_id: str) -> InferAnswer:
-    """Reads the answer to `infer_call`.
+def parse_answer(response: httpx.Response, request_id: str, images: int) -> InferAnswer:
+    """Reads the result of a job.
 
     Raises:
         MalformedError: it does not follow the protocol, or answers another request.
     """
+    content = response.content
     try:
         split = int(response.headers[HEADER_LENGTH])
-        header = _json(response.content[:split])
-        (length,) = _LENGTH.unpack_from(response.content, split)
-        logits = response.content[split + _LENGTH.size :]
+        header = _json(content[:split])
         answered, seconds = header["id"], float(header["parameters"]["server_seconds"])
-    except (KeyError, TypeError, ValueError, struct.error) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise MalformedError(f"the server's answer does not follow the protocol: {error!r}") from error
-    if len(logits) != length:
-        raise MalformedError(f"the server's answer promises {length} bytes of logits and brings {len(logits)}")
     if answered != request_id:
-        raise MalformedError(f"the server answered request {answered!r}, sent was {request_id!r}")
+        raise MalformedError(f"the server answered request {printable(str(answered))!r}, sent was {request_id!r}")
+    logits = tuple(_elements(content, split))
+    if len(logits) != images:
+        raise MalformedError(f"the server's answer holds {len(logits)} rows of logits, {images} images were sent")
     return InferAnswer(logits=logits, server_seconds=seconds)
+
+
+def _elements(content: bytes, position: int) -> list[bytes]:
+    elements = []
+    while position < len(content):
+        try:
+            (length,) = _LENGTH.unpack_from(content, position)
+        except struct.error:
+            raise MalformedError("the server's answer ends inside the length of a row") from None
+        position += _LENGTH.size + length
+        if position > len(content):
+            raise MalformedError(f"the server's answer promises {length} bytes of a row and brings fewer")
+        elements.append(content[position - length : position])
+    return elements
 
 
 def parse_models(response: httpx.Response) -> list[str]:
@@ -138,31 +164,25 @@ def parse_models(response: httpx.Response) -> list[str]:
         MalformedError: the answer does not follow the protocol.
     """
     try:
-        return [str(model["name"]) for model in _json(response.content)["models"]]
+        return [printable(str(model["name"])) for model in _json(response.content)["models"]]
     except (KeyError, TypeError) as error:
         raise MalformedError("the server's list of models does not follow the protocol") from error
 
 
 def error_of(response: httpx.Response) -> HEServiceError:
     """Returns the typed error that a problem+json answer stands for."""
-    if response.request.method == "HEAD":  # an answer to HEAD has no body to carry a code
-        return UnknownKeyError("the server lacks these keys") if response.status_code == 404 else _unexplained(response)
     if response.headers.get("Content-Type", "").startswith("application/problem+json"):
         content = _json(response.content)
-        return from_code(str(content.get("code")), str(content.get("detail")))
+        return from_code(str(content.get("code")), printable(str(content.get("detail"))))
     if response.status_code in (502, 503, 504):
         return UnreachableError(f"a proxy before the server answered {response.status_code}")
-    return _unexplained(response)
-
-
-def _unexplained(response: httpx.Response) -> HEServiceError:
     return HEServiceError(f"{response.request.url} answered {response.status_code}: is this a ciphershift server?")
 
 
 def _json(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedError("the server's answer is not JSON") from error
     if not isinstance(value, dict):
         raise MalformedError("the server's answer is not a JSON object")

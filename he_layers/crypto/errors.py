@@ -29,7 +29,9 @@ HEServiceError                internal
    ├─ DeadlineError           deadline
    ├─ WorkerLostError         worker_lost
    ├─ NotReadyError           not_ready
-   └─ UnreachableError        unreachable
+   ├─ UnreachableError        unreachable
+   ├─ UntrustedServerError    untrusted_server
+   └─ InsecureTransportError  insecure_transport
 
 Each class has one stable `code` (what travels in a problem+json answer) and the `http_status` it travels under. The server
 turns a class into its code, the client turns the code back into the class, so both sides raise and catch the same types.
@@ -249,3 +251,15 @@ class UnreachableError(ServiceError):
     """No server answered at this address."""
 
     code = "unreachable"
+
+
+class UntrustedServerError(ServiceError):
+    """The server's certificate was not issued by an authority that the client trusts."""
+
+    code = "untrusted_server"
+
+
+class InsecureTransportError(ServiceError):
+    """An API key would cross a network unencrypted: use https."""
+
+    code = "insecure_transport"
