@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from benchmarks.envelope import envelope
 from he_layers.crypto import ckks, lwe, noise, packing, params
-from he_layers.crypto.ciphertexts import LweCiphertextList
+from he_layers.crypto.ciphertexts import Binding, LweCiphertextList
 from he_layers.crypto.params import ParameterSet
 from he_layers.crypto.secret_keys import ClientKeys
 from he_layers.native import _kernel
 
 Errors = NDArray[np.float64]
 KEY_ID = "00" * 32  # nothing is sent anywhere
+BINDING = Binding(key_id=KEY_ID, request=KEY_ID, program=KEY_ID)
 THREADS = 2
 LOGITS = 10
 
@@ -88,7 +89,7 @@ class Laboratory:
         errors = []
         for _ in range(-(-count // LOGITS)):
             values = self.rng.uniform(-0.45, 0.45, LOGITS)
-            answer = packing.packing_key_switch(self._encrypted(values, self.keys.big_lwe_key), self.server, KEY_ID)
+            answer = packing.packing_key_switch(self._encrypted(values, self.keys.big_lwe_key), self.server, BINDING)
             errors.append(ckks.decrypt(self.keys, answer) - values)
         return np.concatenate(errors)[:count]
 

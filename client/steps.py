@@ -26,9 +26,8 @@ class Upload:
     path: Path
     sent: Callable[[int], None] = lambda count: None  # is told the size of each chunk
 
-    @property
-    def nbytes(self) -> int:
-        """How much there is to send."""
+    def __len__(self) -> int:
+        """How many bytes there are to send."""
         return self.path.stat().st_size
 
     def chunks(self) -> Iterator[bytes]:

@@ -219,7 +219,7 @@ class _Body:
 def _request(call: Call) -> dict[str, Any]:
     headers = dict(call.headers)
     if isinstance(call.content, Upload):
-        headers["Content-Length"] = str(call.content.nbytes)
+        headers["Content-Length"] = str(len(call.content))
     timeout = httpx.Timeout(connect=CONNECT_SECONDS, read=call.silence_seconds, write=WRITE_SECONDS, pool=None)
     return {"method": call.method, "url": call.path, "headers": headers, "timeout": timeout}
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_layers.crypto import lwe, packing, pbs
-from he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList, PackedAnswer
+from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
 from he_layers.crypto.errors import BadShapeError, WrongParamsError
 from he_layers.crypto.evaluation_keys import ServerKeys
 from he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
@@ -128,11 +128,11 @@ def run(
     if messages != flat_size(program.input.shape):
         raise BadShapeError(f"{messages} values are encrypted; the program takes {program.input.shape}")
     started = perf_counter()
+    binding = Binding.of(ciphertexts, program.digest)
     circuit = EncryptedCircuit(keys, threads=threads)
-    x = LweCiphertextList(np.concatenate([lwe.sample_extract(ciphertext).data for ciphertext in ciphertexts]))
+    pixels = LweCiphertextList(np.concatenate([lwe.sample_extract(ciphertext).data for ciphertext in ciphertexts]))
     done = 0
-    for index, stage in enumerate(program.stages):
-        x = stage.layer.apply(circuit, x, stage.scale(params.polynomial_size))
+    for index, (stage, result) in enumerate(program.walk(circuit, pixels, params.polynomial_size)):
         done += stage.lookups
         last = index == len(program.stages) - 1
         yield Progress(
@@ -140,6 +140,6 @@ def run(
             index=index,
             lookups_done=done,
             lookups_total=program.lookups,
-            answer=packing.packing_key_switch(x, keys, ciphertexts[0].key_id) if last else None,
+            answer=packing.packing_key_switch(result, keys, binding) if last else None,
             seconds=perf_counter() - started,
         )

@@ -6,6 +6,7 @@ Everything is checked when a Program is made, so that the rest of the code may t
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError, UnsupportedLayerError
-from he_layers.layers import KINDS, Layer, Linear, Scale, Shape
+from he_layers.layers import KINDS, Circuit, Layer, Linear, Scale, Shape
+from he_layers.layers.layer import T
 
 FORMAT = 1
+PROFILES = ("fast", "exact")
 PROGRAM_FILE, WEIGHTS_FILE = "program.json", "weights.safetensors"
 
 
@@ -90,7 +93,8 @@ class Program:
         name: of the model, as users call it.
         version: of these weights.
         params: name of the parameter set that the scales were chosen for.
-        profile: "fast".
+        profile: "fast", where a look-up's input carries noise that the network was trained with; or "exact", where every look-up reads an
+            integer modulo the layer's modulus, so that logits are those of ``simulate.plain`` to the last bit.
         input: what goes in.
         layers: the chain; the last one is linear and gives one value for each class.
         output: what comes out.
@@ -108,6 +112,8 @@ class Program:
         """Checks that names are unique and that every layer fits its input. Raises ProgramError."""
         if not (self.name and self.version and self.params):
             raise ProgramError("a program needs a name, a version and a parameter set")
+        if self.profile not in PROFILES:
+            raise ProgramError(f"profile {self.profile!r} is not known; it is one of {', '.join(PROFILES)}")
         names = [layer.name for layer in self.layers]
         if wrong := {name for name in names if not name.isidentifier() or names.count(name) > 1}:
             raise ProgramError(f"layer names {sorted(wrong)} are not unique identifiers; rename them")
@@ -117,6 +123,12 @@ class Program:
             raise BadShapeError(
                 f"the last layer gives {self.stages[-1].output_shape} values for {len(self.output.classes)} classes"
             )
+
+        for stage in self.stages:
+            if stage.lookups and (stage.layer.modulus is None) == (self.profile == "exact"):
+                raise ProgramError(
+                    f"layer {stage.layer.name!r} has modulus {stage.layer.modulus}; look-ups have one in the exact profile only"
+                )
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -136,6 +148,18 @@ class Program:
             stages.append(stage)
             shape, delta = stage.output_shape, stage.output_delta
         return tuple(stages)
+
+    def walk(self, circuit: Circuit[T], x: T, polynomial_size: int) -> Iterator[tuple[Stage, T]]:
+        """Runs every layer's circuit on ``x``, the input's values in C order; yields each stage with its result, the logits last.
+
+        Args:
+            circuit: numbers, variances, costs or ciphertexts.
+            x: values of the input.
+            polynomial_size: N, points of a table on half the torus.
+        """
+        for stage in self.stages:
+            x = stage.layer.apply(circuit, x, stage.scale(polynomial_size))
+            yield stage, x
 
     @property
     def lookups(self) -> int:

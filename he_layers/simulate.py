@@ -149,10 +149,10 @@ def run_with(program: Program, levels: CircuitNoise, images: NDArray[np.uint8], 
     circuit = NoisyCircuit(levels, rng)
     logits = []
     for chunk in _chunks(program, images):
-        x = circuit.encrypt(chunk.reshape(len(chunk), -1).astype(np.float64) * program.input.delta)
-        for stage in program.stages:
-            x = stage.layer.apply(circuit, x, stage.scale(levels.polynomial_size))
-        logits.append(circuit.decrypt(x) * program.turns_to_logits)
+        pixels = circuit.encrypt(chunk.reshape(len(chunk), -1).astype(np.float64) * program.input.delta)
+        for _, result in program.walk(circuit, pixels, levels.polynomial_size):
+            last = result
+        logits.append(circuit.decrypt(last) * program.turns_to_logits)
     return np.concatenate(logits)
 
 

@@ -13,6 +13,7 @@ class ModelProfile(BaseModel):
 
     model: str
     version: str
+    program_digest: str  # every answer is bound to it
     profile: str
     params: str
     params_id: str
@@ -37,6 +38,7 @@ def profile_of(model: Model) -> ModelProfile:
     return ModelProfile(
         model=program.name,
         version=program.version,
+        program_digest=program.digest,
         profile=program.profile,
         params=model.params.name,
         params_id=model.params.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from he_layers.crypto import container
 from he_layers.crypto.container import Bytes, Field, Kind
-from he_layers.crypto.errors import NotConformantError
+from he_layers.crypto.errors import NotConformantError, WrongAnswerError
 from he_layers.crypto.params import ParameterSet
 
 
@@ -81,6 +82,23 @@ class CkksCiphertext:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Binding:
+    """What an answer belongs to, each as a SHA-256 in hex."""
+
+    key_id: str
+    request: str  # of the containers of the encrypted image, one after the other
+    program: str  # Program.digest: the model's name, version, layers and weights
+
+    @classmethod
+    def of(cls, ciphertexts: Sequence[CkksCiphertext], program: str) -> Self:
+        """Returns what the answer to these ciphertexts of one image is bound to; both sides work it out on their own."""
+        digest = hashlib.sha256()
+        for ciphertext in ciphertexts:
+            digest.update(ciphertext.to_bytes())
+        return cls(key_id=ciphertexts[0].key_id, request=digest.hexdigest(), program=program)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PackedAnswer:
     """The logits in one CKKS ciphertext of the answer ring: message i at coefficient i * N / len(c0) in steps.
 
@@ -88,14 +106,19 @@ class PackedAnswer:
     """
 
     params: ParameterSet
-    key_id: str
+    binding: Binding
     c0: NDArray[np.uint64]  # [messages]
     c1: NDArray[np.uint64]  # [ring_degree]
 
     @staticmethod
     def _fields(params: ParameterSet, messages: int) -> Sequence[Field]:
         bits = params.answer_bits
-        return Field("c0", messages, bits), Field("c1", params.answer_ring.ring_degree, bits)
+        return (
+            Field("request", 32, 8),
+            Field("program", 32, 8),
+            Field("c0", messages, bits),
+            Field("c1", params.answer_ring.ring_degree, bits),
+        )
 
     @classmethod
     def nbytes(cls, params: ParameterSet, messages: int) -> int:
@@ -104,15 +127,22 @@ class PackedAnswer:
 
     def to_bytes(self) -> bytes:
         """Returns the answer in its container."""
-        payload = container.pack_fields(self._fields(self.params, len(self.c0)), {"c0": self.c0, "c1": self.c1})
-        return container.pack(Kind.PACKED_ANSWER, self.params.id, self.key_id, payload)
+        values: dict[str, NDArray[np.unsignedinteger]] = {
+            "request": np.frombuffer(bytes.fromhex(self.binding.request), dtype=np.uint8),
+            "program": np.frombuffer(bytes.fromhex(self.binding.program), dtype=np.uint8),
+            "c0": self.c0,
+            "c1": self.c1,
+        }
+        payload = container.pack_fields(self._fields(self.params, len(self.c0)), values)
+        return container.pack(Kind.PACKED_ANSWER, self.params.id, self.binding.key_id, payload)
 
     @classmethod
-    def from_bytes(cls, data: Bytes, params: ParameterSet, key_id: str, messages: int) -> Self:
-        """Reads an answer with `messages` logits.
+    def from_bytes(cls, data: Bytes, params: ParameterSet, binding: Binding, messages: int) -> Self:
+        """Reads an answer with `messages` logits to the request and from the model that it must be bound to.
 
         Raises:
             WireError, ParameterError, KeyMismatchError: see container.unpack.
+            WrongAnswerError: it answers another request, or another version of the model made it.
             NotConformantError: the mask is zero.
         """
         fields = cls._fields(params, messages)
@@ -120,12 +150,20 @@ class PackedAnswer:
             data,
             kind=Kind.PACKED_ANSWER,
             params_id=params.id,
-            key_id=key_id,
+            key_id=binding.key_id,
             payload_bytes=container.payload_bytes(fields),
         )
         values = container.unpack_fields(fields, payload)
+        request, program = (values.pop(name).astype(np.uint8).tobytes().hex() for name in ("request", "program"))
+        if request != binding.request:
+            raise WrongAnswerError(f"the answer belongs to request {request}, sent was {binding.request}")
+        if program != binding.program:
+            raise WrongAnswerError(
+                f"program {program} made the answer, the profile names {binding.program}: "
+                "the model was changed meanwhile, read its profile again"
+            )
         _check_mask(values["c1"], 1 << params.answer_bits)
-        return cls(params=params, key_id=key_id, **values)
+        return cls(params=params, binding=binding, **values)
 
 
 def _check_mask(mask: NDArray[np.uint64], modulus: int) -> None:

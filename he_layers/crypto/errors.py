@@ -8,7 +8,8 @@ HEServiceError                internal
 │  ├─ UnsupportedVersionError unsupported_version
 │  ├─ WrongKindError          wrong_kind
 │  ├─ WrongLengthError        wrong_length
-│  └─ DigestMismatchError     digest_mismatch
+│  ├─ DigestMismatchError     digest_mismatch
+│  └─ WrongAnswerError        wrong_answer
 ├─ ParameterError             invalid_params
 │  ├─ UnknownParamsError      unknown_params
 │  ├─ InsecureParamsError     insecure_params
@@ -117,6 +118,12 @@ class DigestMismatchError(WireError):
     """The payload does not match its digest: it was damaged on the way."""
 
     code = "digest_mismatch"
+
+
+class WrongAnswerError(WireError):
+    """The answer belongs to another request, or was made by another version of the model, than was asked."""
+
+    code = "wrong_answer"
 
 
 class ParameterError(HEServiceError):

@@ -102,3 +102,18 @@ def packing_variance(params: ParameterSet) -> float:
     zero = (1 + 2 * ternary) * (SEAL_STD_DEV / ring.modulus) ** 2
     rounding = (1 + ternary) * math.exp2(-2 * params.answer_bits) / 12
     return key_noise + zero + math.exp2(2 * params.flooding_log2_std_dev) + rounding
+
+
+def gaussian_tail(deviations: float) -> float:
+    """Probability that a Gaussian error is more than so many standard deviations off, on either side; not below 2^-1000."""
+    return max(math.erfc(deviations / math.sqrt(2)), math.exp2(-1000))
+
+
+def lookup_error(params: ParameterSet, message_bits: int = 4) -> float:
+    """Probability that a look-up of a fresh look-up result is wrong, if it carried whole messages of so many bits.
+
+    Messages lie 2^-(message_bits + 1) of the torus apart (one padding bit); the phase carries the noise of a bootstrap, a key switch and
+    the modulus switch. By this figure networks that bear noise are compared with systems that fix an error rate for their look-ups.
+    """
+    variance = pbs_variance(params) + key_switch_variance(params) + modulus_switch_variance(params)
+    return gaussian_tail(math.exp2(-message_bits - 2) / math.sqrt(variance))

@@ -6,14 +6,14 @@ import os
 
 import numpy as np
 
-from he_layers.crypto.ciphertexts import LweCiphertextList, PackedAnswer
+from he_layers.crypto.ciphertexts import Binding, LweCiphertextList, PackedAnswer
 from he_layers.crypto.errors import BadShapeError
 from he_layers.crypto.evaluation_keys import ServerKeys
 from he_layers.crypto.security import SEAL_STD_DEV
 from he_layers.native import _kernel
 
 
-def packing_key_switch(x: LweCiphertextList, keys: ServerKeys, key_id: str) -> PackedAnswer:
+def packing_key_switch(x: LweCiphertextList, keys: ServerKeys, binding: Binding) -> PackedAnswer:
     """Packs up to N ciphertexts, adds a fresh public encryption of zero and flooding noise, and rounds to the wire's precision.
 
     Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2. Every coefficient without a message is left out of the answer.
@@ -42,4 +42,4 @@ def packing_key_switch(x: LweCiphertextList, keys: ServerKeys, key_id: str) -> P
         np.rint(part * (2.0**bits / ring.modulus)).astype(np.uint64) & np.uint64(2**bits - 1)
         for part in (c0[: len(x) * step : step], c1)
     ]
-    return PackedAnswer(params=params, key_id=key_id, c0=rounded[0], c1=rounded[1])
+    return PackedAnswer(params=params, binding=binding, c0=rounded[0], c1=rounded[1])

@@ -72,6 +72,10 @@ class ParameterSet:
             raise ParameterError(
                 f"{self.name}: k * N = {self.big_dimension} exceeds the answer ring's degree {self.answer_ring.ring_degree}"
             )
+        if self.big_dimension == self.input_ring.ring_degree:
+            raise ParameterError(
+                f"{self.name}: k * N = {self.big_dimension} is the input ring's degree, too; a ciphertext's dimension must tell its key"
+            )
         if self.key_switch.base_log * self.key_switch.levels > 31:
             raise ParameterError(f"{self.name}: the key switch decomposes more than 31 bits")
 
@@ -135,7 +139,16 @@ FAST_N512 = ParameterSet(
 # Tests only, refused by servers: everything as in FAST_N512 but for a short key and a small ring, hence fast and insecure.
 TOY_N128 = replace(FAST_N512, name="TOY_N128", lwe_dimension=64, lwe_log2_std_dev=-20.0, polynomial_size=128)
 
-SETS = {params.name: params for params in (FAST_N512, TOY_N128)}
+# The same for the exact profile: one long polynomial and a finer key switch, so that integers modulo 32 are read safely.
+TOY_EXACT_N512 = replace(
+    TOY_N128,
+    name="TOY_EXACT_N512",
+    glwe_dimension=1,
+    polynomial_size=512,
+    key_switch=Gadget(base_log=2, levels=9),
+)
+
+SETS = {params.name: params for params in (FAST_N512, TOY_N128, TOY_EXACT_N512)}
 DEFAULT = FAST_N512.name
 
 

@@ -8,6 +8,7 @@ the same code of the layer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from math import prod
 from typing import Any, ClassVar, Protocol, Self, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto.errors import BadShapeError, ProgramError
+from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError
 
 Shape = tuple[int, ...]
 """Shape of one image's values: (C, H, W) or (length,)."""
@@ -25,6 +26,8 @@ FloatArray = NDArray[np.float64]
 T = TypeVar("T")
 """A batch of torus values: noisy numbers in simulate, an LWE ciphertext list in evaluate."""
 MAX_EXPONENT = 6
+MAX_MODULUS = 256
+"""Greatest modulus of the sums in the exact profile: accumulators of at most eight bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,11 @@ class Scale:
     shape: Shape
     delta: float
     polynomial_size: int
+
+    def table_points(self, *, whole: bool) -> FloatArray:
+        """Input in integer units at the N points j / 2N of half the torus, [N]; rounded to the nearest integer if ``whole``."""
+        points: FloatArray = np.arange(self.polynomial_size) / (2 * self.polynomial_size) / self.delta
+        return np.rint(points) if whole else points
 
 
 class Circuit(Protocol[T]):
@@ -98,6 +106,11 @@ class Layer(ABC):
     @abstractmethod
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
         """The layer as a torus circuit."""
+
+    @property
+    def modulus(self) -> int | None:
+        """Of the integers that the layer's look-ups read, in the exact profile; such layers make it a field."""
+        return None
 
     def lookups(self, shape: Shape) -> int:
         """Number of look-ups for one image."""
@@ -153,6 +166,14 @@ class LinearLayer(Layer):
         return circuit.linear(x, self, scale.shape)
 
 
+def anti_periodic(f: Callable[[FloatArray], FloatArray], x: FloatArray, modulus: int, *, top: float) -> FloatArray:
+    """``f`` on residues 0 .. modulus/2 - 1 of ``x``, continued by f(x + modulus/2) = top - f(x), as a look-up does."""
+    residue = np.mod(x, modulus)
+    upper = residue >= modulus / 2
+    value = f(residue - upper * (modulus / 2))
+    return np.where(upper, top - value, value)
+
+
 def flat_size(shape: Shape) -> int:
     """Number of values in a shape."""
     return prod(shape)
@@ -179,6 +200,22 @@ def check_weights(layer: Layer, weight: NDArray[np.int8], dimensions: int) -> No
     if wrong.any():
         raise ProgramError(
             f"layer {layer.name!r} has the weight {weight[wrong][0]}; weights are 0 or +-2^e with e <= {MAX_EXPONENT}: quantise them"
+        )
+
+
+def check_modulus(layer: Layer, modulus: int | None) -> None:
+    """Raises OutOfLevelsError unless there is no modulus or it is even and at most MAX_MODULUS."""
+    if modulus is not None and not (isinstance(modulus, int) and modulus % 2 == 0 and 4 <= modulus <= MAX_MODULUS):
+        raise OutOfLevelsError(
+            f"layer {layer.name!r} has modulus = {modulus}; it takes an even number from 4 to {MAX_MODULUS}"
+        )
+
+
+def check_one_turn(layer: Layer, modulus: int | None, delta: float) -> None:
+    """Raises ProgramError unless ``modulus`` units of ``delta`` turns are one turn."""
+    if modulus is not None and abs(modulus * delta - 1) > 1e-9:
+        raise ProgramError(
+            f"layer {layer.name!r} has modulus {modulus}, its input has {delta} turns for one unit; give it delta = 1 / {modulus}"
         )
 
 

@@ -3,12 +3,26 @@
 Put it before relu: the maximum and a rising function commute, and relu is then evaluated on the pooled values only.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from he_layers.layers.layer import Circuit, IntArray, Layer, Scale, Shape, T, check_window, flat_size, window_size
+from he_layers.layers.layer import (
+    Circuit,
+    IntArray,
+    Layer,
+    Scale,
+    Shape,
+    T,
+    anti_periodic,
+    check_modulus,
+    check_one_turn,
+    check_window,
+    flat_size,
+    window_size,
+)
 
 RAMP = 0.25
 """Turns at which ReLU(a - b) saturates: it is exact while two values of a window differ by less than a quarter of the torus."""
@@ -16,19 +30,35 @@ RAMP = 0.25
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaxPool(Layer):
-    """Greatest value of each window of each channel."""
+    """Greatest value of each window of each channel.
+
+    With a ``modulus`` m (exact profile) values are residues modulo m, and the integer semantics is that of the tree: b + ReLU(a - b) for
+    differences from 0 to m/4, clipped there and continued as the torus does, so that it is the maximum while a window spreads over less.
+
+    Attributes:
+        kernel: height and width of a window.
+        stride: steps between windows.
+        modulus: of the values in the exact profile, an even number; none in the fast one.
+    """
 
     kind: ClassVar[str] = "max_pool"
     kernel: tuple[int, int]
     stride: tuple[int, int]
+    modulus: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the window. Raises ProgramError."""
         check_window(self, {"kernel": self.kernel, "stride": self.stride}, least=1)
+        check_modulus(self, self.modulus)
 
     def output_shape(self, shape: Shape) -> Shape:
         """(C, H', W'); what does not fill a window is left out."""
         return shape[0], *window_size(self, shape, self.kernel, self.stride, (0, 0))
+
+    def output_delta(self, delta: float) -> float:
+        """The input's. Raises ProgramError if the modulus is not one turn for it."""
+        check_one_turn(self, self.modulus, delta)
+        return delta
 
     def lookups(self, shape: Shape) -> int:
         """One less than the window's size, for each result."""
@@ -44,24 +74,41 @@ class MaxPool(Layer):
     def plain(self, x: IntArray) -> IntArray:
         """Integer semantics: [batch, C, H, W] -> [batch, C, H', W']."""
         values = x.reshape(len(x), -1)
-        best: IntArray = np.max([values[:, index] for index in self._windows(x.shape[1:])], axis=0)
+        windows = [values[:, index] for index in self._windows(x.shape[1:])]
+        best: IntArray = np.max(windows, axis=0) if self.modulus is None else _tree(windows, self._modular_maximum)
         return best.reshape(len(x), *self.output_shape(x.shape[1:]))
+
+    def _modular_maximum(self, a: IntArray, b: IntArray) -> IntArray:
+        assert self.modulus is not None, "only the exact profile has residues"
+        top = self.modulus // 4
+        rise = anti_periodic(lambda d: np.minimum(d, top), (a - b).astype(np.float64), self.modulus, top=top)
+        half = self.modulus // 2
+        return (b + rise.astype(np.int64) + half) % self.modulus - half
 
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
         """Neighbours in row-major order are paired; a value left over goes to the next round.
 
         Noise: each round adds the noise of its look-up's input (key switch and modulus switch) to about half of the values.
         """
-        table = (np.minimum(np.arange(scale.polynomial_size) / (2 * scale.polynomial_size), RAMP) - RAMP / 2)[None]
+        whole = self.modulus is not None
+        top = float(self.modulus // 4) if self.modulus is not None else RAMP / scale.delta
+        points = scale.table_points(whole=whole)
+        table = (np.minimum(points, top) - top / 2)[None] * scale.delta
         values = [circuit.select(x, index) for index in self._windows(scale.shape)]
         count = flat_size(self.output_shape(scale.shape))
-        offset = np.full(count, RAMP / 2)
+        offset = np.full(count, top / 2 * scale.delta)
         table_index = np.zeros(count, dtype=np.int32)
-        while len(values) > 1:
-            left_over = values[len(values) // 2 * 2 :]
-            pairs = zip(values[0::2], values[1::2], strict=False)
-            values = [
-                circuit.add(b, circuit.add_constant(circuit.lookup(circuit.subtract(a, b), table, table_index), offset))
-                for a, b in pairs
-            ] + left_over
-        return values[0]
+
+        def maximum(a: T, b: T) -> T:
+            rise = circuit.lookup(circuit.subtract(a, b), table, table_index)
+            return circuit.add(b, circuit.add_constant(rise, offset))
+
+        return _tree(values, maximum)
+
+
+def _tree(values: list[T], maximum: Callable[[T, T], T]) -> T:
+    """Pairs neighbours until one value is left; a value without a neighbour goes to the next round."""
+    while len(values) > 1:
+        left_over = values[len(values) // 2 * 2 :]
+        values = [maximum(a, b) for a, b in zip(values[0::2], values[1::2], strict=False)] + left_over
+    return values[0]

@@ -7,7 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError
-from he_layers.layers.layer import Circuit, FloatArray, IntArray, Layer, Scale, Shape, T, flat_size
+from he_layers.layers.layer import (
+    Circuit,
+    FloatArray,
+    IntArray,
+    Layer,
+    Scale,
+    Shape,
+    T,
+    anti_periodic,
+    check_modulus,
+    check_one_turn,
+    flat_size,
+)
 
 MAX_RAMP = 0.3
 """Greatest length of a ramp in turns: the table is right on [-1/2 + ramp, 1/2) and comes up again below."""
@@ -17,11 +29,15 @@ MAX_RAMP = 0.3
 class Relu(Layer):
     """q = clip(floor((x + bias) * multiplier + 1/2), 0, levels), with bias and multiplier of the value's channel.
 
+    With a ``modulus`` m (exact profile) that holds for residues of x + bias on 0 .. m/2 - 1, and q(x + m/2) = levels - q(x) beyond: what
+    the torus does to a sum that leaves its window is part of the integer semantics.
+
     Attributes:
         bias: int32 [C] in integer units of the input.
         multiplier: float64 [C] > 0, output units for one input unit.
         levels: greatest output integer.
         delta_out: turns of one output unit.
+        modulus: of the sums in the exact profile, an even number; none in the fast one.
     """
 
     kind: ClassVar[str] = "relu"
@@ -29,6 +45,7 @@ class Relu(Layer):
     multiplier: FloatArray
     levels: int
     delta_out: float
+    modulus: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the channels and ranges. Raises ProgramError or OutOfLevelsError."""
@@ -47,6 +64,7 @@ class Relu(Layer):
             )
         if not 1 <= self.levels <= 255:
             raise OutOfLevelsError(f"layer {self.name!r} has levels = {self.levels}; it takes 1 to 255")
+        check_modulus(self, self.modulus)
         if not 0 < self.levels * self.delta_out < 1:
             raise ProgramError(
                 f"layer {self.name!r} puts {self.levels} levels of {self.delta_out} turns out; together less than 1 turn"
@@ -63,7 +81,8 @@ class Relu(Layer):
         return flat_size(shape)
 
     def output_delta(self, delta: float) -> float:
-        """``delta_out``. Raises ProgramError if a ramp is longer than MAX_RAMP turns for the input's ``delta``."""
+        """``delta_out``. Raises ProgramError if a ramp is longer than MAX_RAMP turns, or the modulus is not one turn, for ``delta``."""
+        check_one_turn(self, self.modulus, delta)
         longest = float((self.levels / self.multiplier).max() * delta)
         if longest > MAX_RAMP:
             raise ProgramError(
@@ -75,7 +94,11 @@ class Relu(Layer):
     def _levels_of(self, x: FloatArray) -> FloatArray:
         """Output integers of [channels, ...] sums that have their bias already."""
         multiplier = self.multiplier.reshape(-1, *[1] * (x.ndim - 1))
-        return np.clip(np.floor(x * multiplier + 0.5), 0, self.levels)
+
+        def ramp(sums: FloatArray) -> FloatArray:
+            return np.clip(np.floor(sums * multiplier + 0.5), 0, self.levels)
+
+        return ramp(x) if self.modulus is None else anti_periodic(ramp, x, self.modulus, top=self.levels)
 
     def plain(self, x: IntArray) -> IntArray:
         """Integer semantics: [batch, C, ...] -> [batch, C, ...]."""
@@ -86,13 +109,13 @@ class Relu(Layer):
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
         """Bias on the bodies, one table for each channel, half the top on the bodies.
 
-        Noise: the look-up's input noise (key switch and modulus switch) moves the value along the ramp; the result has only the output
-        noise of a bootstrap.
+        Noise: the look-up's input noise (key switch and modulus switch) moves the value along the ramp; with a modulus it changes nothing
+        while it stays under half a unit. The result has only the output noise of a bootstrap.
         """
         per_channel = flat_size(scale.shape[1:])
         top = self.levels * self.delta_out
-        phases = np.arange(scale.polynomial_size) / (2 * scale.polynomial_size)
-        tables = self._levels_of(np.tile(phases / scale.delta, (len(self.bias), 1))) * self.delta_out - top / 2
+        points = scale.table_points(whole=self.modulus is not None)
+        tables = self._levels_of(np.tile(points, (len(self.bias), 1))) * self.delta_out - top / 2
         table_index = np.repeat(np.arange(len(self.bias), dtype=np.int32), per_channel)
         biased = circuit.add_constant(x, np.repeat(self.bias * scale.delta, per_channel))
         return circuit.add_constant(circuit.lookup(biased, tables, table_index), np.full(len(table_index), top / 2))

@@ -10,6 +10,7 @@ from he_layers.crypto import errors
 PROFILE = ModelProfile(
     model="m",
     version="1",
+    program_digest="00" * 32,
     profile="fast",
     params_id="00" * 32,
     security_bits=128.0,

@@ -70,3 +70,5 @@ def test_unknown_and_unfit_sets_are_named() -> None:
         replace(FAST, glwe_dimension=8)
     with pytest.raises(ParameterError, match="polynomial_size = 500"):
         replace(FAST, polynomial_size=500)
+    with pytest.raises(ParameterError, match="must tell its key"):
+        replace(FAST, glwe_dimension=2)
