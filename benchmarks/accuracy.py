@@ -16,7 +16,6 @@ from he_layers.crypto.secret_keys import ClientKeys
 from he_layers.program import Program
 from models import cards, data
 from models.recipes import RECIPES
-from server.settings import Settings
 
 NOISE_IMAGES = 50
 SIMULATIONS = 20
@@ -59,7 +58,7 @@ def _logit_noise(program: Program, images: NDArray[np.uint8]) -> dict[str, float
 
 def _encrypted(program: Program, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Logits [count, classes] of really encrypted images, client and server in this one process."""
-    threads = Settings().threads
+    threads = available_cpus()
     keys = ClientKeys.generate(params.get(program.params))
     server_keys = keys.evaluation_keys().expand(threads)
     logits = []

@@ -28,8 +28,8 @@ class ServerProcess:
 
     def family(self) -> list[int]:
         """Returns the server's process id and those of its children."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return [self.pid, *map(int, children.read_text().split())] if children.exists() else [self.pid]
+        lists = Path(f"/proc/{self.pid}/task").glob("*/children")  # each thread has children of its own
+        return [self.pid, *(int(pid) for children in lists for pid in children.read_text().split())]
 
     def peak_memory_bytes(self) -> int | None:
         """Returns the sum of the peak resident sizes of server and workers; None where the system does not tell."""
@@ -49,12 +49,19 @@ def running_server(
     """Starts a server, waits until it is ready, and stops it in the end.
 
     Args:
-        storage: where it keeps keys; a temporary folder by default.
+        storage: where it keeps its state; a temporary folder by default.
         program: what Python runs.
-        settings: fields of server.settings.Settings.
+        settings: fields of server.settings.Settings; needs no API keys unless `open` is False.
     """
     with tempfile.TemporaryDirectory(prefix="ciphershift-") as folder:
-        chosen = {"storage": storage or folder, "host": "127.0.0.1", "port": 0, **settings}
+        chosen = {
+            "storage": storage or folder,
+            "host": "127.0.0.1",
+            "port": 0,
+            "open": True,
+            "drain_seconds": 5,
+            **settings,
+        }
         environment = os.environ | {f"CIPHERSHIFT_{name.upper()}": str(value) for name, value in chosen.items()}
         log = Path(folder, "server.log")
         with log.open("w") as errors:

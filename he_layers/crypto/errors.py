@@ -25,7 +25,16 @@ HEServiceError                internal
 │  ├─ OutOfLevelsError        out_of_levels
 │  └─ UnsupportedLayerError   unsupported_layer
 └─ ServiceError               service
+   ├─ ConfigurationError      configuration
+   ├─ UnauthorizedError       unauthorized
+   ├─ ForbiddenError          forbidden
    ├─ UnknownModelError       unknown_model
+   ├─ UnknownJobError         unknown_job
+   ├─ IdempotencyConflictError idempotency_conflict
+   ├─ NotFinishedError        not_finished
+   ├─ CanceledError           canceled
+   ├─ ExpiredError            expired
+   ├─ QuotaExceededError      quota_exceeded
    ├─ BusyError               busy
    ├─ DeadlineError           deadline
    ├─ WorkerLostError         worker_lost
@@ -221,11 +230,78 @@ class ServiceError(HEServiceError):
     http_status = 503
 
 
+class ConfigurationError(ServiceError):
+    """A setting, or what an operator asks for, is impossible or not safe."""
+
+    code = "configuration"
+
+
+class UnauthorizedError(ServiceError):
+    """The request carries no API key that the server knows and that is still valid."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class ForbiddenError(ServiceError):
+    """The API key is valid but lacks the scope that the request needs."""
+
+    code = "forbidden"
+    http_status = 403
+
+
 class UnknownModelError(ServiceError):
     """The server has no model of this name."""
 
     code = "unknown_model"
     http_status = 404
+
+
+class UnknownJobError(ServiceError):
+    """The server has no job of this id."""
+
+    code = "unknown_job"
+    http_status = 404
+
+
+class IdempotencyConflictError(ServiceError):
+    """The idempotency key was used before, for a request with another body."""
+
+    code = "idempotency_conflict"
+    http_status = 409
+
+
+class NotFinishedError(ServiceError):
+    """The job has no result yet: wait for it, or follow its events."""
+
+    code = "not_finished"
+    http_status = 409
+
+
+class CanceledError(ServiceError):
+    """The job was canceled before it had a result."""
+
+    code = "canceled"
+    http_status = 409
+
+
+class ExpiredError(ServiceError):
+    """The job's result was kept for its time and is gone."""
+
+    code = "expired"
+    http_status = 410
+
+
+class QuotaExceededError(ServiceError):
+    """The tenant has used up its queries or its bytes of keys."""
+
+    code = "quota_exceeded"
+    http_status = 429
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        """Args: retry_after: seconds after which to ask again, where they are known."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class BusyError(ServiceError):
