@@ -114,9 +114,5 @@ class Receipts:
                 f"job {job_id} was not submitted from {self._folder.parent}: only who submitted it can read its answer"
             ) from None
 
-    def drop(self, job_id: str) -> None:
-        """Removes a receipt, if it is there."""
-        self._path(job_id).unlink(missing_ok=True)
-
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.json"

@@ -50,9 +50,9 @@ class Session:
         model: str | None,
         keystore: Keystore,
         *,
-        patience_seconds: float,
-        allow_toy_parameters: bool,
-        show_progress: bool,
+        patience_seconds: float = 60.0,
+        allow_toy_parameters: bool = False,
+        show_progress: bool = False,
     ) -> None:
         """Takes note; nothing is sent or made yet."""
         self.timings = Timings()
@@ -157,7 +157,6 @@ class Session:
     def cancel(self, job_id: str) -> Steps[JobStatus]:
         """Ends a job, or forgets the answer of one that is finished."""
         response = yield from self._exchange(Call(method="DELETE", path=f"/v2/jobs/{job_id}"))
-        self._receipts.drop(job_id)
         return read(JobStatus, response.content)
 
     def jobs(self, limit: int) -> Steps[Sequence[JobStatus]]:

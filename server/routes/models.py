@@ -63,9 +63,9 @@ async def list_models(service: ServiceDep, _: InferCaller) -> ModelList:
 
 
 @router.get("/{name}")
-async def model_metadata(model: ModelDep) -> ModelMetadata:
+async def model_metadata(model: ModelDep, service: ServiceDep) -> ModelMetadata:
     """Metadata in the protocol's form; `parameters` holds the profile's plain values."""
-    profile = profile_of(model).model_dump()
+    profile = profile_of(model, service.settings.max_batch).model_dump()
     return ModelMetadata(
         name=model.program.name,
         versions=[model.program.version],
@@ -84,6 +84,6 @@ async def model_ready(model: ModelDep, service: ServiceDep) -> ModelReady:
 
 
 @router.get("/{name}/profile")
-async def model_profile(model: ModelDep) -> ModelProfile:
+async def model_profile(model: ModelDep, service: ServiceDep) -> ModelProfile:
     """All that a client needs to make keys, encode an input and read the answer."""
-    return profile_of(model)
+    return profile_of(model, service.settings.max_batch)
