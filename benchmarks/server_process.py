@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -44,13 +45,18 @@ class ServerProcess:
 
 @contextmanager
 def running_server(
-    *, storage: Path | None = None, program: Sequence[str] = ("-m", "server"), **settings: object
+    *,
+    storage: Path | None = None,
+    program: Sequence[str] = ("-m", "server"),
+    ca_file: Path | None = None,
+    **settings: object,
 ) -> Iterator[ServerProcess]:
     """Starts a server, waits until it is ready, and stops it in the end.
 
     Args:
         storage: where it keeps its state; a temporary folder by default.
         program: what Python runs.
+        ca_file: certificates that make its own one trusted, if it serves https.
         settings: fields of server.settings.Settings; needs no API keys unless `open` is False.
     """
     with tempfile.TemporaryDirectory(prefix="ciphershift-") as folder:
@@ -71,7 +77,7 @@ def running_server(
         try:
             assert process.stdout is not None
             url = process.stdout.readline().removeprefix("listening on ").strip()
-            _wait_until_ready(process, url, log)
+            _wait_until_ready(process, url, log, ca_file)
             yield ServerProcess(url, process.pid, log)
         finally:
             process.terminate()
@@ -82,11 +88,12 @@ def running_server(
                 process.communicate()
 
 
-def _wait_until_ready(process: subprocess.Popen[str], url: str, log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[str], url: str, log: Path, ca_file: Path | None) -> None:
+    trusted = ssl.create_default_context(cafile=ca_file)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None and url:
         try:
-            if httpx.get(f"{url}/v2/health/ready").is_success:
+            if httpx.get(f"{url}/v2/health/ready", verify=trusted).is_success:
                 return
         except httpx.TransportError:
             pass

@@ -44,19 +44,23 @@ class EventReader:
         """
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            self._take(line.removesuffix(b"\r"))
-            if line in (b"", b"\r") and (event := self._end()):
-                yield event
-        if self._event_bytes + len(self._rest) > MAX_EVENT_BYTES or self._idle_bytes > MAX_IDLE_BYTES:
+            self._idle_bytes += len(line) + 1
+            if line in (b"", b"\r"):
+                if event := self._end():
+                    yield event
+            else:
+                self._take(line.removesuffix(b"\r"))
+        self._check(len(self._rest))
+
+    def _check(self, more: int) -> None:
+        if self._event_bytes + more > MAX_EVENT_BYTES or self._idle_bytes > MAX_IDLE_BYTES:
             raise TooLargeError(
                 f"the stream holds no end of an event within {MAX_EVENT_BYTES} bytes: is this a ciphershift server?"
             )
 
     def _take(self, line: bytes) -> None:
-        self._idle_bytes += len(line) + 1
+        self._check(len(line))
         self._event_bytes += len(line)
-        if self._event_bytes > MAX_EVENT_BYTES:
-            return  # feed() refuses the stream
         try:
             name, _, value = line.decode().partition(":")
         except UnicodeDecodeError:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from client.events import EventReader
 from client.exchange import RETRIED, Exchange
-from client.jobs import JobStatus
+from client.jobs import JobStatus, job_path
 from client.protocol import error_of, read
 from client.steps import Call, Pause, Steps
 from he_layers.crypto.errors import DeadlineError, MalformedError, UnreachableError
@@ -38,7 +38,7 @@ def follow(exchange: Exchange, job_id: str, timeout: float | None, observe: Obse
         try:
             response = yield Call(
                 method="GET",
-                path=f"/v2/jobs/{job_id}/events",
+                path=f"{job_path(job_id)}/events",
                 headers={"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {}),
                 silence_seconds=min(SILENCE_SECONDS, max(end - time.monotonic(), 0.1)),
                 receive=stream.take,
@@ -51,7 +51,7 @@ def follow(exchange: Exchange, job_id: str, timeout: float | None, observe: Obse
         if stream.finished:
             return stream.finished
         last_id = stream.last_id or last_id
-        status = read(JobStatus, (yield from exchange(Call(method="GET", path=f"/v2/jobs/{job_id}"))).content)
+        status = read(JobStatus, (yield from exchange(Call(method="GET", path=job_path(job_id)))).content)
         observe(status)
         if status.is_finished:
             return status

@@ -20,6 +20,17 @@ KEPT_SECONDS = 30 * 86400.0  # longer than any server keeps an answer
 JobId = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")]  # it becomes part of addresses and of a file's name
 
 
+def job_path(job_id: str) -> str:
+    """Returns where a job is on its server.
+
+    Raises:
+        UnknownJobError: no job can have this id.
+    """
+    if not re.fullmatch("[A-Za-z0-9_-]{1,64}", job_id):
+        raise UnknownJobError(f"{job_id!r} is not the id of a job: `python -m client jobs list` shows them")
+    return f"/v2/jobs/{job_id}"
+
+
 class JobProgress(Message):
     """How far a job has come."""
 
@@ -105,8 +116,7 @@ class Receipts:
             UnknownJobError: the job was submitted by another user, or from another machine.
             MalformedError: its file is damaged.
         """
-        if not re.fullmatch("[A-Za-z0-9_-]{1,64}", job_id):
-            raise UnknownJobError(f"{job_id!r} is not the id of a job: `python -m client jobs list` shows them")
+        job_path(job_id)  # else it would be no name for a file either
         try:
             return read(Receipt, self._path(job_id).read_bytes())
         except FileNotFoundError:

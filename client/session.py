@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from client import images as image_arrays
 from client.exchange import Exchange
 from client.following import Observer, follow
-from client.jobs import JobList, JobStatus, Receipt, Receipts
+from client.jobs import JobList, JobStatus, Receipt, Receipts, job_path
 from client.keystore import KeyPair, Keystore
 from client.progress import ProgressBar
 from client.protocol import ModelProfile, parse_answer, parse_models, read, submit_call
@@ -76,7 +77,7 @@ class Session:
         """
         if self._profile is None:
             name = self._model or (yield from self._only_model())
-            response = yield from self._exchange(Call(method="GET", path=f"/v2/models/{name}/profile"))
+            response = yield from self._exchange(Call(method="GET", path=f"/v2/models/{quote(name, safe='')}/profile"))
             profile = read(ModelProfile, response.content)
             if profile.params.is_toy and not self._allow_toy_parameters:
                 raise InsecureParamsError(f"{profile.model} uses {profile.params.name}, which protects nothing")
@@ -152,11 +153,11 @@ class Session:
 
     def status(self, job_id: str) -> Steps[JobStatus]:
         """Asks how a job is doing."""
-        return read(JobStatus, (yield from self._exchange(Call(method="GET", path=f"/v2/jobs/{job_id}"))).content)
+        return read(JobStatus, (yield from self._exchange(Call(method="GET", path=job_path(job_id)))).content)
 
     def cancel(self, job_id: str) -> Steps[JobStatus]:
         """Ends a job, or forgets the answer of one that is finished."""
-        response = yield from self._exchange(Call(method="DELETE", path=f"/v2/jobs/{job_id}"))
+        response = yield from self._exchange(Call(method="DELETE", path=job_path(job_id)))
         return read(JobStatus, response.content)
 
     def jobs(self, limit: int) -> Steps[Sequence[JobStatus]]:
@@ -189,7 +190,7 @@ class Session:
         except (Exception, KeyboardInterrupt, asyncio.CancelledError):
             for receipt in running:
                 with suppress(HEServiceError):
-                    yield Call(method="DELETE", path=f"/v2/jobs/{receipt.job_id}", silence_seconds=2.0)
+                    yield Call(method="DELETE", path=job_path(receipt.job_id), silence_seconds=2.0)
             raise
         return answers
 
@@ -218,7 +219,7 @@ class Session:
         if status.state == "failed":
             raise status.failure()
         limit = len(receipt.requests) * (receipt.profile.download_bytes + 4) + _ANSWER_EXTRA_BYTES
-        call = Call(method="GET", path=f"/v2/jobs/{receipt.job_id}/result", answer_limit=limit)
+        call = Call(method="GET", path=f"{job_path(receipt.job_id)}/result", answer_limit=limit)
         response = yield from self._exchange(call)
         self.traffic.received = len(response.content)
         return response

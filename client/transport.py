@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -107,9 +108,9 @@ class Driver:
         with closing(steps):
             resume: Callable[[], Step] = partial(next, steps)
             while True:
-                done, step = _advance(resume)
-                if done:
-                    return cast(T, step)
+                step = _advance(resume)
+                if isinstance(step, _End):
+                    return cast(T, step.unwrap())
                 resume = self._taken(steps, step)
 
     def close(self) -> None:
@@ -151,12 +152,12 @@ class AsyncDriver:
             resume: Callable[[], Step] = partial(next, steps)
             while True:
                 try:
-                    done, step = await _in_thread(partial(_advance, resume))
+                    step = await _in_thread(partial(_advance, resume))
                 except asyncio.CancelledError as error:
                     resume = partial(steps.throw, error)
                     continue
-                if done:
-                    return cast(T, step)
+                if isinstance(step, _End):
+                    return cast(T, step.unwrap())
                 resume = await self._taken(steps, step)
 
     async def close(self) -> None:
@@ -224,12 +225,27 @@ def _request(call: Call) -> dict[str, Any]:
     return {"method": call.method, "url": call.path, "headers": headers, "timeout": timeout}
 
 
-def _advance(resume: Callable[[], Step]) -> tuple[bool, Any]:
-    """Runs the steps up to the next one: (False, step), or (True, result) at their end."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How steps ended."""
+
+    result: object = None
+    error: BaseException | None = None
+
+    def unwrap(self) -> object:
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def _advance(resume: Callable[[], Step]) -> Step | _End:
+    """Runs the steps up to the next one, or to their end. What they raise is returned, and so told from what befalls the driver."""
     try:
-        return False, resume()
+        return resume()
     except StopIteration as end:
-        return True, end.value
+        return _End(result=end.value)
+    except BaseException as error:
+        return _End(error=error)
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
