@@ -7,12 +7,16 @@ from typing import Annotated
 import typer
 
 from benchmarks import agreement as agreement_benchmark
+from benchmarks import cost as cost_benchmark
 from benchmarks import demo as demonstration
 from benchmarks import noise as noise_benchmark
 from benchmarks import primitives as primitives_benchmark
+from benchmarks import search as search_benchmark
 from benchmarks import security as security_benchmark
 from benchmarks.envelope import envelope, write
 from he_layers.crypto.params import DEFAULT
+from he_layers.program import Program
+from server.settings import Settings
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Measure, on this machine.")
 
@@ -37,14 +41,22 @@ def agreement(
     model: Model,
     images: Annotated[int, typer.Option(min=1, help="How many test images.")] = 200,
     start: Annotated[int, typer.Option(min=0, help="The first test image.")] = 0,
+    profile: Annotated[
+        str | None, typer.Option(help="Precision profile that the model must have, fast or exact.")
+    ] = None,
     json: Json = "-",
 ) -> None:
     """Count how often the encrypted network predicts what the plaintext network predicts.
 
-    Example:
+    Examples:
 
       python -m benchmarks agreement --model mnist-fast --images 200 --start 0 --json -
+
+      python -m benchmarks agreement --model mnist-exact --profile exact --images 20 --json -
     """
+    has = Program.load(Settings().models / model).profile
+    if profile not in (None, has):
+        raise typer.BadParameter(f"{model} is of the {has} profile, not of {profile}")
     write(agreement_benchmark.measure(model, images=images, start=start), json)
 
 
@@ -70,6 +82,36 @@ def security(params: Params = DEFAULT, json: Json = "-") -> None:
       python -m benchmarks security --json -
     """
     write(security_benchmark.measure(params), json)
+
+
+@cli.command()
+def search(
+    model: Model,
+    noise: Annotated[float, typer.Option(min=0.1, help="Noise that the network bears, times that of its set.")] = 1.0,
+    count: Annotated[int, typer.Option(min=1, help="How many sets.")] = 10,
+    json: Json = "-",
+) -> None:
+    """Find the cheapest parameter sets for a network: predicted time, noise, key bytes, security.
+
+    Examples:
+
+      python -m benchmarks search --model mnist-fast --count 5 --json -
+
+      python -m benchmarks search --model mnist-exact
+    """
+    for result in search_benchmark.measure(model, noise_factor=noise, count=count):
+        write(result, json)
+
+
+@cli.command()
+def cost(model: Model, repetitions: Annotated[int, typer.Option(min=1)] = 5, json: Json = "-") -> None:
+    """Predicted against measured seconds of a network, layer by layer, in one run.
+
+    Example:
+
+      python -m benchmarks cost --model mnist-fast --json -
+    """
+    write(envelope("cost") | cost_benchmark.measure(model, repetitions=repetitions), json)
 
 
 @cli.command()

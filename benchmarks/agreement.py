@@ -15,7 +15,8 @@ from rich.progress import track
 from benchmarks.envelope import envelope
 from benchmarks.server_process import running_server
 from client import Client, Keystore
-from he_layers import simulate
+from he_layers import noise_budget, simulate
+from he_layers.crypto import noise
 from he_layers.program import Program
 from models import data
 from server.settings import Settings
@@ -24,33 +25,38 @@ from server.settings import Settings
 def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
     """Returns agreement, accuracy, times and sizes over `images` test images from `start` on.
 
-    The plaintext network is the integer Program without noise.
+    The plaintext network is the integer Program without noise; `all_logits_equal` counts the images whose every logit is its logit.
     """
     settings = Settings()
     program = Program.load(settings.models / model)
     test = data.load(_data_set(settings.models / model)).test
     chosen = slice(start, start + images)
     pixels, labels = test.images[chosen], test.labels[chosen]
-    plain = simulate.plain(program, pixels).argmax(axis=1)
+    integers = simulate.plain(program, pixels)
+    plain = integers.argmax(axis=1)
     with tempfile.TemporaryDirectory() as folder, running_server() as server:
         client = Client(server.url, model=model, keystore=Keystore(Path(folder)), show_progress=False)
         profile = client.profile()
         client.prepare()
         client.predict(pixels[:1])  # the first request expands the keys on the server
-        encrypted, seconds = [], []
+        logits, seconds = [], []
         for image in track(pixels, f"{model}: encrypted inference", console=Console(stderr=True)):
-            encrypted.append(client.predict(image).argmax())
+            logits.append(client.predict(image)[0])
             seconds.append(client.timings.total)
         memory = server.peak_memory_bytes()
-    predictions = np.asarray(encrypted)
+    predictions = np.argmax(logits, axis=1)
+    equal = np.isclose(np.stack(logits), integers * program.output.scale, rtol=0, atol=1e-6 * program.output.scale)
     return envelope("agreement") | {
         "model": model,
         "profile": profile.profile,
         "params_id": profile.params_id,
         "security_bits": profile.security_bits,
+        "lookup_error_4bit": noise.lookup_error(profile.params),
+        "log2_failure_per_image": noise_budget.log2_failure(noise_budget.of_program(program, profile.params)),
         "images": len(pixels),
         "start": start,
         "agree": int((predictions == plain).sum()),
+        "all_logits_equal": int(equal.all(axis=1).sum()),
         "correct_encrypted": int((predictions == labels).sum()),
         "correct_plain": int((plain == labels).sum()),
         "median_s": round(median(seconds), 4),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from client.steps import IDEMPOTENCY_KEY, Call
@@ -58,12 +60,18 @@ class ModelProfile(Message):
     input_delta: float
     classes: tuple[Text, ...]
     turns_to_logits: float
+    logit_step: Annotated[float, Field(gt=0)] | None
     bootstraps: int
     key_bytes: int
     upload_bytes: int
     download_bytes: PositiveInt
     max_batch: PositiveInt
     estimated_seconds: float | None
+
+    def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Decrypted torus values as logits; in the exact profile the whole multiples that they are."""
+        logits = turns * self.turns_to_logits
+        return logits if self.logit_step is None else np.rint(logits / self.logit_step) * self.logit_step
 
     @property
     def params(self) -> ParameterSet:

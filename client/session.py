@@ -234,7 +234,7 @@ class Session:
             for data, request in zip(answer.logits, receipt.requests, strict=True):
                 binding = Binding(key_id=keys.key_id, request=request, program=profile.program_digest)
                 packed = PackedAnswer.from_bytes(data, profile.params, binding, len(profile.classes))
-                rows.append(ckks.decrypt(keys.client_keys, packed) * profile.turns_to_logits)
+                rows.append(profile.logits(ckks.decrypt(keys.client_keys, packed)))
             return np.stack(rows)
 
     def _prepare(self, bar: ProgressBar) -> Steps[KeyPair]:

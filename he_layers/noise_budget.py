@@ -1,7 +1,8 @@
-"""How much noise every look-up of a Program reads, and how often it is too much: variances carried through the same circuit.
+"""How much noise every look-up of a Program reads, and how often it is too much.
 
-The third reading of a layer's circuit, beside he_layers.simulate and he_layers.evaluate: here a value is the variance of its noise. The
-errors of different ciphertexts are taken as independent and Gaussian.
+The third reading of a layer's circuit, beside he_layers.simulate and he_layers.evaluate: here a value is how often it holds the variance
+of a fresh ciphertext and that of a bootstrap's output. That does not depend on the parameter set, which then says how large the two are.
+The errors of different ciphertexts are taken as independent and Gaussian.
 """
 
 import math
@@ -22,12 +23,21 @@ LOG2_FAILURE_LIMIT = -40.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Variances:
-    """Noise of each value, turns squared [count], and the keys that the ciphertexts would be under."""
+class Gains:
+    """Variances held by each value: multiples of a fresh ciphertext's and of a bootstrap output's, [count, 2]; and its keys."""
 
-    variances: FloatArray
+    multiples: FloatArray
     under_input_key: bool
     under_big_key: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageGains:
+    """Gains of what a layer's look-ups read (one entry for each call), or of the logits; ``delta`` is one integer unit in turns."""
+
+    layer: str
+    read: tuple[Gains, ...]
+    delta: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,67 +57,89 @@ class StageNoise:
     log2_failure: float | None
 
 
-class VarianceCircuit:
-    """The circuit operations (he_layers.layers.layer.Circuit) on variances."""
+class GainCircuit:
+    """The circuit operations (he_layers.layers.layer.Circuit) on gains."""
 
-    def __init__(self, levels: CircuitNoise) -> None:
-        """Args: levels: the noise of each primitive."""
-        self.levels = levels
-        self.read: list[FloatArray] = []
+    def __init__(self) -> None:
+        self.read: list[Gains] = []
 
-    def linear(self, x: Variances, layer: LinearLayer, shape: Shape) -> Variances:
+    def linear(self, x: Gains, layer: LinearLayer, shape: Shape) -> Gains:
         """Sum of squared weights times variances."""
         entries = layer.entries(shape)
-        shares = entries.values.astype(np.float64) ** 2 * x.variances[entries.column]
-        sums = np.bincount(entries.row, weights=shares, minlength=entries.rows).astype(np.float64)
-        return replace(x, variances=sums)
+        squares = entries.values.astype(np.float64) ** 2
+        sums = [
+            np.bincount(entries.row, weights=squares * column[entries.column], minlength=entries.rows)
+            for column in x.multiples.T
+        ]
+        return replace(x, multiples=np.stack(sums, axis=1))
 
-    def add_constant(self, x: Variances, turns: FloatArray) -> Variances:
+    def add_constant(self, x: Gains, turns: FloatArray) -> Gains:
         """A constant has no noise."""
         return x
 
-    def add(self, a: Variances, b: Variances) -> Variances:
+    def add(self, a: Gains, b: Gains) -> Gains:
         """Variances add up."""
-        return Variances(
-            variances=a.variances + b.variances,
+        return Gains(
+            multiples=a.multiples + b.multiples,
             under_input_key=a.under_input_key or b.under_input_key,
             under_big_key=a.under_big_key or b.under_big_key,
         )
 
-    def subtract(self, a: Variances, b: Variances) -> Variances:
+    def subtract(self, a: Gains, b: Gains) -> Gains:
         """Variances add up."""
         return self.add(a, b)
 
-    def select(self, x: Variances, index: IntArray) -> Variances:
+    def select(self, x: Gains, index: IntArray) -> Gains:
         """The values at the given places."""
-        return replace(x, variances=x.variances[index])
+        return replace(x, multiples=x.multiples[index])
 
-    def lookup(self, x: Variances, tables: FloatArray, table_index: NDArray[np.int32]) -> Variances:
-        """Notes what is read; the result has a bootstrap's own noise."""
-        self.read.append(x.variances + self.levels.lookup_input(x.under_input_key, x.under_big_key) ** 2)
-        fresh = np.full(len(x.variances), self.levels.lookup**2)
-        return Variances(variances=fresh, under_input_key=False, under_big_key=True)
+    def lookup(self, x: Gains, tables: FloatArray, table_index: NDArray[np.int32]) -> Gains:
+        """Notes what is read; the result holds a bootstrap's own noise once."""
+        self.read.append(x)
+        return Gains(multiples=np.tile([0.0, 1.0], (len(x.multiples), 1)), under_input_key=False, under_big_key=True)
+
+
+def gains(program: Program) -> list[StageGains]:
+    """Gains of every layer with look-ups, in order, and of the logits."""
+    circuit = GainCircuit()
+    pixels = np.tile([1.0, 0.0], (flat_size(program.input.shape), 1))
+    stages = []
+    for stage, result in program.walk(circuit, Gains(multiples=pixels, under_input_key=True, under_big_key=False), 2):
+        if circuit.read:
+            stages.append(StageGains(layer=stage.layer.name, read=tuple(circuit.read), delta=stage.delta))
+            circuit.read.clear()
+        logits = result
+    return [*stages, StageGains(layer="logits", read=(logits,), delta=program.logit_delta)]
+
+
+def under(stages: list[StageGains], params: ParameterSet, *, exact: bool) -> list[StageNoise]:
+    """The noise that gains come to under a parameter set; with failure probabilities if ``exact``."""
+    levels = CircuitNoise.predicted(params)
+    own = np.array([levels.fresh**2, levels.lookup**2])
+    result = []
+    for stage in stages:
+        last = stage.layer == "logits"
+        variances = [
+            (read.multiples @ own).max()
+            + (levels.packing if last else levels.lookup_input(read.under_input_key, read.under_big_key)) ** 2
+            for read in stage.read
+        ]
+        std = math.sqrt(max(variances))
+        failure = math.log2(gaussian_tail(stage.delta / 2 / std)) if exact else None
+        count = sum(len(read.multiples) for read in stage.read)
+        result.append(StageNoise(layer=stage.layer, lookups=count, std_dev=std, log2_failure=failure))
+    return result
 
 
 def of_program(program: Program, params: ParameterSet) -> list[StageNoise]:
     """Predicted noise of every layer with look-ups, in order, and of the logits."""
-    levels = CircuitNoise.predicted(params)
-    circuit = VarianceCircuit(levels)
-    pixels = np.full(flat_size(program.input.shape), levels.fresh**2)
-    x = Variances(variances=pixels, under_input_key=True, under_big_key=False)
-    stages = []
-    for stage, result in program.walk(circuit, x, params.polynomial_size):
-        if circuit.read:
-            stages.append(_stage_noise(program, stage.layer.name, np.concatenate(circuit.read), stage.delta))
-            circuit.read.clear()
-        logits = result.variances + levels.packing**2
-    return [*stages, _stage_noise(program, "logits", logits, program.logit_delta)]
+    return under(gains(program), params, exact=program.profile == "exact")
 
 
-def log2_failure(stages: list[StageNoise]) -> float:
-    """log2 of the probability that any look-up or logit of one image is off, by the union bound; -inf if it is nothing at all."""
+def log2_failure(stages: list[StageNoise]) -> float | None:
+    """log2 of the probability that any look-up or logit of one image is off, by the union bound; None in the fast profile."""
     exponents = [math.log2(stage.lookups) + stage.log2_failure for stage in stages if stage.log2_failure is not None]
-    return float(np.logaddexp2.reduce(exponents))
+    return float(np.logaddexp2.reduce(exponents)) if exponents else None
 
 
 def require_exact(program: Program, params: ParameterSet) -> None:
@@ -122,9 +154,3 @@ def require_exact(program: Program, params: ParameterSet) -> None:
                 f"layer {stage.layer!r} of {program.name!r} reads a wrong integer with probability 2^{stage.log2_failure:.1f} under "
                 f"{params.name}, at most 2^{LOG2_FAILURE_LIMIT:.0f}; lower its modulus or fan-in, or choose a larger set"
             )
-
-
-def _stage_noise(program: Program, name: str, variances: FloatArray, delta: float) -> StageNoise:
-    std = math.sqrt(float(variances.max()))
-    failure = math.log2(gaussian_tail(delta / 2 / std)) if program.profile == "exact" else None
-    return StageNoise(layer=name, lookups=len(variances), std_dev=std, log2_failure=failure)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError, UnsupportedLayerError
-from he_layers.layers import KINDS, Circuit, Layer, Linear, Scale, Shape
+from he_layers.layers import KINDS, Circuit, Layer, Scale, Shape
 from he_layers.layers.layer import T
 
 FORMAT = 1
@@ -96,7 +96,7 @@ class Program:
         profile: "fast", where a look-up's input carries noise that the network was trained with; or "exact", where every look-up reads an
             integer modulo the layer's modulus, so that logits are those of ``simulate.plain`` to the last bit.
         input: what goes in.
-        layers: the chain; the last one is linear and gives one value for each class.
+        layers: the chain; the last one gives one value for each class.
         output: what comes out.
     """
 
@@ -117,17 +117,18 @@ class Program:
         names = [layer.name for layer in self.layers]
         if wrong := {name for name in names if not name.isidentifier() or names.count(name) > 1}:
             raise ProgramError(f"layer names {sorted(wrong)} are not unique identifiers; rename them")
-        if not self.layers or not isinstance(self.layers[-1], Linear):
-            raise ProgramError("the last layer must be linear: the logits leave without a look-up")
+        if not self.layers:
+            raise ProgramError("a program needs at least one layer")
         if self.stages[-1].output_shape != (len(self.output.classes),):
             raise BadShapeError(
                 f"the last layer gives {self.stages[-1].output_shape} values for {len(self.output.classes)} classes"
             )
 
         for stage in self.stages:
-            if stage.lookups and (stage.layer.modulus is None) == (self.profile == "exact"):
+            is_read = stage.lookups > 0 or stage is self.stages[-1]
+            if is_read and (stage.layer.modulus is None) == (self.profile == "exact"):
                 raise ProgramError(
-                    f"layer {stage.layer.name!r} has modulus {stage.layer.modulus}; look-ups have one in the exact profile only"
+                    f"layer {stage.layer.name!r} has modulus {stage.layer.modulus}; look-ups and logits have one in the exact profile only"
                 )
 
     @cached_property
@@ -175,6 +176,11 @@ class Program:
     def turns_to_logits(self) -> float:
         """Factor from decrypted torus values (turns) to logits."""
         return self.output.scale / self.logit_delta
+
+    @property
+    def logit_step(self) -> float | None:
+        """All logits are whole multiples of this: in the exact profile, and after a last look-up. None where they carry noise."""
+        return self.output.scale if self.profile == "exact" or self.stages[-1].lookups else None
 
     @cached_property
     def digest(self) -> str:

@@ -11,12 +11,15 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from he_layers import answers, noise_budget
 from he_layers.crypto import params as parameter_sets
+from he_layers.program import Program
 from he_layers.simulate import CircuitNoise
-from models import cards, data
+from models import cards, data, exact
+from models.exact import ExactNetwork
 from models.export import to_program
 from models.network import Network
-from models.recipes import RECIPES, VALIDATION_IMAGES
+from models.recipes import RECIPES, VALIDATION_IMAGES, ExactRecipe
 from models.training import Phase, Report, fit
 
 VERSION = "1"
@@ -38,7 +41,7 @@ def train(name: Name, work: Work = Path("build/training"), output: Output = card
         raise typer.BadParameter(f"no recipe is called {name!r}; there are {', '.join(RECIPES)}")
     torch.set_num_threads(threads)
     recipe = RECIPES[name]
-    params = parameter_sets.get(parameter_sets.DEFAULT)
+    params = parameter_sets.get(recipe.params)
     dataset = data.load(recipe.dataset)
     kept = len(dataset.train.labels) - VALIDATION_IMAGES
     images, validation = dataset.train.part(0, kept), dataset.train.part(kept, kept + VALIDATION_IMAGES)
@@ -51,7 +54,7 @@ def train(name: Name, work: Work = Path("build/training"), output: Output = card
         console=console,
     ) as bar:
 
-        def run(stage: str, network: Network, phase: Phase) -> None:
+        def run(stage: str, network: Network | ExactNetwork, phase: Phase) -> None:
             task = bar.add_task(f"{name} {stage}", total=phase.epochs, state="")
 
             def show(report: Report) -> None:
@@ -76,14 +79,43 @@ def train(name: Name, work: Work = Path("build/training"), output: Output = card
         network = recipe.network()
         network.load_state_dict(baseline.state_dict())
         network.quantise(True)
-        network.set_noise(CircuitNoise.predicted(params))
-        run("noisy", network, recipe.noisy_phase)
-        if recipe.paired_phase is not None:
-            run("paired", network, recipe.paired_phase)
-    program = to_program(network, name=name, version=VERSION, params=params.name, classes=dataset.classes)
+        if isinstance(recipe, ExactRecipe):
+            run("integer", network, recipe.integer_phase)
+        else:
+            assert isinstance(network, Network), "a recipe of the fast profile makes this kind"
+            network.set_noise(CircuitNoise.predicted(params))
+            run("noisy", network, recipe.noisy_phase)
+            if recipe.paired_phase is not None:
+                run("paired", network, recipe.paired_phase)
+    export = exact.to_program if isinstance(network, ExactNetwork) else to_program
+    program = export(network, name=name, version=VERSION, params=params.name, classes=dataset.classes)  # type: ignore[arg-type]
+    noise_budget.require_exact(program, params)
     measured = [cards.measure(program, baseline, split) for split in (validation, dataset.test)]
     cards.write(output / name, recipe, program, baseline, validation=measured[0], test=measured[1])
     console.print(f"{name}: {program.lookups} look-ups; validation {measured[0]}; test {measured[1]}")
+
+
+@app.command()
+def answer(
+    name: Annotated[str, typer.Argument(help="network of the zoo")],
+    output: Annotated[Path, typer.Option(help="folder that gets the new network's folder")],
+    levels: Annotated[
+        int | None,
+        typer.Option(help="answer each logit as one of so many steps; without it, the predicted class alone"),
+    ] = None,
+) -> None:
+    """Make a network that gives away less: coarse logits, or only which class is the greatest.
+
+    Examples:
+
+      python -m models answer mnist-fast --output build/zoo
+
+      python -m models answer mnist-fast --output build/zoo --levels 31
+    """
+    program = Program.load(cards.ZOO / name)
+    changed = answers.top_one(program) if levels is None else answers.quantised(program, levels)
+    changed.save(output / changed.name)
+    console.print(f"{output / changed.name}: {changed.lookups} look-ups, {program.lookups} before")
 
 
 @app.command(name="list")

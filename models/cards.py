@@ -13,8 +13,9 @@ from he_layers import simulate
 from he_layers.crypto import params as parameter_sets
 from he_layers.program import Program
 from models.data import Split
+from models.exact import ExactNetwork
 from models.network import Network
-from models.recipes import VALIDATION_IMAGES, Recipe
+from models.recipes import VALIDATION_IMAGES, ExactRecipe, Recipe
 from models.training import accuracy
 
 ZOO = Path(__file__).parent / "zoo"
@@ -34,7 +35,7 @@ class Accuracies:
     agreement_simulated: float
 
 
-def measure(program: Program, baseline: Network, split: Split, *, seed: int = 0) -> Accuracies:
+def measure(program: Program, baseline: Network | ExactNetwork, split: Split, *, seed: int = 0) -> Accuracies:
     """All three accuracies; ``seed`` is that of the simulated noise."""
     plain = simulate.plain(program, split.images).argmax(1)
     noisy = simulate.run(program, parameter_sets.get(program.params), split.images, np.random.default_rng(seed)).argmax(
@@ -48,7 +49,7 @@ def measure(program: Program, baseline: Network, split: Split, *, seed: int = 0)
     )
 
 
-def load_baseline(recipe: Recipe, folder: Path) -> Network:
+def load_baseline(recipe: Recipe | ExactRecipe, folder: Path) -> Network | ExactNetwork:
     """The float network of the same topology that lies beside a Program."""
     network = recipe.network()
     network.load_state_dict(load_file(folder / FLOAT_FILE))
@@ -57,7 +58,13 @@ def load_baseline(recipe: Recipe, folder: Path) -> Network:
 
 
 def write(
-    folder: Path, recipe: Recipe, program: Program, baseline: Network, *, validation: Accuracies, test: Accuracies
+    folder: Path,
+    recipe: Recipe | ExactRecipe,
+    program: Program,
+    baseline: Network | ExactNetwork,
+    *,
+    validation: Accuracies,
+    test: Accuracies,
 ) -> None:
     """Writes program, baseline and card into ``folder``."""
     program.save(folder)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from models.augment import distort
 from models.data import Split
+from models.exact import ExactNetwork
 from models.network import Network
 
 EVALUATION_BATCH = 500
@@ -50,7 +51,7 @@ class Report:
 
 
 def fit(
-    network: Network,
+    network: Network | ExactNetwork,
     phase: Phase,
     train: Split,
     validation: Split,
@@ -94,7 +95,7 @@ def fit(
             batch = distort(to_unit(images[chosen]), phase.distortion)
             outputs = network(batch)
             loss = functional.cross_entropy(outputs, labels[chosen])
-            if phase.paired:
+            if phase.paired and isinstance(network, Network):
                 loss = loss + _paired_loss(network, outputs, labels[chosen], batch)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from he_layers.crypto.noise import lookup_error
 from he_layers.crypto.security import security_bits
 from server.repository import Model
 
@@ -18,11 +19,14 @@ class ModelProfile(BaseModel):
     params: str
     params_id: str
     security_bits: float
+    lookup_error_4bit: float
+    log2_failure: float | None
     input_shape: tuple[int, int, int]
     input_levels: int
     input_delta: float
     classes: tuple[str, ...]
     turns_to_logits: float
+    logit_step: float | None
     bootstraps: int
     key_bytes: int
     upload_bytes: int
@@ -44,11 +48,14 @@ def profile_of(model: Model, max_batch: int) -> ModelProfile:
         params=model.params.name,
         params_id=model.params.id,
         security_bits=round(security_bits(model.params), 1),
+        lookup_error_4bit=lookup_error(model.params),
+        log2_failure=model.log2_failure,
         input_shape=program.input.shape,
         input_levels=program.input.levels,
         input_delta=program.input.delta,
         classes=program.output.classes,
         turns_to_logits=program.turns_to_logits,
+        logit_step=program.logit_step,
         bootstraps=program.lookups,
         key_bytes=model.key_bytes,
         upload_bytes=model.upload_bytes,

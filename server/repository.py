@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from he_layers import noise_budget
 from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from he_layers.crypto.errors import HEServiceError, InsecureParamsError, ProgramError, UnknownModelError
@@ -26,6 +27,8 @@ class Model:
     program: Program
     params: ParameterSet
     card: Mapping[str, Any]
+    log2_failure: float | None
+    """In the exact profile, log2 of the probability that any look-up of an image is wrong; None in the fast one."""
 
     @property
     def image_shape(self) -> str:
@@ -78,7 +81,7 @@ class Repository(Mapping[str, Model]):
 
         Raises:
             UnknownModelError: the repository has no folder of this name with a program.json.
-            ProgramError: the Program is not well formed.
+            ProgramError: the Program is not well formed, or it is of the exact profile and not exact under its parameters.
             ParameterError: its parameter set is unknown or not secure.
         """
         if name not in self._names():
@@ -149,6 +152,8 @@ class Repository(Mapping[str, Model]):
 
 def _load(folder: Path) -> Model:
     program = Program.load(folder)
+    params = parameter_sets.get(program.params)
+    noise_budget.require_exact(program, params)
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         if not isinstance(card, dict):
@@ -157,4 +162,9 @@ def _load(folder: Path) -> Model:
         card = {}
     except (OSError, ValueError, TypeError) as error:
         raise ProgramError(f"{folder / 'card.json'} cannot be read: {error}") from error
-    return Model(program=program, params=parameter_sets.get(program.params), card=card)
+    return Model(
+        program=program,
+        params=params,
+        log2_failure=noise_budget.log2_failure(noise_budget.of_program(program, params)),
+        card=card,
+    )

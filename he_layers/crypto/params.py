@@ -136,6 +136,21 @@ FAST_N512 = ParameterSet(
     flooding_log2_std_dev=-12.0,
 )
 
+# For the exact profile (docs/decisions/0006-two-profiles.md): integers modulo 56 are read with a failure probability below 2^-40 for each
+# look-up of mnist-exact. One polynomial of 2048 points, since the modulus switch's noise is a fraction of 1 / 2N; answers flooded less,
+# since logits are read modulo 256. Published rows on the 132-bit line, as above.
+EXACT_N2048 = replace(
+    FAST_N512,
+    name="EXACT_N2048",
+    lwe_dimension=832,
+    lwe_log2_std_dev=-18.05,
+    glwe_dimension=1,
+    polynomial_size=2048,
+    glwe_log2_std_dev=-48.31,
+    key_switch=Gadget(base_log=2, levels=8),
+    flooding_log2_std_dev=-14.0,
+)
+
 # Tests only, refused by servers: everything as in FAST_N512 but for a short key and a small ring, hence fast and insecure.
 TOY_N128 = replace(FAST_N512, name="TOY_N128", lwe_dimension=64, lwe_log2_std_dev=-20.0, polynomial_size=128)
 
@@ -148,7 +163,7 @@ TOY_EXACT_N512 = replace(
     key_switch=Gadget(base_log=2, levels=9),
 )
 
-SETS = {params.name: params for params in (FAST_N512, TOY_N128, TOY_EXACT_N512)}
+SETS = {params.name: params for params in (FAST_N512, EXACT_N2048, TOY_N128, TOY_EXACT_N512)}
 DEFAULT = FAST_N512.name
 
 

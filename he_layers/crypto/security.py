@@ -7,7 +7,7 @@ the modulus does not matter. The slope of bits over log2 noise is taken between 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from he_layers.crypto.errors import InsecureParamsError
 from he_layers.crypto.params import ParameterSet
@@ -88,3 +88,10 @@ def require_secure(params: ParameterSet) -> None:
                 f"{params.name}: {row.what} (dimension {row.dimension}, noise 2^{row.log2_std_dev:.2f}) has "
                 f"{max(row.bits, 0):.1f} bits, need {MINIMUM_BITS:.0f}; raise the dimension or the noise"
             )
+
+
+def least_log2_std_dev(dimension: int, bits: float) -> float:
+    """Smallest noise of a binary key's rows, log2 of a fraction of the torus in steps of 0.01, that has at least so many bits."""
+    row = PublishedRow(what="", secret="binary", dimension=dimension, modulus_log2=64, log2_std_dev=0.0)
+    per_unit = row.bits - replace(row, log2_std_dev=-1.0).bits
+    return math.ceil(-(row.bits - bits) / per_unit * 100) / 100

@@ -7,8 +7,9 @@ from he_layers.layers.layer import Circuit, Entries, Layer, Scale, Shape
 from he_layers.layers.linear import Linear
 from he_layers.layers.max_pool import MaxPool
 from he_layers.layers.relu import Relu
+from he_layers.layers.top_one import TopOne
 
-KINDS: dict[str, type[Layer]] = {kind.kind: kind for kind in (AvgPool, Conv, Flatten, Linear, MaxPool, Relu)}
+KINDS: dict[str, type[Layer]] = {kind.kind: kind for kind in (AvgPool, Conv, Flatten, Linear, MaxPool, Relu, TopOne)}
 """Layer class by the name it has in program.json."""
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "Relu",
     "Scale",
     "Shape",
+    "TopOne",
 ]

@@ -109,7 +109,7 @@ class Layer(ABC):
 
     @property
     def modulus(self) -> int | None:
-        """Of the integers that the layer's look-ups read, in the exact profile; such layers make it a field."""
+        """Of the integers that the layer's look-ups read, or that its logits are, in the exact profile; such layers make it a field."""
         return None
 
     def lookups(self, shape: Shape) -> int:

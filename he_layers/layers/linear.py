@@ -7,7 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_layers.crypto.errors import BadShapeError, ProgramError
-from he_layers.layers.layer import Circuit, Entries, FloatArray, IntArray, LinearLayer, Scale, Shape, T, check_weights
+from he_layers.layers.layer import (
+    Circuit,
+    Entries,
+    FloatArray,
+    IntArray,
+    LinearLayer,
+    Scale,
+    Shape,
+    T,
+    check_modulus,
+    check_one_turn,
+    check_weights,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -17,15 +29,18 @@ class Linear(LinearLayer):
     Attributes:
         weight: int8 [O, I], values 0 or +-2^e.
         bias: int32 [O] in integer units of the sums, or none.
+        modulus: of the sums where they are logits in the exact profile, an even number; none elsewhere.
     """
 
     kind: ClassVar[str] = "linear"
     weight: NDArray[np.int8]
     bias: NDArray[np.int32] | None = None
+    modulus: int | None = None
 
     def __post_init__(self) -> None:
         """Checks weights and bias. Raises ProgramError."""
         check_weights(self, self.weight, 2)
+        check_modulus(self, self.modulus)
         if self.bias is not None and (self.bias.dtype != np.int32 or self.bias.shape != self.weight.shape[:1]):
             raise ProgramError(
                 f"layer {self.name!r} has a bias of type {self.bias.dtype}, shape {self.bias.shape}; "
@@ -40,6 +55,11 @@ class Linear(LinearLayer):
             )
         return (self.weight.shape[0],)
 
+    def output_delta(self, delta: float) -> float:
+        """The input's. Raises ProgramError if the modulus is not one turn for it."""
+        check_one_turn(self, self.modulus, delta)
+        return delta
+
     def combine(self, x: FloatArray) -> FloatArray:
         """[batch, I] -> [batch, O] without the bias."""
         return x @ self.weight.T.astype(np.float64)
@@ -51,9 +71,9 @@ class Linear(LinearLayer):
         return Entries(rows=rows, columns=columns, row=row, column=column, values=self.weight[row, column])
 
     def plain(self, x: IntArray) -> IntArray:
-        """Integer semantics: [batch, I] -> [batch, O]."""
-        sums = super().plain(x)
-        return sums if self.bias is None else sums + self.bias
+        """Integer semantics: [batch, I] -> [batch, O]; residues from -modulus/2 to modulus/2 - 1 if there is one."""
+        sums = super().plain(x) + (0 if self.bias is None else self.bias)
+        return sums if self.modulus is None else (sums + self.modulus // 2) % self.modulus - self.modulus // 2
 
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
         """Integer combinations, then the bias on the bodies; no look-up.

@@ -19,6 +19,7 @@ PROFILE = ModelProfile(
     input_delta=1 / 256,
     classes=("a", "b"),
     turns_to_logits=1.0,
+    logit_step=None,
     bootstraps=1,
     key_bytes=1,
     upload_bytes=1,

@@ -41,13 +41,14 @@ def program(*layers: Layer, profile: str = "exact", set_name: str = "TOY_N128", 
         shape = layer.output_shape(shape)
     dense = np.zeros((2, int(np.prod(shape))), dtype=np.int8)
     dense[0, ::5], dense[1, ::7] = 1, -1
+    last = Linear(name="dense", weight=dense, modulus=MODULUS if profile == "exact" else None)
     return Program(
         name="exact",
         version="1",
         params=set_name,
         profile=profile,
         input=InputSpec(shape=(1, 8, 8), levels=3, delta=delta),
-        layers=(conv, *layers, Flatten(name="flat"), Linear(name="dense", weight=dense)),
+        layers=(conv, *layers, Flatten(name="flat"), last),
         output=OutputSpec(classes=("a", "b"), scale=1.0),
     )
 
@@ -91,9 +92,9 @@ def checked_scale(layer: Layer, shape: tuple[int, ...], delta: float) -> Scale:
 
 
 def test_the_profile_and_the_layers_must_agree() -> None:
-    with pytest.raises(ProgramError, match="modulus None; look-ups have one in the exact profile"):
+    with pytest.raises(ProgramError, match="modulus None; look-ups and logits have one in the exact profile"):
         program(relu(3, modulus=None))
-    with pytest.raises(ProgramError, match=f"modulus {MODULUS}; look-ups have one in the exact profile"):
+    with pytest.raises(ProgramError, match=f"modulus {MODULUS}; look-ups and logits have one in the exact profile"):
         program(relu(3), profile="fast")
     with pytest.raises(ProgramError, match="give it delta = 1 / 32"):
         program(relu(3), delta=1 / 64)
@@ -108,9 +109,9 @@ def test_noise_is_carried_through_the_circuit_as_simulation_draws_it() -> None:
     """Variance of each layer's input noise, predicted against 4000 simulated images."""
     small = replace(CircuitNoise.predicted(params.FAST_N512), lookup=2e-4, fresh=1e-4)
     network = program(MaxPool(name="pool", kernel=(2, 2), stride=(2, 2), modulus=MODULUS), relu(3))
-    circuit = noise_budget.VarianceCircuit(small)
-    x = noise_budget.Variances(variances=np.full(64, small.fresh**2), under_input_key=True, under_big_key=False)
-    predicted = [result.variances for _, result in network.walk(circuit, x, small.polynomial_size)]
+    pixels = noise_budget.Gains(multiples=np.tile([1.0, 0.0], (64, 1)), under_input_key=True, under_big_key=False)
+    own = np.array([small.fresh**2, small.lookup**2])
+    predicted = [result.multiples @ own for _, result in network.walk(noise_budget.GainCircuit(), pixels, 2)]
     no_switches = replace(small, modulus_switch=0, input_key_switch=0, big_key_switch=0)
     quiet, noisy = (simulate.NoisyCircuit(levels, np.random.default_rng(0)) for levels in (SILENT, no_switches))
     turns = np.zeros((4000, 64))

@@ -1,0 +1,56 @@
+"""The cost model against the clock: predicted and measured seconds of every layer of one network, in one run."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from he_layers import cost, evaluate
+from he_layers.crypto import ckks, params, timing
+from he_layers.crypto.secret_keys import ClientKeys
+from he_layers.program import Program
+from server.settings import Settings
+
+
+def measure(model: str, *, repetitions: int) -> dict[str, Any]:
+    """Returns predicted and measured seconds of the server for one image, in all and by layer (medians), and their ratio.
+
+    Primitives are timed before and after each evaluation, and the median is taken, so that a machine that changes its speed meanwhile
+    changes both sides alike.
+    """
+    settings = Settings()
+    program = Program.load(settings.models / model)
+    parameter_set = params.get(program.params)
+    keys = ClientKeys.generate(parameter_set)
+    server_keys = keys.evaluation_keys(settings.threads).expand(settings.threads)
+    pixels = np.zeros(int(np.prod(program.input.shape)))
+    image = ckks.encrypt(keys, "00" * 32, pixels)
+    layers = cost.work(program)
+    predicted, measured = [], []
+    for _ in range(repetitions):
+        timing.forget()
+        times = timing.measure(parameter_set, settings.threads)
+        predicted.append(
+            [cost.layer_seconds(layer, parameter_set, times) for layer in layers]
+            + [cost.seconds(layers, parameter_set, times)]
+        )
+        ends = [progress.seconds for progress in evaluate.run(program, server_keys, [image], threads=settings.threads)]
+        measured.append([*np.diff([0.0, *ends]), ends[-1]])
+    predicted_medians, measured_medians = (
+        [median(column) for column in zip(*rows, strict=True)] for rows in (predicted, measured)
+    )
+    return {
+        "model": model,
+        "params": parameter_set.name,
+        "params_id": parameter_set.id,
+        "predicted_seconds": round(predicted_medians[-1], 4),
+        "measured_seconds": round(measured_medians[-1], 4),
+        "ratio": round(predicted_medians[-1] / measured_medians[-1], 3),
+        "repetitions": repetitions,
+        "layers": [
+            {"layer": layer.layer, "predicted_seconds": round(guess, 4), "measured_seconds": round(clock, 4)}
+            for layer, guess, clock in zip(layers, predicted_medians, measured_medians, strict=False)
+        ],
+    }

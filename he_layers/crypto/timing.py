@@ -1,0 +1,149 @@
+"""How long the server's primitives take on this machine: measured on random words of the right shape, for any parameter set.
+
+No key is needed, so a set can be timed before anybody has made keys for it. A bootstrap is timed over a part of its steps and
+scaled to all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from statistics import median
+
+import numpy as np
+
+from he_layers.crypto import lwe
+from he_layers.crypto.ciphertexts import LweCiphertextList
+from he_layers.crypto.params import CkksRing, Gadget, ParameterSet
+from he_layers.native import _kernel
+
+STEPS = 320
+"""Steps of a blind rotation that are timed: their part of the key is then too large for most caches, as the whole key is."""
+REPETITIONS = 5
+ENTRIES_PER_ROW = 32
+LOGITS = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrimitiveTimes:
+    """Seconds on this machine with ``threads`` threads at work.
+
+    Attributes:
+        threads: of the kernel.
+        lanes: ciphertexts that a thread bootstraps side by side; a call with fewer takes as long.
+        bootstrap: ``lanes`` ciphertexts on one thread while the others do the same.
+        input_key_switch: one ciphertext under the CKKS key, all threads together.
+        big_key_switch: one ciphertext under the big key, all threads together.
+        linear_word: one word of one weight's product, all threads together.
+        packing_logit: bringing one logit into the answer.
+    """
+
+    threads: int
+    lanes: int
+    bootstrap: float
+    input_key_switch: float
+    big_key_switch: float
+    linear_word: float
+    packing_logit: float
+
+
+def measure(params: ParameterSet, threads: int) -> PrimitiveTimes:
+    """Times the primitives of one parameter set; a fraction of a second, and nothing for what another set had in common."""
+    gadget = params.key_switch
+    step = _step_seconds(params.glwe_dimension, params.polynomial_size, params.pbs, threads)
+    per_digit = _digit_seconds(gadget.base_log, threads) * gadget.levels * (params.lwe_dimension + 1)
+    return PrimitiveTimes(
+        threads=threads,
+        lanes=_kernel.lanes(),
+        bootstrap=step * params.lwe_dimension,
+        input_key_switch=per_digit * params.input_ring.ring_degree,
+        big_key_switch=per_digit * params.big_dimension,
+        linear_word=_linear_word_seconds(threads),
+        packing_logit=_packing_seconds(params.answer_ring, params.answer) / LOGITS,
+    )
+
+
+def _median_seconds(call: Callable[[], object]) -> float:
+    call()  # warms caches and page tables
+    times = []
+    for _ in range(REPETITIONS):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return median(times)
+
+
+@cache
+def _step_seconds(glwe_dimension: int, polynomial_size: int, gadget: Gadget, threads: int) -> float:
+    """One step of the blind rotation for one vector of ciphertexts on each thread."""
+    rng, columns = np.random.default_rng(0), glwe_dimension + 1
+    groups = 4 * threads
+    count = groups * _kernel.lanes()
+    key = rng.uniform(-1, 1, (STEPS, polynomial_size // 2, columns, columns * gadget.levels, 2))
+    switched = rng.integers(0, 2 * polynomial_size, (count, STEPS + 1), dtype=np.int32)
+    table, index = rng.uniform(-0.25, 0.25, (1, polynomial_size)), np.zeros(count, np.int32)
+    seconds = _median_seconds(
+        lambda: _kernel.blind_rotate(
+            switched, table, index, key, base_log=gadget.base_log, levels=gadget.levels, threads=threads
+        )
+    )
+    return seconds * threads / groups / STEPS
+
+
+@cache
+def _digit_seconds(base_log: int, threads: int) -> float:
+    """A key switch's work for one digit and one word of the result."""
+    rng, dimension, output, levels = np.random.default_rng(0), 2048, 767, 6
+    count = 64 * threads
+    x = rng.integers(0, 2**32, (count, dimension + 1), dtype=np.uint32)
+    key = rng.integers(0, 2**32, (-(-(output + 1) // 16), dimension * levels, 16), dtype=np.uint32)
+    seconds = _median_seconds(
+        lambda: _kernel.key_switch(
+            x,
+            key,
+            output_dimension=output,
+            base_log=base_log,
+            levels=levels,
+            binary_key=True,
+            threads=threads,
+        )
+    )
+    return seconds / count / (dimension * levels * (output + 1))
+
+
+@cache
+def _linear_word_seconds(threads: int) -> float:
+    rng, rows, columns, words = np.random.default_rng(0), 256, 512, 2049
+    row = np.repeat(np.arange(rows), ENTRIES_PER_ROW)
+    column = rng.integers(0, columns, len(row))
+    x = LweCiphertextList(rng.integers(0, 2**32, (columns, words), dtype=np.uint32))
+    weight = rng.choice(np.array([-4, -2, -1, 1, 2, 4]), len(row))
+    matrix = lwe.ShiftMatrix.from_entries(rows, columns, row, column, weight)
+    return _median_seconds(lambda: lwe.linear(x, matrix, threads=threads)) / (len(row) * words)
+
+
+@cache
+def _packing_seconds(ring: CkksRing, gadget: Gadget) -> float:
+    rng, rows = np.random.default_rng(0), ring.ring_degree.bit_length() * gadget.levels + 1
+    key = rng.integers(0, ring.modulus, (rows, 2, ring.ring_degree), dtype=np.uint64)
+    x = rng.integers(0, 2**32, (LOGITS, ring.ring_degree + 1), dtype=np.uint32)
+    return _median_seconds(
+        lambda: _kernel.packing_key_switch(
+            x,
+            key,
+            modulus=ring.modulus,
+            base_log=gadget.base_log,
+            levels=gadget.levels,
+            error_std_dev=1.0,
+            flooding_std_dev=1.0,
+            seed=bytes(32),
+        )
+    )
+
+
+def forget() -> None:
+    """Measure anew at the next call: what was measured before is kept for the life of the process otherwise."""
+    for measured in (_step_seconds, _digit_seconds, _linear_word_seconds, _packing_seconds):
+        measured.cache_clear()
