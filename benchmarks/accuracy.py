@@ -16,6 +16,7 @@ from he_layers.crypto.secret_keys import ClientKeys
 from he_layers.program import Program
 from models import cards, data
 from models.recipes import RECIPES
+from server.settings import available_cpus
 
 NOISE_IMAGES = 50
 SIMULATIONS = 20

@@ -24,19 +24,22 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
     program = Program.load(settings.models / model)
     parameter_set = params.get(program.params)
     keys = ClientKeys.generate(parameter_set)
-    server_keys = keys.evaluation_keys(settings.threads).expand(settings.threads)
+    server_keys = keys.evaluation_keys(settings.engine_url.threads).expand(settings.threads)
     pixels = np.zeros(int(np.prod(program.input.shape)))
     image = ckks.encrypt(keys, "00" * 32, pixels)
     layers = cost.work(program)
     predicted, measured = [], []
     for _ in range(repetitions):
         timing.forget()
-        times = timing.measure(parameter_set, settings.threads)
+        times = timing.measure(parameter_set, settings.engine_url.threads)
         predicted.append(
             [cost.layer_seconds(layer, parameter_set, times) for layer in layers]
             + [cost.seconds(layers, parameter_set, times)]
         )
-        ends = [progress.seconds for progress in evaluate.run(program, server_keys, [image], threads=settings.threads)]
+        ends = [
+            progress.seconds
+            for progress in evaluate.run(program, server_keys, [image], threads=settings.engine_url.threads)
+        ]
         measured.append([*np.diff([0.0, *ends]), ends[-1]])
     predicted_medians, measured_medians = (
         [median(column) for column in zip(*rows, strict=True)] for rows in (predicted, measured)

@@ -37,10 +37,10 @@ def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
     app.state.service = service
     app.add_middleware(Requests, metrics=service.metrics)
     problems.install(app)
-    app.include_router(health.router, prefix="/v2")
+    app.include_router(health.router)
     if settings.metrics:
         app.include_router(metrics.router)
     if api:
         for router in (models.router, keys.router, infer.router, jobs.router, repository.router):
-            app.include_router(router, prefix="/v2")
+            app.include_router(router)
     return app

@@ -143,7 +143,7 @@ class Runner(Base):
     __tablename__ = "runners"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    seen: Mapped[float]
+    expires: Mapped[float]  # when it counts as lost unless it has been heard of
     slots: Mapped[int]  # jobs that it can compute at once; 0 while its workers start
 
 

@@ -266,7 +266,7 @@ class JobStore:
     def beat(self, runner_id: str, slots: int) -> None:
         """Says that a runner lives, and how many jobs it can compute at once."""
         with self._database.writing() as session:
-            session.merge(Runner(id=runner_id, seen=time.time(), slots=slots))
+            session.merge(Runner(id=runner_id, expires=time.time() + self._settings.lease_seconds, slots=slots))
 
     def leave(self, runner_id: str) -> None:
         """Says that a runner has ended."""
@@ -286,7 +286,7 @@ class JobStore:
         """
         now = time.time()
         with self._database.writing() as session:
-            session.execute(delete(Runner).where(Runner.seen < now - self._settings.lease_seconds))
+            session.execute(delete(Runner).where(Runner.expires < now))
             changed = [
                 self._recover(job) for job in session.scalars(_to_recover(now).with_for_update(skip_locked=True))
             ]
@@ -318,8 +318,8 @@ class JobStore:
             raise BusyError(f"{unfinished} jobs are being computed or wait: try again later")
 
     def _slots(self, session: Session) -> int:
-        living = Runner.seen >= time.time() - self._settings.lease_seconds
-        return session.scalar(select(func.coalesce(func.sum(Runner.slots), 0)).where(living)) or 0
+        living = select(func.coalesce(func.sum(Runner.slots), 0)).where(Runner.expires >= time.time())
+        return session.scalar(living) or 0
 
     def _new(self, order: Order) -> Job:
         now = time.time()

@@ -84,10 +84,16 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     return problem(MalformedError.http_status, MalformedError.code, f"{place}: {first['msg']}")
 
 
-def _http(_: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).name.lower()
-    return problem(error.status_code, code, str(error.detail), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if (
+        error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    ):  # the framework names the methods of one route, a path may have several
+        path = getattr(request.scope.get("route"), "path", "")
+        headers["Allow"] = ", ".join(sorted(request.app.openapi()["paths"].get(path, {}))).upper() or headers["Allow"]
+    return problem(error.status_code, code, str(error.detail), headers)
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:

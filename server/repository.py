@@ -81,7 +81,7 @@ class Repository(Mapping[str, Model]):
 
         Raises:
             UnknownModelError: the repository has no folder of this name with a program.json.
-            ProgramError: the Program is not well formed, or it is of the exact profile and not exact under its parameters.
+            ProgramError: the Program is not well formed, or one of the exact profile is not exact under its parameters.
             ParameterError: its parameter set is unknown or not secure.
         """
         if name not in self._names():
@@ -154,17 +154,21 @@ def _load(folder: Path) -> Model:
     program = Program.load(folder)
     params = parameter_sets.get(program.params)
     noise_budget.require_exact(program, params)
-    try:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        if not isinstance(card, dict):
-            raise TypeError("it holds no object")
-    except FileNotFoundError:
-        card = {}
-    except (OSError, ValueError, TypeError) as error:
-        raise ProgramError(f"{folder / 'card.json'} cannot be read: {error}") from error
     return Model(
         program=program,
         params=params,
+        card=_card(folder / "card.json"),
         log2_failure=noise_budget.log2_failure(noise_budget.of_program(program, params)),
-        card=card,
     )
+
+
+def _card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ProgramError(f"{path} cannot be read: {error}") from error
+    if not isinstance(card, dict):
+        raise ProgramError(f"{path} holds no JSON object")
+    return card

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
 from pydantic import Field, ValidationError, model_validator
@@ -171,16 +172,9 @@ class Settings(BaseSettings):
 
 
 def masked(url: str) -> str:
-    """Returns a URL without its password and without the values of its query that could be one."""
-    parts = urlsplit(url)
-    if parts.password is None and not parts.query:
-        return url
-    netloc = f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}" if parts.password is not None else parts.netloc
-    plain = ("workers", "threads", "sslmode")
-    query = "&".join(
-        pair if pair.partition("=")[0] in plain else f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&")
-    )
-    return urlunsplit(parts._replace(netloc=netloc, query=query if parts.query else ""))
+    """Returns a URL without its password and without the values in its query that could be one."""
+    url = re.sub(r"://([^/:@]*):[^/]*@", r"://\1:***@", url)
+    return re.sub(r"([?&](?!(?:workers|threads|sslmode)=)[^=&]+)=[^&]*", r"\1=***", url) if "://" in url else url
 
 
 def load_settings(**given: Any) -> Settings:

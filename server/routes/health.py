@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from server.service import ServiceDep
 from server.version import VERSION
 
-router = APIRouter(tags=["health"])
+router = APIRouter(prefix="/v2", tags=["health"])
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "evaluation_keys", "jobs", "sse")
 

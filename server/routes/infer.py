@@ -19,7 +19,7 @@ from server.service import InferCaller, ModelDep, Service, ServiceDep
 from server.tenants import Caller
 
 LOOK_SECONDS = 0.25  # between two looks at a job that another process may compute
-router = APIRouter(prefix="/models", tags=["inference"])
+router = APIRouter(prefix="/v2/models", tags=["inference"])
 
 HeaderLength = Annotated[str | None, Header(alias=tensors.HEADER_LENGTH, description="bytes of the body's JSON header")]
 IdempotencyKey = Annotated[

@@ -17,7 +17,7 @@ from server.routes.infer import BINARY_ANSWER, LOOK_SECONDS, answer
 from server.schemas import JobList, JobView
 from server.service import InferCaller, JobDep, Service, ServiceDep
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v2/jobs", tags=["jobs"])
 
 
 def _view(service: Service, job: Job) -> JobView:

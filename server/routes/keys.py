@@ -8,7 +8,7 @@ from server import body
 from server.keys import KeyInfo
 from server.service import KeyId, KeysCaller, ServiceDep
 
-router = APIRouter(prefix="/keys", tags=["keys"])
+router = APIRouter(prefix="/v2/keys", tags=["keys"])
 
 
 @router.put("/{key_id}", status_code=201, openapi_extra=body.BINARY)

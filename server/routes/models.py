@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from server.profile import ModelProfile, profile_of
 from server.service import InferCaller, ModelDep, ServiceDep
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/v2/models", tags=["models"])
 
 
 class ModelSummary(BaseModel):

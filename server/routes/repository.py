@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from server.service import AdminCaller, InferCaller, ModelName, ServiceDep
 
-router = APIRouter(prefix="/repository", tags=["repository"])
+router = APIRouter(prefix="/v2/repository", tags=["repository"])
 
 
 class IndexEntry(BaseModel):

@@ -124,7 +124,7 @@ def test_a_real_server_is_believed_by_its_certificate(
 ) -> None:
     ca_file, certificate, key = tls
     settings = {"models": zoo, "allow_toy_parameters": True, "tls_certificate": certificate, "tls_key": key}
-    with running_server(ca_file=ca_file, **settings) as server:
+    with running_server(wait_until_ready=False, **settings) as server:
         assert server.url.startswith("https://")
         with Client(server.url, model="tiny", ca_file=ca_file, allow_toy_parameters=True) as client:
             assert client.profile().model == "tiny"

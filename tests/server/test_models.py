@@ -1,15 +1,11 @@
 """Health, metadata and profile, in the protocol's words."""
 
-from pathlib import Path
-
 import httpx
 import pytest
 
 from benchmarks.server_process import ServerProcess
-from he_layers.crypto import errors, params
+from he_layers.crypto import params
 from he_layers.program import Program
-from server.app import create_app
-from server.settings import Settings
 
 
 def test_health_and_metadata(server: ServerProcess) -> None:

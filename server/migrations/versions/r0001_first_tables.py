@@ -25,7 +25,7 @@ def upgrade() -> None:
     op.create_table(
         "runners",
         sa.Column("id", sa.String(length=32), nullable=False),
-        sa.Column("seen", sa.Double(), nullable=False),
+        sa.Column("expires", sa.Double(), nullable=False),
         sa.Column("slots", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runners")),
     )
