@@ -9,6 +9,7 @@ import typer
 from benchmarks import agreement as agreement_benchmark
 from benchmarks import cost as cost_benchmark
 from benchmarks import demo as demonstration
+from benchmarks import faults as faults_benchmark
 from benchmarks import noise as noise_benchmark
 from benchmarks import primitives as primitives_benchmark
 from benchmarks import search as search_benchmark
@@ -141,6 +142,26 @@ def primitives(
     """
     for result in primitives_benchmark.measure(params, threads=threads, batch=batch):
         write(result, json)
+
+
+@cli.command()
+def faults(
+    model: Model = "mnist-fast",
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs to hand in.")] = 40,
+    kills: Annotated[int, typer.Option(min=0, help="Kills of the server or of a worker.")] = 20,
+    batch: Annotated[int, typer.Option(min=1, help="Images in one job.")] = 2,
+    json: Json = "-",
+) -> None:
+    """Kill the server and its workers at random moments while jobs run; count the lost and the wrong ones.
+
+    Example:
+
+      python -m benchmarks faults --json -
+    """
+    images, _ = demonstration.samples()
+    result = faults_benchmark.measure(Settings().models, model, images=images, batch=batch, jobs=jobs, kills=kills)
+    write(result, json)
+    raise typer.Exit(1 if result["lost"] or result["wrong"] else 0)
 
 
 if __name__ == "__main__":

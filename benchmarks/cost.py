@@ -24,7 +24,7 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
     program = Program.load(settings.models / model)
     parameter_set = params.get(program.params)
     keys = ClientKeys.generate(parameter_set)
-    server_keys = keys.evaluation_keys(settings.engine_url.threads).expand(settings.threads)
+    server_keys = keys.evaluation_keys(settings.engine_url.threads).expand(settings.engine_url.threads)
     pixels = np.zeros(int(np.prod(program.input.shape)))
     image = ckks.encrypt(keys, "00" * 32, pixels)
     layers = cost.work(program)

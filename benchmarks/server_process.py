@@ -31,6 +31,14 @@ class ServerProcess:
         lists = Path(f"/proc/{self.pid}/task").glob("*/children")  # each thread has children of its own
         return [self.pid, *(int(pid) for children in lists for pid in children.read_text().split())]
 
+    def is_alive(self) -> bool:
+        """Whether the server runs; a process that has ended but was not waited for does not."""
+        status = Path(f"/proc/{self.pid}/status")
+        try:
+            return "State:\tZ" not in status.read_text()
+        except OSError:
+            return False
+
     def peak_memory_bytes(self) -> int | None:
         """Returns the sum of the peak resident sizes of server and workers; None where the system does not tell."""
         try:
