@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.envelope import envelope
+from benchmarks.expected import ExpectedLogits
 from benchmarks.server_process import ServerProcess, running_server
 from client import Keystore
 from client.keystore import KeyPair
-from he_layers import simulate
 from he_layers.crypto import ckks, params
 from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from he_layers.crypto.errors import HEServiceError, UnreachableError
@@ -39,8 +39,6 @@ from server import tensors
 CLIENTS = 4
 LEASE_SECONDS = 2.0
 JOB_SECONDS = 240.0  # in which a job must have ended
-REPEATS = 30  # of the simulation that says how far from the plaintext logits encrypted ones may be
-TOLERANCE = 6.0  # standard deviations, and this many parts in a thousand of the largest logit
 
 
 @dataclass(slots=True)
@@ -67,7 +65,7 @@ def measure(
         kills: SIGKILLs of the server process or of a worker, at random moments.
     """
     program = Program.load(models / model)
-    expected = _expected(program, images)
+    expected = ExpectedLogits.of(program, images)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ciphershift-faults-") as folder:
         keys = Keystore(Path(folder, "client")).open(params.get(program.params))
@@ -90,7 +88,7 @@ def measure(
                 while sum(run.kills.values()) < number * kills // jobs - 1:
                     time.sleep(0.05)
                 chosen = np.arange(number, number + batch) % len(images)
-                return _job(run, program, keys, images[chosen], [part[chosen] for part in expected])
+                return _job(run, program, keys, images, chosen, expected)
 
             with ThreadPoolExecutor(CLIENTS) as pool:
                 outcomes = Counter(pool.map(one, range(jobs)))
@@ -109,13 +107,6 @@ def measure(
         "wrong": outcomes["wrong"],
         "seconds": round(time.perf_counter() - started, 1),
     }
-
-
-def _expected(program: Program, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and spread of the logits under the circuit's noise, [images, classes] each."""
-    rng = np.random.default_rng(0)
-    runs = np.stack([simulate.run(program, params.get(program.params), images, rng) for _ in range(REPEATS)])
-    return runs.mean(axis=0), runs.std(axis=0) + np.abs(runs).max() / 1000
 
 
 def _free_port() -> int:
@@ -154,10 +145,15 @@ def _kill(run: _Run, kills: int) -> None:
 
 
 def _job(
-    run: _Run, program: Program, keys: KeyPair, images: NDArray[np.uint8], expected: list[NDArray[np.float64]]
+    run: _Run,
+    program: Program,
+    keys: KeyPair,
+    images: NDArray[np.uint8],
+    chosen: NDArray[np.intp],
+    expected: ExpectedLogits,
 ) -> str:
-    """Hands in one job and follows it to its end; returns what became of it."""
-    levels = program.input.integers(images).reshape(len(images), -1)
+    """Hands in one job of the chosen images and follows it to its end; returns what became of it."""
+    levels = program.input.integers(images[chosen]).reshape(len(chosen), -1).astype(np.float64)
     encrypted = [ckks.encrypt(keys.client_keys, keys.key_id, row * program.input.delta) for row in levels]
     tensor = tensors.join_elements([ciphertext.to_bytes() for ciphertext in encrypted])
     header = json.dumps(
@@ -187,12 +183,11 @@ def _job(
     if job.get("state") != "completed" or not answer.is_success:
         return "lost"
     rows = tensors.split_elements(answer.content[int(answer.headers[tensors.HEADER_LENGTH]) :])
-    mean, spread = expected
     try:
         logits = np.stack([_decrypt(program, keys, *pair) for pair in zip(rows, encrypted, strict=True)])
     except (HEServiceError, ValueError):  # an answer to something else
         return "wrong"
-    return "completed" if np.all(np.abs(logits - mean) < TOLERANCE * spread) else "wrong"
+    return "completed" if expected.fit(logits, chosen) else "wrong"
 
 
 def _decrypt(program: Program, keys: KeyPair, row: bytes, ciphertext: CkksCiphertext) -> NDArray[np.float64]:

@@ -39,15 +39,20 @@ class ServerProcess:
         except OSError:
             return False
 
+    def memory_bytes(self) -> int | None:
+        """Returns the sum of the resident sizes of server and workers; None where the system does not tell."""
+        return self._sizes("VmRSS")
+
     def peak_memory_bytes(self) -> int | None:
         """Returns the sum of the peak resident sizes of server and workers; None where the system does not tell."""
+        return self._sizes("VmHWM")
+
+    def _sizes(self, name: str) -> int | None:
         try:
             texts = [Path(f"/proc/{pid}/status").read_text() for pid in self.family()]
         except OSError:
             return None
-        return sum(
-            int(line.split()[1]) << 10 for text in texts for line in text.splitlines() if line.startswith("VmHWM")
-        )
+        return sum(int(line.split()[1]) << 10 for text in texts for line in text.splitlines() if line.startswith(name))
 
 
 @contextmanager

@@ -126,6 +126,7 @@ def test_a_real_server_is_believed_by_its_certificate(
     settings = {"models": zoo, "allow_toy_parameters": True, "tls_certificate": certificate, "tls_key": key}
     with running_server(wait_until_ready=False, **settings) as server:
         assert server.url.startswith("https://")
+        wait_until_listening(int(server.url.rpartition(":")[2]))
         with Client(server.url, model="tiny", ca_file=ca_file, allow_toy_parameters=True) as client:
             assert client.profile().model == "tiny"
         with Client(server.url) as client, pytest.raises(errors.UntrustedServerError, match="CIPHERSHIFT_CA_FILE"):
@@ -137,6 +138,14 @@ def test_a_real_server_is_believed_by_its_certificate(
                 return (await client.profile()).model
 
         assert asyncio.run(profile()) == "tiny"
+
+
+def wait_until_listening(port: int) -> None:
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.1)
 
 
 def test_a_certificate_for_another_name_is_refused(tls: tuple[Path, Path, Path], authority: trustme.CA) -> None:
