@@ -143,5 +143,30 @@ def primitives(
         write(result, json)
 
 
+@cli.command()
+def memory(
+    source: Annotated[str, typer.Argument(help="A function that returns an nn.Module, as path/to/file.py:factory.")],
+    params: Params = DEFAULT,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = 1,
+    json: Json = "-",
+) -> None:
+    """Peak memory of evaluating a network of this shape with random weights and without blind rotations.
+
+    Example:
+
+      python -m benchmarks memory docs/examples/vgg9.py:vgg9 --json -
+    """
+    from benchmarks import memory as memory_benchmark
+    from models import check, loading, simplify, trace  # needs torch, like accuracy
+
+    module = loading.load_module(source)
+    shape = loading.input_shape(module, None)
+    program = check.stand_in(simplify.simplify(trace.read(module, shape)), shape, params)
+    write(
+        envelope("memory", threads=threads) | {"source": source} | memory_benchmark.measure(program, threads=threads),
+        json,
+    )
+
+
 if __name__ == "__main__":
     cli()

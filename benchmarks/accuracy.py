@@ -10,17 +10,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from he_layers import evaluate, simulate
-from he_layers.crypto import ckks, params
-from he_layers.crypto.secret_keys import ClientKeys
+from he_layers import simulate
+from he_layers.crypto import params
 from he_layers.program import Program
-from models import cards, data
+from models import cards, data, loading, verify
 from models.recipes import RECIPES
 from server.settings import Settings
 
 NOISE_IMAGES = 50
 SIMULATIONS = 20
-KEY_ID = "00" * 32  # nothing is sent anywhere
 
 
 def measure(model: str, *, noise_images: int = NOISE_IMAGES) -> dict[str, Any]:
@@ -32,7 +30,8 @@ def measure(model: str, *, noise_images: int = NOISE_IMAGES) -> dict[str, Any]:
     folder = cards.ZOO / model
     program = Program.load(folder)
     test = data.load(cards.read(folder)["dataset"]).test
-    accuracies = cards.measure(program, cards.load_baseline(RECIPES[model], folder), test)
+    module = RECIPES[model].module() if model in RECIPES else loading.load_module(cards.read(folder)["module"])
+    accuracies = cards.measure(program, cards.load_baseline(module, folder), test)
     return {
         "model": model,
         "images": len(test.labels),
@@ -45,7 +44,9 @@ def _logit_noise(program: Program, images: NDArray[np.uint8]) -> dict[str, float
     plain = simulate.plain(program, images) * program.output.scale
     repeated = np.concatenate([images] * SIMULATIONS)
     simulated = simulate.run(program, params.get(program.params), repeated, np.random.default_rng(0))
-    encrypted = _encrypted(program, images)
+    rows = verify.encrypted_logits(program, images, threads=Settings().threads)
+    progress = track(rows, f"{program.name}: encrypted logits", total=len(images), console=Console(stderr=True))
+    encrypted = np.stack(list(progress))
     signal = float(plain.std(axis=0).mean())
     encrypted_std = float((encrypted - plain).std()) / signal
     simulated_std = float((simulated - np.concatenate([plain] * SIMULATIONS)).std()) / signal
@@ -55,18 +56,3 @@ def _logit_noise(program: Program, images: NDArray[np.uint8]) -> dict[str, float
         "simulated_std": round(simulated_std, 4),
         "ratio": round(encrypted_std / simulated_std, 3),
     }
-
-
-def _encrypted(program: Program, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Logits [count, classes] of really encrypted images, client and server in this one process."""
-    threads = Settings().threads
-    keys = ClientKeys.generate(params.get(program.params))
-    server_keys = keys.evaluation_keys().expand(threads)
-    logits = []
-    for image in track(images, f"{program.name}: encrypted logits", console=Console(stderr=True)):
-        turns = program.input.integers(image[None]).reshape(-1).astype(np.float64) * program.input.delta
-        ciphertext = ckks.encrypt(keys, KEY_ID, turns)
-        *_, last = evaluate.run(program, server_keys, [ciphertext], threads=threads)
-        assert last.answer is not None, "the last item of an evaluation carries the answer"
-        logits.append(program.logits(ckks.decrypt(keys, last.answer)))
-    return np.stack(logits)

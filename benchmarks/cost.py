@@ -27,16 +27,16 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
     server_keys = keys.evaluation_keys(settings.threads).expand(settings.threads)
     pixels = np.zeros(int(np.prod(program.input.shape)))
     image = ckks.encrypt(keys, "00" * 32, pixels)
-    layers = cost.work(program)
+    work = {layer.layer: layer for layer in cost.work(program)}
+    chains = [[stage.layer.name for stage in chain] for chain in evaluate.chains(program)]  # what is evaluated together
     predicted, measured = [], []
     for _ in range(repetitions):
         timing.forget()
         times = timing.measure(parameter_set, settings.threads)
-        predicted.append(
-            [cost.layer_seconds(layer, parameter_set, times) for layer in layers]
-            + [cost.seconds(layers, parameter_set, times)]
-        )
-        ends = [progress.seconds for progress in evaluate.run(program, server_keys, [image], threads=settings.threads)]
+        seconds = [sum(cost.layer_seconds(work[name], parameter_set, times) for name in chain) for chain in chains]
+        predicted.append([*seconds, sum(seconds)])
+        steps = evaluate.run(program, server_keys, [image], threads=settings.threads)
+        ends = list({progress.layer: progress.seconds for progress in steps}.values())  # of each chain, its last slice
         measured.append([*np.diff([0.0, *ends]), ends[-1]])
     predicted_medians, measured_medians = (
         [median(column) for column in zip(*rows, strict=True)] for rows in (predicted, measured)
@@ -50,7 +50,7 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
         "ratio": round(predicted_medians[-1] / measured_medians[-1], 3),
         "repetitions": repetitions,
         "layers": [
-            {"layer": layer.layer, "predicted_seconds": round(guess, 4), "measured_seconds": round(clock, 4)}
-            for layer, guess, clock in zip(layers, predicted_medians, measured_medians, strict=False)
+            {"layer": " ".join(chain), "predicted_seconds": round(guess, 4), "measured_seconds": round(clock, 4)}
+            for chain, guess, clock in zip(chains, predicted_medians, measured_medians, strict=False)
         ],
     }

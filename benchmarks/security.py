@@ -132,10 +132,9 @@ def _last_layer_norms(parameter_set: ParameterSet) -> dict[str, float]:
     norms = {}
     for path in sorted(Settings().models.glob("*/program.json")):
         program = Program.load(path.parent)
-        last, stage = program.layers[-1], program.stages[-1]
+        last = program.layers[-1]
         if program.params == parameter_set.name and isinstance(last, Linear):
-            entries = last.entries(stage.shape)
-            norms[program.name] = float(np.sqrt(np.bincount(entries.row, entries.values.astype(np.float64) ** 2).max()))
+            norms[program.name] = float(np.sqrt((last.weight.astype(np.float64) ** 2).sum(axis=1).max()))
     return norms
 
 

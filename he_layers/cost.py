@@ -5,6 +5,7 @@ which keys.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,7 +56,7 @@ class WorkCircuit:
 
     def linear(self, x: Ciphertexts, layer: LinearLayer, shape: Shape) -> Ciphertexts:
         """Notes the number of products."""
-        entries = layer.entries(shape)
+        entries = layer.matrix(shape)
         self.products.append((len(entries.row), x))
         return replace(x, count=entries.rows)
 
@@ -78,6 +79,14 @@ class WorkCircuit:
     def select(self, x: Ciphertexts, index: IntArray) -> Ciphertexts:
         """Costs next to nothing."""
         return replace(x, count=len(index))
+
+    def join(self, parts: Sequence[Ciphertexts]) -> Ciphertexts:
+        """Costs next to nothing."""
+        return Ciphertexts(
+            count=sum(part.count for part in parts),
+            under_input_key=any(part.under_input_key for part in parts),
+            under_big_key=any(part.under_big_key for part in parts),
+        )
 
     def lookup(self, x: Ciphertexts, tables: FloatArray, table_index: NDArray[np.int32]) -> Ciphertexts:
         """Notes the call."""

@@ -1,10 +1,15 @@
 """Evaluate a Program on encrypted images: CKKS ciphertexts in, one packed CKKS answer out, progress on the way.
 
 Runs each layer's circuit (he_layers.layers) on LWE ciphertext lists. Knows no secret, no HTTP and no bytes.
+
+An LWE ciphertext takes 8 KB, a feature map of 64 x 32 x 32 values half a gigabyte. A convolution with the pools and look-ups after it is
+therefore evaluated in slices of its output channels, small enough that a slice's sums hold about SLICE_ROWS ciphertexts; in full there
+are only the input of such a chain and its result, each until its last use.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -15,15 +20,18 @@ from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextL
 from he_layers.crypto.errors import BadShapeError, WrongParamsError
 from he_layers.crypto.evaluation_keys import ServerKeys
 from he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
-from he_layers.program import Program
+from he_layers.program import IMAGE, Program, Stage
+
+SLICE_ROWS = 4096
+"""Ciphertexts of a slice's sums: 34 MB under the big key, and enough of them to keep the kernel busy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """State after a layer.
+    """State after a layer, or after a slice of several layers' channels.
 
     Attributes:
-        layer: name of the layer that is done.
+        layer: name of the layer that is under way or done; of several, the last.
         index: its place, from 0.
         lookups_done: look-ups so far, of ``lookups_total``.
         seconds: since the evaluation began.
@@ -54,7 +62,7 @@ class EncryptedCircuit:
 
     def linear(self, x: LweCiphertextList, layer: LinearLayer, shape: Shape) -> LweCiphertextList:
         """The layer's integer combinations of rows."""
-        entries = layer.entries(shape)
+        entries = layer.matrix(shape)
         matrix = lwe.ShiftMatrix.from_entries(
             entries.rows, entries.columns, entries.row, entries.column, entries.values
         )
@@ -77,6 +85,12 @@ class EncryptedCircuit:
     def select(self, x: LweCiphertextList, index: IntArray) -> LweCiphertextList:
         """The rows at the given places."""
         return LweCiphertextList(x.data[index])
+
+    def join(self, parts: Sequence[LweCiphertextList]) -> LweCiphertextList:
+        """All rows, one part after the other, under the keys of all."""
+        if len({part.dimension for part in parts}) > 1:
+            parts = [self._under_both_keys(part) for part in parts]
+        return LweCiphertextList(np.concatenate([part.data for part in parts]))
 
     def lookup(self, x: LweCiphertextList, tables: FloatArray, table_index: NDArray[np.int32]) -> LweCiphertextList:
         """Key switch, modulus switch, blind rotation, sample extraction."""
@@ -104,16 +118,16 @@ class EncryptedCircuit:
 def run(
     program: Program, keys: ServerKeys, ciphertexts: Sequence[CkksCiphertext], *, threads: int = 1
 ) -> Iterator[Progress]:
-    """Evaluates a Program on one encrypted image, layer by layer.
+    """Evaluates a Program on one encrypted image, chain by chain and slice by slice.
 
     Args:
         program: the network.
         keys: expanded evaluation keys of the ciphertexts' owner.
-        ciphertexts: the image's values in C order, ``ring_degree`` of them in each but the last.
+        ciphertexts: the image's values in C order, all in one ciphertext or some in each.
         threads: of the kernel.
 
     Yields:
-        Progress after every layer; the last item has the answer.
+        Progress after every slice; the last item has the answer.
 
     Raises:
         BadShapeError: the ciphertexts hold another number of values than the Program's input.
@@ -130,16 +144,95 @@ def run(
     started = perf_counter()
     binding = Binding.of(ciphertexts, program.digest)
     circuit = EncryptedCircuit(keys, threads=threads)
-    pixels = LweCiphertextList(np.concatenate([lwe.sample_extract(ciphertext).data for ciphertext in ciphertexts]))
-    done = 0
-    for index, (stage, result) in enumerate(program.walk(circuit, pixels, params.polynomial_size)):
-        done += stage.lookups
-        last = index == len(program.stages) - 1
-        yield Progress(
-            layer=stage.layer.name,
-            index=index,
-            lookups_done=done,
-            lookups_total=program.lookups,
-            answer=packing.packing_key_switch(result, keys, binding) if last else None,
-            seconds=perf_counter() - started,
-        )
+    values = {IMAGE: circuit.join([lwe.sample_extract(ciphertext) for ciphertext in ciphertexts])}
+    done = index = 0
+    for chain in chains(program):
+        x = program.take(values, chain[0], circuit.join)
+        index += len(chain)
+        slices = Slices(chain, x, circuit, params.polynomial_size)
+        for lookups in slices.run():
+            done += lookups
+            answer = None
+            if index == len(program.stages) and slices.complete:
+                answer = packing.packing_key_switch(slices.result, keys, binding)
+            yield Progress(
+                layer=chain[-1].layer.name,
+                index=index - 1,
+                lookups_done=done,
+                lookups_total=program.lookups,
+                answer=answer,
+                seconds=perf_counter() - started,
+            )
+        values[chain[-1].layer.name] = slices.result
+        del x, slices
+
+
+def chains(program: Program) -> Iterator[list[Stage]]:
+    """The stages in order, those together that can be evaluated in slices of channels without forming what lies between them."""
+    readers = Counter(name for stage in program.stages for name in stage.sources)
+    chain: list[Stage] = []
+    for stage in program.stages:
+        if chain and not (
+            stage.sources == (chain[-1].layer.name,)
+            and readers[chain[-1].layer.name] == 1
+            and stage.layer.channelwise
+            and chain[0].layer.part(0, 1) is not None
+        ):
+            yield chain
+            chain = []
+        chain.append(stage)
+    yield chain
+
+
+class Slices:
+    """A chain of stages on one input, evaluated in slices of output channels."""
+
+    def __init__(
+        self, chain: Sequence[Stage], x: LweCiphertextList, circuit: EncryptedCircuit, polynomial_size: int
+    ) -> None:
+        """Takes note; ``run`` does the work."""
+        self.chain, self.x, self.circuit, self.polynomial_size = chain, x, circuit, polynomial_size
+        self.channels = chain[-1].output_shape[0]
+        self.rows: NDArray[np.uint32] | None = None
+        self.complete = False
+
+    @property
+    def result(self) -> LweCiphertextList:
+        """The whole result, once ``run`` is through."""
+        assert self.complete and self.rows is not None, "the slices are still running"
+        return LweCiphertextList(self.rows)
+
+    def run(self) -> Iterator[int]:
+        """Evaluates slice after slice; yields the look-ups of each."""
+        if self.chain[0].layer.part(0, 1) is None:
+            (stage,) = self.chain
+            self.rows = stage.layer.apply(self.circuit, self.x, stage.scale(self.polynomial_size)).data
+            self.complete = True
+            yield stage.lookups
+            return
+        largest = max(flat_size(stage.output_shape[1:]) for stage in self.chain)
+        step = max(1, SLICE_ROWS // largest)
+        per_channel = flat_size(self.chain[-1].output_shape[1:])
+        for start in range(0, self.channels, step):
+            stop = min(start + step, self.channels)
+            part, lookups = self._slice(start, stop)
+            if self.rows is None:
+                self.rows = np.empty((self.channels * per_channel, part.data.shape[1]), dtype=np.uint32)
+            self.rows[start * per_channel : stop * per_channel] = part.data
+            self.complete = stop == self.channels
+            yield lookups
+
+    def _slice(self, start: int, stop: int) -> tuple[LweCiphertextList, int]:
+        x, lookups = self.x, 0
+        for stage in self.chain:
+            layer = stage.layer.part(start, stop)
+            assert layer is not None, "a chain holds layers that can be divided"
+            scale = stage.scale(self.polynomial_size)
+            if layer.channelwise:
+                scale = replace(scale, shape=(stop - start, *stage.shape[1:]))
+                if stage is self.chain[0]:
+                    per_channel = flat_size(stage.shape[1:])
+                    x = LweCiphertextList(x.data[start * per_channel : stop * per_channel])
+            lookups += layer.lookups(scale.shape)
+            x = layer.apply(self.circuit, x, scale)
+        return x, lookups

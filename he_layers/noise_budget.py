@@ -6,6 +6,7 @@ The errors of different ciphertexts are taken as independent and Gaussian.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,7 +66,7 @@ class GainCircuit:
 
     def linear(self, x: Gains, layer: LinearLayer, shape: Shape) -> Gains:
         """Sum of squared weights times variances."""
-        entries = layer.entries(shape)
+        entries = layer.matrix(shape)
         squares = entries.values.astype(np.float64) ** 2
         sums = [
             np.bincount(entries.row, weights=squares * column[entries.column], minlength=entries.rows)
@@ -92,6 +93,14 @@ class GainCircuit:
     def select(self, x: Gains, index: IntArray) -> Gains:
         """The values at the given places."""
         return replace(x, multiples=x.multiples[index])
+
+    def join(self, parts: Sequence[Gains]) -> Gains:
+        """All parts, one after the other, under the keys of all."""
+        return Gains(
+            multiples=np.concatenate([part.multiples for part in parts]),
+            under_input_key=any(part.under_input_key for part in parts),
+            under_big_key=any(part.under_big_key for part in parts),
+        )
 
     def lookup(self, x: Gains, tables: FloatArray, table_index: NDArray[np.int32]) -> Gains:
         """Notes what is read; the result holds a bootstrap's own noise once."""

@@ -6,11 +6,11 @@ Everything is checked when a Program is made, so that the rest of the code may t
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,12 @@ from he_layers.layers import KINDS, Circuit, Layer, Scale, Shape
 from he_layers.layers.layer import T
 
 FORMAT = 1
+IMAGE = "image"
+"""Name of the program's input among the inputs of layers."""
 PROFILES = ("fast", "exact")
+DELTA_TOLERANCE = 1e-9
+V = TypeVar("V")
+"""One value for each layer: integers in ``simulate.plain``, a circuit's batch in ``walk``."""
 PROGRAM_FILE, WEIGHTS_FILE = "program.json", "weights.safetensors"
 
 
@@ -71,9 +76,18 @@ class OutputSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
-    """A layer at its place: shape of its input and output, turns of one integer unit of each, its look-ups for one image."""
+    """A layer at its place.
+
+    Attributes:
+        layer: what is done.
+        sources: names of the layers (or IMAGE) whose results it takes, joined along their first axis.
+        shape: of the joined input; ``delta`` turns for one integer unit of it.
+        output_shape: of the result; ``output_delta`` turns for one integer unit of it.
+        lookups: for one image.
+    """
 
     layer: Layer
+    sources: tuple[str, ...]
     shape: Shape
     delta: float
     output_shape: Shape
@@ -87,7 +101,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Program:
-    """A checked chain of layers from image to logits.
+    """A checked network of layers from image to logits.
 
     Attributes:
         name: of the model, as users call it.
@@ -96,7 +110,7 @@ class Program:
         profile: "fast", where a look-up's input carries noise that the network was trained with; or "exact", where every look-up reads an
             integer modulo the layer's modulus, so that logits are those of ``simulate.plain`` to the last bit.
         input: what goes in.
-        layers: the chain; the last one gives one value for each class.
+        layers: in an order in which each comes after its inputs; the last one gives one value for each class.
         output: what comes out.
     """
 
@@ -115,8 +129,10 @@ class Program:
         if self.profile not in PROFILES:
             raise ProgramError(f"profile {self.profile!r} is not known; it is one of {', '.join(PROFILES)}")
         names = [layer.name for layer in self.layers]
-        if wrong := {name for name in names if not name.isidentifier() or names.count(name) > 1}:
-            raise ProgramError(f"layer names {sorted(wrong)} are not unique identifiers; rename them")
+        if wrong := {name for name in names if not name.isidentifier() or names.count(name) > 1 or name == IMAGE}:
+            raise ProgramError(
+                f"layer names {sorted(wrong)} are not unique identifiers other than {IMAGE!r}; rename them"
+            )
         if not self.layers:
             raise ProgramError("a program needs at least one layer")
         if self.stages[-1].output_shape != (len(self.output.classes),):
@@ -124,6 +140,8 @@ class Program:
                 f"the last layer gives {self.stages[-1].output_shape} values for {len(self.output.classes)} classes"
             )
 
+        if unused := [name for name in names[:-1] if name not in self.last_use]:
+            raise ProgramError(f"no layer takes the results of {unused}; remove them or name them as inputs")
         for stage in self.stages:
             is_read = stage.lookups > 0 or stage is self.stages[-1]
             if is_read and (stage.layer.modulus is None) == (self.profile == "exact"):
@@ -135,11 +153,17 @@ class Program:
     def stages(self) -> tuple[Stage, ...]:
         """The layers with shapes and scales at their places."""
         stages: list[Stage] = []
-        shape: Shape = self.input.shape
-        delta = self.input.delta
+        shapes: dict[str, Shape] = {IMAGE: self.input.shape}
+        deltas = {IMAGE: self.input.delta}
         for layer in self.layers:
+            sources = layer.inputs or (next(reversed(shapes)),)
+            if unknown := [source for source in sources if source not in shapes]:
+                raise ProgramError(f"layer {layer.name!r} takes {unknown}, which are no layers before it")
+            shape = _joined_shape(layer.name, [shapes[source] for source in sources])
+            delta = _common_delta(layer.name, {source: deltas[source] for source in sources})
             stage = Stage(
                 layer=layer,
+                sources=sources,
                 shape=shape,
                 delta=delta,
                 output_shape=layer.output_shape(shape),
@@ -147,8 +171,13 @@ class Program:
                 lookups=layer.lookups(shape),
             )
             stages.append(stage)
-            shape, delta = stage.output_shape, stage.output_delta
+            shapes[layer.name], deltas[layer.name] = stage.output_shape, stage.output_delta
         return tuple(stages)
+
+    @cached_property
+    def last_use(self) -> dict[str, str]:
+        """For each layer that another one reads, and IMAGE: the name of the last that reads it."""
+        return {source: stage.layer.name for stage in self.stages for source in stage.sources}
 
     def walk(self, circuit: Circuit[T], x: T, polynomial_size: int) -> Iterator[tuple[Stage, T]]:
         """Runs every layer's circuit on ``x``, the input's values in C order; yields each stage with its result, the logits last.
@@ -158,9 +187,33 @@ class Program:
             x: values of the input.
             polynomial_size: N, points of a table on half the torus.
         """
+        yield from self.traverse(
+            x, circuit.join, lambda stage, values: stage.layer.apply(circuit, values, stage.scale(polynomial_size))
+        )
+
+    def traverse(
+        self, x: V, join: Callable[[Sequence[V]], V], apply: Callable[[Stage, V], V]
+    ) -> Iterator[tuple[Stage, V]]:
+        """Every stage with its result, in order; a result is dropped after its last use.
+
+        Args:
+            x: the program's input.
+            join: puts several results together along their first axis.
+            apply: the result of a stage from its joined input.
+        """
+        values = {IMAGE: x}
+        del x
         for stage in self.stages:
-            x = stage.layer.apply(circuit, x, stage.scale(polynomial_size))
-            yield stage, x
+            values[stage.layer.name] = apply(stage, self.take(values, stage, join))
+            yield stage, values[stage.layer.name]
+
+    def take(self, values: dict[str, V], stage: Stage, join: Callable[[Sequence[V]], V]) -> V:
+        """The joined input of a stage from results by name; those that no later stage reads are removed."""
+        parts = [values[name] for name in stage.sources]
+        for name in set(stage.sources):
+            if self.last_use[name] == stage.layer.name:
+                del values[name]
+        return join(parts) if len(parts) > 1 else parts[0]
 
     @property
     def lookups(self) -> int:
@@ -260,6 +313,21 @@ class Program:
             layers=tuple(layers),
             output=OutputSpec(classes=tuple(description["output"]["classes"]), scale=description["output"]["scale"]),
         )
+
+
+def _joined_shape(layer: str, shapes: Sequence[Shape]) -> Shape:
+    if len({shape[1:] for shape in shapes}) > 1:
+        raise BadShapeError(f"layer {layer!r} joins values of shapes {shapes}; they may differ in the first axis only")
+    return sum(shape[0] for shape in shapes), *shapes[0][1:]
+
+
+def _common_delta(layer: str, deltas: dict[str, float]) -> float:
+    first = next(iter(deltas.values()))
+    if any(abs(delta / first - 1) > DELTA_TOLERANCE for delta in deltas.values()):
+        raise ProgramError(
+            f"layer {layer!r} joins values of different scales, turns for one unit: {deltas}; make them equal"
+        )
+    return first
 
 
 def _canonical(value: Any) -> bytes:

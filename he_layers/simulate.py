@@ -6,6 +6,7 @@ linear layers with the values that carry it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,6 +109,14 @@ class NoisyCircuit:
         """The values at the given places."""
         return replace(x, turns=x.turns[:, index])
 
+    def join(self, parts: Sequence[TorusNumbers]) -> TorusNumbers:
+        """All parts, one after the other, under the keys of all."""
+        return TorusNumbers(
+            turns=np.concatenate([part.turns for part in parts], axis=1),
+            under_input_key=any(part.under_input_key for part in parts),
+            under_big_key=any(part.under_big_key for part in parts),
+        )
+
     def lookup(self, x: TorusNumbers, tables: FloatArray, table_index: NDArray[np.int32]) -> TorusNumbers:
         """Key switch, modulus switch, table, bootstrap noise."""
         std = self.levels.lookup_input(x.under_input_key, x.under_big_key)
@@ -157,9 +166,11 @@ def run_with(program: Program, levels: CircuitNoise, images: NDArray[np.uint8], 
 
 
 def _plain(program: Program, integers: IntArray) -> IntArray:
-    for layer in program.layers:
-        integers = layer.plain(integers)
-    return integers
+    for _, result in program.traverse(
+        integers, lambda parts: np.concatenate(parts, axis=1), lambda stage, x: stage.layer.plain(x)
+    ):
+        last = result
+    return last
 
 
 def _chunks(program: Program, images: NDArray[np.uint8]) -> list[IntArray]:

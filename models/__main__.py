@@ -1,98 +1,184 @@
-"""Command line: ``python -m models train NAME`` and ``python -m models list``."""
+"""Command line: ``python -m models check | convert | train | verify | list``."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import torch
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 from rich.table import Table
 
-from he_layers import answers, noise_budget
+from he_layers import answers
 from he_layers.crypto import params as parameter_sets
+from he_layers.crypto.errors import HEServiceError
 from he_layers.program import Program
-from he_layers.simulate import CircuitNoise
-from models import cards, data, exact
-from models.exact import ExactNetwork
-from models.export import to_program
-from models.network import Network
-from models.recipes import RECIPES, VALIDATION_IMAGES, ExactRecipe
-from models.training import Phase, Report, fit
+from models import cards, data, loading, making
+from models import verify as verification
+from models.check import check as check_module
+from models.follow import follow
+from models.making import Conversion, Splits
+from models.recipes import RECIPES
+from models.training import FINE_TUNING, Report
 
-VERSION = "1"
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train the networks of the zoo and list them.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Bring your own network: check what it costs, convert it, verify it; train and list the networks of the zoo.",
+)
 console = Console()
-Name = Annotated[str, typer.Argument(help=f"one of {', '.join(RECIPES)}")]
+Source = Annotated[str, typer.Argument(help="a function that returns an nn.Module, as path/to/file.py:factory")]
+Input = Annotated[str | None, typer.Option("--input", help="shape of a picture, as 3x32x32")]
+Params = Annotated[str, typer.Option("--params", help="name of a parameter set")]
 Work = Annotated[Path, typer.Option(help="folder for checkpoints; an interrupted training goes on from there")]
 Output = Annotated[Path, typer.Option(help="folder that gets the network's folder")]
-Threads = Annotated[int, typer.Option(help="threads of torch")]
+Threads = Annotated[int, typer.Option(min=1, help="threads to use")]
+WORK = Path("build/training")
 
 
 @app.command()
-def train(name: Name, work: Work = Path("build/training"), output: Output = cards.ZOO, threads: Threads = 1) -> None:
-    """Train a network, export it and write its card."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+def check(
+    source: Source, input_shape: Input = None, params: Params = parameter_sets.DEFAULT, threads: Threads = 1
+) -> None:
+    """List what cannot be evaluated encrypted, or what the network would cost.
+
+    Example:
+
+      python -m models check docs/examples/lenet5.py:lenet5
+    """
+    try:
+        module = loading.load_module(source)
+        shape = loading.input_shape(module, input_shape)
+        report = check_module(module, shape, params=params, threads=threads)
+    except (loading.LoadingError, HEServiceError) as error:
+        _fail(error)
+    if report.cost is None:
+        table = Table("where", "what", "instead", title=f"{source} cannot be converted yet")
+        for finding in report.findings:
+            table.add_row(finding.place, finding.problem, finding.instead)
+        console.print(table)
+        raise typer.Exit(1)
+    table = Table(
+        "where", "operation", "result", "look-ups", title=f"{source} on {'x'.join(map(str, shape))}, {params}"
     )
+    for step in report.steps:
+        table.add_row(step.place, step.operation, "x".join(map(str, step.shape)), f"{step.lookups or ''}")
+    console.print(table)
+    cost = report.cost
+    console.print(
+        f"{cost.lookups} look-ups for a picture, predicted {cost.seconds:.1f} s with {threads} threads of this machine;\n"
+        f"upload {cost.upload_bytes} bytes, answer {cost.download_bytes} bytes, evaluation keys {cost.key_bytes} bytes (sent once)",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def convert(
+    source: Source,
+    weights: Annotated[Path, typer.Option(help="the trained state dict: .safetensors, or a file of torch.save")],
+    dataset: Annotated[str, typer.Option(help=f"{', '.join(data.CLASSES)}")],
+    name: Annotated[str, typer.Option(help="of the new model")],
+    epochs: Annotated[int, typer.Option(min=1, help="of training after the conversion")] = FINE_TUNING.epochs,
+    learning_rate: Annotated[float, typer.Option(help="at the start; it falls to zero")] = FINE_TUNING.learning_rate,
+    exponents: Annotated[int, typer.Option(min=1, max=7, help="powers of two that a weight may take")] = 4,
+    params: Params = parameter_sets.DEFAULT,
+    work: Work = WORK,
+    output: Output = cards.ZOO,
+    threads: Threads = 1,
+) -> None:
+    """Convert a trained module, recover its accuracy under the circuit's noise, and write program, weights and card.
+
+    Example:
+
+      python -m models convert docs/examples/lenet5.py:lenet5 --weights lenet5.pt --dataset mnist --name lenet5
+    """
+    _log()
+    torch.set_num_threads(threads)
+    phase = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
+    conversion = Conversion(phases={"noisy": phase}, exponents=exponents, params=params)
+    try:
+        module = loading.load_module(source)
+        loading.load_weights(module, weights)
+        splits = Splits.load(dataset)
+        with _Bars(name) as bars:
+            card = making.make(
+                name,
+                module,
+                conversion,
+                splits,
+                work=work / name,
+                output=output / name,
+                source=source,
+                made_by=f"python -m models convert {source} --weights {weights.name} --dataset {dataset} --name {name} "
+                f"--epochs {epochs} --learning-rate {learning_rate} --exponents {exponents} --params {params}",
+                show=bars.show,
+            )
+    except (loading.LoadingError, data.DataError, HEServiceError) as error:
+        _fail(error)
+    _print_card(card)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(RECIPES)}")],
+    work: Work = WORK,
+    output: Output = cards.ZOO,
+    threads: Threads = 1,
+) -> None:
+    """Train a network of the zoo from nothing, convert it, and write its card.
+
+    Example:
+
+      python -m models train mnist-tiny
+    """
+    _log()
     if name not in RECIPES:
         raise typer.BadParameter(f"no recipe is called {name!r}; there are {', '.join(RECIPES)}")
     torch.set_num_threads(threads)
     recipe = RECIPES[name]
-    params = parameter_sets.get(recipe.params)
-    dataset = data.load(recipe.dataset)
-    kept = len(dataset.train.labels) - VALIDATION_IMAGES
-    images, validation = dataset.train.part(0, kept), dataset.train.part(kept, kept + VALIDATION_IMAGES)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    ) as bar:
+    try:
+        splits = Splits.load(recipe.dataset)
+    except data.DataError as error:
+        _fail(error)
+    with _Bars(name) as bars:
+        card = follow(recipe, splits, work=work / name, output=output / name, show=bars.show)
+    _print_card(card)
 
-        def run(stage: str, network: Network | ExactNetwork, phase: Phase) -> None:
-            task = bar.add_task(f"{name} {stage}", total=phase.epochs, state="")
 
-            def show(report: Report) -> None:
-                state = f"epoch {report.epoch} loss {report.loss:.4f} validation {report.accuracy:.4f}"
-                bar.update(task, completed=report.epoch, state=state)
-                if not console.is_terminal:
-                    console.print(f"{name} {stage} {state}")
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="a model of the zoo, or the folder of one")],
+    images: Annotated[int, typer.Option(min=1, help="how many test images")] = 10,
+    start: Annotated[int, typer.Option(min=0, help="the first test image")] = 0,
+    threads: Threads = 1,
+) -> None:
+    """Evaluate test images encrypted and in the clear, and compare the logits.
 
-            fit(
-                network,
-                phase,
-                images,
-                validation,
-                checkpoint=work / name / f"{stage}.pt",
-                seed=recipe.seed,
-                report=show,
-            )
+    Example:
 
-        torch.manual_seed(recipe.seed)
-        baseline = recipe.network()
-        run("float", baseline, recipe.float_phase)
-        network = recipe.network()
-        network.load_state_dict(baseline.state_dict())
-        network.quantise(True)
-        if isinstance(recipe, ExactRecipe):
-            run("integer", network, recipe.integer_phase)
-        else:
-            assert isinstance(network, Network), "a recipe of the fast profile makes this kind"
-            network.set_noise(CircuitNoise.predicted(params))
-            run("noisy", network, recipe.noisy_phase)
-            if recipe.paired_phase is not None:
-                run("paired", network, recipe.paired_phase)
-    export = exact.to_program if isinstance(network, ExactNetwork) else to_program
-    program = export(network, name=name, version=VERSION, params=params.name, classes=dataset.classes)  # type: ignore[arg-type]
-    noise_budget.require_exact(program, params)
-    measured = [cards.measure(program, baseline, split) for split in (validation, dataset.test)]
-    cards.write(output / name, recipe, program, baseline, validation=measured[0], test=measured[1])
-    console.print(f"{name}: {program.lookups} look-ups; validation {measured[0]}; test {measured[1]}")
+      python -m models verify mnist-fast --images 10
+    """
+    folder = Path(name) if Path(name, cards.CARD_FILE).is_file() else cards.ZOO / name
+    try:
+        program = Program.load(folder)
+        test = data.load(cards.read(folder)["dataset"]).test.part(start, start + images)
+    except (OSError, data.DataError, HEServiceError) as error:
+        _fail(error)
+    table = Table("image", "label", "encrypted", "plaintext", "largest difference, in simulated deviations")
+    comparisons = verification.compare(program, test.images, threads=threads)
+    agree = 0
+    for index, comparison in enumerate(track(comparisons, name, total=len(test.labels), console=console)):
+        worst = abs((comparison.encrypted - comparison.plain) / comparison.simulated_std).max()
+        classes = (program.output.classes[row.argmax()] for row in (comparison.encrypted, comparison.plain))
+        table.add_row(str(start + index), program.output.classes[test.labels[index]], *classes, f"{worst:.1f}")
+        agree += comparison.agrees
+    console.print(table)
+    console.print(f"verify: model={program.name} images={len(test.labels)} agree={agree}", highlight=False)
 
 
 @app.command()
@@ -127,6 +213,54 @@ def list_zoo() -> None:
         accuracies = (f"{card[key]:.2%}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
         table.add_row(card["name"], card["dataset"], str(card["lookups"]), *accuracies, card["params"])
     console.print(table)
+
+
+class _Bars:
+    """One bar for each phase of a training; lines instead where nobody watches."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tasks: dict[str, int] = {}
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> "_Bars":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def show(self, stage: str, report: Report) -> None:
+        """An epoch of a phase is over."""
+        state = f"epoch {report.epoch} loss {report.loss:.4f} validation {report.accuracy:.4f}"
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bar.add_task(f"{self.name} {stage}", total=report.epochs, state="")
+        self.bar.update(self.bar.task_ids[list(self.tasks).index(stage)], completed=report.epoch, state=state)
+        if not console.is_terminal:
+            console.print(f"{self.name} {stage} {state}")
+
+
+def _log() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+    )
+
+
+def _print_card(card: dict[str, object]) -> None:
+    figures = ", ".join(f"{key} {card[key]}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
+    console.print(f"{card['name']}: {card['lookups']} look-ups; test images: {figures}", highlight=False)
+
+
+def _fail(error: Exception) -> NoReturn:
+    console.print(f"[bold red]error:[/] {error}", highlight=False)
+    raise typer.Exit(1)
 
 
 if __name__ == "__main__":

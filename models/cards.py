@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from he_layers import noise_budget, simulate
+from he_layers import noise_budget, simulate, windows
 from he_layers.crypto import noise
 from he_layers.crypto import params as parameter_sets
 from he_layers.program import Program
 from models.data import Split
-from models.exact import ExactNetwork
-from models.network import Network
-from models.recipes import VALIDATION_IMAGES, ExactRecipe, Recipe
 from models.training import accuracy
 
 ZOO = Path(__file__).parent / "zoo"
+WINDOW_IMAGES = 500
 FLOAT_FILE, CARD_FILE = "float.safetensors", "card.json"
 
 
@@ -36,7 +35,7 @@ class Accuracies:
     agreement_simulated: float
 
 
-def measure(program: Program, baseline: Network | ExactNetwork, split: Split, *, seed: int = 0) -> Accuracies:
+def measure(program: Program, baseline: nn.Module, split: Split, *, seed: int = 0) -> Accuracies:
     """All three accuracies; ``seed`` is that of the simulated noise."""
     plain = simulate.plain(program, split.images).argmax(1)
     noisy = simulate.run(program, parameter_sets.get(program.params), split.images, np.random.default_rng(seed)).argmax(
@@ -50,53 +49,67 @@ def measure(program: Program, baseline: Network | ExactNetwork, split: Split, *,
     )
 
 
-def load_baseline(recipe: Recipe | ExactRecipe, folder: Path) -> Network | ExactNetwork:
-    """The float network of the same topology that lies beside a Program."""
-    network = recipe.network()
-    network.load_state_dict(load_file(folder / FLOAT_FILE))
-    network.eval()
-    return network
+def load_baseline(module: nn.Module, folder: Path) -> nn.Module:
+    """The float module, given one of its topology, with the weights that lie beside a Program."""
+    module.load_state_dict(load_file(folder / FLOAT_FILE))
+    return module.eval()
 
 
 def write(
     folder: Path,
-    recipe: Recipe | ExactRecipe,
     program: Program,
-    baseline: Network | ExactNetwork,
+    baseline: nn.Module,
     *,
-    validation: Accuracies,
-    test: Accuracies,
-) -> None:
-    """Writes program, baseline and card into ``folder``."""
+    dataset: str,
+    module_source: str,
+    training: dict[str, Any],
+    made_by: str,
+    validation: Split,
+    test: Split,
+) -> dict[str, Any]:
+    """Writes program, baseline and card into ``folder``; returns the card.
+
+    Args:
+        dataset: its name for models.data.load.
+        module_source: where the float module comes from: a recipe's name, or path/to/file.py:factory.
+        training: everything that was chosen.
+        made_by: the command that makes the same again.
+        validation: images that choices were made on.
+        test: images that are looked at here for the first time.
+    """
     program.save(folder)
     save_file(baseline.state_dict(), folder / FLOAT_FILE)
     params = parameter_sets.get(program.params)
+    watched = windows.measure(program, params, test.images[:WINDOW_IMAGES], np.random.default_rng(0))
     card: dict[str, Any] = {
         "name": program.name,
         "version": program.version,
         "digest": program.digest,
-        "dataset": recipe.dataset,
+        "dataset": dataset,
+        "module": module_source,
         "topology": [
             {"layer": stage.layer.kind, "output": stage.output_shape, "lookups": stage.lookups}
             for stage in program.stages
         ],
         "lookups": program.lookups,
         "weights": sum(layer.weight.size for layer in program.layers if hasattr(layer, "weight")),
-        "activation_levels": recipe.levels,
         "params": params.name,
         "params_id": params.id,
         "profile": program.profile,
         "lookup_error_4bit": noise.lookup_error(params),
         "log2_failure_per_image": noise_budget.log2_failure(noise_budget.of_program(program, params)),
-        **asdict(test),
-        "accuracy_images": "the 10 000 test images",
-        "validation": asdict(validation),
-        "validation_images": f"the last {VALIDATION_IMAGES} training images, not trained on",
-        "training": asdict(recipe),
-        "made_by": f"python -m models train {recipe.name}",
+        **asdict(measure(program, baseline, test)),
+        "accuracy_images": f"the {len(test.labels)} test images",
+        "validation": asdict(measure(program, baseline, validation)),
+        "validation_images": f"the last {len(validation.labels)} training images, not trained on",
+        "outside_window": {window.layer: window.outside for window in watched},
+        "outside_window_images": f"the first {WINDOW_IMAGES} test images",
+        "training": training,
+        "made_by": made_by,
         "date": datetime.now(UTC).date().isoformat(),
     }
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return card
 
 
 def read(folder: Path) -> dict[str, Any]:

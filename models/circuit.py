@@ -30,18 +30,17 @@ def maximum(a: Tensor, b: Tensor, std: float) -> Tensor:
     return b + triangle(with_noise(a - b, std), POOL_RAMP)
 
 
-def max_pool(phase: Tensor, kernel: int, stride: int, std: float, later_std: float) -> Tensor:
+def max_pool(phase: Tensor, kernel: tuple[int, int], stride: tuple[int, int], std: float, later_std: float) -> Tensor:
     """Tree of maxima over windows: [B, C, H, W] -> [B, C, H', W']; pairs as in he_layers.layers.max_pool.
 
     Args:
         std: of the look-ups' input noise in the first round of the tree; ``later_std`` in the following ones.
     """
-    rows = (phase.shape[2] - kernel) // stride + 1
-    columns = (phase.shape[3] - kernel) // stride + 1
+    spans = [(size - side) // step * step + 1 for size, side, step in zip(phase.shape[2:], kernel, stride, strict=True)]
     values = [
-        phase[:, :, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
-        for i in range(kernel)
-        for j in range(kernel)
+        phase[:, :, i : i + spans[0] : stride[0], j : j + spans[1] : stride[1]]
+        for i in range(kernel[0])
+        for j in range(kernel[1])
     ]
     while len(values) > 1:
         paired = [maximum(a, b, std) for a, b in zip(values[0::2], values[1::2], strict=False)]

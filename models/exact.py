@@ -104,7 +104,10 @@ class ExactBlock(nn.Module):
         if isinstance(spec, SparseConvSpec):
             sums = functional.conv2d(x, self.weights(), None, spec.stride, spec.padding)
             if spec.pool > 1 and exact:
-                sums = max_pool(sums / self.modulus, spec.pool, spec.pool, 0.0, 0.0) * self.modulus
+                sums = (
+                    max_pool(sums / self.modulus, (spec.pool, spec.pool), (spec.pool, spec.pool), 0.0, 0.0)
+                    * self.modulus
+                )
             elif spec.pool > 1:
                 sums = functional.max_pool2d(sums, spec.pool)
         else:

@@ -1,230 +1,159 @@
-"""Networks of blocks: shift-linear layer, optional max-pool, look-up activation; a shift-dense layer without look-up at the end.
-
-Between blocks an activation is a number in [0, 1] (integer / levels). A block works in torus phases: it knows how many turns an
-activation of one is worth (``unit``), so that the noise, the window and the wrap of the circuit act on the right scale.
-"""
+"""A trainable network of shift-linear layers and look-ups, built from operations (models.operations) as they are simplified."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from he_layers.layers import Shape
+from he_layers.program import IMAGE
 from he_layers.simulate import CircuitNoise
-from models.circuit import max_pool, triangle, with_noise
-from models.shift import ShiftConv2d, ShiftLinear
+from models import operations as ops
+from models.circuit import with_noise
+from models.nodes import Activation, Add, Concat, Head, MaxPool, SumPool
+from models.shift import ShiftConv2d, ShiftLinear, ShiftWeights
+from models.torus import PIXEL_LEVELS, Step, Torus, Wiring
 
-MAX_RAMP = 0.295
-"""Greatest ramp in turns, a little below what a Program accepts; what is below -1/2 + ramp wraps."""
-MAX_EQUALISER = 3
-"""Greatest power of two by which a channel is scaled up: weights stay within 2^6."""
-MOMENTUM = 0.05
-EPSILON = 1e-5
-LOGIT_PEAK = 0.4
-"""Turns given to the greatest logit; half a turn is the end of the torus."""
-PEAK_DECAY = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ConvSpec:
-    """Convolution to ``maps`` channels, max-pool of ``pool`` x ``pool`` (1: none), activation.
-
-    ``drive`` is the standard deviation, in turns, that the block's sums shall have on the torus.
-    """
-
-    maps: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-    pool: int = 1
-    drive: float = 0.1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DenseSpec:
-    """Dense layer to ``units`` values and activation."""
-
-    units: int
-    drive: float = 0.1
-
-
-BlockSpec = ConvSpec | DenseSpec
-
-
-class Block(nn.Module):
-    """Shift-linear layer, optional max-pool, then a per-channel clipped ramp with learned offset and top, re-quantised to ``levels``."""
-
-    mean: Tensor
-    std: Tensor
-    spread: Tensor
-
-    def __init__(
-        self, linear: ShiftConv2d | ShiftLinear, *, channels: int, levels: int, drive: float, pool: int, first: bool
-    ) -> None:
-        super().__init__()
-        self.linear, self.levels, self.drive, self.pool, self.first = linear, levels, drive, pool, first
-        self.offset = nn.Parameter(torch.zeros(channels))
-        self.top = nn.Parameter(torch.full((channels,), 2.0))
-        self.noise: CircuitNoise | None = None
-        self.quantised = False
-        self.frozen = False
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
-        self.register_buffer("spread", torch.ones(channels))
-
-    def equaliser(self) -> Tensor:
-        """Power of two for each channel that brings the channels' spreads together, float [C]."""
-        ratio = self.spread.max() / self.spread
-        return 2.0 ** torch.log2(ratio).round().clamp(0, MAX_EQUALISER)
-
-    def unit(self) -> float:
-        """Turns of the torus for an input activation of one."""
-        equalised = self.spread * self.equaliser()
-        return self.drive / float(equalised.pow(2).mean().sqrt())
-
-    def tops(self) -> Tensor:
-        """Pre-activation, in standard deviations, at which the ramp ends; float [C]."""
-        turns = self.std * self.equaliser() * self.unit()
-        return torch.minimum(self.top.clamp_min(0.3), MAX_RAMP / turns)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Activations in [0, 1] -> activations in [0, 1]."""
-        unit, noise = self.unit(), self.noise
-        if noise:
-            x = with_noise(x, (noise.fresh if self.first else noise.lookup) / unit)
-        sums = self.linear(x)
-        shape = [1, -1] + [1] * (sums.dim() - 2)
-        turns_per_sum = (self.equaliser() * unit).view(shape)
-        if self.training and not self.frozen:
-            self._track("spread", sums.detach())
-        if self.pool > 1:
-            if noise:
-                stds = noise.lookup_input(self.first, not self.first), noise.lookup_input(self.first, True)
-                sums = max_pool(sums * turns_per_sum, self.pool, self.pool, *stds) / turns_per_sum
-            else:
-                sums = nn.functional.max_pool2d(sums, self.pool)
-        if self.training and not self.frozen:
-            axes = [0, *range(2, sums.dim())]
-            mean, deviation = sums.mean(axes), (sums.var(axes, unbiased=False) + EPSILON).sqrt()
-            with torch.no_grad():
-                self.mean.lerp_(mean.detach(), MOMENTUM)
-                self.std.lerp_(deviation.detach(), MOMENTUM)
-        else:
-            mean, deviation = self.mean, self.std
-        centred = (sums - mean.view(shape)) / deviation.view(shape) + self.offset.view(shape)
-        top = self.tops().view(shape)
-        if noise:
-            turns = deviation.detach().view(shape) * turns_per_sum
-            std = noise.lookup_input(self.first, not self.first or self.pool > 1)
-            out = triangle(with_noise(centred * turns, std), top * turns) / (top * turns)
-        else:
-            out = torch.minimum(centred.clamp_min(0), top) / top
-        if self.quantised:
-            out = out + (torch.floor(out * self.levels + 0.5) / self.levels - out).detach()
-        activations: Tensor = out
-        return activations
-
-    def _track(self, name: str, sums: Tensor) -> None:
-        axes = [0, *range(2, sums.dim())]
-        getattr(self, name).lerp_((sums.var(axes, unbiased=False) + EPSILON).sqrt(), MOMENTUM)
-
-
-class Head(nn.Module):
-    """Last layer: shift-dense with bias, no look-up; its sums are the logits up to one scale."""
-
-    peak: Tensor
-
-    def __init__(self, inputs: int, classes: int) -> None:
-        super().__init__()
-        self.linear = ShiftLinear(inputs, classes, per_channel=False)
-        self.bias = nn.Parameter(torch.zeros(classes))
-        self.noise: CircuitNoise | None = None
-        self.frozen = False
-        self.register_buffer("peak", torch.ones(()))
-
-    def unit(self) -> float:
-        """Turns of the torus for an input activation of one: the greatest sum of late comes to LOGIT_PEAK."""
-        return LOGIT_PEAK / float(self.peak)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Activations [B, I] in [0, 1] -> logits [B, classes]."""
-        unit, noise = self.unit(), self.noise
-        if noise:
-            x = with_noise(x, noise.lookup / unit)
-        scale = self.linear.scale().view(())
-        sums = self.linear(x) + self.bias / scale
-        if noise:
-            sums = with_noise(sums, noise.packing / unit)
-        if self.training and not self.frozen:
-            greatest = sums.detach().abs().max()
-            self.peak.copy_(torch.maximum(greatest, self.peak + (greatest - self.peak) * PEAK_DECAY))
-        logits: Tensor = sums * scale
-        return logits
+Node = TypeVar("Node", bound=nn.Module)
 
 
 class Network(nn.Module):
-    """Blocks and head for images of one shape."""
+    """Nodes in order, each after its inputs; the last one gives the logits.
+
+    Attributes:
+        input_shape: (C, H, W) of a picture.
+        levels: greatest integer of an activation.
+        exponents: powers of two that a weight may take.
+        wiring: which node reads which.
+        noise: of the circuit, injected if there is any.
+    """
 
     def __init__(
-        self, input_shape: tuple[int, int, int], blocks: tuple[BlockSpec, ...], *, classes: int = 10, levels: int = 31
+        self, operations: list[ops.Operation], input_shape: Shape, *, levels: int = 31, exponents: int = 4
     ) -> None:
         super().__init__()
-        self.input_shape, self.levels = input_shape, levels
-        self.blocks = nn.ModuleList()
-        channels, height, width = input_shape
-        flat = False
-        for index, spec in enumerate(blocks):
-            linear: ShiftConv2d | ShiftLinear
-            if isinstance(spec, ConvSpec):
-                linear = ShiftConv2d(channels, spec.maps, spec.kernel, stride=spec.stride, padding=spec.padding)
-                channels = spec.maps
-                height, width = (
-                    ((side + 2 * spec.padding - spec.kernel) // spec.stride + 1) // spec.pool
-                    for side in (height, width)
-                )
-                pool = spec.pool
-            else:
-                linear = ShiftLinear(channels if flat else channels * height * width, spec.units)
-                channels, pool, flat = spec.units, 1, True
-            self.blocks.append(
-                Block(linear, channels=channels, levels=levels, drive=spec.drive, pool=pool, first=index == 0)
-            )
-        self.head = Head(channels if flat else channels * height * width, classes)
+        self.input_shape, self.levels, self.exponents = input_shape, levels, exponents
+        self.wiring = Wiring(operations, input_shape)
+        self.noise: CircuitNoise | None = None
+        self._nodes = nn.ModuleList(self._node(operation, operation is operations[-1]) for operation in operations)
+
+    def _node(self, o: ops.Operation, last: bool) -> nn.Module:
+        match o:
+            case ops.Convolution():
+                maps, inputs, *kernel = o.weight.shape
+                options: dict[str, Any] = {
+                    "stride": o.stride,
+                    "padding": o.padding,
+                    "groups": o.groups,
+                    "exponents": self.exponents,
+                }
+                return ShiftConv2d(inputs * o.groups, maps, (kernel[0], kernel[1]), **options)
+            case ops.Dense() if last:
+                return Head(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
+            case ops.Dense():
+                return ShiftLinear(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
+            case ops.Ramp():
+                lowest, levels = ramp_levels(o, self.levels)
+                return Activation(o.shape[0], levels=levels, lowest=lowest)
+            case ops.Maximum():
+                return MaxPool(o.kernel, o.stride, o.padding)
+            case ops.Mean():
+                return SumPool(o.kernel, o.stride, o.padding)
+            case ops.Flat():
+                return nn.Flatten()
+            case ops.Sum():
+                return Add(len(o.inputs), o.shape[0])
+            case ops.Join():
+                return Concat()
+            case ops.Interleave():
+                return nn.ChannelShuffle(o.groups)
+        raise AssertionError(f"{o.name} is no operation that is left after models.simplify")
+
+    @property
+    def head(self) -> Head:
+        """The last node."""
+        head = self._nodes[-1]
+        assert isinstance(head, Head), "the last operation is dense"
+        return head
+
+    def steps(self) -> Iterator[tuple[Step, nn.Module]]:
+        """Every step with its node, in order."""
+        return zip(self.wiring.steps, self._nodes, strict=True)
+
+    def of_type(self, kind: type[Node]) -> Iterator[Node]:
+        """All parts of one type."""
+        return (module for module in self.modules() if isinstance(module, kind))
+
+    def torus(self) -> Torus:
+        """Where the values lie on the torus, by the statistics of the moment."""
+        with torch.no_grad():
+            return self.wiring.place({step.name: node for step, node in self.steps()})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] -> logits [B, classes]."""
-        for block in self.stages():
-            if isinstance(block.linear, ShiftLinear):
-                x = x.flatten(1)
-            x = block(x)
-        logits: Tensor = self.head(x.flatten(1))
-        return logits
+        """Pictures [B, C, H, W] in [0, 1] -> logits [B, classes]."""
+        torus = self.torus()
+        values = {IMAGE: self._noisy(x * PIXEL_LEVELS, IMAGE, torus)}
+        for step, node in self.steps():
+            inputs = [values[name] for name in step.inputs]
+            for name in {name for name in step.inputs if self.wiring.last_use[name] == step.name}:
+                del values[name]
+            values[step.name] = self.evaluate(step, node, inputs, torus)
+        return values[self.wiring.steps[-1].name]
 
-    def stages(self) -> Iterator[Block]:
-        """The blocks in order."""
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            yield block
+    def evaluate(self, step: Step, node: nn.Module, inputs: list[Tensor], torus: Torus) -> Tensor:
+        """One step."""
+        source = step.inputs[0]
+        if isinstance(node, Activation):
+            if self.wiring.owner[step.name] is None:
+                node.track_spread(inputs[0])
+            std = self.noise.lookup_input(*self.wiring.keys[source]) if self.noise else 0.0
+            return self._noisy(node(inputs[0], torus.turns(source), std), step.name, torus)
+        if isinstance(node, MaxPool):
+            under_input, under_big = self.wiring.keys[source]
+            stds = (
+                (self.noise.lookup_input(under_input, under_big), self.noise.lookup_input(under_input, True))
+                if self.noise
+                else (0.0, 0.0)
+            )
+            return torch.as_tensor(node(inputs[0], torus.turns(source), *stds))
+        if isinstance(node, Head):
+            return torch.as_tensor(node(inputs[0], self.noise.packing / torus.delta[step.name] if self.noise else 0.0))
+        result = torch.as_tensor(node(*inputs))
+        for activation, owner in self.wiring.owner.items():
+            if owner == step.name:
+                tracking = self.node(activation)
+                assert isinstance(tracking, Activation), "only activations own sums"
+                tracking.track_spread(result)
+        return result
+
+    def node(self, name: str) -> nn.Module:
+        """The node of a step."""
+        return next(node for step, node in self.steps() if step.name == name)
+
+    def _noisy(self, x: Tensor, name: str, torus: Torus) -> Tensor:
+        """Levels as they come from the client or from a look-up."""
+        if self.noise is None:
+            return x
+        return with_noise(x, (self.noise.fresh if name == IMAGE else self.noise.lookup) / torus.delta[name])
 
     def quantise(self, on: bool) -> None:
         """Use integer weights and integer activations from now on (or real ones again)."""
-        for block in self.stages():
-            block.quantised = block.linear.quantised = on
-        self.head.linear.quantised = on
-
-    @property
-    def noise(self) -> CircuitNoise | None:
-        """The noise that is injected."""
-        return self.head.noise
-
-    def set_noise(self, noise: CircuitNoise | None) -> None:
-        """Inject the circuit's noise, wrap and pool window from now on (or compute exactly)."""
-        for block in self.stages():
-            block.noise = noise
-        self.head.noise = noise
+        for weights in self.of_type(ShiftWeights):
+            weights.quantised = on
+        for activation in self.of_type(Activation):
+            activation.quantised = on
 
     def freeze(self, on: bool) -> None:
         """Stop tracking statistics: the network becomes the one that will be exported."""
-        for block in self.stages():
-            block.frozen = on
+        for activation in self.of_type(Activation):
+            activation.frozen = on
         self.head.frozen = on
+
+
+def ramp_levels(ramp: ops.Ramp, levels: int) -> tuple[int, int]:
+    """Least and greatest integer of an activation with ``levels`` steps, so that zero is one of them."""
+    if ramp.high is None or ramp.low == 0:
+        return 0, levels
+    above = max(1, round(levels * ramp.high / (ramp.high - ramp.low)))
+    return -max(1, round(-ramp.low * above / ramp.high)), above

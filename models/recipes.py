@@ -1,14 +1,31 @@
-"""How each network of the zoo is made: its topology and its training. Chosen on the validation images, never on the test images."""
+"""How each network of the zoo is made: an ordinary module and its training. Chosen on the validation images, never on the test images."""
 
 from dataclasses import dataclass
 
-from he_layers.crypto.params import DEFAULT, EXACT_N2048
+from torch import nn
+
+from he_layers.crypto.params import EXACT_N2048
 from models.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
-from models.network import BlockSpec, ConvSpec, DenseSpec, Network
+from models.making import Conversion
 from models.training import Phase
 
-VALIDATION_IMAGES = 5000
-"""Taken from the end of the training set."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvSpec:
+    """Convolution to ``maps`` channels, max-pool of ``pool`` x ``pool`` (1: none), batch norm, activation."""
+
+    maps: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    pool: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenseSpec:
+    """Dense layer to ``units`` values, batch norm and activation."""
+
+    units: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,28 +35,50 @@ class Recipe:
     Attributes:
         dataset: name for models.data.load.
         input_shape: (C, H, W) of its images.
-        blocks: the topology.
-        float_phase: training of the float baseline of the same topology.
-        noisy_phase: training from there with integer weights and activations and the circuit's noise.
-        paired_phase: training from there to answer with noise as without.
-        levels: greatest integer of an activation.
-        params: name of the parameter set that the network is made for.
+        blocks: the topology; a dense layer to the classes follows them.
+        float_phase: training of the float module.
+        conversion: what comes after it.
     """
 
     name: str
     dataset: str
     input_shape: tuple[int, int, int]
-    blocks: tuple[BlockSpec, ...]
+    blocks: tuple[ConvSpec | DenseSpec, ...]
     float_phase: Phase
-    noisy_phase: Phase
-    paired_phase: Phase | None = None
-    levels: int = 31
-    seed: int = 1
-    params: str = DEFAULT
+    conversion: Conversion
+    classes: int = 10
 
-    def network(self) -> Network:
-        """An untrained network of this topology."""
-        return Network(self.input_shape, self.blocks, levels=self.levels)
+    def module(self) -> nn.Module:
+        """The untrained float module; its activations clip at one, as the look-ups will."""
+        layers: list[nn.Module] = []
+        channels, height, width = self.input_shape
+        values = channels * height * width
+        for block in self.blocks:
+            if isinstance(block, ConvSpec):
+                layers.append(nn.Conv2d(channels, block.maps, block.kernel, block.stride, block.padding, bias=False))
+                height, width = (
+                    ((side + 2 * block.padding - block.kernel) // block.stride + 1) // block.pool
+                    for side in (height, width)
+                )
+                if block.pool > 1:
+                    layers.append(nn.MaxPool2d(block.pool))
+                channels, values = block.maps, block.maps * height * width
+                layers.append(_half(nn.BatchNorm2d(channels)))
+            else:
+                if not any(isinstance(layer, nn.Flatten) for layer in layers):
+                    layers.append(nn.Flatten())
+                layers += [nn.Linear(values, block.units, bias=False), _half(nn.BatchNorm1d(block.units))]
+                values = block.units
+            layers.append(nn.Hardtanh(0.0, 1.0))
+        if not any(isinstance(layer, nn.Flatten) for layer in layers):
+            layers.append(nn.Flatten())
+        return nn.Sequential(*layers, nn.Linear(values, self.classes))
+
+
+def _half(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
+    """A batch norm after which an activation that clips at one begins with a ramp of two standard deviations."""
+    nn.init.constant_(norm.weight, 0.5)
+    return norm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,8 +111,8 @@ class ExactRecipe:
     params: str
     seed: int = 1
 
-    def network(self) -> ExactNetwork:
-        """An untrained network of this topology."""
+    def module(self) -> ExactNetwork:
+        """The untrained network, which computes with real numbers until it is quantised."""
         return ExactNetwork(
             self.input_shape,
             self.blocks,
@@ -89,29 +128,56 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(
+            name="mnist-tiny",
+            dataset="mnist",
+            input_shape=(1, 28, 28),
+            blocks=(ConvSpec(maps=9, kernel=10, stride=5, padding=3), DenseSpec(units=105)),
+            float_phase=Phase(epochs=12, learning_rate=4e-3),
+            conversion=Conversion(phases={"noisy": Phase(epochs=30, learning_rate=3e-3, frozen=0.15)}),
+        ),
+        Recipe(
             name="mnist-fast",
             dataset="mnist",
             input_shape=(1, 28, 28),
             blocks=(
-                ConvSpec(maps=3, kernel=5, stride=2, drive=0.13),
-                ConvSpec(maps=12, kernel=4, stride=2, drive=0.13),
-                DenseSpec(units=160, drive=0.13),
+                ConvSpec(maps=3, kernel=5, stride=2),
+                ConvSpec(maps=12, kernel=4, stride=2),
+                DenseSpec(units=160),
             ),
             float_phase=Phase(epochs=15, learning_rate=4e-3),
-            noisy_phase=Phase(epochs=50, learning_rate=3e-3, frozen=0.15),
-            paired_phase=Phase(epochs=15, learning_rate=1e-3, frozen=0.5, paired=True),
+            conversion=Conversion(
+                phases={
+                    "noisy": Phase(epochs=50, learning_rate=3e-3, frozen=0.15),
+                    "paired": Phase(epochs=15, learning_rate=1e-3, frozen=0.5, paired=True),
+                },
+                leaving=1e-2,
+            ),
         ),
         Recipe(
             name="mnist-she",
             dataset="mnist",
             input_shape=(1, 28, 28),
             blocks=(
-                ConvSpec(maps=20, kernel=5, stride=2, padding=2, pool=2, drive=0.09),
-                ConvSpec(maps=48, kernel=3, padding=1, pool=2, drive=0.1),
-                DenseSpec(units=128, drive=0.13),
+                ConvSpec(maps=20, kernel=5, stride=2, padding=2, pool=2),
+                ConvSpec(maps=48, kernel=3, padding=1, pool=2),
+                DenseSpec(units=128),
             ),
             float_phase=Phase(epochs=12, learning_rate=4e-3),
-            noisy_phase=Phase(epochs=40, learning_rate=3e-3, frozen=0.15),
+            conversion=Conversion(phases={"noisy": Phase(epochs=40, learning_rate=3e-3, frozen=0.15)}),
+        ),
+        Recipe(
+            name="fashion-she",
+            dataset="fashion-mnist",
+            input_shape=(1, 28, 28),
+            blocks=(
+                ConvSpec(maps=20, kernel=5, stride=2, padding=2, pool=2),
+                ConvSpec(maps=48, kernel=3, padding=1, pool=2),
+                DenseSpec(units=128),
+            ),
+            float_phase=Phase(epochs=20, learning_rate=4e-3, distortion=0.2),
+            conversion=Conversion(
+                phases={"noisy": Phase(epochs=40, learning_rate=3e-3, frozen=0.15, distortion=0.2)}, leaving=1e-2
+            ),
         ),
         ExactRecipe(
             name="mnist-exact",

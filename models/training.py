@@ -40,6 +40,10 @@ class Phase:
     paired: bool = False
 
 
+FINE_TUNING = Phase(epochs=8, learning_rate=1e-3, frozen=0.25, distortion=0.0)
+"""For networks that are trained already."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """After an epoch: its number from 1, the mean loss, the accuracy on the validation images."""
@@ -50,8 +54,28 @@ class Report:
     accuracy: float
 
 
+def fine_tune(
+    network: Network,
+    train: Split,
+    validation: Split,
+    *,
+    checkpoint: Path,
+    phase: Phase = FINE_TUNING,
+    seed: int = 0,
+    report: Callable[[Report], None] = lambda _: None,
+) -> None:
+    """Recovers the accuracy of a converted network: trains it with integer weights and the circuit's noise, then holds its scales still.
+
+    Afterwards it is in evaluation mode, ready for models.export. Arguments as of ``fit``.
+    """
+    if network.noise is None:
+        raise ValueError("the network has no noise to be trained with; use the network that models.convert returns")
+    network.quantise(True)
+    fit(network, phase, train, validation, checkpoint=checkpoint, seed=seed, report=report)
+
+
 def fit(
-    network: Network | ExactNetwork,
+    network: nn.Module,
     phase: Phase,
     train: Split,
     validation: Split,
@@ -63,7 +87,7 @@ def fit(
     """Trains ``network`` in place; goes on from ``checkpoint`` if it exists.
 
     Args:
-        network: in the state (quantised or not, with noise or without) that is to be trained.
+        network: any module, or a Network in the state (quantised or not, with noise or without) that is to be trained.
         phase: how long and how hard.
         train: images to learn from.
         validation: images to report on.
@@ -84,7 +108,8 @@ def fit(
     images, labels = torch.tensor(train.images), torch.tensor(train.labels)
     for epoch in range(done, phase.epochs):
         network.train()
-        network.freeze(epoch >= round(phase.epochs * (1 - phase.frozen)))
+        if isinstance(network, Network | ExactNetwork):
+            network.freeze(epoch >= round(phase.epochs * (1 - phase.frozen)))
         order = torch.randperm(len(labels))
         total = 0.0
         for step in range(steps):
@@ -92,7 +117,9 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = phase.learning_rate * (1 + math.cos(math.pi * progress)) / 2
             chosen = order[step * phase.batch : (step + 1) * phase.batch]
-            batch = distort(to_unit(images[chosen]), phase.distortion)
+            batch = to_unit(images[chosen])
+            if phase.distortion:
+                batch = distort(batch, phase.distortion)
             outputs = network(batch)
             loss = functional.cross_entropy(outputs, labels[chosen])
             if phase.paired and isinstance(network, Network):
@@ -138,10 +165,9 @@ def to_unit(images: Tensor) -> Tensor:
 
 def _paired_loss(network: Network, outputs: Tensor, labels: Tensor, batch: Tensor) -> Tensor:
     """Cross-entropy without noise, and the distance of the answers with noise from those without."""
-    noise = network.noise
-    network.set_noise(None)
+    noise, network.noise = network.noise, None
     clear = network(batch)
-    network.set_noise(noise)
+    network.noise = noise
     noisy, quiet = functional.log_softmax(outputs, dim=1), functional.log_softmax(clear, dim=1)
     distance = functional.kl_div(noisy, quiet, reduction="batchmean", log_target=True)
     return functional.cross_entropy(clear, labels) + distance

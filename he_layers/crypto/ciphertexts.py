@@ -35,21 +35,23 @@ class LweCiphertextList:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CkksCiphertext:
-    """One fresh CKKS ciphertext of `len(c0)` message coefficients, in coefficient (not NTT) form.
+    """Fresh CKKS encryptions of `len(c0)` message coefficients, in coefficient (not NTT) form: as many ring elements as they need.
 
-    c1 is complete, residues modulo the input ring's prime; of c0 only the message coefficients are kept, rounded to
-    `input_body_bits` (which adds noise of 2**-bits / sqrt(12), see noise.fresh_ckks_variance).
+    Messages fill one ring element after the other: a picture of three channels of 32 x 32 has one for each channel. c1 is complete,
+    residues modulo the input ring's prime; of c0 only the message coefficients are kept, rounded to `input_body_bits` (which adds noise
+    of 2**-bits / sqrt(12), see noise.fresh_ckks_variance).
     """
 
     params: ParameterSet
     key_id: str
     c0: NDArray[np.uint64]  # [messages], units of 2**-input_body_bits of the torus
-    c1: NDArray[np.uint64]  # [ring_degree]
+    c1: NDArray[np.uint64]  # [ring elements, ring_degree]
 
     @staticmethod
     def _fields(params: ParameterSet, messages: int) -> Sequence[Field]:
         ring = params.input_ring
-        return Field("c0", messages, params.input_body_bits), Field("c1", ring.ring_degree, ring.modulus_bits)
+        masks = -(-messages // ring.ring_degree) * ring.ring_degree
+        return Field("c0", messages, params.input_body_bits), Field("c1", masks, ring.modulus_bits)
 
     @staticmethod
     def published_rows(params: ParameterSet) -> list[PublishedRow]:
@@ -91,8 +93,10 @@ class CkksCiphertext:
             payload_bytes=container.payload_bytes(fields),
         )
         values = container.unpack_fields(fields, payload)
-        _check_mask(values["c1"], params.input_ring.modulus)
-        return cls(params=params, key_id=key_id, **values)
+        masks = values["c1"].reshape(-1, params.input_ring.ring_degree)
+        for mask in masks:
+            _check_mask(mask, params.input_ring.modulus)
+        return cls(params=params, key_id=key_id, c0=values["c0"], c1=masks)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

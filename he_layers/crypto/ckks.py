@@ -12,15 +12,15 @@ from he_layers.crypto.secret_keys import ClientKeys
 
 
 def encrypt(keys: ClientKeys, key_id: str, values: NDArray[np.float64]) -> CkksCiphertext:
-    """Encrypts values of the torus, one per coefficient.
+    """Encrypts values of the torus, one per coefficient, in as many ring elements as they need.
 
     Args:
         keys: the client's secrets.
         key_id: id of the evaluation keys that the server will use on it.
-        values: float64 [messages], in [-1/4, 1/4] (SEAL's encoder takes no more); at most as many as the input ring has coefficients.
+        values: float64 [messages], in [-1/4, 1/4] (SEAL's encoder takes no more).
 
     Raises:
-        BadShapeError: more values than coefficients.
+        BadShapeError: no values, or not a vector.
         NotConformantError: a value lies outside.
         WrongKeyError: the keys were erased.
 
@@ -29,15 +29,16 @@ def encrypt(keys: ClientKeys, key_id: str, values: NDArray[np.float64]) -> CkksC
     keys.require_usable()
     params = keys.params
     ring, bits = params.input_ring, params.input_body_bits
-    if values.ndim != 1 or not 1 <= len(values) <= ring.ring_degree:
-        raise BadShapeError(f"{values.shape} values do not fit into one ciphertext of {ring.ring_degree} coefficients")
+    if values.ndim != 1 or not len(values):
+        raise BadShapeError(f"values of shape {values.shape} cannot be encrypted: give a vector of at least one")
     if not np.all(np.abs(values) <= 0.25):
         raise NotConformantError("a value lies outside [-1/4, 1/4] of the torus; lower the program's input delta")
-    coefficients = np.zeros(ring.ring_degree)
-    coefficients[: len(values)] = values * ring.modulus
-    c0, c1 = seal.encrypt(ring, keys.input_secret, coefficients)
-    body = np.rint(c0[: len(values)] * (2.0**bits / ring.modulus)).astype(np.uint64) & np.uint64(2**bits - 1)
-    return CkksCiphertext(params=params, key_id=key_id, c0=body, c1=c1)
+    coefficients = np.zeros((-(-len(values) // ring.ring_degree), ring.ring_degree))
+    coefficients.reshape(-1)[: len(values)] = values * ring.modulus
+    elements = [seal.encrypt(ring, keys.input_secret, row) for row in coefficients]
+    bodies = np.concatenate([c0 for c0, _ in elements])[: len(values)]
+    rounded = np.rint(bodies * (2.0**bits / ring.modulus)).astype(np.uint64) & np.uint64(2**bits - 1)
+    return CkksCiphertext(params=params, key_id=key_id, c0=rounded, c1=np.stack([c1 for _, c1 in elements]))
 
 
 def decrypt(keys: ClientKeys, answer: PackedAnswer) -> NDArray[np.float64]:

@@ -33,13 +33,15 @@ def sample_extract(ciphertext: CkksCiphertext) -> LweCiphertextList:
     """
     params = ciphertext.params
     n = params.input_ring.ring_degree
-    mask = to_words(ciphertext.c1 / params.input_ring.modulus)
-    wrapped = np.concatenate(
-        [mask[::-1], np.uint32(0) - mask[::-1]]
-    )  # window n - 1 - i reads c1_i ... c1_0, -c1_{n-1} ...
-    windows = np.lib.stride_tricks.sliding_window_view(wrapped, n)[n - 1 :: -1][: len(ciphertext.c0)]
     rows = np.empty((len(ciphertext.c0), n + 1), dtype=np.uint32)
-    np.subtract(np.uint32(0), windows, out=rows[:, :n])
+    for start, c1 in zip(range(0, len(rows), n), ciphertext.c1, strict=True):
+        mask = to_words(c1 / params.input_ring.modulus)
+        wrapped = np.concatenate(
+            [mask[::-1], np.uint32(0) - mask[::-1]]
+        )  # window n - 1 - i reads c1_i ... c1_0, -c1_{n-1} ...
+        windows = np.lib.stride_tricks.sliding_window_view(wrapped, n)[n - 1 :: -1]
+        part = rows[start : start + n, :n]
+        np.subtract(np.uint32(0), windows[: len(part)], out=part)
     rows[:, n] = ciphertext.c0.astype(np.uint32) << np.uint32(32 - params.input_body_bits)
     return LweCiphertextList(rows)
 

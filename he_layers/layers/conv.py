@@ -1,13 +1,22 @@
 """Shift convolution: weights 0 or +-2^e, so that every product is a shift of torus words."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from he_layers.crypto.errors import BadShapeError, ProgramError
-from he_layers.layers.layer import Entries, FloatArray, LinearLayer, Shape, check_weights, check_window, window_size
+from he_layers.layers.layer import (
+    Entries,
+    FloatArray,
+    IntArray,
+    LinearLayer,
+    Shape,
+    check_weights,
+    check_window,
+    window_size,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,24 +67,26 @@ class Conv(LinearLayer):
             result[:, group * maps : (group + 1) * maps] = sums.transpose(0, 3, 1, 2)
         return result
 
-    def entries(self, shape: Shape) -> Entries:
-        """Sparse matrix [O * H' * W', I * H * W]."""
+    def entries(self, shape: Shape, rows: IntArray) -> Entries:
+        """The taps of each chosen output that lie on the image."""
         channels, height, width = shape
-        maps, rows, columns = self.output_shape(shape)
-        o, i, ky, kx = np.nonzero(self.weight)
-        y, x = (grid.reshape(-1, 1) for grid in np.mgrid[0:rows, 0:columns])
-        source_y = y * self.stride[0] + ky - self.padding[0]
-        source_x = x * self.stride[1] + kx - self.padding[1]
-        source_channel = i + (o // (maps // self.groups)) * self.weight.shape[1]
-        inside = (source_y >= 0) & (source_y < height) & (source_x >= 0) & (source_x < width)
-        row = ((o * rows + y) * columns + x)[inside]
-        column = ((source_channel * height + source_y) * width + source_x)[inside]
-        values = np.broadcast_to(self.weight[o, i, ky, kx], inside.shape)[inside]
-        order = np.argsort(row, kind="stable")
+        maps, inputs = self.weight.shape[:2]
+        o, y, x = np.unravel_index(rows, self.output_shape(shape))
+        i, ky, kx = (grid.reshape(-1) for grid in np.indices(self.weight.shape[1:]))
+        source_y = y[:, None] * self.stride[0] + (ky - self.padding[0])
+        source_x = x[:, None] * self.stride[1] + (kx - self.padding[1])
+        weight = self.weight.reshape(maps, -1)[o]
+        used = (source_y >= 0) & (source_y < height) & (source_x >= 0) & (source_x < width) & (weight != 0)
+        row, tap = np.nonzero(used)
+        channel = i[tap] + (o // (maps // self.groups))[row] * inputs
         return Entries(
-            rows=maps * rows * columns,
+            rows=len(rows),
             columns=channels * height * width,
-            row=row[order],
-            column=column[order],
-            values=values[order],
+            row=row,
+            column=(channel * height + source_y[row, tap]) * width + source_x[row, tap],
+            values=weight[row, tap],
         )
+
+    def part(self, start: int, stop: int) -> Self | None:
+        """The filters of these output channels; None for a grouped convolution, whose groups read different channels."""
+        return replace(self, weight=self.weight[start:stop]) if self.groups == 1 else None

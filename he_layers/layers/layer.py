@@ -8,8 +8,8 @@ the same code of the layer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from math import prod
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -26,6 +26,8 @@ FloatArray = NDArray[np.float64]
 T = TypeVar("T")
 """A batch of torus values: noisy numbers in simulate, an LWE ciphertext list in evaluate."""
 MAX_EXPONENT = 6
+LATER = {"later": True}
+"""Metadata of a field that came after format 1: not written while it has its default, so that older programs keep their digests."""
 MAX_MODULUS = 256
 """Greatest modulus of the sums in the exact profile: accumulators of at most eight bits."""
 
@@ -79,6 +81,9 @@ class Circuit(Protocol[T]):
     def select(self, x: T, index: IntArray) -> T:
         """The values at the given places, in that order."""
 
+    def join(self, parts: Sequence[T]) -> T:
+        """The values of all parts, one part after the other."""
+
     def lookup(self, x: T, tables: FloatArray, table_index: NDArray[np.int32]) -> T:
         """Programmable bootstrap of each value.
 
@@ -90,10 +95,17 @@ class Circuit(Protocol[T]):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layer(ABC):
-    """One step of a Program; subclasses are frozen and check themselves at construction."""
+    """One step of a Program; subclasses are frozen and check themselves at construction.
+
+    Attributes:
+        name: unique in its Program.
+        inputs: names of the layers whose results it takes, joined along their first axis; none: the result of the layer before.
+    """
 
     kind: ClassVar[str]
+    channelwise: ClassVar[bool] = False  # whether a channel of the result depends on the same channel of the input only
     name: str
+    inputs: tuple[str, ...] = field(default=(), metadata=LATER)
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
@@ -120,9 +132,20 @@ class Layer(ABC):
         """Torus value of one integer unit of the result."""
         return delta
 
+    def part(self, start: int, stop: int) -> Self | None:
+        """The layer that gives only the channels from ``start`` up to ``stop`` of the result; None if it cannot be divided so.
+
+        A layer with ``channelwise`` then takes only these channels of its input, any other the whole input.
+        """
+        return None
+
     def to_spec(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """JSON part (kind, name, plain fields) and arrays by field name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if not ("later" in field.metadata and getattr(self, field.name) == field.default)
+        }
         arrays = {key: value for key, value in values.items() if isinstance(value, np.ndarray)}
         plain = {key: value for key, value in values.items() if key not in arrays and value is not None}
         return {"kind": self.kind, **plain}, arrays
@@ -151,8 +174,12 @@ class LinearLayer(Layer):
         """The combination without constants: [batch, *shape] -> [batch, *output_shape]; exact for integers below 2^53."""
 
     @abstractmethod
-    def entries(self, shape: Shape) -> Entries:
-        """The same combination as a sparse matrix over flat indices."""
+    def entries(self, shape: Shape, rows: IntArray) -> Entries:
+        """Rows of the same combination as a sparse matrix over flat indices: row i is that of output ``rows[i]``."""
+
+    def matrix(self, shape: Shape) -> Entries:
+        """All rows."""
+        return self.entries(shape, np.arange(flat_size(self.output_shape(shape))))
 
     def plain(self, x: IntArray) -> IntArray:
         """Integer semantics: [batch, *shape] -> [batch, *output_shape]."""
@@ -221,10 +248,10 @@ def check_one_turn(layer: Layer, modulus: int | None, delta: float) -> None:
 
 def check_window(layer: Layer, window: dict[str, object], *, least: int) -> None:
     """Raises ProgramError unless every value is a pair of integers, each at least ``least``."""
-    for field, value in window.items():
+    for name, value in window.items():
         if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) and v >= least for v in value)):
             raise ProgramError(
-                f"layer {layer.name!r} has {field} = {value!r}; it takes two integers of at least {least}"
+                f"layer {layer.name!r} has {name} = {value!r}; it takes two integers of at least {least}"
             )
 
 

@@ -1,7 +1,7 @@
 """Shift dense layer: weights 0 or +-2^e, optional integer bias (for the last layer; elsewhere the bias is in the next relu)."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,11 +64,16 @@ class Linear(LinearLayer):
         """[batch, I] -> [batch, O] without the bias."""
         return x @ self.weight.T.astype(np.float64)
 
-    def entries(self, shape: Shape) -> Entries:
-        """The weight as a sparse matrix [O, I]."""
-        row, column = np.nonzero(self.weight)
-        rows, columns = self.weight.shape
-        return Entries(rows=rows, columns=columns, row=row, column=column, values=self.weight[row, column])
+    def entries(self, shape: Shape, rows: IntArray) -> Entries:
+        """The chosen rows of the weight [O, I]."""
+        weight = self.weight[rows]
+        row, column = np.nonzero(weight)
+        return Entries(rows=len(rows), columns=weight.shape[1], row=row, column=column, values=weight[row, column])
+
+    def part(self, start: int, stop: int) -> Self:
+        """The rows of these outputs."""
+        bias = None if self.bias is None else self.bias[start:stop]
+        return replace(self, weight=self.weight[start:stop], bias=bias)
 
     def plain(self, x: IntArray) -> IntArray:
         """Integer semantics: [batch, I] -> [batch, O]; residues from -modulus/2 to modulus/2 - 1 if there is one."""

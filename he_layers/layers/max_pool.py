@@ -4,12 +4,14 @@ Put it before relu: the maximum and a rising function commute, and relu is then 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import numpy as np
 
+from he_layers.crypto.errors import ProgramError
 from he_layers.layers.layer import (
+    LATER,
     Circuit,
     IntArray,
     Layer,
@@ -38,22 +40,30 @@ class MaxPool(Layer):
     Attributes:
         kernel: height and width of a window.
         stride: steps between windows.
+        padding: places beyond the border, which hold nothing.
         modulus: of the values in the exact profile, an even number; none in the fast one.
     """
 
     kind: ClassVar[str] = "max_pool"
+    channelwise: ClassVar[bool] = True
     kernel: tuple[int, int]
     stride: tuple[int, int]
+    padding: tuple[int, int] = field(default=(0, 0), metadata=LATER)
     modulus: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the window. Raises ProgramError."""
         check_window(self, {"kernel": self.kernel, "stride": self.stride}, least=1)
+        check_window(self, {"padding": self.padding}, least=0)
+        if any(2 * padding > kernel for padding, kernel in zip(self.padding, self.kernel, strict=True)):
+            raise ProgramError(
+                f"layer {self.name!r} has padding {self.padding}; at most half its kernel {self.kernel}, so that every window has a value"
+            )
         check_modulus(self, self.modulus)
 
     def output_shape(self, shape: Shape) -> Shape:
         """(C, H', W'); what does not fill a window is left out."""
-        return shape[0], *window_size(self, shape, self.kernel, self.stride, (0, 0))
+        return shape[0], *window_size(self, shape, self.kernel, self.stride, self.padding)
 
     def output_delta(self, delta: float) -> float:
         """The input's. Raises ProgramError if the modulus is not one turn for it."""
@@ -65,8 +75,13 @@ class MaxPool(Layer):
         return flat_size(self.output_shape(shape)) * (self.kernel[0] * self.kernel[1] - 1)
 
     def _windows(self, shape: Shape) -> list[IntArray]:
-        """For each place in the window: flat input index of every result, [C * H' * W']."""
+        """For each place in the window: flat input index of every result, [C * H' * W'].
+
+        A place beyond the border stands for the nearest value on it, which the same window holds: the maximum is that of the window
+        without its padding.
+        """
         places = np.arange(flat_size(shape)).reshape(shape)
+        places = np.pad(places, ((0, 0), *((side, side) for side in self.padding)), mode="edge")
         windows = np.lib.stride_tricks.sliding_window_view(places, self.kernel, axis=(1, 2))
         windows = windows[:, :: self.stride[0], :: self.stride[1]]
         return [windows[..., i, j].reshape(-1) for i in range(self.kernel[0]) for j in range(self.kernel[1])]
@@ -84,6 +99,10 @@ class MaxPool(Layer):
         rise = anti_periodic(lambda d: np.minimum(d, top), (a - b).astype(np.float64), self.modulus, top=top)
         half = self.modulus // 2
         return (b + rise.astype(np.int64) + half) % self.modulus - half
+
+    def part(self, start: int, stop: int) -> Self:
+        """The layer itself: it treats every channel alike."""
+        return self
 
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
         """Neighbours in row-major order are paired; a value left over goes to the next round.

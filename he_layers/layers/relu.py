@@ -1,13 +1,14 @@
 """Clipped ReLU with batch-norm, bias and re-quantisation in one table for each channel: one look-up for each value."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError
 from he_layers.layers.layer import (
+    LATER,
     Circuit,
     FloatArray,
     IntArray,
@@ -27,7 +28,7 @@ MAX_RAMP = 0.3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Relu(Layer):
-    """q = clip(floor((x + bias) * multiplier + 1/2), 0, levels), with bias and multiplier of the value's channel.
+    """q = clip(floor((x + bias) * multiplier + 1/2), lowest, levels), with bias and multiplier of the value's channel.
 
     With a ``modulus`` m (exact profile) that holds for residues of x + bias on 0 .. m/2 - 1, and q(x + m/2) = levels - q(x) beyond: what
     the torus does to a sum that leaves its window is part of the integer semantics.
@@ -36,15 +37,18 @@ class Relu(Layer):
         bias: int32 [C] in integer units of the input.
         multiplier: float64 [C] > 0, output units for one input unit.
         levels: greatest output integer.
+        lowest: least output integer: 0, or below it for a ramp that begins below zero (hardtanh).
         delta_out: turns of one output unit.
         modulus: of the sums in the exact profile, an even number; none in the fast one.
     """
 
     kind: ClassVar[str] = "relu"
+    channelwise: ClassVar[bool] = True
     bias: NDArray[np.int32]
     multiplier: FloatArray
     levels: int
     delta_out: float
+    lowest: int = field(default=0, metadata=LATER)
     modulus: int | None = None
 
     def __post_init__(self) -> None:
@@ -64,10 +68,14 @@ class Relu(Layer):
             )
         if not 1 <= self.levels <= 255:
             raise OutOfLevelsError(f"layer {self.name!r} has levels = {self.levels}; it takes 1 to 255")
+        if not -255 <= self.lowest <= 0 or (self.lowest and self.modulus is not None):
+            raise OutOfLevelsError(
+                f"layer {self.name!r} has lowest = {self.lowest}; it takes -255 to 0, and 0 together with a modulus"
+            )
         check_modulus(self, self.modulus)
-        if not 0 < self.levels * self.delta_out < 1:
+        if not 0 < (self.levels - self.lowest) * self.delta_out < 1:
             raise ProgramError(
-                f"layer {self.name!r} puts {self.levels} levels of {self.delta_out} turns out; together less than 1 turn"
+                f"layer {self.name!r} puts {self.levels - self.lowest} levels of {self.delta_out} turns out; together less than 1 turn"
             )
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -83,7 +91,7 @@ class Relu(Layer):
     def output_delta(self, delta: float) -> float:
         """``delta_out``. Raises ProgramError if a ramp is longer than MAX_RAMP turns, or the modulus is not one turn, for ``delta``."""
         check_one_turn(self, self.modulus, delta)
-        longest = float((self.levels / self.multiplier).max() * delta)
+        longest = float(((self.levels - self.lowest) / self.multiplier).max() * delta)
         if longest > MAX_RAMP:
             raise ProgramError(
                 f"layer {self.name!r} has a ramp of {longest:.3f} turns, at most {MAX_RAMP}; "
@@ -96,7 +104,7 @@ class Relu(Layer):
         multiplier = self.multiplier.reshape(-1, *[1] * (x.ndim - 1))
 
         def ramp(sums: FloatArray) -> FloatArray:
-            return np.clip(np.floor(sums * multiplier + 0.5), 0, self.levels)
+            return np.clip(np.floor(sums * multiplier + 0.5), self.lowest, self.levels)
 
         return ramp(x) if self.modulus is None else anti_periodic(ramp, x, self.modulus, top=self.levels)
 
@@ -107,15 +115,20 @@ class Relu(Layer):
         return np.moveaxis(self._levels_of(biased.astype(np.float64)), 0, 1).astype(np.int64)
 
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
-        """Bias on the bodies, one table for each channel, half the top on the bodies.
+        """Bias on the bodies, so that the ramp begins at phase 0; one table for each channel; the ramp's middle on the bodies.
 
         Noise: the look-up's input noise (key switch and modulus switch) moves the value along the ramp; with a modulus it changes nothing
         while it stays under half a unit. The result has only the output noise of a bootstrap.
         """
         per_channel = flat_size(scale.shape[1:])
-        top = self.levels * self.delta_out
-        points = scale.table_points(whole=self.modulus is not None)
-        tables = self._levels_of(np.tile(points, (len(self.bias), 1))) * self.delta_out - top / 2
+        middle = (self.lowest + self.levels) / 2 * self.delta_out
+        start = self.lowest / self.multiplier
+        points = scale.table_points(whole=self.modulus is not None) + start[:, None]
+        tables = self._levels_of(points) * self.delta_out - middle
         table_index = np.repeat(np.arange(len(self.bias), dtype=np.int32), per_channel)
-        biased = circuit.add_constant(x, np.repeat(self.bias * scale.delta, per_channel))
-        return circuit.add_constant(circuit.lookup(biased, tables, table_index), np.full(len(table_index), top / 2))
+        biased = circuit.add_constant(x, np.repeat((self.bias - start) * scale.delta, per_channel))
+        return circuit.add_constant(circuit.lookup(biased, tables, table_index), np.full(len(table_index), middle))
+
+    def part(self, start: int, stop: int) -> Self:
+        """The tables of these channels."""
+        return replace(self, bias=self.bias[start:stop], multiplier=self.multiplier[start:stop])

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from he_layers.crypto import ckks, container, lwe, params, pbs, seal
+from he_layers.crypto import ckks, container, lwe, noise, params, pbs, seal
 from he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
 from he_layers.crypto.container import Kind
 from he_layers.crypto.errors import BadShapeError, NotConformantError
@@ -46,11 +46,34 @@ def test_encrypting_twice_gives_different_ciphertexts(keys: ClientKeys) -> None:
 
 @pytest.mark.parametrize(
     ("values", "error"),
-    [(np.zeros(1025), BadShapeError), (np.full(3, 0.26), NotConformantError), (np.full(3, np.nan), NotConformantError)],
+    [
+        (np.zeros(0), BadShapeError),
+        (np.zeros((2, 2)), BadShapeError),
+        (np.full(3, 0.26), NotConformantError),
+        (np.full(3, np.nan), NotConformantError),
+    ],
 )
 def test_encrypt_refuses_what_does_not_fit(keys: ClientKeys, values: np.ndarray, error: type[Exception]) -> None:
     with pytest.raises(error):
         ckks.encrypt(keys, KEY_ID, values)
+
+
+def test_values_beyond_one_ring_go_into_further_elements(keys: ClientKeys) -> None:
+    values = np.random.default_rng(3).uniform(-0.25, 0.25, 2 * 1024 + 7)
+    sent = ckks.encrypt(keys, KEY_ID, values)
+    data = sent.to_bytes()
+    assert sent.c1.shape == (3, 1024)
+    assert len(data) == CkksCiphertext.nbytes(TOY, len(values))
+    rows = lwe.sample_extract(CkksCiphertext.from_bytes(data, TOY, KEY_ID, len(values))).data
+    words = rows[:, -1] - rows[:, :-1] @ keys.input_secret.astype(np.int32).astype(np.uint32)
+    assert np.abs(words.astype(np.int32) / 2.0**32 - values).max() < 6 * noise.fresh_ckks_variance(TOY) ** 0.5
+
+
+def test_an_element_without_mask_is_refused_wherever_it_stands(keys: ClientKeys) -> None:
+    sent = ckks.encrypt(keys, KEY_ID, np.zeros(1030))
+    sent.c1[1] = 0
+    with pytest.raises(NotConformantError, match="nothing is encrypted"):
+        CkksCiphertext.from_bytes(sent.to_bytes(), TOY, KEY_ID, 1030)
 
 
 def test_ciphertext_with_residues_above_the_modulus_or_without_mask_is_refused(keys: ClientKeys) -> None:

@@ -101,7 +101,7 @@ def test_seals_error_is_the_centred_binomial_of_its_documentation() -> None:
 def test_masks_are_uniform(name: str) -> None:
     """Chi-square over 256 classes; the highest and the lowest bits where the modulus is a power of two."""
     if name == "CKKS c1":
-        words = np.concatenate([ckks.encrypt(KEYS, KEY_ID, np.zeros(4)).c1 for _ in range(20)])
+        words = np.concatenate([ckks.encrypt(KEYS, KEY_ID, np.zeros(4)).c1.reshape(-1) for _ in range(20)])
         classes = [words.astype(np.float64) / FAST.input_ring.modulus * 256]
     elif name == "answer key masks":
         classes = [SERVER_KEYS.answer_key[:, 1].reshape(-1).astype(np.float64) / RING.modulus * 256]

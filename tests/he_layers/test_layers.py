@@ -53,7 +53,7 @@ def test_conv_is_the_sum_over_its_window(stride: tuple[int, int], padding: tuple
 def test_the_sparse_matrix_is_the_layer(layer: LinearLayer) -> None:
     shape = (4 * 7 * 6,) if isinstance(layer, Linear) else (4, 7, 6)
     x = RNG.integers(0, 32, (3, *shape))
-    entries = layer.entries(shape)
+    entries = layer.matrix(shape)
     dense = np.zeros((entries.rows, entries.columns), dtype=np.int64)
     np.add.at(dense, (entries.row, entries.column), entries.values)
     assert np.array_equal(layer.plain(x).reshape(3, -1), x.reshape(3, -1) @ dense.T)

@@ -28,9 +28,9 @@ def test_max_pool_is_the_layer_also_where_it_wraps() -> None:
     turns = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 3, 6, 6))
     scale = Scale(shape=(3, 6, 6), delta=1.0, polynomial_size=SILENT.polynomial_size)
     x = TorusNumbers(turns=turns.reshape(2, -1), under_input_key=True, under_big_key=False)
-    layer = MaxPool(name="m", kernel=(3, 3), stride=(3, 3))
-    expected = layer.apply(NoisyCircuit(SILENT, np.random.default_rng(0)), x, scale).turns.reshape(2, 3, 2, 2)
-    assert np.allclose(max_pool(torch.tensor(turns), 3, 3, 0.0, 0.0).numpy(), expected, atol=1e-4)
+    layer = MaxPool(name="m", kernel=(3, 2), stride=(2, 1))
+    expected = layer.apply(NoisyCircuit(SILENT, np.random.default_rng(0)), x, scale).turns.reshape(2, 3, 2, 5)
+    assert np.allclose(max_pool(torch.tensor(turns), (3, 2), (2, 1), 0.0, 0.0).numpy(), expected, atol=1e-4)
 
 
 def test_noise_has_its_standard_deviation() -> None:

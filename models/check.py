@@ -1,0 +1,106 @@
+"""What a module would cost as an encrypted network, and what in it cannot be evaluated, before anything is trained."""
+
+from dataclasses import dataclass
+from math import prod
+
+from torch import nn
+
+from he_layers import cost
+from he_layers.crypto import params as parameter_sets
+from he_layers.crypto import timing
+from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from he_layers.crypto.evaluation_keys import EvaluationKeys
+from he_layers.layers import Shape
+from he_layers.program import Program
+from models.export import export
+from models.network import Network
+from models.operations import Finding, Maximum, Operation, Ramp, Reading
+from models.simplify import simplify
+from models.trace import read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepCost:
+    """One step: its place in the module, what it does, the shape of its result, and its look-ups for one picture."""
+
+    place: str
+    operation: str
+    shape: Shape
+    lookups: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """For one picture; keys are sent once.
+
+    Attributes:
+        lookups: programmable bootstraps.
+        seconds: of the server, predicted by he_layers.cost from the times that the primitives take on this machine.
+        upload_bytes: of the encrypted picture; ``download_bytes`` of the encrypted logits.
+        key_bytes: of the evaluation keys.
+    """
+
+    lookups: int
+    seconds: float
+    upload_bytes: int
+    download_bytes: int
+    key_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Findings, and if there are none, the steps in the order of evaluation and their cost."""
+
+    findings: tuple[Finding, ...]
+    steps: tuple[StepCost, ...] = ()
+    cost: Cost | None = None
+
+
+def check(module: nn.Module, input_shape: Shape, *, params: str = parameter_sets.DEFAULT, threads: int = 1) -> Report:
+    """Reads a module for pictures of ``input_shape`` (C, H, W); trains nothing and changes nothing.
+
+    Args:
+        module: to be converted.
+        input_shape: of a picture.
+        params: name of the parameter set.
+        threads: that the server would use.
+
+    Raises:
+        UnknownParamsError: no parameter set has this name.
+    """
+    parameter_set = parameter_sets.get(params)
+    reading = simplify(read(module, input_shape))
+    if reading.findings:
+        return Report(findings=tuple(reading.findings))
+    steps = tuple(
+        StepCost(
+            place=operation.place,
+            operation=type(operation).__name__.lower(),
+            shape=operation.shape,
+            lookups=_lookups(operation),
+        )
+        for operation in reading.operations
+    )
+    program = stand_in(reading, input_shape, params)
+    bill = Cost(
+        lookups=program.lookups,
+        seconds=cost.predict(program, parameter_set, timing.measure(parameter_set, threads)),
+        upload_bytes=CkksCiphertext.nbytes(parameter_set, prod(input_shape)),
+        download_bytes=PackedAnswer.nbytes(parameter_set, len(program.output.classes)),
+        key_bytes=EvaluationKeys.nbytes(parameter_set),
+    )
+    return Report(findings=(), steps=steps, cost=bill)
+
+
+def _lookups(operation: Operation) -> int:
+    if isinstance(operation, Ramp):
+        return prod(operation.shape)
+    return prod(operation.shape) * (prod(operation.kernel) - 1) if isinstance(operation, Maximum) else 0
+
+
+def stand_in(reading: Reading, input_shape: Shape, params: str) -> Program:
+    """A Program of this shape with random weights, which costs what the converted network will."""
+    network = Network(reading.operations, input_shape).eval()
+    network.quantise(True)
+    classes = tuple(str(number) for number in range(reading.operations[-1].shape[0]))
+    return export(network, name="stand-in", version="0", params=params, classes=classes)

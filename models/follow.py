@@ -1,0 +1,69 @@
+"""Follow a recipe of the zoo from an untrained module to a written entry."""
+
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from he_layers import noise_budget
+from he_layers.crypto import params as parameter_sets
+from models import cards, exact
+from models.making import VERSION, Show, Splits, make, train_phase
+from models.recipes import ExactRecipe, Recipe
+
+
+def follow(recipe: Recipe | ExactRecipe, splits: Splits, *, work: Path, output: Path, show: Show) -> dict[str, Any]:
+    """Trains, converts or quantises, exports and measures; returns the card.
+
+    Args:
+        recipe: what to make.
+        splits: of the recipe's data set.
+        work: folder for checkpoints; an interrupted run goes on from there.
+        output: folder of the entry.
+        show: called with the name of a phase and its report, after every epoch.
+    """
+    made_by = f"python -m models train {recipe.name}"
+    if isinstance(recipe, ExactRecipe):
+        return _exact(recipe, splits, work=work, output=output, show=show, made_by=made_by)
+    seed = recipe.conversion.seed
+    torch.manual_seed(seed)
+    module = recipe.module()
+    train_phase("float", module, recipe.float_phase, splits, work=work, seed=seed, show=show)
+    return make(
+        recipe.name,
+        module,
+        recipe.conversion,
+        splits,
+        work=work,
+        output=output,
+        source=recipe.name,
+        made_by=made_by,
+        show=show,
+        training={"blocks": [asdict(block) for block in recipe.blocks], "float_phase": asdict(recipe.float_phase)},
+    )
+
+
+def _exact(
+    recipe: ExactRecipe, splits: Splits, *, work: Path, output: Path, show: Show, made_by: str
+) -> dict[str, Any]:
+    torch.manual_seed(recipe.seed)
+    baseline = recipe.module()
+    train_phase("float", baseline, recipe.float_phase, splits, work=work, seed=recipe.seed, show=show)
+    network = deepcopy(baseline)
+    network.quantise(True)
+    train_phase("integer", network, recipe.integer_phase, splits, work=work, seed=recipe.seed, show=show)
+    program = exact.to_program(network, name=recipe.name, version=VERSION, params=recipe.params, classes=splits.classes)
+    noise_budget.require_exact(program, parameter_sets.get(recipe.params))
+    return cards.write(
+        output,
+        program,
+        baseline,
+        dataset=splits.name,
+        module_source=recipe.name,
+        training=asdict(recipe),
+        made_by=made_by,
+        validation=splits.validation,
+        test=splits.test,
+    )

@@ -1,0 +1,135 @@
+"""From a float module to an entry of the zoo: convert, train with the circuit's noise, export, measure. Recipes and users go this way."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from he_layers.crypto import params as parameter_sets
+from models import cards, data
+from models.convert import LEAVING, convert
+from models.data import Split
+from models.export import export
+from models.training import Phase, Report, fit, to_unit
+
+VERSION = "1"
+VALIDATION_IMAGES = 5000
+"""Taken from the end of the training set."""
+CALIBRATION_IMAGES = 500
+
+Show = Callable[[str, Report], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversion:
+    """What is chosen for a conversion.
+
+    Attributes:
+        phases: of training after the conversion, by name, in order.
+        levels: greatest integer of an activation.
+        exponents: powers of two that a weight may take.
+        leaving: see models.convert.
+        params: name of the parameter set.
+        seed: of shuffling, distortion and noise.
+    """
+
+    phases: Mapping[str, Phase]
+    levels: int = 31
+    exponents: int = 4
+    leaving: float = LEAVING
+    params: str = parameter_sets.DEFAULT
+    seed: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Splits:
+    """A data set's name, its training images without the last VALIDATION_IMAGES, those, and its test images."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+    @classmethod
+    def load(cls, name: str) -> "Splits":
+        """Raises models.data.DataError."""
+        dataset = data.load(name)
+        count = len(dataset.train.labels)
+        return cls(
+            name=name,
+            classes=dataset.classes,
+            train=dataset.train.part(0, count - VALIDATION_IMAGES),
+            validation=dataset.train.part(count - VALIDATION_IMAGES, count),
+            test=dataset.test,
+        )
+
+
+def train_phase(
+    stage: str, module: nn.Module, phase: Phase, splits: Splits, *, work: Path, seed: int, show: Show
+) -> None:
+    """Trains any module for one phase; goes on from its checkpoint in ``work``."""
+    checkpoint = work / f"{stage}.pt"
+    fit(
+        module,
+        phase,
+        splits.train,
+        splits.validation,
+        checkpoint=checkpoint,
+        seed=seed,
+        report=lambda r: show(stage, r),
+    )
+
+
+def make(
+    name: str,
+    module: nn.Module,
+    conversion: Conversion,
+    splits: Splits,
+    *,
+    work: Path,
+    output: Path,
+    made_by: str,
+    show: Show,
+    source: str,
+    training: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Makes an entry of the zoo from a trained float module; returns its card.
+
+    Args:
+        work: folder for checkpoints; an interrupted run goes on from there.
+        output: folder of the entry.
+        source: where the module comes from, for the card: a recipe's name, or path/to/file.py:factory.
+        made_by: the command that does the same again.
+        show: called with the name of a phase and its report, after every epoch.
+        training: what the card says on top of the conversion's choices.
+
+    Raises:
+        UnsupportedLayerError: the module cannot be converted.
+    """
+    torch.manual_seed(conversion.seed)
+    network = convert(
+        module.eval(),
+        to_unit(torch.tensor(splits.train.images[:CALIBRATION_IMAGES])),
+        params=conversion.params,
+        levels=conversion.levels,
+        exponents=conversion.exponents,
+        leaving=conversion.leaving,
+    )
+    for stage, phase in conversion.phases.items():
+        train_phase(stage, network, phase, splits, work=work, seed=conversion.seed, show=show)
+    program = export(network, name=name, version=VERSION, params=conversion.params, classes=splits.classes)
+    return cards.write(
+        output,
+        program,
+        module,
+        dataset=splits.name,
+        training=dict(training or {}) | asdict(conversion),
+        module_source=source,
+        made_by=made_by,
+        validation=splits.validation,
+        test=splits.test,
+    )

@@ -1,0 +1,181 @@
+"""Programs with branches: what a layer sees, what is refused, what the encrypted circuit computes, in slices or at once."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from he_layers import evaluate, simulate
+from he_layers.crypto import ckks, params
+from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError
+from he_layers.crypto.secret_keys import ClientKeys
+from he_layers.layers import Add, AvgPool, Conv, Flatten, Linear, MaxPool, Relu, Scale, Shuffle
+from he_layers.program import InputSpec, OutputSpec, Program
+
+TOY = params.get("TOY_N128")
+KEY_ID = "ab" * 32
+RNG = np.random.default_rng(7)
+WEIGHTS = np.array([-2, -1, 0, 1, 2], dtype=np.int8)
+
+
+def weights(*shape: int) -> NDArray[np.int8]:
+    return RNG.choice(WEIGHTS, shape)
+
+
+def relu(name: str, *, lowest: int = 0, multiplier: float = 0.2, delta_out: float = 1 / 512) -> Relu:
+    return Relu(
+        name=name,
+        bias=np.arange(4, dtype=np.int32),
+        multiplier=np.full(4, multiplier),
+        levels=15,
+        delta_out=delta_out,
+        lowest=lowest,
+    )
+
+
+@pytest.fixture(scope="module")
+def branched() -> Program:
+    """Three channels in; a residual block; two branches joined, shuffled and convolved depthwise; pools with padding."""
+    one = (1, 1)
+    return Program(
+        name="branched",
+        version="1",
+        params=TOY.name,
+        input=InputSpec(shape=(3, 8, 8), levels=15, delta=1 / 512),
+        layers=(
+            Conv(name="stem", weight=weights(4, 3, 3, 3), padding=one),
+            MaxPool(name="stem_pool", kernel=(3, 3), stride=(2, 2), padding=one),
+            relu("x"),
+            Conv(name="inner", weight=weights(4, 4, 3, 3), padding=one),
+            relu("a", lowest=-14),
+            Conv(name="branch", weight=weights(4, 4, 3, 3), padding=one),
+            Add(name="sum", inputs=("branch", "x"), terms=2),
+            relu("y", delta_out=1 / 2048),
+            Conv(name="other", inputs=("x",), weight=weights(4, 4, 1, 1)),
+            relu("z", delta_out=1 / 2048),
+            Shuffle(name="shuffled", inputs=("y", "z"), groups=2),
+            Conv(name="depthwise", weight=weights(8, 1, 2, 2), groups=8),
+            AvgPool(name="mean", kernel=(2, 2), stride=(2, 2), padding=one),
+            Flatten(name="flat"),
+            Linear(name="logits", weight=weights(3, 32), bias=np.array([5, -5, 0], np.int32)),
+        ),
+        output=OutputSpec(classes=("a", "b", "c"), scale=1.0),
+    )
+
+
+IMAGES = RNG.integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
+
+
+def naive(program: Program, image: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The same network written down by hand, layer after layer."""
+    layer = {layer.name: layer.plain for layer in program.layers}
+    x = layer["x"](layer["stem_pool"](layer["stem"](program.input.integers(image[None]))))
+    a = layer["a"](layer["inner"](x))
+    y = layer["y"](layer["branch"](a) + x)
+    z = layer["z"](layer["other"](x))
+    both = np.concatenate([y, z], axis=1)[:, [0, 4, 1, 5, 2, 6, 3, 7]]
+    return layer["logits"](layer["flat"](layer["mean"](layer["depthwise"](both))))[0]
+
+
+def test_a_layer_sees_its_inputs_joined(branched: Program) -> None:
+    assert np.array_equal(simulate.plain(branched, IMAGES), [naive(branched, image) for image in IMAGES])
+    assert branched.stages[10].sources == ("y", "z")
+    assert branched.stages[10].shape == (8, 4, 4)
+
+
+def test_branches_survive_their_files(branched: Program, tmp_path: Path) -> None:
+    branched.save(tmp_path)
+    loaded = Program.load(tmp_path)
+    assert loaded.digest == branched.digest
+    assert np.array_equal(simulate.plain(loaded, IMAGES), simulate.plain(branched, IMAGES))
+
+
+def test_a_result_is_dropped_after_its_last_use(branched: Program) -> None:
+    values = {"image": "image"}
+    for stage in branched.stages:
+        branched.take(values, stage, join="".join)
+        values[stage.layer.name] = stage.layer.name
+        assert set(values) <= {"image", "x", stage.layer.name, "y", "inner", "branch"}
+        assert ("x" in values) == (stage.layer.name in ("x", "inner", "a", "branch", "sum", "y"))
+    assert set(values) == {"logits"}
+
+
+@pytest.fixture(scope="module")
+def keys() -> ClientKeys:
+    return ClientKeys.generate(TOY)
+
+
+@pytest.mark.parametrize("rows", [evaluate.SLICE_ROWS, 40])
+def test_encrypted_branches_are_the_simulated_ones(
+    branched: Program, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    # 40 simulated runs give mean and spread of each logit; three encrypted images stay within five standard deviations.
+    monkeypatch.setattr(evaluate, "SLICE_ROWS", rows)
+    simulated = np.stack([simulate.run(branched, TOY, IMAGES, np.random.default_rng(i)) for i in range(40)])
+    server_keys = keys.evaluation_keys().expand(1)
+    for image, mean, std in zip(IMAGES, simulated.mean(axis=0), simulated.std(axis=0), strict=True):
+        turns = branched.input.integers(image[None]).reshape(-1) * branched.input.delta
+        steps = list(evaluate.run(branched, server_keys, [ckks.encrypt(keys, KEY_ID, turns)], threads=2))
+        assert steps[-1].answer is not None
+        logits = ckks.decrypt(keys, steps[-1].answer) * branched.turns_to_logits
+        assert np.abs((logits - mean) / std).max() < 5
+        assert steps[-1].lookups_done == branched.lookups
+        assert [step.answer is None for step in steps] == [True] * (len(steps) - 1) + [False]
+        assert (len(steps) > len(list(evaluate.chains(branched)))) == (rows == 40)
+
+
+def test_chains_end_where_a_value_is_read_twice_or_channels_mix(branched: Program) -> None:
+    assert [[stage.layer.name for stage in chain] for chain in evaluate.chains(branched)] == [
+        ["stem", "stem_pool", "x"],
+        ["inner", "a"],
+        ["branch"],
+        ["sum"],
+        ["y"],
+        ["other", "z"],
+        ["shuffled"],
+        ["depthwise"],
+        ["mean"],
+        ["flat"],
+        ["logits"],
+    ]
+
+
+def test_a_ramp_below_zero_is_exact_on_the_grid() -> None:
+    layer = relu("r", lowest=-8, multiplier=0.5)
+    x = np.arange(-40, 60).reshape(1, 1, -1).repeat(4, axis=1)
+    assert layer.plain(x).min() == -8
+    assert layer.plain(x).max() == 15
+    silent = simulate.CircuitNoise(
+        polynomial_size=512, fresh=0, modulus_switch=0, input_key_switch=0, big_key_switch=0, lookup=0, packing=0
+    )
+    circuit = simulate.NoisyCircuit(silent, RNG)
+    scale = Scale(shape=(4, 100), delta=1 / 1024, polynomial_size=512)
+    found = layer.apply(circuit, circuit.encrypt(x.reshape(1, -1) / 1024), scale).turns * 512
+    assert np.allclose(found, layer.plain(x).reshape(1, -1))
+
+
+def test_graphs_that_do_not_fit_are_refused(branched: Program) -> None:
+    def changed(changed_name: str, /, **fields: object) -> Program:
+        layers = tuple(replace(layer, **fields) if layer.name == changed_name else layer for layer in branched.layers)
+        return replace(branched, layers=layers)
+
+    with pytest.raises(ProgramError, match="no layers before it"):
+        changed("sum", inputs=("branch", "later"))
+    with pytest.raises(ProgramError, match="no layer takes the results of"):
+        changed("shuffled", inputs=("y", "y"))
+    with pytest.raises(ProgramError, match="different scales"):
+        changed("x", delta_out=1 / 1024)
+    with pytest.raises(BadShapeError, match="first axis only"):
+        changed("sum", inputs=("branch", "stem"))
+    with pytest.raises(BadShapeError, match="adds 3 values"):
+        changed("sum", terms=3)
+    with pytest.raises(BadShapeError, match="shuffles 3"):
+        changed("shuffled", groups=3)
+    with pytest.raises(ProgramError, match="half its kernel"):
+        changed("stem_pool", padding=(2, 2))
+    with pytest.raises(OutOfLevelsError, match="lowest"):
+        changed("a", lowest=3)
+    with pytest.raises(ProgramError, match="other than 'image'"):
+        changed("stem", name="image")
