@@ -1,17 +1,33 @@
-# The server alone: no torch, no TenSEAL, no secret keys. Build: docker build -t ciphershift .
-FROM python:3.11-slim AS build
-RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
-WORKDIR /src
-COPY . .
-RUN python -m venv /opt/ciphershift && /opt/ciphershift/bin/pip install --no-cache-dir -c constraints.txt '.[server]'
+# One image for `serve`, `worker` and the administration commands: no torch, no TenSEAL, no secret keys, no compiler.
+# Build: docker build -t ciphershift .
+ARG PYTHON=3.11-slim-bookworm
 
-FROM python:3.11-slim
-RUN useradd --uid 10000 --create-home ciphershift && install -d -o ciphershift /data
+FROM python:${PYTHON} AS build
+ARG EXTRAS=server,postgres,s3
+# The compiler's version follows the base image's release.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+RUN python -m venv /opt/ciphershift
+ENV PATH=/opt/ciphershift/bin:$PATH
+COPY . .
+RUN pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]"
+
+FROM python:${PYTHON}
+RUN useradd --uid 10000 --no-create-home --shell /usr/sbin/nologin ciphershift \
+    && install -d -o ciphershift -g ciphershift /data
 COPY --from=build /opt/ciphershift /opt/ciphershift
-USER ciphershift
-ENV PATH=/opt/ciphershift/bin:$PATH CIPHERSHIFT_HOST=0.0.0.0 CIPHERSHIFT_STORAGE=/data
+USER 10000:10000
+WORKDIR /data
+ENV PATH=/opt/ciphershift/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    CIPHERSHIFT_HOST=0.0.0.0 \
+    CIPHERSHIFT_STORAGE=/data
 VOLUME /data
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=2)"]
-CMD ["python", "-m", "server"]
+ENTRYPOINT ["python", "-m", "server"]
+CMD ["serve"]

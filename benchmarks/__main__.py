@@ -9,13 +9,16 @@ import typer
 from benchmarks import agreement as agreement_benchmark
 from benchmarks import cost as cost_benchmark
 from benchmarks import demo as demonstration
+from benchmarks import faults as faults_benchmark
 from benchmarks import noise as noise_benchmark
 from benchmarks import primitives as primitives_benchmark
 from benchmarks import search as search_benchmark
 from benchmarks import security as security_benchmark
+from benchmarks import service as service_benchmark
 from benchmarks.envelope import envelope, write
 from he_layers.crypto.params import DEFAULT
 from he_layers.program import Program
+from models import data
 from server.settings import Settings
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Measure, on this machine.")
@@ -166,6 +169,53 @@ def memory(
         envelope("memory", threads=threads) | {"source": source} | memory_benchmark.measure(program, threads=threads),
         json,
     )
+
+
+@cli.command()
+def faults(
+    model: Model = "mnist-fast",
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs to hand in.")] = 40,
+    kills: Annotated[int, typer.Option(min=0, help="Kills of the server or of a worker.")] = 20,
+    batch: Annotated[int, typer.Option(min=1, help="Images in one job.")] = 2,
+    json: Json = "-",
+) -> None:
+    """Kill the server and its workers at random moments while jobs run; count the lost and the wrong ones.
+
+    Example:
+
+      python -m benchmarks faults --json -
+    """
+    images, _ = demonstration.samples()
+    result = faults_benchmark.measure(Settings().models, model, images=images, batch=batch, jobs=jobs, kills=kills)
+    write(result, json)
+    raise typer.Exit(1 if result["lost"] or result["wrong"] else 0)
+
+
+@cli.command()
+def service(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Name of a model in the zoo [default: the smallest MNIST one].")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Requests in all.")] = 200,
+    tenants: Annotated[int, typer.Option(min=1, help="Tenants who send them at once.")] = 4,
+    in_flight: Annotated[int | None, typer.Option(min=1, help="Open requests of one tenant [default: all].")] = None,
+    engine: Annotated[str, typer.Option(help="The server's engine, such as local://?workers=2&threads=1.")] = "",
+    json: Json = "-",
+) -> None:
+    """Many tenants at once on one server: lost and crossed answers, waiting times, throughput against one client, memory.
+
+    Example:
+
+      python -m benchmarks service --requests 200 --tenants 4 --json -
+    """
+    models = Settings().models
+    chosen = model or ("mnist-tiny" if (models / "mnist-tiny").exists() else "mnist-fast")
+    images = data.load(agreement_benchmark.data_set(models / chosen)).test.images[:requests]
+    result = service_benchmark.measure(
+        models, chosen, images=images, tenants=tenants, in_flight=in_flight, engine=engine
+    )
+    write(result, json)
+    raise typer.Exit(1 if result["lost"] or result["crossed"] else 0)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from he_layers.crypto import params
 from he_layers.program import Program
 from models import cards, data, loading, verify
 from models.recipes import RECIPES
-from server.settings import Settings
+from server.settings import available_cpus
 
 NOISE_IMAGES = 50
 SIMULATIONS = 20
@@ -44,7 +44,7 @@ def _logit_noise(program: Program, images: NDArray[np.uint8]) -> dict[str, float
     plain = simulate.plain(program, images) * program.output.scale
     repeated = np.concatenate([images] * SIMULATIONS)
     simulated = simulate.run(program, params.get(program.params), repeated, np.random.default_rng(0))
-    rows = verify.encrypted_logits(program, images, threads=Settings().threads)
+    rows = verify.encrypted_logits(program, images, threads=available_cpus())
     progress = track(rows, f"{program.name}: encrypted logits", total=len(images), console=Console(stderr=True))
     encrypted = np.stack(list(progress))
     signal = float(plain.std(axis=0).mean())

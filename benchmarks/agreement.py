@@ -29,7 +29,7 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
     """
     settings = Settings()
     program = Program.load(settings.models / model)
-    test = data.load(_data_set(settings.models / model)).test
+    test = data.load(data_set(settings.models / model)).test
     chosen = slice(start, start + images)
     pixels, labels = test.images[chosen], test.labels[chosen]
     integers = simulate.plain(program, pixels)
@@ -69,5 +69,6 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
     }
 
 
-def _data_set(folder: Path) -> str:
+def data_set(folder: Path) -> str:
+    """Returns the name of the data set that a model of the zoo was trained on."""
     return str(json.loads((folder / "card.json").read_text(encoding="utf-8"))["dataset"])

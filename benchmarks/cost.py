@@ -24,7 +24,7 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
     program = Program.load(settings.models / model)
     parameter_set = params.get(program.params)
     keys = ClientKeys.generate(parameter_set)
-    server_keys = keys.evaluation_keys(settings.threads).expand(settings.threads)
+    server_keys = keys.evaluation_keys(settings.engine_url.threads).expand(settings.engine_url.threads)
     pixels = np.zeros(int(np.prod(program.input.shape)))
     image = ckks.encrypt(keys, "00" * 32, pixels)
     work = {layer.layer: layer for layer in cost.work(program)}
@@ -32,10 +32,10 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
     predicted, measured = [], []
     for _ in range(repetitions):
         timing.forget()
-        times = timing.measure(parameter_set, settings.threads)
+        times = timing.measure(parameter_set, settings.engine_url.threads)
         seconds = [sum(cost.layer_seconds(work[name], parameter_set, times) for name in chain) for chain in chains]
         predicted.append([*seconds, sum(seconds)])
-        steps = evaluate.run(program, server_keys, [image], threads=settings.threads)
+        steps = evaluate.run(program, server_keys, [image], threads=settings.engine_url.threads)
         ends = list({progress.layer: progress.seconds for progress in steps}.values())  # of each chain, its last slice
         measured.append([*np.diff([0.0, *ends]), ends[-1]])
     predicted_medians, measured_medians = (

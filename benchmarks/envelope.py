@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from he_layers.native import _kernel
-from server.settings import Settings
+from server.settings import available_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +24,7 @@ def envelope(benchmark: str, *, threads: int | None = None) -> dict[str, Any]:
         "commit": _commit(),
         "cpu": _cpu(),
         "isa": _kernel.isa(),
-        "threads": threads or Settings().threads,
+        "threads": threads or available_cpus(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -20,14 +20,14 @@ def measure(model: str, *, noise_factor: float, count: int) -> Iterator[dict[str
     found = parameter_search.search(
         program,
         params.get(program.params),
-        lambda candidate: timing.measure(candidate, settings.threads),
+        lambda candidate: timing.measure(candidate, settings.engine_url.threads),
         noise_factor=noise_factor,
         count=count,
     )
     for candidate in found:
         chosen = candidate.params
         stages = candidate.stages
-        yield envelope("search", threads=settings.threads) | {
+        yield envelope("search", threads=settings.engine_url.threads) | {
             "model": model,
             "profile": program.profile,
             "predicted_seconds": round(candidate.seconds, 4),

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from client import job_commands, pictures
 from client.client import Client
 from client.keystore import Keystore
+from client.options import DEFAULT_URL, CaFile, ModelName, Pictures, Timeout, Url
 from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.errors import HEServiceError
 
@@ -21,14 +20,10 @@ cli = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Encrypted inference: the client's side. See `python -m client predict --help`.",
+    help="Encrypted inference: the client's side. See `python -m client predict --help`.\n\n"
+    "A server that asks for an API key gets the one in the environment variable CIPHERSHIFT_API_KEY.",
 )
-
-Url = Annotated[str, typer.Option(envvar="CIPHERSHIFT_URL", help="Where the server listens.")]
-ModelName = Annotated[
-    str | None, typer.Option("--model", "-m", help="Model to use; not needed if the server has one only.")
-]
-_URL = "http://127.0.0.1:8000"
+cli.add_typer(job_commands.cli, name="jobs")
 
 
 @cli.command()
@@ -58,29 +53,27 @@ def keygen(
 
 @cli.command()
 def predict(
-    files: Annotated[
-        list[Path], typer.Argument(help="Pictures: white on black, of the model's own size.", exists=True)
-    ],
-    url: Url = _URL,
+    files: Pictures,
+    url: Url = DEFAULT_URL,
     model: ModelName = None,
+    ca_file: CaFile = None,
+    timeout: Timeout = None,
 ) -> None:
     """Encrypt pictures, have a server evaluate its network on them, and decrypt the answers.
+
+    A bar shows the layer that is computed and the time left; Ctrl-C ends the work on the server, too.
 
     Examples:
 
       python -m client predict client/samples/mnist-0-is-7.png --model mnist-fast
 
-      python -m client predict a.png b.png --url https://he.example.org
+      CIPHERSHIFT_API_KEY=csk_… python -m client predict a.png b.png --url https://he.example.org
     """
-    with Client(url, model=model, keystore=Keystore(ask=_ask())) as client:
+    with Client(url, model=model, ca_file=ca_file, keystore=Keystore(ask=_ask())) as client:
         profile = client.profile()
-        logits = client.predict(np.stack([_read(file, profile.input_shape) for file in files]))
+        logits = client.predict(pictures.read(files, profile.input_shape), timeout=timeout)
         for file, row in zip(files, logits, strict=True):
-            first, second = np.argsort(row)[::-1][:2]
-            classes = profile.classes
-            typer.echo(
-                f"{file}: {classes[first]} (logit {row[first]:.2f}; next {classes[second]} with {row[second]:.2f})"
-            )
+            typer.echo(pictures.describe(str(file), row, profile))
         seconds = client.timings
         typer.echo(
             f"keys {seconds.keys:.2f} s, encrypt {seconds.encrypt:.2f} s, transfer {seconds.transfer:.2f} s, "
@@ -91,18 +84,6 @@ def predict(
 def _ask() -> Callable[[], str] | None:
     """A prompt for the passphrase, where there is somebody to answer it."""
     return (lambda: str(typer.prompt("Passphrase", hide_input=True, err=True))) if sys.stdin.isatty() else None
-
-
-def _read(file: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    try:
-        picture = Image.open(file).convert("L" if shape[0] == 1 else "RGB")
-    except UnidentifiedImageError:
-        raise typer.BadParameter(f"{file} is not a picture that Pillow can read") from None
-    if (picture.height, picture.width) != shape[1:]:
-        raise typer.BadParameter(
-            f"{file} is {picture.width}x{picture.height}, the model takes {shape[2]}x{shape[1]}: resize it"
-        )
-    return np.asarray(picture, dtype=np.uint8).reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The application: routes over a model repository, a key store and an engine."""
+"""The application: routes over the parts of a service."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from server import problems
-from server.engine.local import LocalEngine
-from server.keys import KeyStore
-from server.repository import Repository
-from server.routes import health, infer, keys, models
+from server.requests import Requests
+from server.routes import health, infer, jobs, keys, metrics, models, repository
 from server.service import Service
 from server.settings import Settings
 from server.version import VERSION
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
     """Returns the service under these settings.
 
+    Args:
+        settings: what the operator has chosen.
+        api: whether requests are served; else there are health and metrics alone, around a runner that takes jobs from the database.
+
     Raises:
-        ProgramError, ParameterError: a model of the repository cannot be served.
+        NotReadyError: the database needs a migration first.
     """
-    repository = Repository(settings.models, allow_toy_parameters=settings.allow_toy_parameters)
-    service = Service(
-        settings=settings,
-        repository=repository,
-        keys=KeyStore(settings.storage / "keys", repository.key_bytes, settings.storage_bytes),
-        engine=LocalEngine(settings),
-    )
+    service = Service(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.engine.start()
+        await service.start()
         yield
-        await service.engine.stop()
+        await service.stop()
 
-    app = FastAPI(title="ciphershift", version=VERSION, lifespan=lifespan)
+    app = FastAPI(title="ciphershift", version=VERSION, lifespan=lifespan, responses=problems.RESPONSES)
     app.state.service = service
+    app.add_middleware(Requests, metrics=service.metrics)
     problems.install(app)
-    for router in (health.router, models.router, keys.router, infer.router):
-        app.include_router(router, prefix="/v2")
+    app.include_router(health.router)
+    if settings.metrics:
+        app.include_router(metrics.router)
+    if api:
+        for router in (models.router, keys.router, infer.router, jobs.router, repository.router):
+            app.include_router(router)
     return app

@@ -8,6 +8,14 @@ from fastapi import Request
 
 from he_layers.crypto.errors import TooLargeError
 
+# For the API's description: the route reads the bytes itself.
+BINARY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
 
 async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
     """Yields the body's chunks while they stay under `limit` bytes in all.

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from he_layers.crypto.errors import BusyError, HEServiceError, MalformedError
+from he_layers.crypto.errors import (
+    BusyError,
+    HEServiceError,
+    MalformedError,
+    QuotaExceededError,
+    UnauthorizedError,
+)
+from server import logs
 
 RETRY_AFTER_SECONDS = 2
-_log = logging.getLogger("ciphershift.server")
+_log = logs.get("problems")
+
+
+class Problem(BaseModel):
+    """An error, by RFC 9457; `code` is stable."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+# For the API's description: every route may answer so.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "An error",
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    }
+}
 
 
 def install(app: FastAPI) -> None:
@@ -38,7 +66,14 @@ def problem(status: int, code: str, detail: str, headers: dict[str, str] | None 
 
 def _known(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HEServiceError)
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if isinstance(error, BusyError) else None
+    headers = None
+    match error:
+        case BusyError():
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        case QuotaExceededError(retry_after=seconds) if seconds is not None:
+            headers = {"Retry-After": str(math.ceil(seconds))}
+        case UnauthorizedError():
+            headers = {"WWW-Authenticate": "Bearer"}
     return problem(error.http_status, error.code, error.message, headers)
 
 
@@ -49,12 +84,18 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     return problem(MalformedError.http_status, MalformedError.code, f"{place}: {first['msg']}")
 
 
-def _http(_: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).name.lower()
-    return problem(error.status_code, code, str(error.detail), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if (
+        error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    ):  # the framework names the methods of one route, a path may have several
+        path = getattr(request.scope.get("route"), "path", "")
+        headers["Allow"] = ", ".join(sorted(request.app.openapi()["paths"].get(path, {}))).upper() or headers["Allow"]
+    return problem(error.status_code, code, str(error.detail), headers)
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    _log.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__, exc_info=error)
+    _log.error("failed", method=request.method, path=request.url.path, error=type(error).__name__, exc_info=error)
     return problem(HEServiceError.http_status, HEServiceError.code, "the server failed; its log says why")

@@ -31,13 +31,14 @@ class ModelProfile(BaseModel):
     key_bytes: int
     upload_bytes: int
     download_bytes: int
+    max_batch: int
     accuracy_plain: float | None = None
     accuracy_encrypted: float | None = None
     estimated_seconds: float | None = None
 
 
-def profile_of(model: Model) -> ModelProfile:
-    """Returns the profile of a model."""
+def profile_of(model: Model, max_batch: int) -> ModelProfile:
+    """Returns the profile of a model on a server that takes `max_batch` images in one request."""
     program = model.program
     return ModelProfile(
         model=program.name,
@@ -59,6 +60,7 @@ def profile_of(model: Model) -> ModelProfile:
         key_bytes=model.key_bytes,
         upload_bytes=model.upload_bytes,
         download_bytes=model.download_bytes,
+        max_batch=max_batch,
         accuracy_plain=model.card.get("accuracy_quantised"),
         accuracy_encrypted=model.card.get("accuracy_simulated"),
         estimated_seconds=model.card.get("estimated_seconds"),

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from he_layers import noise_budget
 from he_layers.crypto import params as parameter_sets
 from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
-from he_layers.crypto.errors import InsecureParamsError, UnknownModelError
+from he_layers.crypto.errors import HEServiceError, InsecureParamsError, ProgramError, UnknownModelError
 from he_layers.crypto.evaluation_keys import EvaluationKeys
 from he_layers.crypto.params import ParameterSet
 from he_layers.program import Program
+from server.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,56 +56,119 @@ class Model:
         return PackedAnswer.nbytes(self.params, len(self.program.output.classes))
 
 
-class Repository(Mapping[str, Model]):
-    """The models of one folder, by name."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A sub-folder of the repository: its model if it is served, and why not, or what is wrong with its latest content."""
 
-    def __init__(self, folder: Path, *, allow_toy_parameters: bool = False) -> None:
-        """Loads and checks every sub-folder that holds a program.json.
+    model: Model | None
+    reason: str
+
+
+class Repository(Mapping[str, Model]):
+    """The models of one folder, by name. A model that is not well formed is not served; the others are."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Loads and checks every sub-folder that holds a program.json."""
+        self._folder = settings.models
+        self._allow_toy_parameters = settings.allow_toy_parameters
+        self._entries: dict[str, Entry] = {}
+        for name in self._names():
+            with suppress(HEServiceError):
+                self.load(name)
+
+    def load(self, name: str) -> Model:
+        """Reads a model from its folder, in place of what was served under its name; that goes on if the new one is bad.
 
         Raises:
-            ProgramError: a Program is not well formed, or one of the exact profile is not exact under its parameters.
-            InsecureParamsError: a Program asks for a TOY parameter set, and these are not allowed.
+            UnknownModelError: the repository has no folder of this name with a program.json.
+            ProgramError: the Program is not well formed, or one of the exact profile is not exact under its parameters.
+            ParameterError: its parameter set is unknown or not secure.
         """
-        self._models: dict[str, Model] = {}
-        for path in sorted(folder.glob("*/program.json")):
-            model = _load(path.parent)
-            if model.params.is_toy and not allow_toy_parameters:
-                raise InsecureParamsError(f"{model.program.name} uses {model.params.name}, which protects nothing")
-            self._models[model.program.name] = model
+        if name not in self._names():
+            raise self._unknown(name)
+        before = self._entries.get(name, Entry(model=None, reason=""))
+        try:
+            model = self._read(name)
+        except HEServiceError as error:
+            self._entries[name] = replace(before, reason=error.message)
+            raise
+        if before.model is None or before.model.program.digest != model.program.digest:
+            self._entries[name] = Entry(model=model, reason="")
+        return self[name]
+
+    def unload(self, name: str) -> None:
+        """Serves a model no more. Raises UnknownModelError."""
+        if name not in self._entries:
+            raise self._unknown(name)
+        self._entries[name] = Entry(model=None, reason="unloaded")
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """All sub-folders by name, also those that are not served."""
+        return {name: self._entries.get(name, Entry(model=None, reason="not loaded")) for name in self._names()}
 
     def __getitem__(self, name: str) -> Model:
         """Returns a model.
 
         Raises:
-            UnknownModelError: there is none of this name.
+            UnknownModelError: none of this name is served.
         """
-        model = self._models.get(name)
-        if model is None:
-            raise UnknownModelError(f"there is no model {name!r} here; there are: {', '.join(self._models) or 'none'}")
-        return model
+        entry = self._entries.get(name)
+        if entry is None or entry.model is None:
+            raise self._unknown(name)
+        return entry.model
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a model is served."""
+        return name in set(self)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterates over the names."""
-        return iter(self._models)
+        """Iterates over the names of the served models."""
+        return (name for name, entry in sorted(self._entries.items()) if entry.model is not None)
 
     def __len__(self) -> int:
-        """Counts the models."""
-        return len(self._models)
+        """Counts the served models."""
+        return sum(1 for _ in self)
 
     @property
     def key_bytes(self) -> dict[str, int]:
         """Exact size of a bundle of evaluation keys, for each params_id in use."""
-        return {model.params.id: model.key_bytes for model in self._models.values()}
+        return {model.params.id: model.key_bytes for model in self.values()}
+
+    def _names(self) -> list[str]:
+        return sorted(path.parent.name for path in self._folder.glob("*/program.json"))
+
+    def _read(self, name: str) -> Model:
+        model = _load(self._folder / name)
+        if model.program.name != name:
+            raise ProgramError(f"folder {name} holds the program {model.program.name}: give both one name")
+        if model.params.is_toy and not self._allow_toy_parameters:
+            raise InsecureParamsError(f"{name} uses {model.params.name}, which protects nothing")
+        return model
+
+    def _unknown(self, name: str) -> UnknownModelError:
+        return UnknownModelError(f"there is no model {name!r} here; there are: {', '.join(self) or 'none'}")
 
 
 def _load(folder: Path) -> Model:
     program = Program.load(folder)
     params = parameter_sets.get(program.params)
     noise_budget.require_exact(program, params)
-    card = folder / "card.json"
     return Model(
         program=program,
         params=params,
+        card=_card(folder / "card.json"),
         log2_failure=noise_budget.log2_failure(noise_budget.of_program(program, params)),
-        card=json.loads(card.read_text()) if card.exists() else {},
     )
+
+
+def _card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ProgramError(f"{path} cannot be read: {error}") from error
+    if not isinstance(card, dict):
+        raise ProgramError(f"{path} holds no JSON object")
+    return card

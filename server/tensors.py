@@ -51,8 +51,8 @@ class InferRequest(BaseModel):
     inputs: tuple[InputTensor]
 
 
-def parse_request(header_length: str | None, body: bytes) -> tuple[InferRequest, list[bytes]]:
-    """Splits a body into its header and the encrypted images.
+def parse_request(header_length: str | None, body: bytes) -> tuple[InferRequest, bytes, int]:
+    """Splits a body into its header, the tensor of encrypted images, and their number.
 
     Raises:
         MalformedError: the body does not follow the extension.
@@ -76,13 +76,24 @@ def parse_request(header_length: str | None, body: bytes) -> tuple[InferRequest,
         raise MalformedError(
             f"binary_data_size is {tensor.parameters.binary_data_size}, {len(body) - split} bytes follow"
         )
-    elements = _split_elements(memoryview(body)[split:])
-    if tensor.shape != (len(elements),):
-        raise BadShapeError(f"the tensor has shape {list(tensor.shape)}, its bytes hold {len(elements)} images")
-    return request, elements
+    data = body[split:]
+    images = len(split_elements(data))
+    if tensor.shape != (images,):
+        raise BadShapeError(f"the tensor has shape {list(tensor.shape)}, its bytes hold {images} images")
+    return request, data, images
 
 
-def _split_elements(data: memoryview) -> list[bytes]:
+def join_elements(elements: Sequence[bytes]) -> bytes:
+    """Returns the bytes of a BYTES tensor of these elements."""
+    return b"".join(_LENGTH.pack(len(element)) + element for element in elements)
+
+
+def split_elements(data: bytes) -> list[bytes]:
+    """Returns the elements of a BYTES tensor.
+
+    Raises:
+        MalformedError: the bytes end within an element.
+    """
     elements = []
     position = 0
     while position < len(data):
@@ -92,29 +103,28 @@ def _split_elements(data: memoryview) -> list[bytes]:
         position += _LENGTH.size
         if position + length > len(data):
             raise MalformedError(f"an element has {length} bytes, only {len(data) - position} follow")
-        elements.append(bytes(data[position : position + length]))
+        elements.append(data[position : position + length])
         position += length
     return elements
 
 
 def build_answer(
-    model: str, version: str, request_id: str | None, elements: Sequence[bytes], parameters: dict[str, Any]
+    model: str, version: str, request_id: str | None, tensor: bytes, images: int, parameters: dict[str, Any]
 ) -> tuple[bytes, dict[str, str]]:
-    """Returns body and headers of an answer that carries one container per image."""
-    data = b"".join(_LENGTH.pack(len(element)) + element for element in elements)
-    tensor = {
+    """Returns body and headers of an answer that carries a tensor with one container per image."""
+    output = {
         "name": "logits",
         "datatype": "BYTES",
-        "shape": [len(elements)],
-        "parameters": {"binary_data_size": len(data)},
+        "shape": [images],
+        "parameters": {"binary_data_size": len(tensor)},
     }
     header: dict[str, Any] = {
         "model_name": model,
         "model_version": version,
         "parameters": parameters,
-        "outputs": [tensor],
+        "outputs": [output],
     }
     if request_id is not None:
         header["id"] = request_id
     text = json.dumps(header, separators=(",", ":")).encode()
-    return text + data, {HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream"}
+    return text + tensor, {HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream"}

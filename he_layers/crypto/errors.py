@@ -27,12 +27,23 @@ HEServiceError                internal
 │  ├─ OutOfLevelsError        out_of_levels
 │  └─ UnsupportedLayerError   unsupported_layer
 └─ ServiceError               service
+   ├─ ConfigurationError      configuration
+   ├─ UnauthorizedError       unauthorized
+   ├─ ForbiddenError          forbidden
    ├─ UnknownModelError       unknown_model
+   ├─ UnknownJobError         unknown_job
+   ├─ IdempotencyConflictError idempotency_conflict
+   ├─ NotFinishedError        not_finished
+   ├─ CanceledError           canceled
+   ├─ ExpiredError            expired
+   ├─ QuotaExceededError      quota_exceeded
    ├─ BusyError               busy
    ├─ DeadlineError           deadline
    ├─ WorkerLostError         worker_lost
    ├─ NotReadyError           not_ready
-   └─ UnreachableError        unreachable
+   ├─ UnreachableError        unreachable
+   ├─ UntrustedServerError    untrusted_server
+   └─ InsecureTransportError  insecure_transport
 
 Each class has one stable `code` (what travels in a problem+json answer) and the `http_status` it travels under. The server
 turns a class into its code, the client turns the code back into the class, so both sides raise and catch the same types.
@@ -233,11 +244,78 @@ class ServiceError(HEServiceError):
     http_status = 503
 
 
+class ConfigurationError(ServiceError):
+    """A setting, or what an operator asks for, is impossible or not safe."""
+
+    code = "configuration"
+
+
+class UnauthorizedError(ServiceError):
+    """The request carries no API key that the server knows and that is still valid."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class ForbiddenError(ServiceError):
+    """The API key is valid but lacks the scope that the request needs."""
+
+    code = "forbidden"
+    http_status = 403
+
+
 class UnknownModelError(ServiceError):
     """The server has no model of this name."""
 
     code = "unknown_model"
     http_status = 404
+
+
+class UnknownJobError(ServiceError):
+    """The server has no job of this id."""
+
+    code = "unknown_job"
+    http_status = 404
+
+
+class IdempotencyConflictError(ServiceError):
+    """The idempotency key was used before, for a request with another body."""
+
+    code = "idempotency_conflict"
+    http_status = 409
+
+
+class NotFinishedError(ServiceError):
+    """The job has no result yet: wait for it, or follow its events."""
+
+    code = "not_finished"
+    http_status = 409
+
+
+class CanceledError(ServiceError):
+    """The job was canceled before it had a result."""
+
+    code = "canceled"
+    http_status = 409
+
+
+class ExpiredError(ServiceError):
+    """The job's result was kept for its time and is gone."""
+
+    code = "expired"
+    http_status = 410
+
+
+class QuotaExceededError(ServiceError):
+    """The tenant has used up its queries or its bytes of keys."""
+
+    code = "quota_exceeded"
+    http_status = 429
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        """Args: retry_after: seconds after which to ask again, where they are known."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class BusyError(ServiceError):
@@ -270,3 +348,15 @@ class UnreachableError(ServiceError):
     """No server answered at this address."""
 
     code = "unreachable"
+
+
+class UntrustedServerError(ServiceError):
+    """The server's certificate was not issued by an authority that the client trusts."""
+
+    code = "untrusted_server"
+
+
+class InsecureTransportError(ServiceError):
+    """An API key would cross a network unencrypted: use https."""
+
+    code = "insecure_transport"

@@ -1,1 +1,14 @@
-"""Where the work is done: worker processes that know ciphertexts and keys, and nothing of HTTP."""
+"""Where the work is done: workers that know ciphertexts and keys, and nothing of HTTP."""
+
+from server.engine.engine import Engine
+from server.engine.local import LocalEngine
+from server.settings import Settings
+
+
+def make_engine(settings: Settings) -> Engine | None:
+    """Returns the engine that the settings ask for; None if jobs are computed by other processes."""
+    match settings.engine_url.scheme:
+        case "local":
+            return LocalEngine(settings)
+        case "queue":
+            return None

@@ -1,4 +1,4 @@
-"""The inside of a worker process: container -> keys and ciphertexts -> layers -> container.
+"""The inside of a worker: container -> keys and ciphertexts -> layers -> container.
 
 A worker sees paths, ids and bytes; no request, no secret. Expanded keys are kept while they fit, least recently used out.
 """
@@ -6,88 +6,125 @@ A worker sees paths, ids and bytes; no request, no secret. Expanded keys are kep
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import os
-import signal
-import threading
+import resource
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from he_layers import evaluate
 from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
-from he_layers.crypto.errors import DeadlineError, UnknownKeyError
+from he_layers.crypto.errors import DeadlineError, NotReadyError, UnknownKeyError
 from he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
+from server.engine.engine import Answer, Step, Task, WorkerState
 from server.repository import Model, Repository
 from server.settings import Settings
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """One request, as a worker gets it."""
-
-    model: str
-    key_id: str
-    key_file: Path
-    images: tuple[bytes, ...]
-    deadline: float  # seconds since the epoch: the clock that processes share
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """One container of encrypted logits per image, and what it took."""
-
-    logits: tuple[bytes, ...]
-    seconds: float
-    key_seconds: float
-    bootstraps: int
+class Stopped(Exception):  # noqa: N818 - no error: the task was to end
+    """The task was canceled."""
 
 
 class Worker:
-    """The models and the expanded keys of one worker process."""
+    """The models and the expanded keys of one worker."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Loads every model."""
+    def __init__(self, settings: Settings, threads: int) -> None:
+        """Loads every model.
+
+        Args:
+            settings: of which models, and the bytes of keys to keep.
+            threads: of the kernel.
+        """
         self._settings = settings
-        self._models = Repository(settings.models, allow_toy_parameters=settings.allow_toy_parameters)
+        self._threads = threads
+        self._models = Repository(settings)
         self._keys: OrderedDict[tuple[str, str], ServerKeys] = OrderedDict()
+        self._hits = self._misses = 0
 
-    def infer(self, task: Task) -> Answer:
-        """Evaluates one request."""
-        model = self._models[task.model]
+    @property
+    def state(self) -> WorkerState:
+        """What the worker holds."""
+        return WorkerState(
+            rss_bytes=_resident_bytes(),
+            key_cache_bytes=self._cached_bytes(),
+            key_cache_hits=self._hits,
+            key_cache_misses=self._misses,
+        )
+
+    def run(self, task: Task, report: Callable[[Step], None], stopped: Callable[[], bool]) -> Answer:
+        """Computes a task.
+
+        Args:
+            task: what to compute.
+            report: called after each layer.
+            stopped: asked after each layer whether to go on.
+
+        Raises:
+            Stopped: it answered yes.
+            DeadlineError: the deadline passed.
+            HEServiceError: what is wrong with keys or images.
+        """
+        model = self._model(task)
         started = time.perf_counter()
         images = [CkksCiphertext.from_bytes(image, model.params, task.key_id, model.pixels) for image in task.images]
         keys = self._server_keys(task, model)
         key_seconds = time.perf_counter() - started
-        logits = tuple(self._evaluate(model, keys, image, task.deadline).to_bytes() for image in images)
-        return Answer(
-            logits=logits,
-            seconds=time.perf_counter() - started,
-            key_seconds=key_seconds,
-            bootstraps=model.program.lookups * len(images),
-        )
+        logits = []
+        for done, image in enumerate(images):
 
-    def _evaluate(self, model: Model, keys: ServerKeys, image: CkksCiphertext, deadline: float) -> PackedAnswer:
-        answer = None
-        for progress in evaluate.run(model.program, keys, [image], threads=self._settings.threads):
-            if time.time() > deadline:
-                raise DeadlineError(f"the deadline of {self._settings.deadline_seconds:g} s passed in {progress.layer}")
-            answer = progress.answer
+            def after(progress: evaluate.Progress, seconds: float, done: int = done) -> None:
+                report(
+                    Step(
+                        layer=progress.layer,
+                        seconds=seconds,
+                        bootstraps_done=done * progress.lookups_total + progress.lookups_done,
+                        images_done=done + (progress.answer is not None),
+                    )
+                )
+                if stopped():
+                    raise Stopped
+                if time.time() > task.deadline:
+                    raise DeadlineError(f"the deadline of the job passed in {progress.layer}")
+
+            logits.append(self._evaluate(model, keys, image, after).to_bytes())
+        return Answer(logits=tuple(logits), seconds=time.perf_counter() - started, key_seconds=key_seconds)
+
+    def _evaluate(
+        self, model: Model, keys: ServerKeys, image: CkksCiphertext, after: Callable[[evaluate.Progress, float], None]
+    ) -> PackedAnswer:
+        answer, before = None, 0.0
+        for progress in evaluate.run(model.program, keys, [image], threads=self._threads):
+            after(progress, progress.seconds - before)
+            answer, before = progress.answer, progress.seconds
         assert answer is not None, "the last item of an evaluation carries the answer"
         return answer
+
+    def _model(self, task: Task) -> Model:
+        """The model that the job was accepted for; read again if the folder holds another version by now."""
+        name = task.model
+        model = self._models[name] if name in self._models else self._models.load(name)
+        if model.program.digest != task.model_digest:
+            model = self._models.load(name)
+        if model.program.digest == task.model_digest:
+            return model
+        raise NotReadyError(f"model {name} has changed since the job was accepted: send it again")
 
     def _server_keys(self, task: Task, model: Model) -> ServerKeys:
         name = (task.key_id, model.params.id)
         keys = self._keys.pop(name, None)
         if keys is None:
-            keys = _read_keys(task.key_file, model).expand(self._settings.threads)
+            self._misses += 1
+            keys = _read_keys(task.key_file, model).expand(self._threads)
+        else:
+            self._hits += 1
         self._keys[name] = keys
-        while (
-            len(self._keys) > 1 and sum(kept.nbytes for kept in self._keys.values()) > self._settings.worker_key_bytes
-        ):
+        while len(self._keys) > 1 and self._cached_bytes() > self._settings.worker_key_bytes:
             self._keys.popitem(last=False)
         return keys
+
+    def _cached_bytes(self) -> int:
+        return sum(keys.nbytes for keys in self._keys.values())
 
 
 def _read_keys(path: Path, model: Model) -> EvaluationKeys:
@@ -99,30 +136,8 @@ def _read_keys(path: Path, model: Model) -> EvaluationKeys:
     return EvaluationKeys.from_bytes(memoryview(mapped), model.params)
 
 
-_worker: Worker | None = None  # set once in a worker process, which has no other place between two calls
-
-
-def initialise(settings: Settings) -> None:
-    """Prepares this worker process: it outlives an interrupt from the terminal, but not its server."""
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = Worker(settings)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker is a child of the server"
-    parent.join()
-    os._exit(1)
-
-
-def ping() -> None:
-    """Answers when the worker is prepared."""
-    assert _worker is not None, "the pool initialises a worker before it sends work"
-
-
-def infer(task: Task) -> Answer:
-    """Evaluates one request in this worker process."""
-    assert _worker is not None, "the pool initialises a worker before it sends work"
-    return _worker.infer(task)
+def _resident_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no Linux: the peak instead
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

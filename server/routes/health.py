@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 
-from he_layers.crypto.errors import NotReadyError
 from server.service import ServiceDep
 from server.version import VERSION
 
-router = APIRouter(tags=["health"])
+router = APIRouter(prefix="/v2", tags=["health"])
 
-EXTENSIONS = ("binary_tensor_data", "evaluation_keys")
+EXTENSIONS = ("binary_tensor_data", "model_repository", "evaluation_keys", "jobs", "sse")
+
+
+class ServerMetadata(BaseModel):
+    """What this server is."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+
+class Live(BaseModel):
+    """The process runs."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Requests are served."""
+
+    ready: bool
 
 
 @router.get("")
-async def server_metadata() -> dict[str, object]:
+async def server_metadata() -> ServerMetadata:
     """Name, version and extensions of the protocol."""
-    return {"name": "ciphershift", "version": VERSION, "extensions": EXTENSIONS}
+    return ServerMetadata(name="ciphershift", version=VERSION, extensions=EXTENSIONS)
 
 
 @router.get("/health/live")
-async def live() -> dict[str, bool]:
+async def live() -> Live:
     """Answers while the process runs, also while it computes."""
-    return {"live": True}
+    return Live(live=True)
 
 
 @router.get("/health/ready")
-async def ready(service: ServiceDep) -> dict[str, bool]:
-    """Answers 200 once the models are loaded and a worker has answered."""
-    if not service.engine.ready:
-        raise NotReadyError("the workers are starting: try again in a few seconds")
-    return {"ready": True}
+async def ready(service: ServiceDep) -> Ready:
+    """Answers 200 once models are loaded, a worker has answered, and database and store can be written to; not while stopping."""
+    await service.check()
+    return Ready(ready=True)

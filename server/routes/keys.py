@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from fastapi import APIRouter, Request, Response
 
 from server import body
-from server.service import KeyId, ServiceDep
+from server.keys import KeyInfo
+from server.service import KeyId, KeysCaller, ServiceDep
 
-router = APIRouter(prefix="/keys", tags=["keys"])
+router = APIRouter(prefix="/v2/keys", tags=["keys"])
 
 
-@router.put("/{key_id}", status_code=201)
-async def put_keys(key_id: KeyId, request: Request, service: ServiceDep) -> dict[str, object]:
+@router.put("/{key_id}", status_code=201, openapi_extra=body.BINARY)
+async def put_keys(key_id: KeyId, request: Request, service: ServiceDep, caller: KeysCaller) -> KeyInfo:
     """Stores a bundle of evaluation keys (a binary container)."""
     chunks = body.stream(request, service.keys.upload_limit)
-    return asdict(await service.keys.add(key_id, chunks))
+    return await service.keys.add(caller.tenant_id, key_id, chunks)
 
 
 @router.head("/{key_id}")
-async def has_keys(key_id: KeyId, service: ServiceDep) -> Response:
+def has_keys(key_id: KeyId, service: ServiceDep, caller: KeysCaller) -> Response:
     """Answers 200 if the bundle is here, 404 if it must be uploaded."""
-    service.keys.find(key_id)
+    service.keys.find(caller.tenant_id, key_id)
     return Response()
 
 
 @router.get("/{key_id}")
-async def describe_keys(key_id: KeyId, service: ServiceDep) -> dict[str, object]:
+def describe_keys(key_id: KeyId, service: ServiceDep, caller: KeysCaller) -> KeyInfo:
     """Size and parameter set of a bundle."""
-    return asdict(service.keys.describe(key_id))
+    return service.keys.find(caller.tenant_id, key_id)
 
 
 @router.delete("/{key_id}", status_code=204)
-async def delete_keys(key_id: KeyId, service: ServiceDep) -> Response:
+def delete_keys(key_id: KeyId, service: ServiceDep, caller: KeysCaller) -> Response:
     """Forgets a bundle."""
-    service.keys.delete(key_id)
+    service.keys.delete(caller.tenant_id, key_id)
     return Response(status_code=204)

@@ -1,25 +1,41 @@
-"""A server with one more route, which tells what the server process and its worker have imported. Run by test_rooms.py."""
+"""A server that tells what its process and its worker have imported. Run by test_rooms.py."""
 
+import json
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
 from server import __main__ as command
 from server.app import create_app
+from server.engine import local
+from server.engine.engine import Answer
 from server.settings import Settings
 
+WORKER_MODULES = Path(os.environ["CIPHERSHIFT_STORAGE"], "worker-modules.json")
 
-def spying_app(settings: Settings) -> FastAPI:
-    app = create_app(settings)
+
+def spying_app(settings: Settings, **options: Any) -> FastAPI:
+    app = create_app(settings, **options)
 
     @app.get("/modules")
     def modules() -> dict[str, list[str]]:
-        pool = app.state.service.engine._pool
-        return {"server": list(sys.modules), "worker": pool.submit(eval, "list(__import__('sys').modules)").result()}
+        return {"server": list(sys.modules), "worker": json.loads(WORKER_MODULES.read_text())}
 
     return app
+
+
+class SpyingWorker(local.Worker):
+    def run(self, *args: Any) -> Answer:
+        answer = super().run(*args)
+        WORKER_MODULES.write_text(json.dumps(list(sys.modules)))
+        return answer
 
 
 if __name__ == "__main__":
     command.create_app = spying_app
     command.cli()
+else:  # a spawned worker imports the program of its parent, too
+    local.Worker = SpyingWorker  # type: ignore[misc]

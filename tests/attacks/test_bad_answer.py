@@ -2,8 +2,8 @@
 
 import json
 import struct
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from wire import WatchedDriver
 
 from benchmarks.server_process import ServerProcess, running_server
 from client import Keystore
-from client.protocol import HEADER_LENGTH, Call
-from client.session import Session, Step
+from client.protocol import HEADER_LENGTH
+from client.session import Session
 from he_layers.crypto import container, errors, params
 from he_layers.crypto.container import HEADER_BYTES, Kind
 from he_layers.crypto.errors import HEServiceError
@@ -78,49 +79,39 @@ def test_a_wrong_answer(
     error: type[HEServiceError],
 ) -> None:
     with pytest.raises(error) as raised:
-        ask(server, keystore, tiny_images[:2], spoil)
+        ask(server, keystore, tiny_images[:1], spoil)
     assert type(raised.value) is error
 
 
 def ask(server: ServerProcess, keystore: Keystore, images: NDArray[np.uint8], spoil: Spoil) -> None:
     """Predicts, with every answer spoilt on its way, and sees to it that nothing follows an error."""
     key_id = keystore.open(TOY).key_id
-    steps = Session("tiny", keystore, allow_toy_parameters=True, show_progress=False).predict(images)
-    try:
-        drive(steps, server, lambda response: spoilt(response, spoil, key_id))
-    finally:
-        with pytest.raises(StopIteration):
-            next(steps)
-
-
-def drive(
-    steps: Generator[Step, httpx.Response, object],
-    server: ServerProcess,
-    on_the_way: Callable[[httpx.Response], httpx.Response] = lambda response: response,
-) -> None:
-    """Carries out a session's steps to their end, passing answers of inferences through `on_the_way`."""
-    with httpx.Client(base_url=server.url, timeout=60) as http, suppress(StopIteration):
-        step = next(steps)
-        while True:
-            assert isinstance(step, Call)
-            response = http.request(step.method, step.path, content=step.content, headers=dict(step.headers))
-            step = steps.send(on_the_way(response) if step.path.endswith("/infer") else response)
+    with closing(WatchedDriver(server.url, lambda response: spoilt(response, spoil, key_id))) as driver:
+        try:
+            driver.run(Session("tiny", keystore, allow_toy_parameters=True).predict(images, None))
+        finally:
+            assert driver.paths[-1].endswith("/result")
 
 
 def spoilt(response: httpx.Response, spoil: Spoil, key_id: str) -> httpx.Response:
     split = int(response.headers[HEADER_LENGTH])
     header, data = spoil(json.loads(response.content[:split]), response.content[split + 4 :], key_id)
+    return answer(header, [data], response.request)
+
+
+def answer(header: dict[str, object], rows: list[bytes], request: httpx.Request) -> httpx.Response:
     text = json.dumps(header).encode()
-    content = text + struct.pack("<I", len(data)) + data
-    return httpx.Response(200, content=content, headers={HEADER_LENGTH: str(len(text))}, request=response.request)
+    content = text + b"".join(struct.pack("<I", len(row)) + row for row in rows)
+    return httpx.Response(200, content=content, headers={HEADER_LENGTH: str(len(text))}, request=request)
 
 
 def test_a_server_cannot_talk_a_client_into_weak_parameters(server: ServerProcess, keystore: Keystore) -> None:
-    steps = Session("tiny", keystore, allow_toy_parameters=False, show_progress=False).profile()
-    step = next(steps)
-    assert isinstance(step, Call)
-    with pytest.raises(errors.InsecureParamsError):
-        steps.send(httpx.get(server.url + step.path))
+    with (
+        closing(WatchedDriver(server.url)) as driver,
+        pytest.raises(errors.InsecureParamsError),
+    ):
+        driver.run(Session("tiny", keystore, allow_toy_parameters=False).predict(np.zeros((8, 8)), None))
+    assert driver.paths == ["/v2/models/tiny/profile"]
 
 
 def test_answers_to_two_requests_cannot_be_swapped(
@@ -132,9 +123,36 @@ def test_answers_to_two_requests_cannot_be_swapped(
         kept.append(data)
         return header, kept[0]
 
+    ask(server, keystore, tiny_images[:1], first_answer_again)
     with pytest.raises(errors.WrongAnswerError, match="request"):
-        ask(server, keystore, tiny_images[:2], first_answer_again)
-    assert len(kept) == 2  # the true answer to the first request was taken
+        ask(server, keystore, tiny_images[1:2], first_answer_again)
+    assert len(kept) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        pytest.param(lambda a, b: [b, a], errors.WrongAnswerError, id="swapped"),
+        pytest.param(lambda a, b: [a, a], errors.WrongAnswerError, id="one twice"),
+        pytest.param(lambda a, b: [a], errors.MalformedError, id="one is missing"),
+        pytest.param(lambda a, b: [a, b, b], errors.MalformedError, id="one too many"),
+    ],
+)
+def test_the_answers_of_a_batch_keep_their_places(
+    server: ServerProcess,
+    keystore: Keystore,
+    tiny_images: NDArray[np.uint8],
+    change: Callable[[bytes, bytes], list[bytes]],
+    error: type[HEServiceError],
+) -> None:
+    def rearranged(response: httpx.Response) -> httpx.Response:
+        split = int(response.headers[HEADER_LENGTH])
+        half = (len(response.content) - split) // 2
+        rows = [response.content[split + 4 + i * half : split + (i + 1) * half] for i in range(2)]
+        return answer(json.loads(response.content[:split]), change(*rows), response.request)
+
+    with closing(WatchedDriver(server.url, rearranged)) as driver, pytest.raises(error):
+        driver.run(Session("tiny", keystore, allow_toy_parameters=True).predict(tiny_images[:2], None))
 
 
 def test_an_answer_from_a_model_that_was_changed_is_refused(
@@ -142,9 +160,13 @@ def test_an_answer_from_a_model_that_was_changed_is_refused(
 ) -> None:
     settings = {"models": tmp_path, "allow_toy_parameters": True}
     tiny_program.save(tmp_path / "tiny")
-    session = Session("tiny", keystore, allow_toy_parameters=True, show_progress=False)
-    with running_server(**settings) as server:
-        drive(session.profile(), server)
+    session = Session("tiny", keystore, allow_toy_parameters=True)
+    with running_server(**settings) as server, closing(WatchedDriver(server.url)) as driver:
+        driver.run(session.profile())
     replace(tiny_program, version="2").save(tmp_path / "tiny")
-    with running_server(**settings) as server, pytest.raises(errors.WrongAnswerError, match="read its profile again"):
-        drive(session.predict(tiny_images[:1]), server)
+    with (
+        running_server(**settings) as server,
+        closing(WatchedDriver(server.url)) as driver,
+        pytest.raises(errors.WrongAnswerError, match="read its profile again"),
+    ):
+        driver.run(session.predict(tiny_images[:1], None))

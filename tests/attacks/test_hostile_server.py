@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from benchmarks.server_process import ServerProcess
 from client import Client, Keystore
-from client.protocol import HEADER_LENGTH, Call
+from client.protocol import HEADER_LENGTH
 from client.session import Session
+from client.steps import Call
 from he_layers.crypto import errors, params
 from he_layers.crypto.ciphertexts import Binding, PackedAnswer
 from he_layers.crypto.container import read_header
@@ -201,15 +202,30 @@ def test_a_profile_with_parameters_that_are_not_known_or_too_weak_is_refused(
     assert type(unknown) is errors.UnknownParamsError
 
 
+def job(state: str, profile: dict[str, Any]) -> dict[str, Any]:
+    """What a true server says of a job."""
+    progress = {"bootstraps_done": 0, "bootstraps_total": profile["bootstraps"]}
+    return {
+        "id": "7" * 32,
+        "model": "tiny",
+        "model_version": "1",
+        "state": state,
+        "images": 1,
+        "created": "2026-01-01T00:00:00Z",
+        "progress": progress,
+    }
+
+
 class Conversation:
     """A client that has come to its inference, and the answer that a true server would give, made without one."""
 
     def __init__(self, session: Session, profile: dict[str, Any], images: NDArray[np.uint8]) -> None:
-        self.steps = session.predict(images[:1])
+        self.steps = session.predict(images[:1], None)
         step = next(self.steps)
-        while isinstance(step, Call) and not step.path.endswith("/infer"):
-            step = self.steps.send(answer(json.dumps(profile).encode() if step.path.endswith("/profile") else b""))
+        while isinstance(step, Call) and not step.path.endswith("/jobs"):
+            step = self.steps.send(answer(json.dumps(profile).encode() if step.path.endswith("/profile") else b"{}"))
         assert isinstance(step, Call)
+        assert isinstance(step.content, bytes)
         split = int(step.headers[HEADER_LENGTH])
         image = step.content[split + 4 :]
         self.request_id = json.loads(step.content[:split])["id"]
@@ -221,6 +237,13 @@ class Conversation:
         residues = np.random.default_rng().integers(1, 1 << TOY.answer_bits, TOY.answer_ring.ring_degree + 3)
         c0, c1 = np.split(residues.astype(np.uint64), [3])
         self.good = PackedAnswer(params=TOY, binding=self.binding, c0=c0, c1=c1).to_bytes()
+        events = self.steps.send(answer(json.dumps(job("pending", profile)).encode()))
+        assert isinstance(events, Call)
+        assert events.receive is not None
+        events.receive(b"event: completed\nid: 1\ndata: " + json.dumps(job("completed", profile)).encode() + b"\n\n")
+        result = self.steps.send(answer(b""))
+        assert isinstance(result, Call)
+        assert result.path.endswith("/result")
 
     def end(self, container: bytes | None = None, **members: Any) -> BaseException | None:
         """Gives the answer, with another container or other members of its header (... leaves one out), and returns the error."""

@@ -6,18 +6,19 @@ sending secrets in a request that does not end, and finding them in the server's
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from wire import WatchedDriver
 
 from benchmarks.server_process import ServerProcess, running_server
 from client import Keystore
-from client.protocol import Call
 from client.session import Session
+from client.steps import Upload
 from he_layers.crypto import params
 from he_layers.crypto.container import pack_bits
 from he_layers.crypto.secret_keys import ClientKeys
@@ -112,21 +113,14 @@ def served(
     zoo: Path, keystore: Keystore, storage: Path, tiny_images: NDArray[np.uint8]
 ) -> Iterator[tuple[ServerProcess, bytes]]:
     """A server that logs all it can and has answered two images, and all that the client sent it."""
-    session = Session("tiny", keystore, allow_toy_parameters=True, show_progress=False)
-    sent = bytearray()
+    session = Session("tiny", keystore, allow_toy_parameters=True)
     with running_server(models=zoo, allow_toy_parameters=True, storage=storage, log_level="debug") as server:
-        with httpx.Client(base_url=server.url, timeout=60) as http:
-            steps = session.predict(tiny_images[:2])
-            step = next(steps)
-            try:
-                while True:
-                    assert isinstance(step, Call)
-                    sent += repr((step.method, step.path, dict(step.headers))).encode() + step.content
-                    step = steps.send(
-                        http.request(step.method, step.path, content=step.content, headers=dict(step.headers))
-                    )
-            except StopIteration as end:
-                assert end.value.shape == (2, 3)
+        with closing(WatchedDriver(server.url)) as driver:
+            assert driver.run(session.predict(tiny_images[:2], None)).shape == (2, 3)
+        sent = bytearray()
+        for call in driver.sent:
+            content = b"".join(call.content.chunks()) if isinstance(call.content, Upload) else call.content
+            sent += repr((call.method, call.path, dict(call.headers))).encode() + content
         yield server, bytes(sent)
 
 

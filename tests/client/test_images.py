@@ -24,6 +24,7 @@ PROFILE = ModelProfile(
     key_bytes=1,
     upload_bytes=1,
     download_bytes=1,
+    max_batch=4,
     estimated_seconds=None,
 )
 

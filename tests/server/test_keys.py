@@ -41,7 +41,7 @@ def bundle(pair: KeyPair) -> bytes:
 
 
 def stored(storage: Path) -> list[str]:
-    return sorted(path.name for path in (storage / "keys").iterdir())
+    return sorted(path.name for path in storage.glob("keys/*/*"))
 
 
 def test_a_bundle_can_be_put_described_and_deleted(

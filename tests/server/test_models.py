@@ -1,15 +1,11 @@
 """Health, metadata and profile, in the protocol's words."""
 
-from pathlib import Path
-
 import httpx
 import pytest
 
 from benchmarks.server_process import ServerProcess
-from he_layers.crypto import errors, params
+from he_layers.crypto import params
 from he_layers.program import Program
-from server.app import create_app
-from server.settings import Settings
 
 
 def test_health_and_metadata(server: ServerProcess) -> None:
@@ -43,15 +39,3 @@ def test_errors_of_the_framework_are_problems_too(server: ServerProcess, method:
     answer = httpx.request(method, f"{server.url}/{path}")
     assert answer.status_code == answer.json()["status"] == status
     assert answer.headers["Content-Type"] == "application/problem+json"
-
-
-def test_a_server_refuses_toy_parameters_unless_told(zoo: Path, tmp_path: Path) -> None:
-    with pytest.raises(errors.InsecureParamsError, match="TOY_N128"):
-        create_app(Settings(models=zoo, storage=tmp_path))
-
-
-def test_a_broken_model_is_named_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "program.json").write_text("{")
-    with pytest.raises(errors.ProgramError, match="broken"):
-        create_app(Settings(models=tmp_path, storage=tmp_path))

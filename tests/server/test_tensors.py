@@ -26,8 +26,10 @@ def request(elements: list[bytes], **changes: Any) -> tuple[str, bytes]:
 
 
 def test_elements_survive() -> None:
-    header, elements = tensors.parse_request(*request([b"one", b"", b"three"]))
-    assert elements == [b"one", b"", b"three"]
+    header, tensor, images = tensors.parse_request(*request([b"one", b"", b"three"]))
+    assert tensors.split_elements(tensor) == [b"one", b"", b"three"]
+    assert images == 3
+    assert tensors.join_elements([b"one", b"", b"three"]) == tensor
     assert (header.id, header.parameters.key_id) == ("7", KEY)
 
 

@@ -1,0 +1,43 @@
+"""What a prediction took: seconds by stage, and bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds of one prediction by stage, summed over its images."""
+
+    keys: float = 0.0
+    encrypt: float = 0.0
+    transfer: float = 0.0  # with the wait in the server's queue
+    server: float = 0.0
+    decrypt: float = 0.0
+
+    def stages(self) -> dict[str, float]:
+        """Seconds by the name of the stage, in order."""
+        return asdict(self)
+
+    @property
+    def total(self) -> float:
+        """All stages together."""
+        return sum(self.stages().values())
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Adds the time spent inside to a stage."""
+        started = time.perf_counter()
+        yield
+        setattr(self, stage, getattr(self, stage) + time.perf_counter() - started)
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of the bodies of the last job's request and of its answer."""
+
+    sent: int = 0
+    received: int = 0

@@ -1,0 +1,379 @@
+"""Jobs of a real server: batches, cancellation, lost answers, restarts, tenants."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.server_process import ServerProcess, running_server
+from client import AsyncClient, Client, Job, Keystore
+from client.jobs import KEPT_SECONDS
+from client.transport import Driver
+from he_layers.crypto import errors
+from server.database import Database
+from server.settings import Settings
+from server.tenants import Scope, TenantStore
+
+Images = NDArray[np.uint8]
+Between = Callable[[Callable[..., bool]], AbstractContextManager]
+
+
+def test_a_job_is_submitted_now_and_read_later(client: Client, tiny_images: Images) -> None:
+    job = client.submit(tiny_images)
+    assert job.status.images == 4
+    assert job.wait().state == "completed"
+    logits = job.result()
+    assert logits.shape == (4, 3)
+    assert np.array_equal(job.result(), logits)
+    assert job.profile == client.profile()
+    assert job.id in [status.id for status in client.jobs()]
+    assert len(client.jobs(limit=1)) == 1
+
+
+def test_another_process_reads_what_this_one_has_asked(
+    server: ServerProcess, keystore: Keystore, client: Client, tiny_images: Images
+) -> None:
+    job = client.submit(tiny_images[:2])
+    code = (
+        "import sys; from pathlib import Path; from client import Client, Keystore\n"
+        "job = Client(sys.argv[1], keystore=Keystore(Path(sys.argv[2])), allow_toy_parameters=True).job(sys.argv[3])\n"
+        "print(job.result().tolist())"
+    )
+    command = [sys.executable, "-c", code, server.url, str(keystore.folder), job.id]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(job.result().tolist())
+
+
+def test_only_who_submitted_a_job_can_read_it(
+    server: ServerProcess, client: Client, tiny_images: Images, tmp_path: Path
+) -> None:
+    job = client.submit(tiny_images[:1])
+    with Client(server.url, keystore=Keystore(tmp_path), allow_toy_parameters=True) as other:
+        assert other.job(job.id).wait().state == "completed"
+        with pytest.raises(errors.UnknownJobError, match="was not submitted from"):
+            other.job(job.id).result()
+
+
+@pytest.mark.parametrize("job_id", ["0" * 32, "../../etc/passwd", "a/b", "?", "é"])
+def test_a_job_that_is_not_there_is_unknown(client: Client, job_id: str) -> None:
+    with pytest.raises(errors.UnknownJobError):
+        client.job(job_id)
+
+
+def test_a_job_can_be_canceled_and_forgotten(client: Client, tiny_images: Images) -> None:
+    running = client.submit(np.concatenate([tiny_images] * 4))
+    running.cancel()
+    assert running.wait().state == "canceled"
+    with pytest.raises(errors.CanceledError):
+        running.result()
+    finished = client.submit(tiny_images[:1])
+    finished.result()
+    finished.cancel()
+    with pytest.raises(errors.ExpiredError):
+        finished.result()
+
+
+def test_a_wait_ends_with_its_time_and_the_job_goes_on(client: Client, tiny_images: Images) -> None:
+    job = client.submit(np.concatenate([tiny_images] * 4))
+    with pytest.raises(errors.DeadlineError, match="not finished"):
+        job.result(timeout=0.01)
+    assert job.wait().state == "completed"
+
+
+def test_old_receipts_go(client: Client, keystore: Keystore, tiny_images: Images) -> None:
+    old = keystore.folder / "jobs" / "old.json"
+    kept = client.submit(tiny_images[:1]).id
+    old.write_text("{}")
+    then = time.time() - KEPT_SECONDS - 1
+    os.utime(old, (then, then))
+    client.submit(tiny_images[:1])
+    assert not old.exists()
+    assert (keystore.folder / "jobs" / f"{kept}.json").exists()
+
+
+def test_keys_that_were_replaced_meanwhile_are_said_so(
+    server: ServerProcess, tiny_images: Images, tmp_path: Path
+) -> None:
+    with Client(server.url, model="tiny", keystore=Keystore(tmp_path), allow_toy_parameters=True) as client:
+        job = client.submit(tiny_images[:1])
+        (pair,) = (path for path in tmp_path.iterdir() if path.name != "jobs")
+        pair.rename(tmp_path / "elsewhere")
+        with pytest.raises(errors.WrongKeyError, match="no longer"):
+            job.result()
+
+
+# Batches
+
+
+@pytest.fixture(scope="module")
+def narrow(zoo: Path) -> Iterator[ServerProcess]:
+    """A server that takes two images in one request, and on which one job may wait."""
+    settings = {"models": zoo, "allow_toy_parameters": True, "engine": "local://?threads=2"}
+    with running_server(max_batch=2, queue_depth=1, **settings) as process:
+        yield process
+
+
+def test_a_batch_is_cut_into_jobs_and_keeps_its_order(narrow: ServerProcess, keystore: Keystore) -> None:
+    dark, bright = np.zeros((1, 8, 8), dtype=np.uint8), np.full((1, 8, 8), 255, dtype=np.uint8)
+    images = np.stack([dark, bright, bright, dark, bright])
+    with Client(narrow.url, keystore=keystore, allow_toy_parameters=True) as client:
+        logits = client.predict(images)
+        assert [status.images for status in client.jobs()] == [1, 2, 2]
+    assert logits.shape == (5, 3)
+    far = np.linalg.norm(logits[0] - logits[1])
+    assert np.linalg.norm(logits[0] - logits[3]) < far / 2
+    assert max(np.linalg.norm(logits[1] - logits[i]) for i in (2, 4)) < far / 2
+
+
+def test_one_job_takes_no_more_than_the_server(narrow: ServerProcess, keystore: Keystore, tiny_images: Images) -> None:
+    with Client(narrow.url, keystore=keystore, allow_toy_parameters=True) as client:
+        with pytest.raises(errors.BadShapeError, match="1 to 2 images, got 4"):
+            client.submit(tiny_images)
+        client.submit(tiny_images[:2]).result()
+
+
+def test_many_at_once_are_all_answered_though_few_may_wait(
+    narrow: ServerProcess, keystore: Keystore, tiny_images: Images
+) -> None:
+    async def ask() -> list[NDArray[np.float64]]:
+        async with AsyncClient(narrow.url, keystore=keystore, allow_toy_parameters=True) as client:
+            await client.prepare()
+            return await asyncio.gather(*(client.predict(tiny_images[:1]) for _ in range(8)))
+
+    assert [logits.shape for logits in asyncio.run(ask())] == [(1, 3)] * 8
+
+
+def test_a_client_without_patience_is_told_that_the_server_is_busy(
+    narrow: ServerProcess, keystore: Keystore, tiny_images: Images
+) -> None:
+    with Client(narrow.url, keystore=keystore, allow_toy_parameters=True, patience=0) as client:
+        jobs: list[Job] = []
+        with pytest.raises(errors.BusyError):
+            for _ in range(10):
+                jobs.append(client.submit(tiny_images[:2]))
+        assert all(job.wait().state == "completed" for job in jobs)
+
+
+# Answers that are lost
+
+
+def test_a_submission_whose_answer_is_lost_makes_one_job(
+    between: Between, keystore: Keystore, tiny_images: Images
+) -> None:
+    lost = []
+
+    def lose_the_first(handler: object, middle: object) -> bool:
+        if handler.command == "POST" and not lost:
+            lost.append(middle.ask(handler).json()["id"])
+            handler.close_connection = True
+            return True
+        return False
+
+    with (
+        between(lose_the_first) as middle,
+        Client(middle.url, model="tiny", keystore=keystore, allow_toy_parameters=True) as client,
+    ):
+        assert client.submit(tiny_images[:1]).id == lost[0]
+    posts = [
+        h["Idempotency-Key"] for (method, _), h in zip(middle.seen, middle.headers, strict=True) if method == "POST"
+    ]
+    assert len(posts) == 2
+    assert len(set(posts)) == 1
+
+
+def test_keys_that_the_server_has_dropped_are_sent_again(
+    server: ServerProcess, client: Client, tiny_images: Images
+) -> None:
+    key_id = client.prepare()
+    assert httpx.delete(f"{server.url}/v2/keys/{key_id}").status_code == 204
+    assert client.predict(tiny_images[:1]).shape == (1, 3)
+    assert httpx.head(f"{server.url}/v2/keys/{key_id}").status_code == 200
+
+
+def test_keys_are_read_from_the_disk_as_they_are_sent(
+    server: ServerProcess, client: Client, keystore: Keystore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sync and async; a bundle is never in memory whole, and its length is announced."""
+    monkeypatch.setattr("client.steps._CHUNK_BYTES", 1000)
+    sizes: list[int] = []
+    monkeypatch.setattr("client.progress.ProgressBar.uploaded", lambda _, count: sizes.append(count))
+    key_id = client.prepare()
+    (bundle,) = keystore.folder.glob("*/evaluation.keys")
+
+    async def prepare() -> None:
+        async with AsyncClient(server.url, keystore=keystore, allow_toy_parameters=True) as other:
+            await other.prepare()
+
+    def again() -> None:
+        with Client(server.url, keystore=keystore, allow_toy_parameters=True) as other:
+            other.prepare()
+
+    for send in (again, lambda: asyncio.run(prepare())):
+        sizes.clear()
+        httpx.delete(f"{server.url}/v2/keys/{key_id}")
+        send()
+        assert sum(sizes) == bundle.stat().st_size
+        assert max(sizes) == 1000
+
+
+def test_a_job_outlives_the_death_of_its_server(
+    zoo: Path, keystore: Keystore, tiny_images: Images, tmp_path: Path
+) -> None:
+    """The client waits through it, and takes its answer from the server that comes after."""
+    settings = {"models": zoo, "allow_toy_parameters": True, "storage": tmp_path, "lease_seconds": 1}
+    with running_server(**settings) as first:
+        port = int(first.url.rpartition(":")[2])
+        client = Client(first.url, model="tiny", keystore=keystore, allow_toy_parameters=True)
+        job = client.submit(np.concatenate([tiny_images] * 4))
+        rows: list[NDArray[np.float64]] = []
+        waiting = threading.Thread(target=lambda: rows.append(job.result()))
+        waiting.start()
+        time.sleep(0.2)
+        for pid in first.family():
+            subprocess.run(["kill", "-9", str(pid)], check=False)
+    with running_server(port=port, **settings):
+        waiting.join(60)
+        assert rows
+        assert rows[0].shape == (16, 3)
+        client.close()
+
+
+# Interrupts
+
+
+def test_an_interrupt_ends_the_work_on_the_server(
+    client: Client, tiny_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Driver._take
+
+    def interrupted(self: Driver, step: object) -> httpx.Response | None:
+        if getattr(step, "path", "").endswith("/events"):
+            raise KeyboardInterrupt
+        return take(self, step)
+
+    client.prepare()
+    monkeypatch.setattr(Driver, "_take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.predict(np.concatenate([tiny_images] * 4))
+    monkeypatch.undo()
+    newest = client.job(client.jobs(limit=1)[0].id)
+    assert newest.wait().state == "canceled"
+
+
+def test_a_cancelled_coroutine_ends_the_work_on_the_server(
+    server: ServerProcess, keystore: Keystore, tiny_images: Images
+) -> None:
+    async def ask() -> tuple[str, NDArray[np.float64]]:
+        async with AsyncClient(server.url, keystore=keystore, allow_toy_parameters=True) as client:
+            await client.prepare()
+            for seconds in (0.0, 0.01, 0.05, 0.2):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await client.predict(np.concatenate([tiny_images] * 4))
+            newest = await client.job((await client.jobs(limit=1))[0].id)
+            return (await newest.wait()).state, await client.predict(tiny_images[:1])
+
+    state, logits = asyncio.run(ask())
+    assert state == "canceled"
+    assert logits.shape == (1, 3)
+
+
+def test_an_async_job_is_like_a_sync_one(server: ServerProcess, keystore: Keystore, tiny_images: Images) -> None:
+    async def ask() -> NDArray[np.float64]:
+        async with AsyncClient(server.url, keystore=keystore, allow_toy_parameters=True) as client:
+            job = await client.submit(tiny_images)
+            assert (await job.refresh()).id == job.id
+            assert (await job.wait()).state == "completed"
+            assert job.profile == await client.profile()
+            logits = await (await client.job(job.id)).result()
+            await job.cancel()
+            with pytest.raises(errors.ExpiredError):
+                await job.result()
+            return logits
+
+    assert asyncio.run(ask()).shape == (4, 3)
+
+
+# Tenants
+
+
+@pytest.fixture(scope="module")
+def closed(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Path]]:
+    """A server that asks for API keys, and its storage."""
+    storage = tmp_path_factory.mktemp("closed")
+    with running_server(models=zoo, allow_toy_parameters=True, storage=storage, open=False) as process:
+        yield process, storage
+
+
+def tenant(storage: Path, name: str, *scopes: Scope, queries_per_day: int | None = None) -> str:
+    """Makes a tenant and returns an API key of its own."""
+    database = Database.open(Settings(storage=str(storage)).database_url)
+    try:
+        store = TenantStore(database)
+        store.create(name, queries_per_day=queries_per_day, key_bytes=None)
+        return store.make_key(name, scopes or (Scope.INFER, Scope.KEYS), seconds=None)
+    finally:
+        database.close()
+
+
+def test_without_a_key_nothing_is_told(closed: tuple[ServerProcess, Path]) -> None:
+    for api_key in (None, "csk_00000000_" + "x" * 43, "nonsense"):
+        with (
+            Client(closed[0].url, model="tiny", api_key=api_key, allow_toy_parameters=True) as client,
+            pytest.raises(errors.UnauthorizedError),
+        ):
+            client.profile()
+
+
+def test_tenants_do_not_see_each_other(
+    closed: tuple[ServerProcess, Path], keystore: Keystore, tiny_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, storage = closed
+    key_a, key_b = tenant(storage, "a"), tenant(storage, "b")
+    assert re.fullmatch(r"csk_[0-9a-f]{8}_[\w-]{43}", key_a)
+    monkeypatch.setenv("CIPHERSHIFT_API_KEY", key_a)
+    with (
+        Client(server.url, keystore=keystore, allow_toy_parameters=True) as a,
+        Client(server.url, keystore=keystore, api_key=key_b, allow_toy_parameters=True) as b,
+    ):
+        job = a.submit(tiny_images[:1])
+        assert job.result().shape == (1, 3)
+        with pytest.raises(errors.UnknownJobError):
+            b.job(job.id)
+        assert b.jobs() == []
+        assert b.predict(tiny_images[:1]).shape == (1, 3)  # the same keys, uploaded once more
+
+
+def test_a_key_without_the_scope_is_said_so(
+    closed: tuple[ServerProcess, Path], keystore: Keystore, tiny_images: Images
+) -> None:
+    server, storage = closed
+    api_key = tenant(storage, "narrow", Scope.INFER)
+    with Client(server.url, keystore=keystore, api_key=api_key, allow_toy_parameters=True) as client:
+        assert client.profile().model == "tiny"
+        with pytest.raises(errors.ForbiddenError):
+            client.prepare()
+
+
+def test_a_used_up_quota_is_said_at_once(
+    closed: tuple[ServerProcess, Path], keystore: Keystore, tiny_images: Images
+) -> None:
+    server, storage = closed
+    api_key = tenant(storage, "small", queries_per_day=2)
+    with Client(server.url, keystore=keystore, api_key=api_key, allow_toy_parameters=True) as client:
+        client.predict(tiny_images[:2])
+        started = time.monotonic()
+        with pytest.raises(errors.QuotaExceededError, match="2 of 2"):
+            client.predict(tiny_images[:1])
+        assert time.monotonic() - started < 10

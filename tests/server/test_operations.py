@@ -1,0 +1,180 @@
+"""What operators rely on: readiness that means it, metrics, logs without payloads, TLS, and workers in processes of their own."""
+
+import json
+import os
+import shutil
+import signal
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.server_process import running_server
+from server.database import Database
+from server.settings import Settings
+
+INFER = "/v2/models/tiny/infer"
+
+
+def infer(url: str, bundle: tuple[str, bytes], body: Any, **headers: str) -> httpx.Response:
+    httpx.put(f"{url}/v2/keys/{bundle[0]}", content=bundle[1])
+    return httpx.post(url + INFER, content=body.content, headers=body.headers | headers, timeout=60)
+
+
+def samples(url: str) -> dict[tuple[str, tuple[str, ...]], float]:
+    """All samples by name and the values of their labels, in the order of the labels' names."""
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+    return {
+        (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_metrics_count_what_happened(
+    zoo: Path, bundle: tuple[str, bytes], make_body: Callable[..., Any], tmp_path: Path
+) -> None:
+    with running_server(models=zoo, allow_toy_parameters=True) as server:
+        for _ in range(2):
+            assert infer(server.url, bundle, make_body(2)).status_code == 200
+        httpx.get(f"{server.url}/no/such/path")
+        found = samples(server.url)
+    assert found["ciphershift_requests_total", ("POST", "/v2/models/{name}/infer", "200")] == 2
+    assert found["ciphershift_requests_total", ("GET", "none", "404")] == 1
+    assert found["ciphershift_request_seconds_count", ("/v2/models/{name}/infer",)] == 2
+    assert found["ciphershift_jobs_total", ("tiny", "completed")] == 2
+    assert found["ciphershift_bootstraps_total", ("tiny",)] == 2 * 2 * 144
+    assert found["ciphershift_compute_seconds_count", ("relu", "tiny")] == 2 * 2
+    assert found["ciphershift_queue_seconds_count", ()] == 2
+    assert found["ciphershift_queue_depth", ()] == 0
+    assert found["ciphershift_key_cache_misses_total", ()] == 1
+    assert found["ciphershift_key_cache_hits_total", ()] == 1
+    assert found["ciphershift_key_cache_bytes", ()] > len(bundle[1])
+    assert found["ciphershift_worker_rss_bytes", ("worker-0",)] > 10 << 20
+    assert found["ciphershift_workers_ready", ()] == 1
+
+
+def test_metrics_can_be_turned_off(zoo: Path) -> None:
+    with running_server(models=zoo, allow_toy_parameters=True, metrics=False) as server:
+        assert httpx.get(f"{server.url}/metrics").status_code == 404
+
+
+def test_logs_are_json_with_ids_and_without_payloads(
+    zoo: Path, bundle: tuple[str, bytes], make_body: Callable[..., Any], tmp_path: Path
+) -> None:
+    body = make_body()
+    with running_server(models=zoo, allow_toy_parameters=True, log_level="debug") as server:
+        given = infer(server.url, bundle, body, **{"X-Request-Id": "trace-7", "Authorization": "Bearer csk_geheim"})
+        made = httpx.get(f"{server.url}/v2/models", headers={"X-Request-Id": "no good\tid"})
+        text = server.log.read_text()
+    assert given.headers["X-Request-Id"] == "trace-7"
+    assert len(made.headers["X-Request-Id"]) == 32
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    (line,) = [line for line in lines if line.get("request_id") == "trace-7" and line["event"] == "request"]
+    assert (line["status"], line["route"], line["tenant"]) == (200, "/v2/models/{name}/infer", "local")
+    assert line["received"] == len(body.content)
+    assert line["sent"] == len(given.content)
+    job = given.headers["Content-Location"].split("/")[3]
+    assert {"job_started", "job_ended"} <= {line["event"] for line in lines if line.get("job") == job}
+    assert "geheim" not in text
+    binary = body.content[int(body.headers["Inference-Header-Content-Length"]) :]
+    assert not any(binary[start : start + 12].hex() in text for start in range(0, len(binary), 12))
+
+
+def ready(url: str) -> int:
+    return httpx.get(f"{url}/v2/health/ready", timeout=10).status_code
+
+
+def until(url: str, status: int, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while ready(url) != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_server_without_a_store_or_a_worker_is_not_ready(zoo: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    with running_server(models=zoo, allow_toy_parameters=True, storage=storage) as server:
+        assert ready(server.url) == 200
+        shutil.rmtree(storage / "spool")
+        (storage / "spool").write_text("no folder")
+        assert ready(server.url) == 503
+        assert httpx.get(f"{server.url}/v2/health/live").status_code == 200
+        (storage / "spool").unlink()
+        assert ready(server.url) == 200
+        for pid in server.family()[1:]:
+            os.kill(pid, signal.SIGKILL)
+        until(server.url, 503, 2)
+        until(server.url, 200)
+
+
+def test_workers_in_processes_of_their_own_share_the_queue(
+    zoo: Path, bundle: tuple[str, bytes], make_body: Callable[..., Any], postgres: Callable[[], str], tmp_path: Path
+) -> None:
+    shared = {
+        "models": zoo,
+        "allow_toy_parameters": True,
+        "database": postgres(),
+        "storage": tmp_path,
+        "lease_seconds": 3,
+    }
+    database = Database(Settings(database=shared["database"]).database_url)
+    database.migrate()
+    database.close()
+    worker = ("-m", "server", "worker")
+    with running_server(**shared, engine="queue://", wait_until_ready=False) as api:
+        assert httpx.get(f"{api.url}/v2/health/live").status_code == 200
+        assert ready(api.url) == 503
+        with (
+            running_server(program=worker, **shared, engine="local://?threads=1") as first,
+            running_server(program=worker, **shared, engine="local://?threads=1") as second,
+        ):
+            assert httpx.get(f"{first.url}/v2/models").status_code == 404
+            until(api.url, 200)
+            locations = []
+            for _ in range(4):
+                answer = infer(api.url, bundle, make_body(16), Prefer="respond-async")
+                locations.append(api.url + answer.headers["Location"])
+            assert infer(api.url, bundle, make_body()).status_code == 200
+            deadline = time.monotonic() + 60
+            while any(httpx.get(location).json()["state"] != "completed" for location in locations):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            done = [
+                samples(process.url).get(("ciphershift_jobs_total", ("tiny", "completed")), 0)
+                for process in (first, second)
+            ]
+            assert sum(done) == 5
+            assert min(done) > 0
+        until(api.url, 503)
+
+
+def test_an_unmigrated_database_is_refused_with_the_command_to_run(
+    zoo: Path, postgres: Callable[[], str], tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match="server migrate"), running_server(models=zoo, database=postgres()):
+        pass
+
+
+def test_tls_from_certificate_files(zoo: Path, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    chain, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(chain)
+    issued.private_key_pem.write_to_path(key)
+    with running_server(
+        models=zoo, allow_toy_parameters=True, tls_certificate=chain, tls_key=key, wait_until_ready=False
+    ) as server:
+        assert server.url.startswith("https://")
+        url = server.url.replace("127.0.0.1", "localhost")
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        assert httpx.get(f"{url}/v2/health/live", verify=context).json() == {"live": True}
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/v2/health/live")

@@ -1,0 +1,147 @@
+"""The model repository: a bad model is refused with its reason, the others are served; load, unload, index."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from benchmarks.server_process import running_server
+from he_layers.crypto import errors
+from he_layers.program import Program
+from server.repository import Repository
+from server.settings import Settings
+
+
+def repository(models: Path, *, toy: bool = True) -> Repository:
+    return Repository(Settings(models=models, allow_toy_parameters=toy))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_program: Program) -> Path:
+    """Two good models."""
+    for name in ("one", "two"):
+        replace(tiny_program, name=name).save(tmp_path / name)
+    return tmp_path
+
+
+def no_json(folder: Path) -> None:
+    (folder / "program.json").write_text("{")
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "weights.safetensors").unlink()
+
+
+def damaged_weights(folder: Path) -> None:
+    (folder / "weights.safetensors").write_bytes(b"\xff" * 100)
+
+
+def bad_card(folder: Path) -> None:
+    (folder / "card.json").write_text("[]")
+
+
+def another_name(folder: Path) -> None:
+    shutil.copytree(folder.parent / "two", folder, dirs_exist_ok=True)
+
+
+def unknown_parameters(folder: Path) -> None:
+    file = folder / "program.json"
+    file.write_text(file.read_text().replace("TOY_N128", "NONE_N1"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (no_json, "no program can be read"),
+        (no_weights, "no program can be read"),
+        (damaged_weights, "no program can be read"),
+        (bad_card, "card.json"),
+        (another_name, "give both one name"),
+        (unknown_parameters, "NONE_N1"),
+    ],
+)
+def test_a_bad_model_is_refused_with_its_reason_and_the_others_are_served(
+    folder: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    spoil(folder / "one")
+    models = repository(folder)
+    assert list(models) == ["two"]
+    assert models.entries["one"].model is None
+    assert reason in models.entries["one"].reason
+    with pytest.raises(errors.UnknownModelError, match="there are: two"):
+        models["one"]
+
+
+def test_toy_parameters_are_refused_unless_told(folder: Path) -> None:
+    models = repository(folder, toy=False)
+    assert list(models) == []
+    assert "TOY_N128" in models.entries["one"].reason
+    assert list(repository(folder)) == ["one", "two"]
+
+
+def test_a_bad_new_version_leaves_the_old_one_served(folder: Path) -> None:
+    models = repository(folder)
+    no_json(folder / "one")
+    with pytest.raises(errors.ProgramError):
+        models.load("one")
+    assert models["one"].program.version == "1"
+    assert "no program can be read" in models.entries["one"].reason
+
+
+@pytest.mark.parametrize("name", ["none", "..", "../one", ""])
+def test_only_folders_of_the_repository_can_be_loaded(folder: Path, name: str) -> None:
+    with pytest.raises(errors.UnknownModelError):
+        repository(folder / "..").load(name)
+
+
+def test_load_unload_and_index_over_http(
+    folder: Path, tiny_program: Program, bundle: tuple[str, bytes], make_body: Callable[..., Any], tmp_path_factory: Any
+) -> None:
+    no_json(folder / "one")
+    settings = {"models": folder, "allow_toy_parameters": True, "storage": tmp_path_factory.mktemp("storage")}
+
+    def infer(http: httpx.Client, model: str) -> httpx.Response:
+        body = make_body()
+        return http.post(f"/v2/models/{model}/infer", content=body.content, headers=body.headers)
+
+    with running_server(**settings) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        http.put(f"/v2/keys/{bundle[0]}", content=bundle[1])
+        index = {entry["name"]: entry for entry in http.post("/v2/repository/index").json()}
+        assert index["two"] == {"name": "two", "version": "1", "state": "READY", "reason": ""}
+        assert index["one"]["state"] == "UNAVAILABLE"
+        assert "program.json" in index["one"]["reason"] or "no program" in index["one"]["reason"]
+        refused = http.post("/v2/repository/models/one/load")
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_program")
+        assert infer(http, "two").status_code == 200
+
+        replace(tiny_program, name="two", version="2").save(folder / "two")
+        assert http.post("/v2/repository/models/two/load").status_code == 200
+        assert http.get("/v2/models/two").json()["versions"] == ["2"]
+        assert infer(http, "two").status_code == 200
+
+        replace(tiny_program, name="one").save(folder / "one")
+        assert http.post("/v2/repository/models/one/load").status_code == 200
+        assert infer(http, "one").status_code == 200
+        assert http.post("/v2/repository/models/one/unload").status_code == 200
+        assert infer(http, "one").json()["code"] == "unknown_model"
+        assert http.get("/v2/models/one/ready").status_code == 404
+        assert http.post("/v2/repository/models/none/load").json()["code"] == "unknown_model"
+
+        environment = {f"CIPHERSHIFT_{name.upper()}": str(value) for name, value in settings.items()} | {"PATH": ""}
+        command = [sys.executable, "-m", "server", "repository"]
+        subprocess.run([*command, "load", "one"], env=environment, check=True, capture_output=True)
+        deadline = time.monotonic() + 10
+        while infer(http, "one").status_code != 200:
+            assert time.monotonic() < deadline, "the server follows what the command says"
+            time.sleep(0.2)
+        subprocess.run([*command, "unload", "two"], env=environment, check=True, capture_output=True)
+    with running_server(**settings) as server:
+        models = httpx.get(f"{server.url}/v2/models").json()["models"]
+        assert [model["name"] for model in models] == ["one"]

@@ -1,0 +1,92 @@
+"""Settings from the environment: printed without secrets, refused where they are not safe."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from he_layers.crypto.errors import ConfigurationError
+from server.settings import EngineUrl, Settings, available_cpus, load_settings, masked
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"host": "0.0.0.0", "open": True}, "CIPHERSHIFT_OPEN_TO_NETWORK"),
+        ({"host": "::", "open": True}, "CIPHERSHIFT_OPEN_TO_NETWORK"),
+        ({"host": "some.name", "open": True}, "CIPHERSHIFT_OPEN_TO_NETWORK"),
+        ({"host": "0.0.0.0", "allow_toy_parameters": True}, "protect nothing"),
+        ({"tls_certificate": "c.pem"}, "tls_key"),
+        ({"tls_certificate": "none.pem", "tls_key": "none.pem"}, "none.pem"),
+        ({"storage": "s3://bucket/path"}, "CIPHERSHIFT_DATABASE"),
+        ({"storage": "memory://x", "database": "postgresql://h/d", "engine": "queue://"}, "invisible"),
+        ({"engine": "slurm://"}, "neither local"),
+        ({"engine": "local://?worker=2"}, "unknown options"),
+        ({"engine": "local://?workers=0"}, "from 1 on"),
+        ({"queue_depth": -1}, "queue_depth"),
+        ({"port": 70000}, "port"),
+    ],
+)
+def test_what_is_unsafe_or_impossible_is_refused_with_what_to_change(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        load_settings(**given)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_an_open_server_may_listen_on_loopback(host: str) -> None:
+    assert load_settings(host=host, open=True).open
+
+
+def test_an_open_server_may_listen_elsewhere_if_told_twice() -> None:
+    assert load_settings(host="0.0.0.0", open=True, open_to_network=True).open
+    assert not load_settings(host="0.0.0.0").open
+
+
+def test_an_engine_url_says_workers_and_threads() -> None:
+    assert EngineUrl.parse("local://") == EngineUrl(scheme="local", workers=1, threads=available_cpus())
+    assert EngineUrl.parse("queue://").scheme == "queue"
+    assert EngineUrl.parse("local://?workers=3&threads=2").workers == 3
+
+
+def test_the_database_is_sqlite_in_the_storage_unless_named(tmp_path: Path) -> None:
+    assert Settings(storage=str(tmp_path)).database_url == f"sqlite:///{tmp_path}/ciphershift.db"
+    assert Settings(storage=f"file://{tmp_path}").database_url == f"sqlite:///{tmp_path}/ciphershift.db"
+    assert Settings(database="postgresql://u@h/d").database_url == "postgresql+psycopg://u@h/d"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("/var/lib/x", "/var/lib/x"),
+        ("postgresql://user:geheim@host:5432/db", "postgresql://user:***@host:5432/db"),
+        ("postgresql://host/db?password=geheim&sslmode=require", "postgresql://host/db?password=***&sslmode=require"),
+        ("local://?workers=2&threads=1", "local://?workers=2&threads=1"),
+    ],
+)
+def test_passwords_are_masked(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+def command(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "server", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_effective_settings_can_be_printed() -> None:
+    environment = {"CIPHERSHIFT_PORT": "9000", "CIPHERSHIFT_DATABASE": "postgresql://user:geheim@host/db"}
+    printed = command(environment, "settings").stdout
+    assert printed == command(environment, "serve", "--print-settings").stdout
+    assert {"CIPHERSHIFT_PORT=9000", "CIPHERSHIFT_DATABASE=postgresql+psycopg://user:***@host/db"} <= set(
+        printed.splitlines()
+    )
+    assert "geheim" not in printed
+
+
+def test_a_refused_start_ends_with_the_reason() -> None:
+    done = command({"CIPHERSHIFT_OPEN": "true", "CIPHERSHIFT_HOST": "0.0.0.0"})
+    assert done.returncode == 1
+    assert "CIPHERSHIFT_OPEN_TO_NETWORK" in done.stderr
+    assert "Traceback" not in done.stderr
