@@ -1,0 +1,142 @@
+"""The shipped deployment files: valid for the tools that read them, and about a server that exists."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import kubernetes_validate
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from benchmarks.server_process import ServerProcess
+from client import Client
+from server.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+KUBERNETES = "1.31"
+MANIFESTS = sorted(path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
+METRIC = re.compile(r"\bciphershift_[a-z_]+\b")
+
+
+@pytest.fixture
+def exported(server: ServerProcess, client: Client, tiny_images: NDArray[np.uint8]) -> set[str]:
+    """Names of the series that a server which has worked exports."""
+    client.predict(tiny_images[:1])
+    text = httpx.get(f"{server.url}/metrics").text
+    return {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [DEPLOY / "grafana/dashboards/ciphershift.json", DEPLOY / "prometheus/alerts.yml"],
+    ids=lambda path: path.name,
+)
+def test_dashboard_and_alerts_ask_for_series_that_are_exported(path: Path, exported: set[str]) -> None:
+    expressions = list(strings_of(yaml.safe_load(path.read_text()), {"expr"}))
+    assert len(expressions) >= 5
+    wanted = {name for expression in expressions for name in METRIC.findall(expression)}
+    assert wanted
+    assert wanted <= exported
+
+
+def strings_of(value: Any, keys: set[str]) -> list[str]:
+    """Every text under one of these keys, however deep."""
+    if isinstance(value, dict):
+        own = [text for key, text in value.items() if key in keys and isinstance(text, str)]
+        return own + [text for inner in value.values() for text in strings_of(inner, keys)]
+    return [text for inner in value for text in strings_of(inner, keys)] if isinstance(value, list) else []
+
+
+def test_the_dashboards_panels_have_a_place_and_a_title() -> None:
+    dashboard = json.loads((DEPLOY / "grafana/dashboards/ciphershift.json").read_text())
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        place = panel["gridPos"]
+        assert panel["title"]
+        assert place["x"] + place["w"] <= 24
+    taken = [
+        (x, y)
+        for panel in panels
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(taken) == len(set(taken)), "two panels overlap"
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_manifests_follow_the_schemas_of_kubernetes(path: Path) -> None:
+    documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
+    assert documents
+    for document in documents:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def containers() -> list[Any]:
+    """Every container of every manifest, with its place."""
+    found = []
+    for path in MANIFESTS:
+        for document in yaml.safe_load_all(path.read_text()):
+            spec = ((document or {}).get("spec") or {}).get("template", {}).get("spec", {})
+            found += [(f"{path.name}: {item['name']}", spec, item) for item in spec.get("containers", [])]
+    return found
+
+
+def test_containers_are_bounded_and_have_no_privileges() -> None:
+    assert len(containers()) >= 2
+    for place, pod, container in containers():
+        security = pod.get("securityContext", {}) | container["securityContext"]
+        assert {"cpu", "memory"} & set(container["resources"]["limits"]), place
+        assert security["runAsNonRoot"] is True, place
+        assert security["allowPrivilegeEscalation"] is False, place
+        assert security["readOnlyRootFilesystem"] is True, place
+        assert security["capabilities"]["drop"] == ["ALL"], place
+
+
+def test_settings_in_the_files_are_settings_of_the_server() -> None:
+    own = {"CIPHERSHIFT_VERSION", "CIPHERSHIFT_THREADS"}  # what the compose file itself is told
+    known = {f"CIPHERSHIFT_{name.upper()}" for name in Settings.model_fields} | own
+    texts = {
+        path: path.read_text() for path in [ROOT / "docker-compose.yml", ROOT / "Dockerfile", *DEPLOY.rglob("*.y*ml")]
+    }
+    named = {(path.name, name) for path, text in texts.items() for name in re.findall(r"\bCIPHERSHIFT_[A-Z_]+\b", text)}
+    assert len(named) >= 5
+    assert {(file, name) for file, name in named if name not in known} == set()
+
+
+def test_the_compose_file_names_services_volumes_and_files_that_exist() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    services = compose["services"]
+    assert {"api", "worker", "postgres", "prometheus", "grafana"} <= set(services)
+    for name, service in services.items():
+        depends = service.get("depends_on", [])
+        assert set(depends) <= set(services), name
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0] if isinstance(volume, str) else volume["source"]
+            exists = (ROOT / source).exists() if source.startswith(".") else source in compose["volumes"]
+            assert exists, f"{name}: {source}"
+        assert "docker.sock" not in json.dumps(service)
+
+
+def test_rules_and_scraping_pass_promtool() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        message = "promtool is not installed: apt-get install prometheus (.ci/run does so as root)"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    for command in (
+        ["check", "rules", "alerts.yml"],
+        ["test", "rules", "alerts_test.yml"],
+        ["check", "config", "--syntax-only", "prometheus.yml"],
+    ):
+        done = subprocess.run(
+            [promtool, *command], cwd=DEPLOY / "prometheus", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
