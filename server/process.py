@@ -32,6 +32,7 @@ def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:
     listener = config.bind_socket()
     # Connections inherit it; else an answer of two segments waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.listen(config.backlog)  # who reads the next line may connect at once: he waits, and is not refused
     scheme = "https" if settings.tls_certificate else "http"
     typer.echo(f"listening on {scheme}://{settings.host}:{listener.getsockname()[1]}")
     _Server(config, app.state.service).run(sockets=[listener])
