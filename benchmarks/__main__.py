@@ -9,6 +9,7 @@ import typer
 from benchmarks import agreement as agreement_benchmark
 from benchmarks import cost as cost_benchmark
 from benchmarks import demo as demonstration
+from benchmarks import engines as engines_benchmark
 from benchmarks import faults as faults_benchmark
 from benchmarks import noise as noise_benchmark
 from benchmarks import primitives as primitives_benchmark
@@ -169,6 +170,24 @@ def memory(
         envelope("memory", threads=threads) | {"source": source} | memory_benchmark.measure(program, threads=threads),
         json,
     )
+
+
+@cli.command()
+def engines(
+    model: Model = "mnist-tiny",
+    batch: Annotated[int, typer.Option(min=1, help="Images in the job.")] = 8,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often the job is sent.")] = 3,
+    json: Json = "-",
+) -> None:
+    """Send the same job to each engine: one local worker, one Ray worker, two Ray workers.
+
+    Example:
+
+      python -m benchmarks engines --model mnist-tiny --batch 8 --json -
+    """
+    models = Settings().models
+    images = data.load(agreement_benchmark.data_set(models / model)).test.images[:batch]
+    write(engines_benchmark.measure(models, model, images=images, repetitions=repetitions), json)
 
 
 @cli.command()

@@ -8,7 +8,7 @@ are only the input of such a chain and its result, each until its last use.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -46,6 +46,10 @@ class Progress:
     answer: PackedAnswer | None = None
 
 
+Lookup = Callable[[LweCiphertextList, FloatArray, NDArray[np.int32]], LweCiphertextList]
+"""Ciphertexts, tables and the index of each ciphertext's table -> the looked-up ciphertexts; see pbs.pbs."""
+
+
 class EncryptedCircuit:
     """The circuit operations (he_layers.layers.layer.Circuit) on LWE ciphertexts.
 
@@ -53,9 +57,10 @@ class EncryptedCircuit:
     adding the first two (a max-pool right after the first linear layer) and costs a second key switch at its next look-up.
     """
 
-    def __init__(self, keys: ServerKeys, *, threads: int) -> None:
-        """Args: threads: of the kernel."""
+    def __init__(self, keys: ServerKeys, *, threads: int, lookup: Lookup | None = None) -> None:
+        """Args: threads: of the kernel. lookup: computes the look-ups elsewhere, in place of pbs here."""
         self.keys = keys
+        self._lookup = lookup or (lambda x, tables, index: pbs.pbs(x, keys, tables, index, threads=threads))
         self.threads = threads
         self.input_dimension = keys.params.input_ring.ring_degree
         self.big_dimension = keys.params.big_dimension
@@ -94,7 +99,7 @@ class EncryptedCircuit:
 
     def lookup(self, x: LweCiphertextList, tables: FloatArray, table_index: NDArray[np.int32]) -> LweCiphertextList:
         """Key switch, modulus switch, blind rotation, sample extraction."""
-        return pbs.pbs(x, self.keys, tables, table_index, threads=self.threads)
+        return self._lookup(x, tables, table_index)
 
     def _under_same_keys(
         self, a: LweCiphertextList, b: LweCiphertextList
@@ -116,7 +121,12 @@ class EncryptedCircuit:
 
 
 def run(
-    program: Program, keys: ServerKeys, ciphertexts: Sequence[CkksCiphertext], *, threads: int = 1
+    program: Program,
+    keys: ServerKeys,
+    ciphertexts: Sequence[CkksCiphertext],
+    *,
+    threads: int = 1,
+    lookup: Lookup | None = None,
 ) -> Iterator[Progress]:
     """Evaluates a Program on one encrypted image, chain by chain and slice by slice.
 
@@ -125,6 +135,7 @@ def run(
         keys: expanded evaluation keys of the ciphertexts' owner.
         ciphertexts: the image's values in C order, all in one ciphertext or some in each.
         threads: of the kernel.
+        lookup: what computes a layer's look-ups; by default this process does.
 
     Yields:
         Progress after every slice; the last item has the answer.
@@ -143,7 +154,7 @@ def run(
         raise BadShapeError(f"{messages} values are encrypted; the program takes {program.input.shape}")
     started = perf_counter()
     binding = Binding.of(ciphertexts, program.digest)
-    circuit = EncryptedCircuit(keys, threads=threads)
+    circuit = EncryptedCircuit(keys, threads=threads, lookup=lookup)
     values = {IMAGE: circuit.join([lwe.sample_extract(ciphertext) for ciphertext in ciphertexts])}
     done = index = 0
     for chain in chains(program):

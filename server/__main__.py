@@ -65,7 +65,7 @@ def worker(host: Host = None, port: Port = None, models: Models = None) -> None:
     """
     settings = load_settings(host=host, port=port, models=models)
     if settings.engine_url.scheme == "queue":
-        raise typer.BadParameter("a worker needs an engine of its own: set CIPHERSHIFT_ENGINE to local://")
+        raise typer.BadParameter("a worker needs an engine of its own: set CIPHERSHIFT_ENGINE to local:// or ray://")
     process.run(lambda: create_app(settings, api=False), settings)
 
 

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from he_layers.crypto.errors import ConfigurationError
 
-Scheme = Literal["local", "queue"]
+Scheme = Literal["local", "ray", "queue"]
 ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
 
 
@@ -31,18 +31,20 @@ class EngineUrl:
     """What an engine's URL says.
 
     Attributes:
-        scheme: ``local``, or ``queue`` for none in this process.
-        workers: jobs that are computed at once.
+        scheme: ``local``, ``ray``, or ``queue`` for none in this process.
+        address: host and port of the Ray cluster; empty to start one here.
+        workers: jobs that are computed at once (local), or actors that share each job (ray).
         threads: kernel threads of one worker.
     """
 
     scheme: Scheme
+    address: str
     workers: int
     threads: int
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Reads ``local://?workers=1&threads=2`` or ``queue://``.
+        """Reads ``local://?workers=1&threads=2``, ``ray://host:port?workers=4`` or ``queue://``.
 
         Raises:
             ValueError: the URL names something else, or an impossible number.
@@ -50,16 +52,18 @@ class EngineUrl:
         parts = urlsplit(url)
         scheme = next((known for known in get_args(Scheme) if known == parts.scheme), None)
         if scheme is None:
-            raise ValueError(f"engine {url!r} is neither local:// nor queue://")
+            raise ValueError(f"engine {url!r} is none of local://, ray:// and queue://")
         options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         if unknown := options.keys() - {"workers", "threads"}:
             raise ValueError(f"engine {url!r} has unknown options {sorted(unknown)}; known are workers and threads")
         if not all(value.isdecimal() and int(value) >= 1 for value in options.values()):
             raise ValueError(f"engine {url!r}: workers and threads are numbers from 1 on")
+        threads = 1 if scheme == "ray" else available_cpus()
         return cls(
             scheme=scheme,
+            address=parts.netloc,
             workers=int(options.get("workers", 1)),
-            threads=int(options.get("threads", available_cpus())),
+            threads=int(options.get("threads", threads)),
         )
 
 
@@ -93,7 +97,7 @@ class Settings(BaseSettings):
     storage_bytes: int = Field(10 << 30, gt=0, description="bytes of keys kept; the least recently used go")
     engine: str = Field(
         "local://",
-        description="local://?workers=1&threads=2, or queue:// for workers elsewhere",
+        description="local://?workers=1&threads=2, ray://host:port?workers=4, or queue:// for workers elsewhere",
     )
     worker_key_bytes: int = Field(512 << 20, gt=0, description="bytes of expanded keys that one worker keeps")
     max_batch: int = Field(16, ge=1, description="images in one request")

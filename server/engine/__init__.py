@@ -10,5 +10,9 @@ def make_engine(settings: Settings) -> Engine | None:
     match settings.engine_url.scheme:
         case "local":
             return LocalEngine(settings)
+        case "ray":
+            from server.engine.ray import RayEngine  # an extra, which the other engines run without
+
+            return RayEngine(settings)
         case "queue":
             return None

@@ -50,6 +50,10 @@ class WorkerState:
     key_cache_misses: int
 
 
+class Stopped(Exception):  # noqa: N818 - no error: the task was to end
+    """The task was canceled."""
+
+
 class Engine(Protocol):
     """Workers somewhere."""
 

@@ -23,8 +23,8 @@ from typing import Any
 
 from he_layers.crypto.errors import DeadlineError, HEServiceError, WorkerLostError
 from server import logs
-from server.engine.engine import Answer, Step, Task, WorkerState
-from server.engine.worker import Stopped, Worker
+from server.engine.engine import Answer, Step, Stopped, Task, WorkerState
+from server.engine.worker import Worker
 from server.settings import Settings
 
 GRACE_SECONDS = 5.0  # for the one layer that a worker cannot interrupt when the deadline passes
@@ -218,12 +218,15 @@ def serve(settings: Settings, pipe: Connection) -> None:
 
 
 def _answer(worker: Worker, task: Task, pipe: Connection) -> Answer | HEServiceError | Stopped:
-    def stopped() -> bool:
-        return pipe.poll() and pipe.recv() == task.job_id
-
     try:
-        return worker.run(task, pipe.send, stopped)
-    except (HEServiceError, Stopped) as error:
+        for item in worker.run(task):
+            if isinstance(item, Answer):
+                return item
+            pipe.send(item)
+            if pipe.poll() and pipe.recv() == task.job_id:
+                return Stopped()
+        raise AssertionError("a worker ends with an answer or an error")
+    except HEServiceError as error:
         return error
     except Exception as error:  # a fault of ours: the worker is the border that keeps it from the other jobs
         _log.exception("job %s failed", task.job_id)

@@ -10,20 +10,17 @@ import os
 import resource
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 from he_layers import evaluate
-from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from he_layers.crypto.ciphertexts import CkksCiphertext
+from he_layers.crypto.container import Bytes
 from he_layers.crypto.errors import DeadlineError, NotReadyError, UnknownKeyError
 from he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
 from server.engine.engine import Answer, Step, Task, WorkerState
 from server.repository import Model, Repository
 from server.settings import Settings
-
-
-class Stopped(Exception):  # noqa: N818 - no error: the task was to end
-    """The task was canceled."""
 
 
 class Worker:
@@ -46,22 +43,19 @@ class Worker:
     def state(self) -> WorkerState:
         """What the worker holds."""
         return WorkerState(
-            rss_bytes=_resident_bytes(),
+            rss_bytes=resident_bytes(),
             key_cache_bytes=self._cached_bytes(),
             key_cache_hits=self._hits,
             key_cache_misses=self._misses,
         )
 
-    def run(self, task: Task, report: Callable[[Step], None], stopped: Callable[[], bool]) -> Answer:
-        """Computes a task.
+    def run(self, task: Task) -> Iterator[Step | Answer]:
+        """Computes a task; to stop it, take no more.
 
-        Args:
-            task: what to compute.
-            report: called after each layer.
-            stopped: asked after each layer whether to go on.
+        Yields:
+            A Step after each layer of each image; the last item is the Answer.
 
         Raises:
-            Stopped: it answered yes.
             DeadlineError: the deadline passed.
             HEServiceError: what is wrong with keys or images.
         """
@@ -72,33 +66,23 @@ class Worker:
         key_seconds = time.perf_counter() - started
         logits = []
         for done, image in enumerate(images):
-
-            def after(progress: evaluate.Progress, seconds: float, done: int = done) -> None:
-                report(
-                    Step(
-                        layer=progress.layer,
-                        seconds=seconds,
-                        bootstraps_done=done * progress.lookups_total + progress.lookups_done,
-                        images_done=done + (progress.answer is not None),
-                    )
+            before = 0.0
+            for progress in self._evaluate(model, keys, image):
+                if progress.answer is not None:
+                    logits.append(progress.answer.to_bytes())
+                yield Step(
+                    layer=progress.layer,
+                    seconds=progress.seconds - before,
+                    bootstraps_done=done * progress.lookups_total + progress.lookups_done,
+                    images_done=len(logits),
                 )
-                if stopped():
-                    raise Stopped
                 if time.time() > task.deadline:
                     raise DeadlineError(f"the deadline of the job passed in {progress.layer}")
+                before = progress.seconds
+        yield Answer(logits=tuple(logits), seconds=time.perf_counter() - started, key_seconds=key_seconds)
 
-            logits.append(self._evaluate(model, keys, image, after).to_bytes())
-        return Answer(logits=tuple(logits), seconds=time.perf_counter() - started, key_seconds=key_seconds)
-
-    def _evaluate(
-        self, model: Model, keys: ServerKeys, image: CkksCiphertext, after: Callable[[evaluate.Progress, float], None]
-    ) -> PackedAnswer:
-        answer, before = None, 0.0
-        for progress in evaluate.run(model.program, keys, [image], threads=self._threads):
-            after(progress, progress.seconds - before)
-            answer, before = progress.answer, progress.seconds
-        assert answer is not None, "the last item of an evaluation carries the answer"
-        return answer
+    def _evaluate(self, model: Model, keys: ServerKeys, image: CkksCiphertext) -> Iterator[evaluate.Progress]:
+        return evaluate.run(model.program, keys, [image], threads=self._threads)
 
     def _model(self, task: Task) -> Model:
         """The model that the job was accepted for; read again if the folder holds another version by now."""
@@ -115,7 +99,7 @@ class Worker:
         keys = self._keys.pop(name, None)
         if keys is None:
             self._misses += 1
-            keys = _read_keys(task.key_file, model).expand(self._threads)
+            keys = self._expand(task, model)
         else:
             self._hits += 1
         self._keys[name] = keys
@@ -123,20 +107,28 @@ class Worker:
             self._keys.popitem(last=False)
         return keys
 
+    def _expand(self, task: Task, model: Model) -> ServerKeys:
+        return EvaluationKeys.from_bytes(read_bundle(task), model.params).expand(self._threads)
+
     def _cached_bytes(self) -> int:
         return sum(keys.nbytes for keys in self._keys.values())
 
 
-def _read_keys(path: Path, model: Model) -> EvaluationKeys:
+def read_bundle(task: Task) -> Bytes:
+    """Maps the task's bundle of keys.
+
+    Raises:
+        UnknownKeyError: it is not there any more.
+    """
     try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with task.key_file.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
-        raise UnknownKeyError(f"the evaluation keys {path.stem} were removed meanwhile: upload them again") from None
-    return EvaluationKeys.from_bytes(memoryview(mapped), model.params)
+        raise UnknownKeyError(f"the evaluation keys {task.key_id} were removed meanwhile: upload them again") from None
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """Returns the memory that this process occupies."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # no Linux: the peak instead

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 from server import __main__ as command
 from server.app import create_app
 from server.engine import local
-from server.engine.engine import Answer
+from server.engine.engine import Answer, Step, Task
 from server.settings import Settings
 
 WORKER_MODULES = Path(os.environ["CIPHERSHIFT_STORAGE"], "worker-modules.json")
@@ -28,10 +29,10 @@ def spying_app(settings: Settings, **options: Any) -> FastAPI:
 
 
 class SpyingWorker(local.Worker):
-    def run(self, *args: Any) -> Answer:
-        answer = super().run(*args)
-        WORKER_MODULES.write_text(json.dumps(list(sys.modules)))
-        return answer
+    def run(self, task: Task) -> Iterator[Step | Answer]:
+        for item in super().run(task):
+            WORKER_MODULES.write_text(json.dumps(list(sys.modules)))
+            yield item
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from server.settings import EngineUrl, Settings, available_cpus, load_settings, 
         ({"tls_certificate": "none.pem", "tls_key": "none.pem"}, "none.pem"),
         ({"storage": "s3://bucket/path"}, "CIPHERSHIFT_DATABASE"),
         ({"storage": "memory://x", "database": "postgresql://h/d", "engine": "queue://"}, "invisible"),
-        ({"engine": "slurm://"}, "neither local"),
+        ({"engine": "slurm://"}, "none of local"),
         ({"engine": "local://?worker=2"}, "unknown options"),
         ({"engine": "local://?workers=0"}, "from 1 on"),
         ({"queue_depth": -1}, "queue_depth"),
@@ -45,8 +45,9 @@ def test_an_open_server_may_listen_elsewhere_if_told_twice() -> None:
 
 
 def test_an_engine_url_says_workers_and_threads() -> None:
-    assert EngineUrl.parse("local://") == EngineUrl(scheme="local", workers=1, threads=available_cpus())
-    assert EngineUrl.parse("queue://").scheme == "queue"
+    assert EngineUrl.parse("local://") == EngineUrl(scheme="local", address="", workers=1, threads=available_cpus())
+    ray = EngineUrl.parse("ray://head:6379?workers=4")
+    assert ray == EngineUrl(scheme="ray", address="head:6379", workers=4, threads=1)
     assert EngineUrl.parse("local://?workers=3&threads=2").workers == 3
 
 

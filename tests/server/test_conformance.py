@@ -1,0 +1,154 @@
+"""What every engine must do, over each of them: the same answers, progress, cancellation, deadlines, typed errors."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from client import Keystore
+from he_layers import simulate
+from he_layers.crypto import ckks, errors, params
+from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from he_layers.program import Program
+from server.engine import Engine, make_engine
+from server.engine.engine import Step, Task
+from server.settings import Settings
+
+TOY = params.get("TOY_N128")
+ENGINES = ["local://?workers=1&threads=1", "ray://?workers=2&threads=1"]
+
+
+class Bench:
+    """An engine that is ready, an event loop around it, and tasks for it."""
+
+    def __init__(self, url: str, zoo: Path, keystore: Keystore, program: Program) -> None:
+        self.program = program
+        self.pair = keystore.open(TOY)
+        engine = make_engine(Settings(engine=url, models=zoo, allow_toy_parameters=True))
+        assert engine is not None
+        self.engine: Engine = engine
+        self.runner = asyncio.Runner()
+        self.run(self._start)
+
+    async def _start(self) -> None:
+        self.engine.start()
+        await self.until_ready()
+
+    async def until_ready(self, seconds: float = 60) -> None:
+        async with asyncio.timeout(seconds):
+            while not self.engine.workers:
+                await asyncio.sleep(0.1)
+
+    def run(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        return self.runner.run(call(*arguments))
+
+    def close(self) -> None:
+        self.run(self.engine.stop)
+        self.runner.close()
+
+    def encrypt(self, images: NDArray[np.uint8]) -> list[CkksCiphertext]:
+        levels = self.program.input.integers(images).reshape(len(images), -1)
+        return [ckks.encrypt(self.pair.client_keys, self.pair.key_id, row * self.program.input.delta) for row in levels]
+
+    def task(self, encrypted: list[CkksCiphertext], **changes: Any) -> Task:
+        given = {
+            "job_id": uuid.uuid4().hex,
+            "model": self.program.name,
+            "model_digest": self.program.digest,
+            "key_id": self.pair.key_id,
+            "key_file": self.pair.evaluation_keys,
+            "images": tuple(ciphertext.to_bytes() for ciphertext in encrypted),
+            "deadline": time.time() + 60,
+        }
+        return Task(**given | changes)
+
+    def decrypt(self, encrypted: list[CkksCiphertext], rows: tuple[bytes, ...]) -> NDArray[np.float64]:
+        classes = len(self.program.output.classes)
+        packed = [
+            PackedAnswer.from_bytes(row, TOY, Binding.of([ciphertext], self.program.digest), classes)
+            for row, ciphertext in zip(rows, encrypted, strict=True)
+        ]
+        return (
+            np.stack([ckks.decrypt(self.pair.client_keys, answer) for answer in packed]) * self.program.turns_to_logits
+        )
+
+
+@pytest.fixture(scope="module", params=ENGINES, ids=["local", "ray"])
+def bench(request: pytest.FixtureRequest, zoo: Path, keystore: Keystore, tiny_program: Program) -> Iterator[Bench]:
+    bench = Bench(request.param, zoo, keystore, tiny_program)
+    yield bench
+    bench.close()
+
+
+def test_answers_are_those_of_the_simulation_and_progress_is_told(bench: Bench, tiny_images: NDArray[np.uint8]) -> None:
+    encrypted = bench.encrypt(tiny_images)
+    steps: list[Step] = []
+    answer = bench.run(bench.engine.run, bench.task(encrypted), steps.append)
+    rng = np.random.default_rng(2)
+    runs = np.stack([simulate.run(bench.program, TOY, tiny_images, rng) for _ in range(50)])
+    logits = bench.decrypt(encrypted, answer.logits)
+    assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
+    assert [step.layer for step in steps] == ["relu", "flatten", "dense"] * len(tiny_images)
+    done = [step.bootstraps_done for step in steps]
+    assert done == sorted(done)
+    assert done[-1] == bench.program.lookups * len(tiny_images)
+    assert steps[-1].images_done == len(tiny_images)
+    assert answer.seconds > answer.key_seconds > 0
+
+
+def test_keys_are_expanded_once(bench: Bench, tiny_images: NDArray[np.uint8]) -> None:
+    encrypted = bench.encrypt(tiny_images[:1])
+    first = bench.run(bench.engine.run, bench.task(encrypted), lambda _: None)
+    second = bench.run(bench.engine.run, bench.task(encrypted), lambda _: None)
+    assert second.logits != first.logits  # each answer is masked anew
+    assert second.key_seconds < 0.1
+
+
+def test_a_canceled_task_stops_between_two_layers(bench: Bench, tiny_images: NDArray[np.uint8]) -> None:
+    encrypted = bench.encrypt(np.concatenate([tiny_images] * 50))
+    steps: list[Step] = []
+
+    async def cancel() -> None:
+        running = asyncio.create_task(bench.engine.run(bench.task(encrypted), steps.append))
+        while not steps:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    bench.run(cancel)
+    told = len(steps)
+    assert told < 5 * len(encrypted) / 2
+    assert bench.run(bench.engine.run, bench.task(encrypted[:1]), lambda _: None).logits
+    assert len(steps) == told
+
+
+def test_a_passed_deadline_is_said_so(bench: Bench, tiny_images: NDArray[np.uint8]) -> None:
+    task = bench.task(bench.encrypt(tiny_images), deadline=time.time() - 1)
+    with pytest.raises(errors.DeadlineError):
+        bench.run(bench.engine.run, task, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"images": (b"nothing",)}, errors.BadMagicError),
+        ({"key_id": "77" * 32}, errors.WrongKeyError),
+        ({"model": "none"}, errors.UnknownModelError),
+        ({"model_digest": "77" * 32}, errors.NotReadyError),
+        ({"key_id": "66" * 32, "key_file": Path("none.keys"), "images": ()}, errors.UnknownKeyError),
+    ],
+)
+def test_what_is_wrong_with_a_task_is_a_typed_error(
+    bench: Bench, tiny_images: NDArray[np.uint8], changes: dict[str, Any], error: type[errors.HEServiceError]
+) -> None:
+    task = bench.task(bench.encrypt(tiny_images[:1]), **changes)
+    with pytest.raises(error):
+        bench.run(bench.engine.run, task, lambda _: None)
+    assert bench.run(bench.engine.run, bench.task(bench.encrypt(tiny_images[:1])), lambda _: None).logits

@@ -1,0 +1,89 @@
+"""Two Ray nodes on loopback: both compute, and a worker that is killed in mid-job costs nothing but time."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from numpy.typing import NDArray
+from ray.cluster_utils import Cluster
+from test_conformance import Bench
+
+from client import Keystore
+from he_layers import simulate
+from he_layers.crypto import params
+from he_layers.crypto.errors import ConfigurationError
+from he_layers.program import Program
+from server.engine.engine import Step
+from server.engine.ray import RayEngine
+from server.settings import Settings
+
+TOY = params.get("TOY_N128")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head and a second raylet, one CPU each. Ray takes 127.0.0.1 for another name of the machine's outer address."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.2"}
+    )
+    cluster.add_node(num_cpus=1, node_ip_address="127.0.0.3")
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def bench(cluster: Cluster, zoo: Path, keystore: Keystore, tiny_program: Program) -> Iterator[Bench]:
+    bench = Bench(f"ray://{cluster.address}?workers=2&threads=1", zoo, keystore, tiny_program)
+    yield bench
+    bench.close()
+
+
+def lookers() -> list[int]:
+    """Process ids of the actors that compute look-ups."""
+    return [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.exists() and path.read_bytes().startswith(b"ray::Looker")
+    ]
+
+
+def test_both_nodes_compute(bench: Bench) -> None:
+    assert isinstance(bench.engine, RayEngine)
+    nodes = ray.get([looker.node_id.remote() for looker in bench.engine.lookers])
+    assert len(set(nodes)) == 2
+
+
+def test_a_worker_that_is_killed_in_mid_job_loses_nothing(bench: Bench, tiny_images: NDArray[np.uint8]) -> None:
+    images = np.concatenate([tiny_images] * 6)
+    encrypted = bench.encrypt(images)
+    steps: list[Step] = []
+    killed: list[int] = []
+
+    async def run_and_kill() -> tuple[bytes, ...]:
+        running = asyncio.create_task(bench.engine.run(bench.task(encrypted), steps.append))
+        while len(steps) < 6:
+            await asyncio.sleep(0.005)
+        assert not running.done()
+        killed.append(lookers()[0])
+        os.kill(killed[0], signal.SIGKILL)
+        return (await running).logits
+
+    rows = bench.run(run_and_kill)
+    assert len(steps) == 3 * len(images)
+    runs = np.stack([simulate.run(bench.program, TOY, images, np.random.default_rng(i)) for i in range(50)])
+    deviation = np.abs((bench.decrypt(encrypted, rows) - runs.mean(axis=0)) / runs.std(axis=0))
+    assert deviation.max() < 6
+    assert killed[0] not in lookers()
+    assert bench.run(bench.engine.run, bench.task(encrypted[:1]), lambda _: None).logits
+
+
+def test_a_cluster_without_token_authentication_is_refused(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(ConfigurationError, match="unset RAY_AUTH_MODE"):
+        RayEngine(Settings(engine="ray://127.0.0.1:6379", models=zoo, allow_toy_parameters=True))
