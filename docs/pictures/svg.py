@@ -7,7 +7,7 @@ from html import escape
 
 STYLE = """
 text { font: 15px system-ui, sans-serif; fill: #1b1f24; }
-.small { font-size: 12.5px; fill: #57606a; }
+.small { font-size: 12px; fill: #57606a; }
 .code { font: 13px ui-monospace, monospace; }
 .title { font-weight: 600; }
 .card { fill: #ffffff; }
@@ -17,7 +17,7 @@ text { font: 15px system-ui, sans-serif; fill: #1b1f24; }
 .secret { fill: #fdebea; stroke: #c2453c; }
 .arrow { stroke: #57606a; stroke-width: 1.5; fill: none; }
 .head { fill: #57606a; }
-.refused { font-size: 12.5px; fill: #b3342b; }
+.refused { font-size: 12px; fill: #b3342b; }
 .loop { stroke: #3b73b9; stroke-width: 1.5; stroke-dasharray: 5 4; fill: none; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6e9ed; }
