@@ -33,7 +33,7 @@ lint: $(VENV)/.ready-dev
 
 # The site of the documents; a broken link is an error. Open build/docs/index.html.
 docs: $(VENV)/.ready-dev
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . build/docs
+	$(BIN)/python -m sphinx --fresh-env --write-all --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . build/docs
 
 # The pictures of docs/architecture.md, drawn from the code.
 pictures: $(VENV)/.ready-dev

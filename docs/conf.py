@@ -18,12 +18,16 @@ myst_heading_anchors = 3
 napoleon_use_ivar = True  # a field of a dataclass is described once
 default_role = "code"  # what docstrings put between single backticks
 autodoc_member_order = "bysource"
+autoclass_content = "both"  # the arguments of constructors, too
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike"}  # not all that it stands for
 
 html_theme = "furo"
 html_title = "ciphershift"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["width.css"]
 html_additional_pages = {
     "index": "to-docs.html"
 }  # pages lie where their sources lie; the site's own door leads to docs/
