@@ -59,12 +59,11 @@ class Page:
     async def about(self, _: Request) -> Response:
         """What there is: the server, its models, the samples that fit them, and where the keys lie."""
         profiles = await self._desk.models()
-        names = [profile.model for profile in profiles]
         return JSONResponse(
             {
                 "server": self._desk.url,
                 "embedded": self._is_embedded,
-                "chosen": self._preferred if self._preferred in names else None,
+                "chosen": self._preferred,
                 "models": [self._model(profile) for profile in profiles],
             }
         )
@@ -166,6 +165,4 @@ def _samples() -> Sequence[dict[str, Any]]:
 
 
 def _fits(sample: dict[str, Any], profile: ModelProfile) -> bool:
-    return profile.input_shape == (1, 28, 28) and sample["label"] in (
-        name.replace("-", " ") for name in profile.classes
-    )
+    return profile.input_shape[0] == 1 and sample["label"] in (name.replace("-", " ") for name in profile.classes)

@@ -109,12 +109,11 @@ class Desk:
             async with self._locks[model]:  # a second page waits
                 tell({"event": "encrypting"})
                 await self._send(self._client(model), picture, tell)
+        except (KeyMismatchError, WrongAnswerError) as error:
+            await self._clients.pop(model).close()  # keys or model have changed: begin anew next time
+            tell(_failed(error))
         except HEServiceError as error:
-            if isinstance(
-                error, KeyMismatchError | WrongAnswerError
-            ):  # keys or model have changed: begin anew next time
-                await self._clients.pop(model).close()
-            tell({"event": "error", "code": error.code, "message": error.message})
+            tell(_failed(error))
 
     async def _send(self, client: AsyncClient, picture: NDArray[np.uint8], tell: Tell) -> None:
         loop = asyncio.get_running_loop()
@@ -143,6 +142,10 @@ def _sent(client: AsyncClient) -> Event:
         "digest": hashlib.sha256(ciphertext).hexdigest(),
         "header": HEADER_BYTES,
     }
+
+
+def _failed(error: HEServiceError) -> Event:
+    return {"event": "error", "code": error.code, "message": error.message}
 
 
 def _progress(status: JobStatus) -> Event:

@@ -62,7 +62,7 @@ def serve(
         token = secrets.token_urlsafe(32)
         page = Page(desk, models=networks, preferred=model, is_embedded=server is None)
         config = uvicorn.Config(
-            create_app(page, desk, token), log_level="warning", access_log=False, timeout_graceful_shutdown=3
+            create_app(page, desk, token), log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=3
         )
         address = f"http://{HOST}:{listener.getsockname()[1]}/#token={token}"
         typer.echo(f"the page is at {address}\nfor you alone: the address holds its key. Ctrl-C ends it.")

@@ -29,6 +29,7 @@ def served(home: Path, *options: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 @contextmanager

@@ -52,10 +52,18 @@ def browser() -> Iterator[Browser]:
 def address(browser: Browser, home: Path) -> Iterator[str]:
     with served(home) as printed:
         yield printed
+        server = told(printed)["server"]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server)  # the server beside the page ends with it
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def about(address: str) -> dict[str, str]:
+    return told(address)
+
+
+def told(address: str) -> dict[str, str]:
+    """What the page is told when it opens."""
     url, token = address.split("#token=")
     content: dict[str, str] = httpx.get(f"{url}api/about", headers={"X-Token": token}).json()
     return content

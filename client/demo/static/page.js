@@ -1,6 +1,6 @@
 // The page: what the user chooses goes to the local process, and what happens to it is shown.
 
-import { bytes, follow, get, post } from "./api.js";
+import { Problem, bytes, follow, get, post } from "./api.js";
 import * as answer from "./answer.js";
 import { Pad } from "./pad.js";
 import * as plates from "./plates.js";
@@ -9,7 +9,7 @@ import * as progress from "./progress.js";
 const element = (id) => document.getElementById(id);
 const NEXT = {
   page_gone: "Start it again with python -m client demo, and open the address that it prints.",
-  forbidden: "",
+  unreachable: "Start one there, or start the page without --server: it brings one of its own.",
   busy: "Others are before you; it may help to wait a moment.",
   deadline: "Take a smaller network, or ask the operator for a longer deadline.",
   unauthorized: "Set CIPHERSHIFT_API_KEY to a valid key and start the page again.",
@@ -34,9 +34,11 @@ async function start() {
   element("model").replaceChildren(
     ...models.map((model) => new Option(`${model.model} · ${count(model.bootstraps)} look-ups`, model.model)),
   );
-  if (about.chosen) element("model").value = about.chosen;
+  const isThere = models.some(({ model }) => model === about.chosen);
+  if (isThere) element("model").value = about.chosen;
   if (models.length) await choose();
   else say("The server has no model to offer: ask its operator, or start one that has.");
+  if (about.chosen && !isThere) throw new Problem("unknown_model", `The server has no model ${about.chosen}. It has those in the list.`);
 }
 
 async function choose() {
