@@ -8,6 +8,7 @@ from html import escape
 STYLE = """
 text { font: 15px system-ui, sans-serif; fill: #1b1f24; }
 .small { font-size: 12px; fill: #57606a; }
+.label { font-size: 12px; fill: #57606a; paint-order: stroke; stroke: #ffffff; stroke-width: 6px; }
 .code { font: 13px ui-monospace, monospace; }
 .title { font-weight: 600; }
 .card { fill: #ffffff; }
@@ -22,6 +23,7 @@ text { font: 15px system-ui, sans-serif; fill: #1b1f24; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6e9ed; }
   .small { fill: #a4adb8; }
+  .label { fill: #a4adb8; stroke: #16191d; }
   .card { fill: #16191d; }
   .box { fill: #23282f; stroke: #76808c; }
   .client { fill: #18301f; stroke: #58b077; }
