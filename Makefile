@@ -10,12 +10,14 @@ KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt $(KERNEL)
+	@echo "building $(VENV) and the C++ kernel: one to four minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e '.[client,demo,server]'
 	touch $@
 
 # Torch and the tools are for training and testing alone.
 $(VENV)/.ready-dev: $(VENV)/.ready
+	@echo "installing torch and the tools into $(VENV): some minutes"
 	$(INSTALL) -e '.[dev]'
 	touch $@
 
