@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 
-.PHONY: setup demo test lint stub clean
+.PHONY: setup demo test lint docs pictures stub clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,14 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site of the documents; a broken link is an error. Open build/docs/index.html.
+docs: $(VENV)/.ready-dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . build/docs
+
+# The pictures of docs/architecture.md, drawn from the code.
+pictures: $(VENV)/.ready-dev
+	$(BIN)/python docs/pictures/draw.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -126,7 +126,7 @@ def flooding_distance(params: ParameterSet, last_layer_norm: float = 0.0) -> flo
     """How far a logit's answer is from one whose error is flooding alone: mean statistical distance, 0 (nothing shows) to 1.
 
     The error e that depends on the model comes from packing, and from the last look-ups by way of the last layer. A Gaussian of deviation
-    f and the same one shifted by e are erf(|e| / (2 sqrt(2) f)) apart; the mean of that over a Gaussian e of deviation d is
+    f and the same one shifted by e are erf(abs(e) / (2 sqrt(2) f)) apart; the mean of that over a Gaussian e of deviation d is
     2/pi arctan(d / 2f). An answer of k logits is at most k times as far.
 
     Args:
