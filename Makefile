@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 
-.PHONY: setup demo test lint docs pictures stub clean
+.PHONY: setup demo page test lint docs pictures stub clean
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt $(KERNEL)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.[client,server]'
+	$(INSTALL) -e '.[client,demo,server]'
 	touch $@
 
 # Torch and the tools are for training and testing alone.
@@ -21,6 +21,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 
 demo: setup
 	$(BIN)/python -m benchmarks demo
+
+page: setup
+	$(BIN)/python -m client demo
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest $(ARGS)

@@ -22,7 +22,13 @@ from he_layers.program import Program
 from models import data
 from server.settings import Settings
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Measure, on this machine.")
+cli = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Measure, on this machine.\n\nResults are JSON, one object a line; progress is shown on a terminal alone.\n\n"
+    "Examples:\n\n  python -m benchmarks demo\n\n  python -m benchmarks agreement --model mnist-fast --images 20",
+)
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model in the zoo.")]
 Params = Annotated[str, typer.Option("--params", help="Name of a parameter set.")]
@@ -108,7 +114,11 @@ def search(
 
 
 @cli.command()
-def cost(model: Model, repetitions: Annotated[int, typer.Option(min=1)] = 5, json: Json = "-") -> None:
+def cost(
+    model: Model,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often it is measured; the median counts.")] = 5,
+    json: Json = "-",
+) -> None:
     """Predicted against measured seconds of a network, layer by layer, in one run.
 
     Example:
@@ -213,11 +223,14 @@ def faults(
 @cli.command()
 def service(
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Name of a model in the zoo [default: the smallest MNIST one].")
+        str | None,
+        typer.Option("--model", "-m", help="Name of a model in the zoo.", show_default="the smallest MNIST one"),
     ] = None,
     requests: Annotated[int, typer.Option(min=1, help="Requests in all.")] = 200,
     tenants: Annotated[int, typer.Option(min=1, help="Tenants who send them at once.")] = 4,
-    in_flight: Annotated[int | None, typer.Option(min=1, help="Open requests of one tenant [default: all].")] = None,
+    in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Open requests of one tenant.", show_default="all")
+    ] = None,
     engine: Annotated[str, typer.Option(help="The server's engine, such as local://?workers=2&threads=1.")] = "",
     json: Json = "-",
 ) -> None:

@@ -9,11 +9,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from benchmarks.envelope import envelope
 from benchmarks.server_process import running_server
+from benchmarks.watched import watched
 from client import Client, Keystore
 from he_layers import noise_budget, simulate
 from he_layers.crypto import noise
@@ -40,7 +39,7 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
         client.prepare()
         client.predict(pixels[:1])  # the first request expands the keys on the server
         logits, seconds = [], []
-        for image in track(pixels, f"{model}: encrypted inference", console=Console(stderr=True)):
+        for image in watched(pixels, f"{model}: encrypted inference"):
             logits.append(client.predict(image)[0])
             seconds.append(client.timings.total)
         memory = server.peak_memory_bytes()

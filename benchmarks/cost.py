@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.watched import watched
 from he_layers import cost, evaluate
 from he_layers.crypto import ckks, params, timing
 from he_layers.crypto.secret_keys import ClientKeys
@@ -30,7 +31,7 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
     work = {layer.layer: layer for layer in cost.work(program)}
     chains = [[stage.layer.name for stage in chain] for chain in evaluate.chains(program)]  # what is evaluated together
     predicted, measured = [], []
-    for _ in range(repetitions):
+    for _ in watched(range(repetitions), f"{model}: evaluations"):
         timing.forget()
         times = timing.measure(parameter_set, settings.engine_url.threads)
         seconds = [sum(cost.layer_seconds(work[name], parameter_set, times) for name in chain) for chain in chains]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.envelope import envelope
+from benchmarks.watched import watched
 from he_layers.crypto import lwe, params
 from he_layers.crypto.ciphertexts import LweCiphertextList
 from he_layers.crypto.secret_keys import ClientKeys
@@ -71,7 +72,7 @@ def measure(name: str, *, threads: int, batch: int) -> Iterator[dict[str, Any]]:
 
 def _in_turns(calls: dict[str, Callable[[], object]], *, scale: float) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for repetition in range(REPETITIONS + 1):
+    for repetition in watched(range(REPETITIONS + 1), "rounds"):
         for name, call in calls.items():
             started = time.perf_counter()
             call()

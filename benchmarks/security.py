@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.envelope import envelope
 from benchmarks.noise import Errors, Laboratory, phases
+from benchmarks.watched import watched
 from he_layers.crypto import noise, params
 from he_layers.crypto.evaluation_keys import EvaluationKeys
 from he_layers.crypto.params import ParameterSet
@@ -143,7 +144,7 @@ def measure(name: str) -> dict[str, Any]:
     parameter_set = params.get(name)
     opened = OpenedObjects(parameter_set)
     rows = []
-    for row in published_rows(parameter_set):
+    for row in watched(published_rows(parameter_set), "published rows"):
         errors = (opened.errors(row.fields[0]) + 0.5) % 1 - 0.5
         measured = float(np.sqrt(np.mean(errors**2)))
         rows.append(

@@ -4,19 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "client", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["keygen", "--help"], ["predict", "--help"]])
-def test_help_has_an_example(arguments: list[str]) -> None:
-    done = run(*arguments)
-    assert done.returncode == 0
-    assert "python -m client" in done.stdout
 
 
 def test_keygen_says_where_the_keys_are(tmp_path: Path) -> None:
