@@ -11,22 +11,28 @@ from typing import Any
 
 import typer
 
+from he_layers.crypto.params import ParameterSet
+from he_layers.crypto.security import security_bits
 from he_layers.native import _kernel
 from server.settings import available_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def envelope(benchmark: str, *, threads: int | None = None) -> dict[str, Any]:
-    """Returns the members that all results share."""
-    return {
+def envelope(benchmark: str, *, threads: int | None = None, params: ParameterSet | None = None) -> dict[str, Any]:
+    """Returns the members that all results share; with a parameter set also its name, its id and its bits."""
+    shared = {
         "benchmark": benchmark,
         "commit": _commit(),
         "cpu": _cpu(),
+        "cores": available_cpus(),
         "isa": _kernel.isa(),
         "threads": threads or available_cpus(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if params is None:
+        return shared
+    return shared | {"params": params.name, "params_id": params.id, "security_bits": round(security_bits(params), 1)}
 
 
 def write(result: dict[str, Any], target: str) -> None:
