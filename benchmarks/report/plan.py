@@ -24,8 +24,8 @@ from server.settings import Settings, available_cpus
 
 QUICK_IMAGES = {"mnist-tiny": 20, "mnist-fast": 10, "mnist-exact": 3}
 """Images of a quick run; networks that are not named get two."""
-FULL_IMAGES = {"mnist-tiny": 100, "mnist-fast": 100, "mnist-exact": 20}
-"""The same of a full run; networks that are not named get ten."""
+FULL_IMAGES = {"mnist-tiny": 50, "mnist-fast": 50, "mnist-exact": 10}
+"""The same of a full run; networks that are not named get five."""
 NETWORK_OF_PARAMETERS = "mnist-fast"
 NETWORK_OF_THROUGHPUT = "mnist-tiny"
 
@@ -59,10 +59,10 @@ def networks(models: Path) -> list[Path]:
 def questions(*, quick: bool) -> list[Question]:
     """All, in the order in which the page wants them."""
     models = Settings().models
-    images, rest = (QUICK_IMAGES, 2) if quick else (FULL_IMAGES, 10)
+    images, rest = (QUICK_IMAGES, 2) if quick else (FULL_IMAGES, 5)
     return [
         *(_network(folder, images.get(folder.name, rest)) for folder in networks(models)),
-        *(_ours(folder, 3 if quick else 10) for folder in (*networks(models), *_same_topology())),
+        *(_ours(folder, 2 if quick else 5) for folder in (*networks(models), *_same_topology())),
         *(_peer(peer, quick) for peer in peers.PEERS),
         *(_cost(folder, 1 if quick else 3) for folder in networks(models)),
         Question(
@@ -73,7 +73,7 @@ def questions(*, quick: bool) -> list[Question]:
                 DEFAULT,
                 maps=growth.MAPS[:-1] if quick else growth.MAPS,
                 threads=available_cpus(),
-                repetitions=2 if quick else 5,
+                repetitions=1 if quick else 3,
             ),
         ),
         Question(
@@ -81,7 +81,7 @@ def questions(*, quick: bool) -> list[Question]:
             about="images a second against the batch",
             members={"model": NETWORK_OF_THROUGHPUT},
             run=lambda: throughput.measure(
-                models, NETWORK_OF_THROUGHPUT, _mnist().images, repetitions=1 if quick else 3
+                models, NETWORK_OF_THROUGHPUT, _mnist().images, repetitions=1 if quick else 2
             ),
         ),
         *(
