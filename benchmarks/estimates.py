@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from torch import nn
+
 from benchmarks.envelope import envelope
 from benchmarks.imagenet import NETWORKS, SIDE
 from he_layers.crypto import params, timing
 from he_layers.crypto.ciphertexts import CkksCiphertext
 from he_layers.crypto.params import ParameterSet
 from he_layers.crypto.timing import PrimitiveTimes
+from he_layers.layers import Shape
 from models import check
 from models import operations as ops
 from models.simplify import simplify
@@ -56,9 +59,9 @@ class Work:
         return words * times.linear_word + self.lookups * each + switches
 
 
-def network(name: str) -> Work:
-    """Of one of imagenet.NETWORKS."""
-    operations = simplify(read(NETWORKS[name](), (3, SIDE, SIDE))).operations
+def of_module(module: nn.Module, shape: Shape) -> Work:
+    """Of a module that models.check accepts, for pictures of this shape (C, H, W)."""
+    operations = simplify(read(module, shape)).operations
     lookups = [check.lookups(operation) for operation in operations]
     products = [_products(operation) for operation in operations]
     first = next(count for count in lookups if count)
@@ -67,7 +70,7 @@ def network(name: str) -> Work:
         first_lookups=first,
         products=sum(products),
         first_products=products[0],
-        values=3 * SIDE * SIDE,
+        values=prod(shape),
         largest=max(prod(operation.shape) for operation in operations),
     )
 
@@ -103,7 +106,7 @@ def measure(name: str, *, threads: int) -> Iterator[dict[str, Any]]:
     parameter_set = params.get(name)
     times = timing.measure(parameter_set, threads)
     for title in (*NETWORKS, "recurrent"):
-        work = recurrent() if title == "recurrent" else network(title)
+        work = recurrent() if title == "recurrent" else of_module(NETWORKS[title](), (3, SIDE, SIDE))
         yield envelope("estimates", threads=threads, params=parameter_set) | {
             "network": title,
             "lookups": work.lookups,

@@ -71,8 +71,8 @@ def prepare(work: Path, show: Show) -> None:
     for name, module in modules.items():
         torch.manual_seed(1)
         train_phase(name, module, PHASE, splits, work=work, seed=1, show=show)
-        folded: dict[str, Any] = _folded(module.eval(), ACTIVATIONS.get(name, Square)())
-        np.savez(work / f"{name}.npz", **folded)
+        weights: dict[str, Any] = folded(module.eval(), ACTIVATIONS.get(name, Square)())
+        np.savez(work / f"{name}.npz", **weights)
     if not (work / "zoo" / "tutorial" / "card.json").exists():
         make(
             "tutorial",
@@ -87,7 +87,7 @@ def prepare(work: Path, show: Show) -> None:
         )
 
 
-def _folded(module: nn.Sequential, activation: nn.Module) -> dict[str, Any]:
+def folded(module: nn.Sequential, activation: nn.Module) -> dict[str, Any]:
     """Weights of conv, dense and head without batch norms; a polynomial of degree 2 becomes a square between shifted layers."""
     conv, norm1, _, _, dense, norm2, _, head = module
     parts: dict[str, tuple[Tensor, Tensor]] = {
