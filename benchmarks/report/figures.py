@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.report.points import Fit, Point
 from benchmarks.report.style import MARKERS, Draw, Theme
@@ -20,48 +19,56 @@ STAGES = {
     "decrypt": "decrypt (client)",
 }
 KINDS = ("ciphershift", "look-up", "polynomial", "square")
-LABELS = {
-    "ciphershift": "ciphershift: look-ups",
-    "look-up": "peer: look-ups",
-    "polynomial": "peer: polynomial",
-    "square": "peer: squares",
-}
 
 
 def accuracy_against(points: Sequence[Point], cost: Callable[[Point], float], label: str) -> Draw:
-    """Accuracy in the clear over a logarithmic cost, with the systems that none beats in both."""
+    """Error in the clear over cost, both logarithmic, with the systems that none beats in both; numbered, since names would overlap."""
 
     def draw(axes: Axes, theme: Theme) -> None:
-        shown = [point for point in points if cost(point) > 0]
-        for number, kind in enumerate(KINDS):
-            these = [point for point in shown if point.kind == kind]
-            if these:
-                axes.plot(
-                    [cost(point) for point in these],
-                    [100 * point.accuracy for point in these],
-                    MARKERS[number],
-                    color=theme.palette[number],
-                    markersize=8,
-                    label=LABELS[kind],
-                )
+        shown = sorted((point for point in points if cost(point) > 0), key=lambda point: -point.accuracy)
+        kinds = {kind: number for number, kind in enumerate(KINDS)}
+        for number, point in enumerate(shown, 1):
+            kind = kinds[point.kind]
+            place = (cost(point), 100 * (1 - point.accuracy))
+            axes.plot(*place, MARKERS[kind], color=theme.palette[kind], markersize=12, label=f"{number}  {point.label}")
+            axes.annotate(
+                str(number),
+                place,
+                ha="center",
+                va="center_baseline",
+                fontsize=7,
+                color=theme.background,
+                fontweight="bold",
+            )
         front = pareto(shown, cost)
         axes.step(
             [cost(point) for point in front],
-            [100 * point.accuracy for point in front],
+            [100 * (1 - point.accuracy) for point in front],
             where="post",
             color=theme.text,
             linewidth=0.8,
             linestyle="--",
             label="not beaten in both",
+            zorder=0,
         )
         axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.invert_yaxis()
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel(label)
-        axes.set_ylabel("accuracy in the clear, %")
-        axes.margins(0.14, 0.18)
-        _name_points(axes, shown, cost)
-        axes.legend(loc="lower right", fontsize=8)
+        axes.set_ylabel("wrong in the clear, % (up is better)")
+        axes.margins(0.1)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, markerscale=0.6, title=_legend_title(shown))
+        axes.get_legend().get_title().set_fontsize(7.5)
 
     return draw
+
+
+def _legend_title(shown: Sequence[Point]) -> str:
+    marks = {"ciphershift": "circle: ciphershift", "look-up": "square: look-ups"}
+    marks |= {"polynomial": "triangle: polynomial", "square": "diamond: squares"}
+    return "\n".join(text for kind, text in marks.items() if any(point.kind == kind for point in shown))
 
 
 def pareto(points: Sequence[Point], cost: Callable[[Point], float]) -> list[Point]:
@@ -73,56 +80,34 @@ def pareto(points: Sequence[Point], cost: Callable[[Point], float]) -> list[Poin
     return front
 
 
-def _name_points(axes: Axes, points: Sequence[Point], cost: Callable[[Point], float]) -> None:
-    """Names beside the markers; those that lie close to each other go to different sides."""
-    placed: list[tuple[float, float]] = []
-    heights = [point.accuracy for point in points]
-    span = (max(heights) - min(heights)) or 1.0
-    for point in sorted(points, key=lambda point: -point.accuracy):
-        x, y = math.log10(cost(point)), point.accuracy / span
-        near = sum(abs(x - a) < 0.45 and abs(y - b) < 0.07 for a, b in placed)
-        placed.append((x, y))
-        offset = ((7, 5), (7, -11), (-7, 9), (-7, -15))[near % 4]
-        axes.annotate(
-            point.label,
-            (cost(point), 100 * point.accuracy),
-            xytext=offset,
-            textcoords="offset points",
-            ha="left" if offset[0] > 0 else "right",
-            fontsize=7.5,
-        )
-
-
 def stages_and_layers(agreement: Sequence[Record], cost: Sequence[Record]) -> Draw:
-    """For one image of each network: seconds by layer of the server, then the other stages."""
+    """For one image of each network: the share of each layer of the server, then that of client and transfer."""
 
     def draw(axes: Axes, theme: Theme) -> None:
         layers = {record["model"]: record["layers"] for record in cost}
-        names = [record["model"] for record in agreement if record["model"] in layers]
-        for row, record in enumerate(r for r in agreement if r["model"] in layers):
-            left = 0.0
-            for number, layer in enumerate(layers[record["model"]]):
-                seconds = layer["measured_seconds"]
-                bar = axes.barh(
-                    row, seconds, left=left, color=theme.palette[number % 4], edgecolor=theme.background, height=0.6
-                )
-                if seconds > 0.07 * max(r["median_s"] for r in agreement):
-                    text = layer["layer"].replace(" ", "\n")
-                    axes.bar_label(bar, [text], label_type="center", fontsize=6.5, color=theme.background)
-                left += seconds
+        shown = [record for record in agreement if record["model"] in layers]
+        for row, record in enumerate(shown):
             rest = sum(record["stage_median_s"][stage] for stage in STAGES if stage != "server")
-            axes.barh(
-                row,
-                rest,
-                left=left,
-                color=theme.palette[4],
-                height=0.6,
-                label="client and transfer" if not row else None,
-            )
-        axes.set_yticks(range(len(names)), names)
+            parts = [
+                (layer["layer"].replace(" ", "\n"), layer["measured_seconds"]) for layer in layers[record["model"]]
+            ]
+            total = rest + sum(seconds for _, seconds in parts)
+            left = 0.0
+            for number, (name, seconds) in enumerate([*parts, ("client,\ntransfer", rest)]):
+                color = theme.palette[4] if number == len(parts) else theme.palette[number % 4]
+                width = 100 * seconds / total
+                bar = axes.barh(row, width, left=left, color=color, edgecolor=theme.background, height=0.8)
+                if width > 9:
+                    axes.bar_label(
+                        bar, [f"{name}\n{seconds:.2g} s"], label_type="center", fontsize=6.5, color=theme.background
+                    )
+                left += width
+        axes.set_yticks(range(len(shown)), [f"{record['model']}\n{record['median_s']:.3g} s" for record in shown])
         axes.invert_yaxis()
-        axes.set_xlabel("seconds for one image (layers of the server, in order; those evaluated together are one bar)")
-        axes.legend(loc="lower right", fontsize=8)
+        axes.grid(visible=False)
+        axes.set_xlabel(
+            "share of the time for one image, %: layers of the server in order, at the end client and transfer"
+        )
 
     return draw
 
@@ -153,6 +138,9 @@ def growth(records: Sequence[Record], networks: Sequence[Record], fit: Fit) -> D
             )
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("activations and comparisons (look-ups) for one image")
         axes.set_ylabel("seconds for one image")
         axes.legend(fontsize=8)
@@ -202,10 +190,12 @@ def parameters(records: Sequence[Record]) -> Draw:
                 axes.annotate(
                     f"{r['predicted_s']:.1f} s",
                     (1e3 * r["input_noise"], 100 * r["accuracy_simulated"]),
-                    xytext=(4, 6 if number else -12),
+                    xytext=(0, -13 if number else 8),
                     textcoords="offset points",
+                    ha="center",
                     fontsize=7,
                     color=color,
+                    bbox={"facecolor": theme.background, "edgecolor": "none", "pad": 0.5},
                 )
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
@@ -215,12 +205,3 @@ def parameters(records: Sequence[Record]) -> Draw:
         axes.legend(fontsize=8)
 
     return draw
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """A figure with its file's name and what it shows, for those who cannot see it."""
-
-    name: str
-    alternative: str
-    draw: Draw

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
-SIZE = (7.2, 4.3)  # inches
+SIZE = (8.2, 4.4)  # inches
 FORMATS = ("svg", "png")
 
 
