@@ -41,6 +41,8 @@ def report(
     """
     from benchmarks.report import page as pages  # needs matplotlib
     from benchmarks.report import plan
+    from he_layers.crypto.errors import HEServiceError
+    from models.data import DataError
 
     if not stored:
         for question in plan.questions(quick=quick):
@@ -49,8 +51,11 @@ def report(
                 console.print(f"stored: {question.about}")
                 continue
             console.print(f"measuring: {question.about} …")
-            for record in question.run():
-                results.store(record, folder)
+            try:
+                for record in question.run():
+                    results.store(record, folder)
+            except (DataError, HEServiceError) as problem:
+                console.print(f"[yellow]left out: {problem}")
     pages.write(results.read(folder) if folder.exists() else [], page)
     console.print(f"wrote {page}")
 

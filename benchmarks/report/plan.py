@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,19 +15,39 @@ from benchmarks.fhe_benchmarking import driver
 from benchmarks.fhe_benchmarking.instance import DEFAULT_MODEL, SIZES
 from benchmarks.peers import measure as peers
 from benchmarks.results import Record
-from he_layers.crypto import params
+from he_layers import cost as costs
+from he_layers.crypto import params, timing
 from he_layers.crypto.params import DEFAULT
 from he_layers.program import Program
 from models import data
 from models.data import Split
 from server.settings import Settings, available_cpus
 
-QUICK_IMAGES = {"mnist-tiny": 20, "mnist-fast": 10, "mnist-exact": 3}
-"""Images of a quick run; networks that are not named get two."""
-FULL_IMAGES = {"mnist-tiny": 50, "mnist-fast": 50, "mnist-exact": 10}
-"""The same of a full run; networks that are not named get five."""
+MOST_IMAGES = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """How long a run takes.
+
+    Attributes:
+        seconds: for the images of one network; as many are taken as the cost model expects to fit.
+        longest: predicted seconds of one image above which a network is left out.
+        repetitions: of what is repeated.
+        quick: whether few things are measured, or all.
+    """
+
+    seconds: float
+    longest: float
+    repetitions: int
+    quick: bool
+
+
+QUICK = Effort(seconds=20, longest=30, repetitions=1, quick=True)
+FULL = Effort(seconds=120, longest=300, repetitions=3, quick=False)
 NETWORK_OF_PARAMETERS = "mnist-fast"
-NETWORK_OF_THROUGHPUT = "mnist-tiny"
+SMALLEST = "mnist-tiny"
+DATA_OF_PEERS = "mnist"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,24 +67,48 @@ class Question:
     members: Mapping[str, object] = field(default_factory=dict)
 
     def answers(self, records: Iterable[Record]) -> list[Record]:
-        """Those among stored records, oldest first."""
-        return results.matching(records, self.benchmark, self.members)
+        """Those among stored records, oldest first; that a peer could not run is no answer."""
+        found = results.matching(records, self.benchmark, self.members)
+        return [record for record in found if "skipped" not in record]
 
 
-def networks(models: Path) -> list[Path]:
-    """The folders of the zoo's networks for MNIST, the data set that the peers are measured on."""
-    return [path.parent for path in sorted(models.glob("*/card.json")) if agreement.data_set(path.parent) == "mnist"]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """One of the zoo, and what an image is expected to take here."""
+
+    folder: Path
+    program: Program
+    dataset: str
+    predicted: float
+
+    @property
+    def members(self) -> dict[str, object]:
+        """By which its measurements are known."""
+        return {"model": self.folder.name, "program": self.program.digest}
+
+
+def networks(models: Path, effort: Effort) -> list[Network]:
+    """Those that are cheap enough."""
+    found = []
+    for path in sorted(models.glob("*/card.json")):
+        program = Program.load(path.parent)
+        parameter_set = params.get(program.params)
+        predicted = costs.predict(program, parameter_set, timing.measure(parameter_set, available_cpus()))
+        name = agreement.data_set(path.parent)
+        found.append(Network(folder=path.parent, program=program, dataset=name, predicted=predicted))
+    return [network for network in found if network.predicted <= effort.longest]
 
 
 def questions(*, quick: bool) -> list[Question]:
     """All, in the order in which the page wants them."""
-    models = Settings().models
-    images, rest = (QUICK_IMAGES, 2) if quick else (FULL_IMAGES, 5)
+    models, effort = Settings().models, QUICK if quick else FULL
+    zoo = networks(models, effort)
+    digits = [network.folder for network in zoo if network.dataset == DATA_OF_PEERS]
     return [
-        *(_network(folder, images.get(folder.name, rest)) for folder in networks(models)),
-        *(_ours(folder, 2 if quick else 5) for folder in (*networks(models), *_same_topology())),
+        *(_agreement(network, effort) for network in zoo),
+        *(_ours(folder, 2 if quick else 5) for folder in (*digits, *_same_topology())),
         *(_peer(peer, quick) for peer in peers.PEERS),
-        *(_cost(folder, 1 if quick else 3) for folder in networks(models)),
+        *(_cost(network, effort.repetitions) for network in zoo),
         Question(
             benchmark="growth",
             about="time against the number of activations",
@@ -73,26 +117,16 @@ def questions(*, quick: bool) -> list[Question]:
                 DEFAULT,
                 maps=growth.MAPS[:-1] if quick else growth.MAPS,
                 threads=available_cpus(),
-                repetitions=1 if quick else 3,
+                repetitions=effort.repetitions,
             ),
         ),
         Question(
             benchmark="throughput",
             about="images a second against the batch",
-            members={"model": NETWORK_OF_THROUGHPUT},
-            run=lambda: throughput.measure(
-                models, NETWORK_OF_THROUGHPUT, _mnist().images, repetitions=1 if quick else 2
-            ),
+            members={"model": SMALLEST},
+            run=lambda: throughput.measure(models, SMALLEST, _digits().images, repetitions=effort.repetitions),
         ),
-        *(
-            Question(
-                benchmark="parameters",
-                about=f"{name} under other parameter sets",
-                members={"model": name},
-                run=partial(_parameters, name, 2000 if quick else 10_000),
-            )
-            for name in (NETWORK_OF_THROUGHPUT, NETWORK_OF_PARAMETERS)
-        ),
+        *(_parameters(name, 2000 if quick else 10_000) for name in (SMALLEST, NETWORK_OF_PARAMETERS)),
         Question(
             benchmark="estimates",
             about="cost of ImageNet's networks, by the cost model",
@@ -108,7 +142,7 @@ def questions(*, quick: bool) -> list[Question]:
         Question(
             benchmark="engines",
             about="one and two Ray workers",
-            run=lambda: _engines(2 if quick else 8, 1 if quick else 3),
+            run=lambda: _engines(2 if quick else 8, effort.repetitions),
         ),
         *(_yardstick(size) for size in ((0,) if quick else (0, 1))),
     ]
@@ -121,29 +155,35 @@ def _same_topology() -> list[Path]:
 
 
 @cache
-def _mnist() -> Split:
-    return data.load("mnist").test
+def _digits() -> Split:
+    return data.load(DATA_OF_PEERS).test
 
 
-def _parameters(model: str, images: int) -> Iterator[Record]:
-    return parameters.measure(model, _mnist().part(0, images))
-
-
-def _network(folder: Path, images: int) -> Question:
+def _parameters(model: str, images: int) -> Question:
     return Question(
-        benchmark="agreement",
-        about=f"{folder.name}: {images} images through a server",
-        members={"model": folder.name, "program": Program.load(folder).digest},
-        run=lambda: [agreement.measure(folder.name, images=images, start=0)],
+        benchmark="parameters",
+        about=f"{model} under other parameter sets",
+        members={"model": model},
+        run=lambda: parameters.measure(model, _digits().part(0, images)),
     )
 
 
-def _cost(folder: Path, repetitions: int) -> Question:
+def _agreement(network: Network, effort: Effort) -> Question:
+    images = int(min(max(effort.seconds / network.predicted, 1), MOST_IMAGES))
+    return Question(
+        benchmark="agreement",
+        about=f"{network.folder.name}: {images} images through a server",
+        members=network.members,
+        run=lambda: [agreement.measure(network.folder.name, images=images, start=0)],
+    )
+
+
+def _cost(network: Network, repetitions: int) -> Question:
     return Question(
         benchmark="cost",
-        about=f"{folder.name}: seconds by layer",
-        members={"model": folder.name, "program": Program.load(folder).digest},
-        run=lambda: [cost.measure(folder.name, repetitions=repetitions)],
+        about=f"{network.folder.name}: seconds by layer",
+        members=network.members,
+        run=lambda: [cost.measure(network.folder.name, repetitions=repetitions)],
     )
 
 
@@ -152,7 +192,7 @@ def _ours(folder: Path, images: int) -> Question:
         benchmark="peers",
         about=f"ciphershift, {folder.name}, as the peers are measured",
         members={"peer": "ciphershift", "program": Program.load(folder).digest},
-        run=lambda: [peers.ours(folder, _mnist(), count=images)],
+        run=lambda: [peers.ours(folder, _digits(), count=images)],
     )
 
 
@@ -169,8 +209,7 @@ def _engines(images: int, repetitions: int) -> list[Record]:
     """Nothing where Ray, an extra, is not installed."""
     if find_spec("ray") is None:
         return []
-    name = NETWORK_OF_THROUGHPUT
-    return [engines.measure(Settings().models, name, images=_mnist().images[:images], repetitions=repetitions)]
+    return [engines.measure(Settings().models, SMALLEST, images=_digits().images[:images], repetitions=repetitions)]
 
 
 def _yardstick(size: int) -> Question:
@@ -186,5 +225,5 @@ def yardstick(size: int, model: str = DEFAULT_MODEL, count: int | None = None) -
     """Runs the submission's steps in a folder of their own; returns what the harness would write, in an envelope."""
     parameter_set = params.get(Program.load(Settings().models / model).params)
     with tempfile.TemporaryDirectory() as folder:
-        result = driver.run(Path(folder), size, _mnist(), model=model, count=count)
+        result = driver.run(Path(folder), size, _digits(), model=model, count=count)
     return envelope("yardstick", params=parameter_set) | result
