@@ -59,8 +59,10 @@ def accuracy_against(points: Sequence[Point], cost: Callable[[Point], float], la
         axes.set_xlabel(label)
         axes.set_ylabel("wrong in the clear, % (up is better)")
         axes.margins(0.1)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, markerscale=0.6, title=_legend_title(shown))
-        axes.get_legend().get_title().set_fontsize(7.5)
+        legend = axes.legend(
+            loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, markerscale=0.6, title=_legend_title(shown)
+        )
+        legend.get_title().set_fontsize(7.5)
 
     return draw
 
