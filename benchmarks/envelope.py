@@ -17,6 +17,8 @@ from he_layers.native import _kernel
 from server.settings import available_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
+WRITTEN = ("benchmarks/results", "docs/benchmarks.md", "docs/figures")
+"""What measurements and reports themselves write."""
 
 
 def envelope(benchmark: str, *, threads: int | None = None, params: ParameterSet | None = None) -> dict[str, Any]:
@@ -46,9 +48,16 @@ def write(result: dict[str, Any], target: str) -> None:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+    """Of the code; results and what is drawn from them may have changed since."""
+    name = _git("rev-parse", "--short=12", "HEAD")
+    if name.returncode:
+        return "unknown"
+    changed = _git("diff", "--quiet", "HEAD", "--", ".", *(f":(exclude){path}" for path in WRITTEN)).returncode
+    return name.stdout.strip() + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
 
 
 def _cpu() -> str:
