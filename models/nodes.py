@@ -91,7 +91,9 @@ class Activation(nn.Module):
             shift = (self.offset - mean / std) * std.detach() * turns
             ramp = top * std.detach() * turns
             slope, shift, ramp = (per_channel(values, x) for values in (slope, shift, ramp))
-            compute = self.look_up if self.training else look_up  # what is compiled is so for the batches of the training
+            compute = (
+                self.look_up if self.training else look_up
+            )  # what is compiled is so for the batches of the training
             out: Tensor = compute(x, slope, shift, ramp, self.lowest, self.levels, noise_std, self.quantised)
             return out
         centred = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
