@@ -11,16 +11,20 @@ from benchmarks import cost as cost_benchmark
 from benchmarks import demo as demonstration
 from benchmarks import engines as engines_benchmark
 from benchmarks import faults as faults_benchmark
+from benchmarks import growth as growth_benchmark
 from benchmarks import noise as noise_benchmark
+from benchmarks import parameters as parameters_benchmark
 from benchmarks import primitives as primitives_benchmark
 from benchmarks import search as search_benchmark
 from benchmarks import security as security_benchmark
 from benchmarks import service as service_benchmark
+from benchmarks import throughput as throughput_benchmark
 from benchmarks.envelope import envelope, write
+from benchmarks.report import commands
 from he_layers.crypto.params import DEFAULT
 from he_layers.program import Program
 from models import data
-from server.settings import Settings
+from server.settings import Settings, available_cpus
 
 cli = typer.Typer(
     add_completion=False,
@@ -29,6 +33,8 @@ cli = typer.Typer(
     help="Measure, on this machine.\n\nResults are JSON, one object a line; progress is shown on a terminal alone.\n\n"
     "Examples:\n\n  python -m benchmarks demo\n\n  python -m benchmarks agreement --model mnist-fast --images 20",
 )
+
+cli.add_typer(commands.cli)
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model in the zoo.")]
 Params = Annotated[str, typer.Option("--params", help="Name of a parameter set.")]
@@ -125,7 +131,7 @@ def cost(
 
       python -m benchmarks cost --model mnist-fast --json -
     """
-    write(envelope("cost") | cost_benchmark.measure(model, repetitions=repetitions), json)
+    write(cost_benchmark.measure(model, repetitions=repetitions), json)
 
 
 @cli.command()
@@ -180,6 +186,58 @@ def memory(
         envelope("memory", threads=threads) | {"source": source} | memory_benchmark.measure(program, threads=threads),
         json,
     )
+
+
+@cli.command()
+def growth(
+    params: Params = DEFAULT,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),
+    repetitions: Annotated[int, typer.Option(min=1)] = 3,
+    json: Json = "-",
+) -> None:
+    """Seconds for one image against the number of look-ups: one topology, wider and wider.
+
+    Example:
+
+      python -m benchmarks growth --json -
+    """
+    for result in growth_benchmark.measure(params, threads=threads, repetitions=repetitions):
+        write(result, json)
+
+
+@cli.command()
+def throughput(
+    model: Model = "mnist-tiny",
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each batch is sent.")] = 1,
+    json: Json = "-",
+) -> None:
+    """Images a second through a real server, by the images handed over at once.
+
+    Example:
+
+      python -m benchmarks throughput --model mnist-tiny --json -
+    """
+    models = Settings().models
+    images = data.load(agreement_benchmark.data_set(models / model)).test.images
+    for result in throughput_benchmark.measure(models, model, images, repetitions=repetitions):
+        write(result, json)
+
+
+@cli.command()
+def parameters(
+    model: Model,
+    images: Annotated[int, typer.Option(min=1, help="Test images to simulate.")] = 10_000,
+    json: Json = "-",
+) -> None:
+    """Noise, simulated accuracy and predicted time of a network under cheaper and dearer parameter sets.
+
+    Example:
+
+      python -m benchmarks parameters --model mnist-fast --json -
+    """
+    split = data.load(agreement_benchmark.data_set(Settings().models / model)).test.part(0, images)
+    for result in parameters_benchmark.measure(model, split):
+        write(result, json)
 
 
 @cli.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.envelope import envelope
 from benchmarks.watched import watched
 from he_layers import cost, evaluate
 from he_layers.crypto import ckks, params, timing
@@ -42,10 +43,9 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
     predicted_medians, measured_medians = (
         [median(column) for column in zip(*rows, strict=True)] for rows in (predicted, measured)
     )
-    return {
+    return envelope("cost", params=parameter_set) | {
         "model": model,
-        "params": parameter_set.name,
-        "params_id": parameter_set.id,
+        "program": program.digest,
         "predicted_seconds": round(predicted_medians[-1], 4),
         "measured_seconds": round(measured_medians[-1], 4),
         "ratio": round(predicted_medians[-1] / measured_medians[-1], 3),

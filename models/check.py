@@ -95,7 +95,7 @@ def check(
             place=operation.place,
             operation=type(operation).__name__.lower(),
             shape=operation.shape,
-            lookups=_lookups(operation),
+            lookups=lookups(operation),
         )
         for operation in reading.operations
     )
@@ -114,7 +114,8 @@ def check(
     return Report(findings=(), steps=steps, cost=bill)
 
 
-def _lookups(operation: Operation) -> int:
+def lookups(operation: Operation) -> int:
+    """Of one operation, for one picture."""
     if isinstance(operation, Ramp):
         return prod(operation.shape)
     return prod(operation.shape) * (prod(operation.kernel) - 1) if isinstance(operation, Maximum) else 0
