@@ -24,7 +24,8 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [*(ROOT / name for name in ("README.md", "SECURITY.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+ROOMS = ("benchmarks", "client", "deploy", "docs", "he_layers", "models", "server", "tests")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md"))])
 START_SECONDS = 60.0
 BLOCK_SECONDS = 300.0
 _FENCE = re.compile(r"^```(.*)\n((?:(?!```).*\n)*)```\n(?=\n?(.*))", re.MULTILINE)

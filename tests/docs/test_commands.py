@@ -62,7 +62,7 @@ def test_commands_in_documents_exist_with_the_options_that_are_shown() -> None:
 
 def unknown(command: str) -> str:
     """The first word of a call that its command line does not know: a command or an option; empty if it knows all."""
-    words = shlex.split(re.split(r" &|\)|\||&&|;|<", command)[0])
+    words = shlex.split(re.split(r" &|\)|\||&&|;|<| \d?>", command)[0])
     room, *rest = words[words.index("-m") + 1 :]
     chosen = typer.main.get_command(CLIS[room])
     while (commands := getattr(chosen, "commands", None)) and rest and not rest[0].startswith("-"):
