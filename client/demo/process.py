@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import signal
@@ -69,7 +70,23 @@ def serve(
         if show and _has_screen():
             webbrowser.open(address)  # it may connect at once: the socket listens
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config, desk).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends what is under way as soon as it is told to end: an answer that is waited for would hold it up."""
+
+    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+        super().__init__(config)
+        self._desk = desk
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._desk.stop)
+        super().handle_exit(sig, frame)
 
 
 def _has_screen() -> bool:
