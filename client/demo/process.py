@@ -12,6 +12,7 @@ import webbrowser
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import typer
 import uvicorn
@@ -25,6 +26,11 @@ from client.local_server import local_server
 from he_layers.crypto.errors import ConfigurationError
 
 HOST = "127.0.0.1"
+OWN_SETTINGS: dict[str, Any] = {
+    "database": "",
+    "tls_certificate": "",
+    "tls_key": "",
+}  # never those of a server that is run in earnest
 
 
 def serve(
@@ -58,7 +64,7 @@ def serve(
         url = server
         if url is None:
             with Console(stderr=True).status("starting a server on this machine"):
-                url = stack.enter_context(local_server(models=networks)).url
+                url = stack.enter_context(local_server(models=networks, **OWN_SETTINGS)).url
         desk = Desk(url, keystore=keystore, ca_file=ca_file)
         token = secrets.token_urlsafe(32)
         page = Page(desk, models=networks, preferred=model, is_embedded=server is None)
