@@ -6,7 +6,7 @@ priced by he_layers.cost, and the cheapest ones that keep to the noise are retur
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -65,6 +65,7 @@ def search(
     *,
     noise_factor: float = 1.0,
     count: int = 10,
+    watch: Callable[[list[ParameterSet]], Iterable[ParameterSet]] = iter,
 ) -> list[Candidate]:
     """The ``count`` cheapest sets for a Program, cheapest first, all with the smallest upload that serves; [] if no set does.
 
@@ -76,13 +77,14 @@ def search(
         measure: times of the primitives under a set, on the machine that is to be served from.
         noise_factor: how much more noise than that of ``base`` the Program bears (fast profile).
         count: how many to return.
+        watch: is handed the sets that are to be timed and yields them, so that somebody may look on.
     """
     gains, work = noise_budget.gains(program), cost.work(program)
     exact = program.profile == "exact"
     limits = [stage.std_dev * noise_factor for stage in noise_budget.under(gains, base, exact=exact)]
     for ring, body_bits in INPUTS:
         priced = []
-        for params in _sets(replace(base, input_ring=ring, input_body_bits=body_bits)):
+        for params in watch(list(_sets(replace(base, input_ring=ring, input_body_bits=body_bits)))):
             times = measure(params)
             priced.append((cost.seconds(work, params, times), EvaluationKeys.nbytes(params), params, times))
         found: list[Candidate] = []

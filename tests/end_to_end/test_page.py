@@ -200,8 +200,7 @@ def test_stopping_cancels_the_job_on_the_server(page: Page, about: dict[str, str
         assert job.wait(timeout=60).state == "canceled"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 1280)])
 def test_nothing_keeps_people_out(browser: Browser, address: str, scheme: str, width: int) -> None:
     """The rules of axe: names, roles, contrast; and no scrolling sideways on a telephone."""
     page = opened(browser, address, color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True)

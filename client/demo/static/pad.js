@@ -19,6 +19,7 @@ export class Pad {
     canvas.addEventListener("pointermove", (event) => this.go(event));
     for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => this.end(event));
     canvas.addEventListener("keydown", (event) => this.key(event));
+    canvas.addEventListener("focus", () => this.enter());
     canvas.addEventListener("blur", () => this.leave());
     this.draw();
   }
@@ -119,6 +120,12 @@ export class Pad {
     this.pen.x = Math.min(Math.max(this.pen.x + right, 0), 1);
     this.pen.y = Math.min(Math.max(this.pen.y + down, 0), 1);
     if (this.pen.down) this.strokes.at(-1).push([this.pen.x, this.pen.y]);
+  }
+
+  /** Shows the pen to those who come by keyboard. */
+  enter() {
+    this.pen.shown = this.draws && this.canvas.matches(":focus-visible");
+    this.draw();
   }
 
   leave() {
