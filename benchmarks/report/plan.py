@@ -108,11 +108,9 @@ def questions(*, quick: bool) -> list[Question]:
     """All, in the order in which the page wants them."""
     models, effort = Settings().models, QUICK if quick else FULL
     zoo = networks(models, effort)
-    digits = [network for network in zoo if network.dataset == DATA_OF_PEERS]
     return [
         *(_agreement(network, effort) for network in zoo),
-        *(_ours(network, effort) for network in (*digits, *_same_topology())),
-        *(_peer(peer, quick) for peer in peers.PEERS),
+        *systems(quick=quick),
         *(_cost(network, effort.repetitions) for network in zoo),
         Question(
             benchmark="growth",
@@ -150,6 +148,16 @@ def questions(*, quick: bool) -> list[Question]:
             run=lambda: _engines(2 if quick else 8, effort.repetitions),
         ),
         *(_yardstick(size) for size in ((0,) if quick else (0, 1))),
+    ]
+
+
+def systems(*, quick: bool) -> list[Question]:
+    """Our networks for the peers' data set, and the peers."""
+    effort = QUICK if quick else FULL
+    digits = [network for network in networks(Settings().models, effort) if network.dataset == DATA_OF_PEERS]
+    return [
+        *(_ours(network, effort) for network in (*digits, *_same_topology())),
+        *(_peer(peer, quick) for peer in peers.PEERS),
     ]
 
 
