@@ -107,14 +107,11 @@ def peers(
     from benchmarks.peers import measure, networks  # torch
     from benchmarks.report import plan
 
+    known = ["ciphershift", *(peer.folder for peer in measure.PEERS)]
+    if unknown := set(name or ()) - set(known):
+        raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     networks.prepare(measure.WORK, lambda stage, r: console.print(f"{stage}: epoch {r.epoch}/{r.epochs}"))
-    questions = plan.systems(quick=quick)
-    known = {str(question.members["peer"]) for question in questions}
-    if unknown := set(name or ()) - known:
-        raise typer.BadParameter(
-            f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
-        )
-    for question in questions:
+    for question in plan.systems(quick=quick):
         if not name or question.members["peer"] in name:
             console.print(f"{question.about} …")
             for result in question.run():
