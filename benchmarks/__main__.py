@@ -192,7 +192,7 @@ def memory(
 def growth(
     params: Params = DEFAULT,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),
-    repetitions: Annotated[int, typer.Option(min=1)] = 3,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each is measured; the median counts.")] = 3,
     json: Json = "-",
 ) -> None:
     """Seconds for one image against the number of look-ups: one topology, wider and wider.
