@@ -78,11 +78,15 @@ static void multiply_key(complex_vd* points, size_t m, const RotateScratch& s, c
         for (size_t l = 0; l < LOW; ++l) {
             const size_t at = h * LOW + l;
             const double* row_key = key + 2 * K1 * ROWS * at;
-            complex_vd x[ROWS];
-#pragma GCC unroll 16
-            for (int r = 0; r < ROWS; ++r) x[r] = points[r * m + at];
             const complex_vd lo = s.low[l], hi = s.high[h];
             const vd fr = lo.re * hi.re - lo.im * hi.im - 1.0, fi = lo.re * hi.im + lo.im * hi.re;
+            complex_vd x[ROWS];
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; ++r) {
+                const vd re = points[r * m + at].re, im = points[r * m + at].im;
+                x[r].re = keep_in_register(re * fr - im * fi);
+                x[r].im = keep_in_register(re * fi + im * fr);
+            }
 #pragma GCC unroll 8
             for (int q = 0; q < K1; ++q) {
                 vd re = x[0].re * row_key[2 * q * ROWS] - x[0].im * row_key[2 * q * ROWS + 1];
@@ -93,7 +97,8 @@ static void multiply_key(complex_vd* points, size_t m, const RotateScratch& s, c
                     re = re + x[r].re * kr - x[r].im * ki;
                     im = im + x[r].re * ki + x[r].im * kr;
                 }
-                points[q * m + at] = {re * fr - im * fi, re * fi + im * fr};
+                points[q * m + at].re = re;
+                points[q * m + at].im = im;
             }
         }
 }
