@@ -174,8 +174,8 @@ class ServerKeys:
     """Evaluation keys ready for the kernel; about six times the size of the bundle they came from."""
 
     params: ParameterSet
-    input_ksk: NDArray[np.uint32]  # [tiles, input ring degree * levels, 16]: n + 1 columns in tiles of 16
-    ksk: NDArray[np.uint32]  # [tiles, k * N * levels, 16]
+    input_ksk: NDArray[np.uint32]  # [tiles, input ring degree * levels, 32]: n + 1 columns in tiles of 32
+    ksk: NDArray[np.uint32]  # [tiles, k * N * levels, 32]
     fourier_bsk: NDArray[np.float64]  # [n, N/2, k + 1, rows, (re, im)]
     answer_key: NDArray[np.uint64]  # [rows, (body, mask), answer ring degree]
 

@@ -78,6 +78,10 @@ class ParameterSet:
             )
         if self.key_switch.base_log * self.key_switch.levels > 31:
             raise ParameterError(f"{self.name}: the key switch decomposes more than 31 bits")
+        if self.key_switch.base_log > 6:
+            raise ParameterError(
+                f"{self.name}: the key switch's base is 2^{self.key_switch.base_log}, its tables hold 2^6 at most"
+            )
 
     @property
     def big_dimension(self) -> int:

@@ -53,13 +53,13 @@ def measure(params: ParameterSet, threads: int) -> PrimitiveTimes:
     """Times the primitives of one parameter set; a fraction of a second, and nothing for what another set had in common."""
     gadget = params.key_switch
     step = _step_seconds(params.glwe_dimension, params.polynomial_size, params.pbs, threads)
-    per_digit = _digit_seconds(gadget.base_log, threads) * gadget.levels * (params.lwe_dimension + 1)
+    per_word = _key_switch_seconds(gadget, threads) * (params.lwe_dimension + 1)
     return PrimitiveTimes(
         threads=threads,
         lanes=_kernel.lanes(),
         bootstrap=step * params.lwe_dimension,
-        input_key_switch=per_digit * params.input_ring.ring_degree,
-        big_key_switch=per_digit * params.big_dimension,
+        input_key_switch=per_word * params.input_ring.ring_degree,
+        big_key_switch=per_word * params.big_dimension,
         linear_word=_linear_word_seconds(threads),
         packing_logit=_packing_seconds(params.answer_ring, params.answer) / LOGITS,
     )
@@ -93,24 +93,23 @@ def _step_seconds(glwe_dimension: int, polynomial_size: int, gadget: Gadget, thr
 
 
 @cache
-def _digit_seconds(base_log: int, threads: int) -> float:
-    """A key switch's work for one digit and one word of the result."""
-    rng, dimension, output, levels = np.random.default_rng(0), 2048, 767, 6
-    count = 64 * threads
+def _key_switch_seconds(gadget: Gadget, threads: int) -> float:
+    """A key switch's work for one word of the mask and one word of the result, among as many ciphertexts as share the kernel's tables."""
+    rng, dimension, output, count = np.random.default_rng(0), 512, 767, 256
     x = rng.integers(0, 2**32, (count, dimension + 1), dtype=np.uint32)
-    key = rng.integers(0, 2**32, (-(-(output + 1) // 16), dimension * levels, 16), dtype=np.uint32)
+    key = rng.integers(0, 2**32, ((output + 1) // 32, dimension * gadget.levels, 32), dtype=np.uint32)
     seconds = _median_seconds(
         lambda: _kernel.key_switch(
             x,
             key,
             output_dimension=output,
-            base_log=base_log,
-            levels=levels,
+            base_log=gadget.base_log,
+            levels=gadget.levels,
             binary_key=True,
             threads=threads,
         )
     )
-    return seconds / count / (dimension * levels * (output + 1))
+    return seconds / count / (dimension * (output + 1))
 
 
 @cache
@@ -145,5 +144,5 @@ def _packing_seconds(ring: CkksRing, gadget: Gadget) -> float:
 
 def forget() -> None:
     """Measure anew at the next call: what was measured before is kept for the life of the process otherwise."""
-    for measured in (_step_seconds, _digit_seconds, _linear_word_seconds, _packing_seconds):
+    for measured in (_step_seconds, _key_switch_seconds, _linear_word_seconds, _packing_seconds):
         measured.cache_clear()

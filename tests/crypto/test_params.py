@@ -6,6 +6,7 @@ import pytest
 
 from he_layers.crypto import params
 from he_layers.crypto.errors import ParameterError, UnknownParamsError
+from he_layers.crypto.params import Gadget
 
 FAST = params.get(params.DEFAULT)
 
@@ -25,3 +26,5 @@ def test_unknown_and_unfit_sets_are_named() -> None:
         replace(FAST, polynomial_size=500)
     with pytest.raises(ParameterError, match="must tell its key"):
         replace(FAST, glwe_dimension=2)
+    with pytest.raises(ParameterError, match=r"base is 2\^7"):
+        replace(FAST, key_switch=Gadget(base_log=7, levels=2))

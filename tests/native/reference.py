@@ -72,11 +72,7 @@ def key_switch(x: U32, key: U32, base_log: int, levels: int, binary_key: bool) -
         flat = np.array([d for part, _ in parts for d in part], dtype=np.int64)
         total = -(flat @ key.astype(np.int64))
         total[-1] += int(row[-1])
-        # The kernel halves block by block (whole words of 256 rows), rounding down each time.
-        per_block = 256 // levels
-        rests = [rest for _, rest in parts]
-        halves = sum(sum(rests[i : i + per_block]) >> 1 for i in range(0, len(rests), per_block))
-        total[-1] -= halves if binary_key else 0
+        total[-1] -= sum(rest for _, rest in parts) >> 1 if binary_key else 0
         out[c] = (total % 2**32).astype(np.uint32)
     return out
 

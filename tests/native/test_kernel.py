@@ -43,10 +43,10 @@ def test_ntt_refuses_a_modulus_it_cannot_use(modulus: int) -> None:
         _kernel.ntt_forward(np.zeros(DEGREE, dtype=np.uint64), modulus)
 
 
-@pytest.mark.parametrize(("base_log", "levels"), [(2, 6), (1, 13), (4, 3), (8, 2)])
+@pytest.mark.parametrize(("base_log", "levels"), [(2, 6), (1, 13), (4, 3), (6, 2), (3, 10)])
 @pytest.mark.parametrize("binary_key", [True, False])
 def test_key_switch_is_the_sum_of_digits_times_rows(base_log: int, levels: int, binary_key: bool) -> None:
-    x, key = words(5, 301), words(3, 300 * levels, 16)
+    x, key = words(5, 302), words(2, 301 * levels, 32)
     got = _kernel.key_switch(
         x, key, output_dimension=37, base_log=base_log, levels=levels, binary_key=binary_key, threads=2
     )
@@ -155,13 +155,14 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
         assert n > 1 or np.abs(error).max() < 2**8
 
 
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    x, key = words(70, 401), words(4, 400 * 3, 16)
-    one, three = (
-        _kernel.key_switch(x, key, output_dimension=60, base_log=4, levels=3, binary_key=True, threads=t)
-        for t in (1, 3)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_ciphertext_is_switched_alike_alone_and_among_many(threads: int) -> None:
+    x, key = words(530, 72), words(2, 71 * 3, 32)
+    many, alone = (
+        _kernel.key_switch(rows, key, output_dimension=60, base_log=4, levels=3, binary_key=True, threads=threads)
+        for rows in (x, x[517:518])
     )
-    assert np.array_equal(one, three)
+    assert np.array_equal(many[517:518], alone)
 
 
 @pytest.mark.parametrize(
@@ -169,15 +170,21 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     [
         (
             lambda: _kernel.key_switch(
-                words(2, 5), words(1, 9, 16), output_dimension=2, base_log=2, levels=2, binary_key=True, threads=1
+                words(2, 5), words(1, 9, 32), output_dimension=2, base_log=2, levels=2, binary_key=True, threads=1
             ),
             "9 rows, need 8",
         ),
         (
             lambda: _kernel.key_switch(
-                words(2, 5), words(1, 8, 16), output_dimension=2, base_log=8, levels=4, binary_key=True, threads=1
+                words(2, 5), words(1, 8, 32), output_dimension=2, base_log=8, levels=4, binary_key=True, threads=1
             ),
             "must fit 31 bits",
+        ),
+        (
+            lambda: _kernel.key_switch(
+                words(2, 5), words(1, 8, 32), output_dimension=2, base_log=7, levels=2, binary_key=True, threads=1
+            ),
+            "at most 6 bits, not 7",
         ),
         (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=100), "power of two"),
         (lambda: _kernel.uniform_binary(b"short", 8, 0), "5 bytes, need 32"),

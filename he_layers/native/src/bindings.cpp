@@ -156,6 +156,7 @@ static Out<uint64_t> bootstrapping_key_masks(const nb::bytes& mask_seed, size_t 
 static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 3> key, size_t output_dimension, int base_log, int levels, bool binary_key,
                                 size_t threads) {
     check_gadget(base_log, levels, 31);
+    require(base_log <= 6, "a key switch looks up digits of at most 6 bits, not " + std::to_string(base_log));
     require(in.shape(1) >= 2 && output_dimension >= 1, "a row needs a mask and a body");
     require(key.shape(0) == key_switch_tiles(output_dimension) && key.shape(2) == KEY_TILE, "key switch key has the wrong number of columns");
     KeySwitchJob job{in.shape(0), in.shape(1) - 1, output_dimension, base_log, levels, binary_key, in.data(), key.data(), nullptr};
@@ -164,14 +165,12 @@ static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 3> key, size_t 
     auto out = make<uint32_t>({job.count, output_dimension + 1});
     job.out = out.data();
     without_gil([&] {
-        // Equal pieces, as few as keep a piece's sums in cache: every piece reads the whole key.
-        const size_t together = 240 * std::max<size_t>(threads, 1), pieces = std::max<size_t>(threads, 1) * ((job.count + together - 1) / together);
-        share(pieces, threads, 1, [&](size_t piece, size_t, size_t) {
-            const size_t begin = job.count * piece / pieces, end = job.count * (piece + 1) / pieces;
-            KeySwitchJob part = job;
-            part.count = end - begin;
-            const Scratch scratch(kernel().key_switch_scratch(part));
-            if (begin < end) kernel().key_switch(job, begin, end, scratch.get());
+        const Scratch digits(kernel().key_switch_digit_bytes(job));
+        uint8_t* const at = static_cast<uint8_t*>(digits.get());
+        share(job.count, threads, 16, [&](size_t begin, size_t end, size_t) { kernel().key_switch_digits(job, begin, end, at); });
+        share(key.shape(0), threads, 1, [&](size_t tile, size_t, size_t) {
+            const Scratch scratch(kernel().key_switch_scratch(job));
+            kernel().key_switch_tile(job, at, tile, scratch.get());
         });
     });
     return out;

@@ -25,7 +25,7 @@ struct KeySwitchJob {
 };
 
 // A key switch key lies in tiles of KEY_TILE columns (mask and body, filled up with zeros), so that a tile is read from end to end.
-constexpr size_t KEY_TILE = 16;
+constexpr size_t KEY_TILE = 32;
 constexpr size_t key_switch_tiles(size_t output_dimension) { return (output_dimension + KEY_TILE) / KEY_TILE; }
 
 struct LinearJob {
@@ -45,8 +45,10 @@ struct KernelTable {
     size_t (*blind_rotate_chunk)(const BlindRotateJob&);                                          // groups worth taking at once
     void (*blind_rotate)(const BlindRotateJob&, size_t first_group, size_t last_group, void* scratch);
     void (*bootstrap_floor)(const BlindRotateJob&, size_t groups, void* scratch);                 // same FFTs and products, no data
-    size_t (*key_switch_scratch)(const KeySwitchJob&);
-    void (*key_switch)(const KeySwitchJob&, size_t begin, size_t end, void* scratch);
+    size_t (*key_switch_digit_bytes)(const KeySwitchJob&);
+    size_t (*key_switch_scratch)(const KeySwitchJob&);                                            // bytes, 64-aligned
+    void (*key_switch_digits)(const KeySwitchJob&, size_t begin, size_t end, uint8_t* digits);    // first all ciphertexts,
+    void (*key_switch_tile)(const KeySwitchJob&, const uint8_t* digits, size_t tile, void* scratch);  // then all tiles
     void (*linear)(const LinearJob&, size_t begin, size_t end, void* scratch);
     // Fourier transform of `rows` polynomials of torus words into one GGSW of the bootstrapping key.
     void (*ggsw_to_fourier)(const uint64_t* words, size_t glwe_dimension, size_t polynomial_size, int base_log, int levels,
