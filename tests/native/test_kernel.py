@@ -120,23 +120,23 @@ def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int) 
 
 
 @pytest.mark.parametrize(("k", "base_log", "levels"), [(1, 14, 2), (2, 23, 1), (4, 10, 2)])
-@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize(("n", "grouping_factor"), [(1, 1), (4, 1), (2, 2), (6, 2)])
 def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
-    k: int, base_log: int, levels: int, n: int
+    k: int, base_log: int, levels: int, n: int, grouping_factor: int
 ) -> None:
     """After one step every word is within 2^-24 of the torus of the exact one. After more, a digit may round to the other side and the
     masks with it, so the phases are compared: 2^-14, the size of what the digits leave out."""
-    size, count = 128, 11
-    lwe_key, glwe_key = RNG.integers(0, 2, n).astype(np.int8), RNG.integers(0, 2, (k, size)).astype(np.int8)
+    size, count, entries = 128, 11, n if grouping_factor == 1 else n // 2 * 3
+    bits, glwe_key = RNG.integers(0, 2, entries).astype(np.int8), RNG.integers(0, 2, (k, size)).astype(np.int8)
     seed, shape = os.urandom(32), {"base_log": base_log, "levels": levels}
     bodies = _kernel.bootstrapping_key_bodies(
-        lwe_key, glwe_key, **shape, std_dev=2.0**-45, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=1
+        bits, glwe_key, **shape, std_dev=2.0**-45, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=1
     )
     masks = {"mask_seed": seed, "rows": (k + 1) * levels, "glwe_dimension": k, "polynomial_size": size}
     bsk = np.stack(
         [
             np.concatenate([_kernel.bootstrapping_key_masks(index=i, **masks), bodies[i][:, None]], axis=1)
-            for i in range(n)
+            for i in range(entries)
         ]
     )
     fourier = _kernel.expand_bootstrapping_key(bodies, mask_seed=seed, glwe_dimension=k, **shape, threads=1)
@@ -144,15 +144,16 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
     switched = RNG.integers(0, 2 * size, (count, n + 1)).astype(np.int32)
     switched[0] = 0
     index = RNG.integers(0, 2, count).astype(np.int32)
+    shape |= {"grouping_factor": grouping_factor}
     got = _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **shape, threads=2)
     key = glwe_key.reshape(-1).astype(np.int64)
     for c in range(count):
-        exact = reference.blind_rotate(switched[c], tables[index[c]].astype(np.uint64), bsk, base_log, levels)
+        exact = reference.blind_rotate(switched[c], tables[index[c]].astype(np.uint64), bsk, **shape)
         words_of = np.array([v >> 32 for v in exact], dtype=np.uint32)
         error = (got[c] - words_of).astype(np.int32)
         phase = (error.astype(np.uint32)[-1] - error.astype(np.uint32)[:-1] @ key).astype(np.int32)
         assert abs(int(phase)) < 2**18
-        assert n > 1 or np.abs(error).max() < 2**8
+        assert n > grouping_factor or np.abs(error).max() < 2**8
 
 
 @pytest.mark.parametrize("threads", [1, 3])

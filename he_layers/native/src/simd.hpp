@@ -28,6 +28,10 @@ struct complex_vd {
     vd re, im;
 };
 
+CS_INLINE complex_vd times(const complex_vd& x, const complex_vd& y) {
+    return {x.re * y.re - x.im * y.im, x.re * y.im + x.im * y.re};
+}
+
 CS_INLINE complex_vd broadcast(const double* w) { return {w[0] - vd{}, w[1] - vd{}}; }
 
 // Where registers are scarce, GCC reads an operand from memory again at each use; loads are then what a transform waits for.
