@@ -23,7 +23,6 @@ struct RotateScratch {
     vd* accumulators;                  // [groups][k + 1][N]
 };
 
-constexpr int MAX_KEYS = 3;
 static int keys_per_step(const BlindRotateJob& job) { return (1 << job.grouping_factor) - 1; }
 static size_t ggsw_doubles(const BlindRotateJob& job) {
     const size_t k1 = job.glwe_dimension + 1;
@@ -84,9 +83,10 @@ static void rotation_factors(const BlindRotateJob& job, const int32_t* const* sw
 }
 
 // X^a - 1 at one point; or X^a - 1, X^b - 1, X^(a + b) - 1.
-CS_INLINE void step_factors(const RotateScratch& s, size_t l, size_t h, int keys, complex_vd* f) {
+template <int KEYS>
+CS_INLINE void step_factors(const RotateScratch& s, size_t l, size_t h, complex_vd* f) {
     f[0] = times(s.low[0][l], s.high[0][h]);
-    if (keys == 3) {
+    if constexpr (KEYS == 3) {
         f[1] = times(s.low[1][l], s.high[1][h]);
         f[2] = times(f[0], f[1]);
         f[1].re = f[1].re - 1.0;
@@ -95,69 +95,76 @@ CS_INLINE void step_factors(const RotateScratch& s, size_t l, size_t h, int keys
     f[0].re = f[0].re - 1.0;
 }
 
-// sum_r x_r * row_r, in four chains of sums: the processor has too few waiting places to overlap longer ones.
-template <int ROWS>
-CS_INLINE complex_vd multiply_row(const complex_vd* x, const double* row) {
-    vd rr = x[0].re * row[0], ii = x[0].im * row[1], ri = x[0].re * row[1], ir = x[0].im * row[0];
+// out[q] <- sum_c sum_r y[c][r] * key_c[q][r] for COUNT outputs side by side, so that no sum waits for its last term alone.
+template <int ROWS, int KEYS, int COUNT>
+CS_INLINE void multiply_outputs(const complex_vd* y, const double* key, size_t key_stride, complex_vd* out, size_t m) {
+    vd re[COUNT], im[COUNT];
+#pragma GCC unroll 8
+    for (int q = 0; q < COUNT; ++q) re[q] = im[q] = vd{};
+    for (int c = 0; c < KEYS; ++c, key += key_stride, y += ROWS)
 #pragma GCC unroll 16
-    for (int r = 1; r < ROWS; ++r) {
-        const double kr = row[2 * r], ki = row[2 * r + 1];
-        rr = rr + x[r].re * kr;
-        ii = ii + x[r].im * ki;
-        ri = ri + x[r].re * ki;
-        ir = ir + x[r].im * kr;
+        for (int r = 0; r < ROWS; ++r) {
+            const vd yr = keep_in_register(y[r].re), yi = keep_in_register(y[r].im);
+#pragma GCC unroll 8
+            for (int q = 0; q < COUNT; ++q) {
+                const complex_vd w = broadcast(key + 2 * (q * ROWS + r));
+                re[q] = re[q] + yr * w.re - yi * w.im;
+                im[q] = im[q] + yr * w.im + yi * w.re;
+            }
+        }
+#pragma GCC unroll 8
+    for (int q = 0; q < COUNT; ++q) {
+        out[q * m].re = re[q];
+        out[q * m].im = im[q];
     }
-    return {rr - ii, ri + ir};
 }
 
-// points[q][m] <- sum_c factor_c[m] * sum_r points[r][m] * key_c[m][q][r], in place; without ROTATE all factors are 1.
-template <int K1, int ROWS, bool ROTATE>
-static void multiply_keys(complex_vd* points, size_t m, const RotateScratch& s, const double* key, size_t key_stride, int keys) {
+// points[q][m] <- sum_c sum_r factor_c[m] * points[r][m] * key_c[m][q][r], in place; without ROTATE all factors are 1.
+template <int K1, int ROWS, int KEYS, bool ROTATE>
+static void multiply_keys(complex_vd* points, size_t m, const RotateScratch& s, const double* key, size_t key_stride) {
+    constexpr int SIDE_BY_SIDE = 5, LAST = K1 % SIDE_BY_SIDE;  // ten sums and two factors fill the registers of AVX2
     for (size_t h = 0; h < m / LOW; ++h)
-        for (size_t l = 0; l < LOW; ++l) {
+        for (size_t l = 0; l < LOW; ++l, key += 2 * K1 * ROWS) {
             const size_t at = h * LOW + l;
-            complex_vd x[ROWS], f[MAX_KEYS];
-            if (ROTATE) step_factors(s, l, h, keys, f);
+            complex_vd f[KEYS], y[KEYS * ROWS];
+            if (ROTATE) step_factors<KEYS>(s, l, h, f);
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; ++r) {
-                x[r].re = keep_in_register(points[r * m + at].re);
-                x[r].im = keep_in_register(points[r * m + at].im);
-            }
-#pragma GCC unroll 16
-            for (int q = 0; q < K1; ++q) {
-                complex_vd sum{};
-                for (int c = 0; c < keys; ++c) {
-                    const complex_vd product = multiply_row<ROWS>(x, key + c * key_stride + 2 * ROWS * (at * K1 + q));
-                    if (ROTATE) {
-                        sum.re = sum.re + product.re * f[c].re - product.im * f[c].im;
-                        sum.im = sum.im + product.re * f[c].im + product.im * f[c].re;
-                    } else {
-                        sum.re = sum.re + product.re;
-                        sum.im = sum.im + product.im;
-                    }
+                const vd re = keep_in_register(points[r * m + at].re), im = keep_in_register(points[r * m + at].im);
+#pragma GCC unroll 4
+                for (int c = 0; c < KEYS; ++c) {
+                    y[c * ROWS + r].re = ROTATE ? re * f[c].re - im * f[c].im : re;
+                    y[c * ROWS + r].im = ROTATE ? re * f[c].im + im * f[c].re : im;
                 }
-                points[q * m + at].re = sum.re;
-                points[q * m + at].im = sum.im;
             }
+            int q = 0;
+            for (; q + SIDE_BY_SIDE <= K1; q += SIDE_BY_SIDE)
+                multiply_outputs<ROWS, KEYS, SIDE_BY_SIDE>(y, key + 2 * ROWS * q, key_stride, points + q * m + at, m);
+            if (LAST) multiply_outputs<ROWS, KEYS, LAST ? LAST : 1>(y, key + 2 * ROWS * q, key_stride, points + q * m + at, m);
         }
 }
 
-template <bool ROTATE>
+template <int KEYS, bool ROTATE>
 static void multiply_keys_any(const BlindRotateJob& job, const RotateScratch& s, const double* key) {
     const size_t k1 = job.glwe_dimension + 1, m = job.polynomial_size / 2, stride = ggsw_doubles(job);
-    const int keys = keys_per_step(job);
     switch (k1 * 100 + k1 * job.levels) {
-        case 202: return multiply_keys<2, 2, ROTATE>(s.points, m, s, key, stride, keys);
-        case 204: return multiply_keys<2, 4, ROTATE>(s.points, m, s, key, stride, keys);
-        case 206: return multiply_keys<2, 6, ROTATE>(s.points, m, s, key, stride, keys);
-        case 303: return multiply_keys<3, 3, ROTATE>(s.points, m, s, key, stride, keys);
-        case 306: return multiply_keys<3, 6, ROTATE>(s.points, m, s, key, stride, keys);
-        case 404: return multiply_keys<4, 4, ROTATE>(s.points, m, s, key, stride, keys);
-        case 408: return multiply_keys<4, 8, ROTATE>(s.points, m, s, key, stride, keys);
-        case 505: return multiply_keys<5, 5, ROTATE>(s.points, m, s, key, stride, keys);
-        case 510: return multiply_keys<5, 10, ROTATE>(s.points, m, s, key, stride, keys);
-        case 909: return multiply_keys<9, 9, ROTATE>(s.points, m, s, key, stride, keys);
+        case 202: return multiply_keys<2, 2, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 204: return multiply_keys<2, 4, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 206: return multiply_keys<2, 6, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 303: return multiply_keys<3, 3, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 306: return multiply_keys<3, 6, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 404: return multiply_keys<4, 4, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 408: return multiply_keys<4, 8, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 505: return multiply_keys<5, 5, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 510: return multiply_keys<5, 10, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 909: return multiply_keys<9, 9, KEYS, ROTATE>(s.points, m, s, key, stride);
     }
+}
+
+template <bool ROTATE>
+static void multiply_step(const BlindRotateJob& job, const RotateScratch& s, const double* key) {
+    if (job.grouping_factor == 1) multiply_keys_any<1, ROTATE>(job, s, key);
+    else multiply_keys_any<3, ROTATE>(job, s, key);
 }
 
 // One step of the blind rotation: acc <- acc + sum_c factor_c (acc [] ggsw_c).
@@ -185,7 +192,7 @@ static void rotate_step(const BlindRotateJob& job, vd* acc, RotateScratch& s, co
             }
         }
     }
-    multiply_keys_any<true>(job, s, key);
+    multiply_step<true>(job, s, key);
     for (size_t q = 0; q < k1; ++q) {
         vd* re = acc + q * n;
         vd* im = re + m;
@@ -263,7 +270,7 @@ static void bootstrap_floor(const BlindRotateJob& job, size_t groups, void* memo
                 complex_vd* z = s.points + p * m;
                 fft_forward(z, job.twiddles, m, [=](size_t j) { return complex_vd{z[j].re, z[j].im}; });
             }
-            multiply_keys_any<false>(job, s, job.fourier_bsk);
+            multiply_step<false>(job, s, job.fourier_bsk);
             for (size_t q = 0; q < k1; ++q) {
                 complex_vd* z = s.points + q * m;
                 fft_inverse(z, job.twiddles, m, [=](size_t j, const complex_vd& y, const double*) {
