@@ -46,7 +46,7 @@ class Exchange:
                 self._reached = True
                 if response.is_success:
                     return response
-                pause = _asked_pause(response) or _backoff(attempt)
+                pause = max(_asked_pause(response), _backoff(attempt))
                 again = response.status_code in RETRIED and call.repeatable
                 if not again or waited + pause > self._patience_seconds:
                     raise error_of(response)
@@ -55,9 +55,9 @@ class Exchange:
             attempt += 1
 
 
-def _asked_pause(response: httpx.Response) -> float | None:
+def _asked_pause(response: httpx.Response) -> float:
     asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdecimal() and len(asked) < 10 else None
+    return float(asked) if asked.isdecimal() and len(asked) < 10 else 0.0
 
 
 def _backoff(attempt: int) -> float:

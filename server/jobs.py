@@ -41,6 +41,7 @@ PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELED = "pending", "in_progress", "c
 UNFINISHED = (PENDING, IN_PROGRESS)
 FINISHED = (COMPLETED, FAILED, CANCELED)
 MAX_ATTEMPTS = 5
+MAX_NAMED = 500  # rows that one query names
 DAY_SECONDS = 86400.0
 ROW_SECONDS = 7 * DAY_SECONDS  # a row outlives its result for so long, to say that it expired
 
@@ -110,6 +111,16 @@ class JobStore:
         """
         with self._database.reading() as session:
             return _owned(session, tenant_id, job_id)
+
+    def revisions(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """Returns how often each of these jobs has changed, whosever they are; those that are gone are left out."""
+        revisions: dict[str, int] = {}
+        with self._database.reading() as session:
+            for start in range(0, len(job_ids), MAX_NAMED):
+                some = job_ids[start : start + MAX_NAMED]
+                query = select(Job.id, Job.revision).where(Job.id.in_(some))
+                revisions |= dict(session.execute(query).tuples().all())
+        return revisions
 
     def newest(self, tenant_id: str, limit: int) -> Sequence[Job]:
         """Returns a tenant's jobs, newest first."""

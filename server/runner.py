@@ -130,6 +130,7 @@ class Runner:
                 await asyncio.wait({running}, timeout=TICK_SECONDS)
                 if not running.done() and not await self._goes_on(job, steps):
                     return None
+                self._changes.ring(job.id)
             return running.result()
         finally:
             running.cancel()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Annotated, cast
 
 from fastapi import Depends, Path, Request
@@ -26,6 +25,7 @@ from server.settings import Settings
 from server.tenants import Caller, Scope, TenantStore
 
 SWEEP_SECONDS = 1.0
+WATCH_SECONDS = 0.25  # between two looks at the jobs that somebody waits for
 _log = logs.get("service")
 
 
@@ -59,7 +59,7 @@ class Service:
         await asyncio.to_thread(self.models.follow)
         if self.runner is not None:
             self.runner.start()
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch())]
 
     async def drain(self) -> None:
         """Is not ready any more, lets running jobs finish for a while, and keeps the others for later."""
@@ -80,9 +80,9 @@ class Service:
     async def stop(self) -> None:
         """Ends everything."""
         await self.drain()
-        self._sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._sweeper
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.database.close()
 
     async def check(self) -> None:
@@ -114,6 +114,18 @@ class Service:
                 for job_id in await asyncio.to_thread(self.jobs.sweep):
                     self.changes.ring(job_id)
             await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _watch(self) -> None:
+        known: dict[str, int] = {}
+        while True:
+            with surviving("watch"):
+                waited = self.changes.jobs()
+                found = await asyncio.to_thread(self.jobs.revisions, waited) if waited else {}
+                for job_id in waited:
+                    if job_id not in found or found[job_id] != known.get(job_id):
+                        self.changes.ring(job_id)
+                known = found
+            await asyncio.sleep(WATCH_SECONDS)
 
 
 def _service(request: Request) -> Service:

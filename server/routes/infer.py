@@ -18,7 +18,7 @@ from server.schemas import JobView
 from server.service import InferCaller, ModelDep, Service, ServiceDep
 from server.tenants import Caller
 
-LOOK_SECONDS = 0.25  # between two looks at a job that another process may compute
+LOOK_SECONDS = 0.25  # between two looks whether the client is still there
 router = APIRouter(prefix="/v2/models", tags=["inference"])
 
 HeaderLength = Annotated[str | None, Header(alias=tensors.HEADER_LENGTH, description="bytes of the body's JSON header")]
@@ -124,15 +124,13 @@ async def _finished(service: Service, request: Request, job: Job) -> Job:
     while job.state not in FINISHED:
         bell = service.changes.bell(job.id)
         job = await asyncio.to_thread(service.jobs.get, job.tenant_id, job.id)
-        if job.state in FINISHED:
-            break
-        if service.drained:
-            raise NotReadyError(f"the server stops; the job is kept: ask for /v2/jobs/{job.id}/result in a while")
-        if await request.is_disconnected():
-            if job.idempotency_key is None:
-                await asyncio.to_thread(service.jobs.cancel, job.tenant_id, job.id)
-            raise CanceledError("the client has gone")
-        await ringing(bell, LOOK_SECONDS)
+        while job.state not in FINISHED and not await ringing(bell, LOOK_SECONDS):
+            if service.drained:
+                raise NotReadyError(f"the server stops; the job is kept: ask for /v2/jobs/{job.id}/result in a while")
+            if await request.is_disconnected():
+                if job.idempotency_key is None:
+                    await asyncio.to_thread(service.jobs.cancel, job.tenant_id, job.id)
+                raise CanceledError("the client has gone")
     return job
 
 

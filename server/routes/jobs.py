@@ -63,6 +63,8 @@ async def job_events(
             yield ServerSentEvent(
                 event=job.state if over else "progress", id=str(seen), data=await asyncio.to_thread(_view, service, job)
             )
-        if over or service.drained:
+        if over:
             return
-        await ringing(bell, LOOK_SECONDS)
+        while not await ringing(bell, LOOK_SECONDS):
+            if service.drained:
+                return

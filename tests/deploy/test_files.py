@@ -5,7 +5,10 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
+from importlib.resources import files
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import httpx
@@ -124,6 +127,32 @@ def test_the_compose_file_names_services_volumes_and_files_that_exist() -> None:
             exists = (ROOT / source).exists() if source.startswith(".") else source in compose["volumes"]
             assert exists, f"{name}: {source}"
         assert "docker.sock" not in json.dumps(service)
+
+
+def test_the_compose_file_is_what_compose_reads() -> None:
+    # The program inside the package: its Python wrapper swallows the exit code.
+    program = str(files("compose") / "docker-compose")
+    passwords = {"POSTGRES_PASSWORD": "0a", "GRAFANA_PASSWORD": "0b"}
+
+    def read(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [program, *arguments, "config", "--quiet"]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    done = read(**passwords)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "POSTGRES_PASSWORD" in read(GRAFANA_PASSWORD="0b").stderr, "a missing password is named"
+    broken = (ROOT / "docker-compose.yml").read_text().replace("read_only:", "read_onyl:")
+    with NamedTemporaryFile("w", suffix=".yml") as file:
+        file.write(broken)
+        file.flush()
+        assert read("--file", file.name, **passwords).returncode != 0, "a misspelt key is found"
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    hadolint = Path(sysconfig.get_path("scripts")) / "hadolint"
+    done = subprocess.run([hadolint, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_rules_and_scraping_pass_promtool() -> None:
