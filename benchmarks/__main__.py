@@ -133,10 +133,12 @@ def noise(params: Params = DEFAULT, json: Json = "-") -> None:
 @cli.command()
 def primitives(
     params: Annotated[
-        list[str] | None, typer.Option("--params", help="A parameter set; may be repeated. All that are secure if left out.")
+        list[str] | None,
+        typer.Option("--params", help="A parameter set; may be repeated. All that are secure if left out."),
     ] = None,
     threads: Annotated[
-        list[int] | None, typer.Option(min=1, help="Threads of the kernel; may be repeated. 1 and all cores if left out.")
+        list[int] | None,
+        typer.Option(min=1, help="Threads of the kernel; may be repeated. 1 and all cores if left out."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Ciphertexts in one call.")] = 128,
     json: Json = "-",

@@ -101,9 +101,7 @@ class Workbench:
                 nbytes=server.ksk.nbytes + self.big.data.nbytes + self.small.data.nbytes,
             ),
             "modulus_switch": Primitive(
-                call=lambda _: _kernel.modulus_switch(
-                    self.small.data, polynomial_size=self.params.polynomial_size
-                ),
+                call=lambda _: _kernel.modulus_switch(self.small.data, polynomial_size=self.params.polynomial_size),
                 items=batch,
                 nbytes=2 * self.small.data.nbytes,
                 threaded=False,
