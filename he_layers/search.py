@@ -86,9 +86,10 @@ def search(
     for ring, body_bits in INPUTS:
         priced = []
         for params in _sets(replace(base, input_ring=ring, input_body_bits=body_bits)):
-            times = measure(params)
-            if EvaluationKeys.nbytes(params) <= MOST_KEY_BYTES:
-                priced.append((cost.seconds(work, params, times), EvaluationKeys.nbytes(params), params, times))
+            key_bytes = EvaluationKeys.nbytes(params)
+            if key_bytes <= MOST_KEY_BYTES:
+                times = measure(params)
+                priced.append((cost.seconds(work, params, times), key_bytes, params, times))
         found: list[Candidate] = []
         seen: set[tuple[int, int, int, int, int]] = set()
         for seconds, key_bytes, params, times in sorted(priced, key=lambda entry: entry[:2]):
