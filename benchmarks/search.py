@@ -41,6 +41,7 @@ def measure(model: str, *, noise_factor: float, count: int) -> Iterator[dict[str
             "security_bits": round(candidate.bits, 1),
             "glwe": [chosen.glwe_dimension, chosen.polynomial_size, chosen.glwe_log2_std_dev],
             "lwe": [chosen.lwe_dimension, chosen.lwe_log2_std_dev],
+            "grouping_factor": chosen.grouping_factor,
             "pbs": [chosen.pbs.base_log, chosen.pbs.levels],
             "key_switch": [chosen.key_switch.base_log, chosen.key_switch.levels],
             "input_ring": [chosen.input_ring.ring_degree, chosen.input_ring.modulus, chosen.input_body_bits],
