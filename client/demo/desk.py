@@ -158,7 +158,6 @@ def _progress(status: JobStatus) -> Event:
     return {
         "event": "progress",
         "ahead": status.queue_position if status.state == "pending" else None,
-        "layer": progress.layer,
         "done": progress.bootstraps_done,
         "total": progress.bootstraps_total,
         "left": progress.eta_seconds,

@@ -176,7 +176,7 @@ export class Pad {
     Object.assign(context, { strokeStyle: INK, lineWidth: WIDTH * side, lineCap: "round", lineJoin: "round" });
     for (const stroke of this.strokes) {
       context.beginPath();
-      context.moveTo(stroke[0][0] * side, stroke[0][1] * side);
+      context.moveTo(stroke[0][0] * side - 0.1, stroke[0][1] * side); // a line of no length would draw no dot
       for (const [x, y] of stroke) context.lineTo(x * side, y * side);
       context.stroke();
     }
