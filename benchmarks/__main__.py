@@ -148,19 +148,27 @@ def noise(params: Params = DEFAULT, json: Json = "-") -> None:
 
 @cli.command()
 def primitives(
-    params: Params = DEFAULT,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = 1,
+    params: Annotated[
+        list[str] | None,
+        typer.Option("--params", help="A parameter set; may be repeated. All that are secure if left out."),
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Threads of the kernel; may be repeated. 1 and all cores if left out."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Ciphertexts in one call.")] = 128,
     json: Json = "-",
 ) -> None:
-    """Time of key switch and bootstrap per ciphertext and core, and of making keys.
+    """Time of every primitive per item and core, and how a bootstrap compares with its own arithmetic.
 
     Example:
 
-      python -m benchmarks primitives --threads 2 --json -
+      python -m benchmarks primitives --json -
     """
-    for result in primitives_benchmark.measure(params, threads=threads, batch=batch):
-        write(result, json)
+    counts = tuple(threads or sorted({1, available_cpus()}))
+    for name in params or primitives_benchmark.NAMES:
+        for result in primitives_benchmark.measure(name, threads=counts, batch=batch):
+            write(result, json)
 
 
 @cli.command()
@@ -192,7 +200,7 @@ def memory(
 def growth(
     params: Params = DEFAULT,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),
-    repetitions: Annotated[int, typer.Option(min=1)] = 3,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each is measured; the median counts.")] = 3,
     json: Json = "-",
 ) -> None:
     """Seconds for one image against the number of look-ups: one topology, wider and wider.

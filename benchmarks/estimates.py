@@ -104,6 +104,7 @@ def _products(operation: ops.Operation) -> int:
 def measure(name: str, *, threads: int) -> Iterator[dict[str, Any]]:
     """Yields one object per network: operations, predicted seconds, bytes."""
     parameter_set = params.get(name)
+    timing.forget()  # the machine may have changed its speed since
     times = timing.measure(parameter_set, threads)
     for title in (*NETWORKS, "recurrent"):
         work = recurrent() if title == "recurrent" else of_module(NETWORKS[title](), (3, SIDE, SIDE))

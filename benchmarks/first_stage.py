@@ -55,6 +55,7 @@ def measure(name: str, *, maps: int, threads: int) -> dict[str, Any]:
     keys = ClientKeys.generate(parameter_set)
     server_keys = keys.evaluation_keys(threads).expand(threads)
     image = ckks.encrypt(keys, "00" * 32, np.zeros(3 * SIDE * SIDE))
+    timing.forget()  # the machine may have changed its speed since
     predicted = cost.predict(program, parameter_set, timing.measure(parameter_set, threads))
     started = time.perf_counter()
     for _ in evaluate.run(program, server_keys, [image], threads=threads):

@@ -82,6 +82,7 @@ class Laboratory:
             self.server.fourier_bsk,
             base_log=gadget.base_log,
             levels=gadget.levels,
+            grouping_factor=self.params.grouping_factor,
             threads=THREADS,
         )
         want = np.where(point < size, table[0, point % size], -table[0, point % size])

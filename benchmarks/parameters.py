@@ -28,6 +28,7 @@ def measure(model: str, split: Split, *, factors: Sequence[float] = FACTORS) -> 
     """
     program = Program.load(Settings().models / model)
     base, threads = params.get(program.params), Settings().engine_url.threads
+    timing.forget()  # the machine may have changed its speed since
     plain = simulate.plain(program, split.images).argmax(axis=1)
     for factor in factors:
         found = search.search(

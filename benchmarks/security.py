@@ -63,7 +63,7 @@ class OpenedObjects:
             [_negacyclic(part) for part in self.keys.glwe_key]
         )  # [k * N, N]: masks times this is <mask, S>
         errors: list[Errors] = []
-        for i in range(min(self.params.lwe_dimension, -(-SAMPLES // (self.params.ggsw_rows * size)))):
+        for i in range(min(self.params.bsk_entries, -(-SAMPLES // (self.params.ggsw_rows * size)))):
             masks = _kernel.bootstrapping_key_masks(
                 mask_seed=self.sent.mask_seed,
                 index=i,
@@ -72,7 +72,7 @@ class OpenedObjects:
                 polynomial_size=size,
             )
             words = self.sent.bsk[i] - masks.reshape(self.params.ggsw_rows, k * size) @ products
-            bit = int(self.keys.small_lwe_key[i])
+            bit = int(self.keys.bsk_bits[i])
             for row, word in enumerate(words):
                 message = np.zeros(size, dtype=np.int64)
                 part, level = divmod(row, levels)

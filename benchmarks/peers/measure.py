@@ -58,10 +58,10 @@ class Peer:
 
 
 PEERS = (
-    Peer(folder="tenseal", system="TenSEAL", images=50, quick_images=5),
-    Peer(folder="concrete_ml", system="Concrete ML", images=5, quick_images=1, options=("--p-error", "1.2e-3")),
+    Peer(folder="tenseal", system="TenSEAL", images=20, quick_images=5),
+    Peer(folder="concrete_ml", system="Concrete ML", images=2, quick_images=1, options=("--p-error", "1.2e-3")),
     Peer(folder="openfhe", system="OpenFHE EvalFBT", images=1, quick_images=1),
-    Peer(folder="orion", system="Orion", images=50, quick_images=5),
+    Peer(folder="orion", system="Orion", images=20, quick_images=5),
 )
 
 

@@ -92,28 +92,29 @@ def compare(
 
 @cli.command()
 def peers(
-    name: Annotated[list[str] | None, typer.Argument(help="Some of them, by the name of their folder.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Argument(help="Some of them: ciphershift, or the name of a folder.")
+    ] = None,
     quick: Quick = False,
     json: Json = "-",
 ) -> None:
-    """Run other systems on this machine over the same images; install them first with benchmarks/peers/install.sh.
+    """Run other systems on this machine, and ours, over the same images; benchmarks/peers/install.sh installs the others.
 
     Example:
 
-      python -m benchmarks peers tenseal --quick --json -
+      python -m benchmarks peers tenseal ciphershift --quick --json -
     """
     from benchmarks.peers import measure, networks  # torch
+    from benchmarks.report import plan
 
-    unknown = set(name or ()) - {peer.folder for peer in measure.PEERS}
-    if unknown:
-        raise typer.BadParameter(
-            f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(p.folder for p in measure.PEERS)}"
-        )
+    known = ["ciphershift", *(peer.folder for peer in measure.PEERS)]
+    if unknown := set(name or ()) - set(known):
+        raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     networks.prepare(measure.WORK, lambda stage, r: console.print(f"{stage}: epoch {r.epoch}/{r.epochs}"))
-    for peer in measure.PEERS:
-        if not name or peer.folder in name:
-            console.print(f"{peer.system} …")
-            for result in measure.measure(peer, quick=quick):
+    for question in plan.systems(quick=quick):
+        if not name or question.members["peer"] in name:
+            console.print(f"{question.about} …")
+            for result in question.run():
                 write(result, json)
 
 

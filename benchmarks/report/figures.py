@@ -12,12 +12,8 @@ from benchmarks.report.points import Fit, Point
 from benchmarks.report.style import MARKERS, Draw, Theme
 from benchmarks.results import Record
 
-STAGES = {
-    "encrypt": "encrypt (client)",
-    "transfer": "transfer and queue",
-    "server": "network (server)",
-    "decrypt": "decrypt (client)",
-}
+STAGES = ("encrypt", "transfer", "server", "decrypt")
+"""Of one prediction, without making keys."""
 KINDS = ("ciphershift", "look-up", "polynomial", "square")
 
 

@@ -43,7 +43,7 @@ class Effort:
     quick: bool
 
 
-QUICK = Effort(seconds=20, longest=30, repetitions=1, quick=True)
+QUICK = Effort(seconds=10, longest=30, repetitions=1, quick=True)
 FULL = Effort(seconds=120, longest=300, repetitions=3, quick=False)
 NETWORK_OF_PARAMETERS = "mnist-fast"
 SMALLEST = "mnist-tiny"
@@ -86,28 +86,31 @@ class Network:
         """By which its measurements are known."""
         return {"model": self.folder.name, "program": self.program.digest}
 
+    def images(self, seconds: float) -> int:
+        """How many fit, at least one."""
+        return int(min(max(seconds / self.predicted, 1), MOST_IMAGES))
+
 
 def networks(models: Path, effort: Effort) -> list[Network]:
     """Those that are cheap enough."""
-    found = []
-    for path in sorted(models.glob("*/card.json")):
-        program = Program.load(path.parent)
-        parameter_set = params.get(program.params)
-        predicted = costs.predict(program, parameter_set, timing.measure(parameter_set, available_cpus()))
-        name = agreement.data_set(path.parent)
-        found.append(Network(folder=path.parent, program=program, dataset=name, predicted=predicted))
+    found = [_read(path.parent) for path in sorted(models.glob("*/card.json"))]
     return [network for network in found if network.predicted <= effort.longest]
+
+
+def _read(folder: Path) -> Network:
+    program = Program.load(folder)
+    parameter_set = params.get(program.params)
+    predicted = costs.predict(program, parameter_set, timing.measure(parameter_set, available_cpus()))
+    return Network(folder=folder, program=program, dataset=agreement.data_set(folder), predicted=predicted)
 
 
 def questions(*, quick: bool) -> list[Question]:
     """All, in the order in which the page wants them."""
     models, effort = Settings().models, QUICK if quick else FULL
     zoo = networks(models, effort)
-    digits = [network.folder for network in zoo if network.dataset == DATA_OF_PEERS]
     return [
         *(_agreement(network, effort) for network in zoo),
-        *(_ours(folder, 2 if quick else 5) for folder in (*digits, *_same_topology())),
-        *(_peer(peer, quick) for peer in peers.PEERS),
+        *systems(quick=quick),
         *(_cost(network, effort.repetitions) for network in zoo),
         Question(
             benchmark="growth",
@@ -148,10 +151,20 @@ def questions(*, quick: bool) -> list[Question]:
     ]
 
 
-def _same_topology() -> list[Path]:
-    """Our network of the peers' topology, where it was trained (`python -m benchmarks peers --train`)."""
-    folder = peers.WORK / "zoo" / "tutorial"
-    return [folder] if (folder / "card.json").exists() else []
+def systems(*, quick: bool) -> list[Question]:
+    """Our networks for the peers' data set, and the peers."""
+    effort = QUICK if quick else FULL
+    digits = [network for network in networks(Settings().models, effort) if network.dataset == DATA_OF_PEERS]
+    return [
+        *(_ours(network, effort) for network in (*digits, *_same_topology())),
+        *(_peer(peer, quick) for peer in peers.PEERS),
+    ]
+
+
+def _same_topology() -> list[Network]:
+    """Our network of the peers' topology, where it was trained (`python -m benchmarks peers` does)."""
+    folder = peers.WORK / "zoo"
+    return [_read(path.parent) for path in folder.glob("*/card.json")]
 
 
 @cache
@@ -169,7 +182,7 @@ def _parameters(model: str, images: int) -> Question:
 
 
 def _agreement(network: Network, effort: Effort) -> Question:
-    images = int(min(max(effort.seconds / network.predicted, 1), MOST_IMAGES))
+    images = network.images(effort.seconds)
     return Question(
         benchmark="agreement",
         about=f"{network.folder.name}: {images} images through a server",
@@ -187,12 +200,12 @@ def _cost(network: Network, repetitions: int) -> Question:
     )
 
 
-def _ours(folder: Path, images: int) -> Question:
+def _ours(network: Network, effort: Effort) -> Question:
     return Question(
         benchmark="peers",
-        about=f"ciphershift, {folder.name}, as the peers are measured",
-        members={"peer": "ciphershift", "program": Program.load(folder).digest},
-        run=lambda: [peers.ours(folder, _digits(), count=images)],
+        about=f"ciphershift, {network.folder.name}, as the peers are measured",
+        members={"peer": "ciphershift", "program": network.program.digest},
+        run=lambda: [peers.ours(network.folder, _digits(), count=network.images(effort.seconds / 4))],
     )
 
 

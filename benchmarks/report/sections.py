@@ -169,6 +169,8 @@ def _ablation(stored: Stored, folder: Path) -> str:
         f"({records[0]['epochs']}, and as many again with the circuit), so that the differences are what to look at, not the level. A "
         f"standard error of one accuracy is at most {tables.percent(worst)}. Variants without a circuit are float modules, as CKKS would "
         "evaluate them; the others are trained and tested with the noise of the parameter set, times the factor.\n\n"
+        + "\n".join(f"- {tables.best_variant(records, name)}" for name in datasets)
+        + "\n\n"
         + tables.ablation(records, datasets)
         + "".join(
             f"\n\n{name} was not measured: `python -m benchmarks ablation --data {name}`."

@@ -86,14 +86,19 @@ class Desk:
         try:
             while event := await events.get():
                 yield event
-            await run
+            if not run.cancelled():
+                run.result()  # has no fault
         finally:
+            run.cancel()
+
+    def stop(self) -> None:
+        """Ends what is under way."""
+        for run in self._runs:
             run.cancel()
 
     async def close(self) -> None:
         """Ends what is under way, and erases the secret keys from memory."""
-        for run in self._runs:
-            run.cancel()
+        self.stop()
         if self._runs:
             await asyncio.wait(self._runs, timeout=CLOSE_SECONDS)  # the server may be gone already
         for client in self._clients.values():
@@ -153,7 +158,6 @@ def _progress(status: JobStatus) -> Event:
     return {
         "event": "progress",
         "ahead": status.queue_position if status.state == "pending" else None,
-        "layer": progress.layer,
         "done": progress.bootstraps_done,
         "total": progress.bootstraps_total,
         "left": progress.eta_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import signal
@@ -11,6 +12,7 @@ import webbrowser
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import typer
 import uvicorn
@@ -24,6 +26,11 @@ from client.local_server import local_server
 from he_layers.crypto.errors import ConfigurationError
 
 HOST = "127.0.0.1"
+OWN_SETTINGS: dict[str, Any] = {
+    "database": "",
+    "tls_certificate": "",
+    "tls_key": "",
+}  # never those of a server that is run in earnest
 
 
 def serve(
@@ -57,7 +64,7 @@ def serve(
         url = server
         if url is None:
             with Console(stderr=True).status("starting a server on this machine"):
-                url = stack.enter_context(local_server(models=networks)).url
+                url = stack.enter_context(local_server(models=networks, **OWN_SETTINGS)).url
         desk = Desk(url, keystore=keystore, ca_file=ca_file)
         token = secrets.token_urlsafe(32)
         page = Page(desk, models=networks, preferred=model, is_embedded=server is None)
@@ -69,7 +76,23 @@ def serve(
         if show and _has_screen():
             webbrowser.open(address)  # it may connect at once: the socket listens
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config, desk).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends what is under way as soon as it is told to end: an answer that is waited for would hold it up."""
+
+    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+        super().__init__(config)
+        self._desk = desk
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._desk.stop)
+        super().handle_exit(sig, frame)
 
 
 def _has_screen() -> bool:

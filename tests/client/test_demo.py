@@ -80,8 +80,10 @@ def test_only_the_page_itself_gets_answers(
 def test_every_answer_tells_the_browser_what_the_page_may_do(server: ServerProcess, keystore: Keystore) -> None:
     async def ask() -> None:
         async with page(server.url, keystore) as http:
-            for path in ("/", "/static/page.js", "/samples/mnist-0-is-7.png", "/api/about", "/api/none", "/none"):
-                headers = (await http.get(path)).headers
+            paths = ("/", "/static/page.js", "/samples/mnist-0-is-7.png", "/api/about", "/api/none", "/none")
+            answers = [await http.get(path) for path in paths]
+            answers.append(await http.get("/api/about", headers={"X-Token": ""}))
+            for headers in (answer.headers for answer in answers):
                 assert "default-src 'none'; script-src 'self'" in headers["Content-Security-Policy"]
                 assert "unsafe" not in headers["Content-Security-Policy"]
                 assert headers["X-Content-Type-Options"] == "nosniff"

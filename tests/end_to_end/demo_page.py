@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwrig
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ANSWER_MILLISECONDS = 120_000
+PATIENCE_MILLISECONDS = 30_000  # with a machine that others use, too
+expect.set_options(timeout=PATIENCE_MILLISECONDS)
 
 
 @contextmanager
@@ -53,7 +55,7 @@ def _program(playwright: Playwright) -> str | None:
 def opened(browser: Browser, address: str, **options: object) -> Page:
     """The page in a window of its own, with everything on it."""
     page = browser.new_context(**{"reduced_motion": "reduce"} | options).new_page()  # type: ignore[arg-type]
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE_MILLISECONDS)
     page.goto(address)
     expect(page.get_by_role("button", name="Test image 0: 7")).to_be_visible()
     return page

@@ -19,6 +19,7 @@ export class Pad {
     canvas.addEventListener("pointermove", (event) => this.go(event));
     for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => this.end(event));
     canvas.addEventListener("keydown", (event) => this.key(event));
+    canvas.addEventListener("focus", () => this.enter());
     canvas.addEventListener("blur", () => this.leave());
     this.draw();
   }
@@ -121,6 +122,12 @@ export class Pad {
     if (this.pen.down) this.strokes.at(-1).push([this.pen.x, this.pen.y]);
   }
 
+  /** Shows the pen to those who come by keyboard. */
+  enter() {
+    this.pen.shown = this.draws && this.canvas.matches(":focus-visible");
+    this.draw();
+  }
+
   leave() {
     this.pen.shown = false;
     this.lift();
@@ -169,7 +176,7 @@ export class Pad {
     Object.assign(context, { strokeStyle: INK, lineWidth: WIDTH * side, lineCap: "round", lineJoin: "round" });
     for (const stroke of this.strokes) {
       context.beginPath();
-      context.moveTo(stroke[0][0] * side, stroke[0][1] * side);
+      context.moveTo(stroke[0][0] * side - 0.1, stroke[0][1] * side); // a line of no length would draw no dot
       for (const [x, y] of stroke) context.lineTo(x * side, y * side);
       context.stroke();
     }

@@ -114,6 +114,10 @@ async function send() {
   if (running || !chosen()) return;
   const run = new AbortController();
   running = run;
+  const started = performance.now();
+  const clock = setInterval(() => {
+    element("elapsed").textContent = `${Math.round((performance.now() - started) / 1000)} s`;
+  }, 1000);
   element("send").textContent = "Stop";
   again = send;
   try {
@@ -122,6 +126,8 @@ async function send() {
     else if (!run.signal.aborted) await missed();
   } finally {
     running = null;
+    clearInterval(clock);
+    element("elapsed").textContent = "";
     element("send").textContent = "Encrypt and send";
   }
 }

@@ -30,13 +30,14 @@ export function advance(model, done) {
   element("track").setAttribute("aria-valuenow", done);
 }
 
-/** What the server is doing, as a sentence. */
-export function sentence(model, { ahead, layer, done, total, left }) {
+/** What the server is doing, as a sentence: the layer whose look-ups are next, for those take the time. */
+export function sentence(model, { ahead, done, total, left }) {
   if (ahead !== null) return ahead ? `Waiting in the server's queue, ${ahead} before it.` : "Waiting for the server to begin.";
-  const index = model.layers.findIndex(({ name }) => name === layer);
-  const place = index < 0 ? "Computing on the ciphertext" : `Layer ${index + 1} of ${model.layers.length} (${model.layers[index].kind})`;
+  let before = 0;
+  const index = model.layers.findIndex(({ lookups }) => (before += lookups) > done);
+  if (index < 0) return `All ${total} look-ups are done.`;
   const rest = left === null ? "" : `, about ${Math.ceil(left)} s left`;
-  return `${place}: ${done} of ${total} look-ups${rest}.`;
+  return `Layer ${index + 1} of ${model.layers.length} (${model.layers[index].kind}): ${done} of ${total} look-ups${rest}.`;
 }
 
 /** Shows the seconds of each stage. */
