@@ -123,8 +123,9 @@ def growth(records: Sequence[Record], networks: Sequence[Record], fit: Fit) -> D
         )
         line = np.geomspace(x.min(), x.max(), 50)
         axes.plot(line, fit.seconds(line), color=theme.palette[1], label=f"fit: {fit.text}")
-        predicted = [record["predicted_s"] for record in records]
-        axes.plot(x, predicted, ":", color=theme.palette[2], label="cost model")
+        predicted = [record.get("predicted_s", np.nan) for record in records]
+        if not np.isnan(predicted).all():
+            axes.plot(x, predicted, ":", color=theme.palette[2], label="cost model")
         for record in networks:
             axes.plot(record["bootstraps_per_image"], record["median_s"], MARKERS[3], color=theme.palette[3])
             axes.annotate(
