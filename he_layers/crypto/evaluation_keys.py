@@ -118,6 +118,8 @@ class EvaluationKeys:
             payload_bytes=container.payload_bytes(fields),
         )
         values = container.unpack_fields(fields, payload)
+        bsk = values["bsk"]
+        bsk <<= np.uint64(64 - params.bsk_body_bits)  # in place: it is the largest part by far
         highest = int(values["answer_key"].max())
         if highest >= params.answer_ring.modulus:
             raise NotConformantError(
@@ -128,9 +130,7 @@ class EvaluationKeys:
             mask_seed=values["mask_seed"].astype(np.uint8).tobytes(),
             input_ksk=values["input_ksk"].astype(np.uint32),
             ksk=values["ksk"].astype(np.uint32),
-            bsk=(values["bsk"] << np.uint64(64 - params.bsk_body_bits)).reshape(
-                params.bsk_entries, params.ggsw_rows, params.polynomial_size
-            ),
+            bsk=bsk.reshape(params.bsk_entries, params.ggsw_rows, params.polynomial_size),
             answer_key=values["answer_key"].reshape(params.answer_key_rows, params.answer_ring.ring_degree),
         )
 

@@ -24,6 +24,7 @@ namespace CS_ISA {
 constexpr int LANES = CS_LANES;
 typedef double vd __attribute__((vector_size(LANES * 8)));
 
+// Hot loops assign its parts one by one: GCC copies the whole through memory by halves, and the next load waits for both stores.
 struct complex_vd {
     vd re, im;
 };
