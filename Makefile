@@ -5,22 +5,27 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 
-.PHONY: setup demo test lint stub clean
+.PHONY: setup demo page test lint docs pictures stub clean
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt $(KERNEL)
+	@echo "building $(VENV) and the C++ kernel: one to four minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.[client,server]'
+	$(INSTALL) -e '.[client,demo,server]'
 	touch $@
 
 # Torch and the tools are for training and testing alone.
 $(VENV)/.ready-dev: $(VENV)/.ready
+	@echo "installing torch and the tools into $(VENV): some minutes"
 	$(INSTALL) -e '.[dev]'
 	touch $@
 
 demo: setup
 	$(BIN)/python -m benchmarks demo
+
+page: setup
+	$(BIN)/python -m client demo
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -30,6 +35,14 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site of the documents; a broken link is an error. Open build/docs/index.html.
+docs: $(VENV)/.ready-dev
+	$(BIN)/python -m sphinx --fresh-env --write-all --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . build/docs
+
+# The pictures of docs/architecture.md, drawn from the code.
+pictures: $(VENV)/.ready-dev
+	$(BIN)/python docs/pictures/draw.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -11,18 +11,30 @@ from benchmarks import cost as cost_benchmark
 from benchmarks import demo as demonstration
 from benchmarks import engines as engines_benchmark
 from benchmarks import faults as faults_benchmark
+from benchmarks import growth as growth_benchmark
 from benchmarks import noise as noise_benchmark
+from benchmarks import parameters as parameters_benchmark
 from benchmarks import primitives as primitives_benchmark
 from benchmarks import search as search_benchmark
 from benchmarks import security as security_benchmark
 from benchmarks import service as service_benchmark
+from benchmarks import throughput as throughput_benchmark
 from benchmarks.envelope import envelope, write
+from benchmarks.report import commands
 from he_layers.crypto.params import DEFAULT
 from he_layers.program import Program
 from models import data
-from server.settings import Settings
+from server.settings import Settings, available_cpus
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", help="Measure, on this machine.")
+cli = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Measure, on this machine.\n\nResults are JSON, one object a line; progress is shown on a terminal alone.\n\n"
+    "Examples:\n\n  python -m benchmarks demo\n\n  python -m benchmarks agreement --model mnist-fast --images 20",
+)
+
+cli.add_typer(commands.cli)
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model in the zoo.")]
 Params = Annotated[str, typer.Option("--params", help="Name of a parameter set.")]
@@ -108,14 +120,18 @@ def search(
 
 
 @cli.command()
-def cost(model: Model, repetitions: Annotated[int, typer.Option(min=1)] = 5, json: Json = "-") -> None:
+def cost(
+    model: Model,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often it is measured; the median counts.")] = 5,
+    json: Json = "-",
+) -> None:
     """Predicted against measured seconds of a network, layer by layer, in one run.
 
     Example:
 
       python -m benchmarks cost --model mnist-fast --json -
     """
-    write(envelope("cost") | cost_benchmark.measure(model, repetitions=repetitions), json)
+    write(cost_benchmark.measure(model, repetitions=repetitions), json)
 
 
 @cli.command()
@@ -132,19 +148,27 @@ def noise(params: Params = DEFAULT, json: Json = "-") -> None:
 
 @cli.command()
 def primitives(
-    params: Params = DEFAULT,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = 1,
+    params: Annotated[
+        list[str] | None,
+        typer.Option("--params", help="A parameter set; may be repeated. All that are secure if left out."),
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Threads of the kernel; may be repeated. 1 and all cores if left out."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Ciphertexts in one call.")] = 128,
     json: Json = "-",
 ) -> None:
-    """Time of key switch and bootstrap per ciphertext and core, and of making keys.
+    """Time of every primitive per item and core, and how a bootstrap compares with its own arithmetic.
 
     Example:
 
-      python -m benchmarks primitives --threads 2 --json -
+      python -m benchmarks primitives --json -
     """
-    for result in primitives_benchmark.measure(params, threads=threads, batch=batch):
-        write(result, json)
+    counts = tuple(threads or sorted({1, available_cpus()}))
+    for name in params or primitives_benchmark.NAMES:
+        for result in primitives_benchmark.measure(name, threads=counts, batch=batch):
+            write(result, json)
 
 
 @cli.command()
@@ -170,6 +194,58 @@ def memory(
         envelope("memory", threads=threads) | {"source": source} | memory_benchmark.measure(program, threads=threads),
         json,
     )
+
+
+@cli.command()
+def growth(
+    params: Params = DEFAULT,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each is measured; the median counts.")] = 3,
+    json: Json = "-",
+) -> None:
+    """Seconds for one image against the number of look-ups: one topology, wider and wider.
+
+    Example:
+
+      python -m benchmarks growth --json -
+    """
+    for result in growth_benchmark.measure(params, threads=threads, repetitions=repetitions):
+        write(result, json)
+
+
+@cli.command()
+def throughput(
+    model: Model = "mnist-tiny",
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each batch is sent.")] = 1,
+    json: Json = "-",
+) -> None:
+    """Images a second through a real server, by the images handed over at once.
+
+    Example:
+
+      python -m benchmarks throughput --model mnist-tiny --json -
+    """
+    models = Settings().models
+    images = data.load(agreement_benchmark.data_set(models / model)).test.images
+    for result in throughput_benchmark.measure(models, model, images, repetitions=repetitions):
+        write(result, json)
+
+
+@cli.command()
+def parameters(
+    model: Model,
+    images: Annotated[int, typer.Option(min=1, help="Test images to simulate.")] = 10_000,
+    json: Json = "-",
+) -> None:
+    """Noise, simulated accuracy and predicted time of a network under cheaper and dearer parameter sets.
+
+    Example:
+
+      python -m benchmarks parameters --model mnist-fast --json -
+    """
+    split = data.load(agreement_benchmark.data_set(Settings().models / model)).test.part(0, images)
+    for result in parameters_benchmark.measure(model, split):
+        write(result, json)
 
 
 @cli.command()
@@ -213,11 +289,14 @@ def faults(
 @cli.command()
 def service(
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Name of a model in the zoo [default: the smallest MNIST one].")
+        str | None,
+        typer.Option("--model", "-m", help="Name of a model in the zoo.", show_default="the smallest MNIST one"),
     ] = None,
     requests: Annotated[int, typer.Option(min=1, help="Requests in all.")] = 200,
     tenants: Annotated[int, typer.Option(min=1, help="Tenants who send them at once.")] = 4,
-    in_flight: Annotated[int | None, typer.Option(min=1, help="Open requests of one tenant [default: all].")] = None,
+    in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Open requests of one tenant.", show_default="all")
+    ] = None,
     engine: Annotated[str, typer.Option(help="The server's engine, such as local://?workers=2&threads=1.")] = "",
     json: Json = "-",
 ) -> None:

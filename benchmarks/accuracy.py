@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
+from benchmarks.watched import watched
 from he_layers import simulate
 from he_layers.crypto import params
 from he_layers.program import Program
@@ -45,8 +44,7 @@ def _logit_noise(program: Program, images: NDArray[np.uint8]) -> dict[str, float
     repeated = np.concatenate([images] * SIMULATIONS)
     simulated = simulate.run(program, params.get(program.params), repeated, np.random.default_rng(0))
     rows = verify.encrypted_logits(program, images, threads=available_cpus())
-    progress = track(rows, f"{program.name}: encrypted logits", total=len(images), console=Console(stderr=True))
-    encrypted = np.stack(list(progress))
+    encrypted = np.stack(list(watched(rows, f"{program.name}: encrypted logits", len(images))))
     signal = float(plain.std(axis=0).mean())
     encrypted_std = float((encrypted - plain).std()) / signal
     simulated_std = float((simulated - np.concatenate([plain] * SIMULATIONS)).std()) / signal

@@ -9,11 +9,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from benchmarks.envelope import envelope
 from benchmarks.server_process import running_server
+from benchmarks.spread import spread
+from benchmarks.watched import watched
 from client import Client, Keystore
 from he_layers import noise_budget, simulate
 from he_layers.crypto import noise
@@ -39,18 +39,17 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
         profile = client.profile()
         client.prepare()
         client.predict(pixels[:1])  # the first request expands the keys on the server
-        logits, seconds = [], []
-        for image in track(pixels, f"{model}: encrypted inference", console=Console(stderr=True)):
+        logits, timings = [], []
+        for image in watched(pixels, f"{model}: encrypted inference"):
             logits.append(client.predict(image)[0])
-            seconds.append(client.timings.total)
+            timings.append(client.timings)
         memory = server.peak_memory_bytes()
-    predictions = np.argmax(logits, axis=1)
+    predictions, seconds = np.argmax(logits, axis=1), [timing.total for timing in timings]
     equal = np.isclose(np.stack(logits), integers * program.output.scale, rtol=0, atol=1e-6 * program.output.scale)
-    return envelope("agreement") | {
+    return envelope("agreement", params=profile.params) | {
         "model": model,
+        "program": program.digest,
         "profile": profile.profile,
-        "params_id": profile.params_id,
-        "security_bits": profile.security_bits,
         "lookup_error_4bit": noise.lookup_error(profile.params),
         "log2_failure_per_image": noise_budget.log2_failure(noise_budget.of_program(program, profile.params)),
         "images": len(pixels),
@@ -59,8 +58,10 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
         "all_logits_equal": int(equal.all(axis=1).sum()),
         "correct_encrypted": int((predictions == labels).sum()),
         "correct_plain": int((plain == labels).sum()),
-        "median_s": round(median(seconds), 4),
-        "p90_s": round(float(np.quantile(seconds, 0.9)), 4),
+        **spread(seconds),
+        "stage_median_s": {
+            stage: round(median(timing.stages()[stage] for timing in timings), 4) for stage in timings[0].stages()
+        },
         "bootstraps_per_image": profile.bootstraps,
         "upload_bytes": client.traffic.sent,
         "download_bytes": client.traffic.received,

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.envelope import envelope
+from benchmarks.watched import watched
 from he_layers import cost, evaluate
 from he_layers.crypto import ckks, params, timing
 from he_layers.crypto.secret_keys import ClientKeys
@@ -30,7 +32,7 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
     work = {layer.layer: layer for layer in cost.work(program)}
     chains = [[stage.layer.name for stage in chain] for chain in evaluate.chains(program)]  # what is evaluated together
     predicted, measured = [], []
-    for _ in range(repetitions):
+    for _ in watched(range(repetitions), f"{model}: evaluations"):
         timing.forget()
         times = timing.measure(parameter_set, settings.engine_url.threads)
         seconds = [sum(cost.layer_seconds(work[name], parameter_set, times) for name in chain) for chain in chains]
@@ -41,10 +43,9 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
     predicted_medians, measured_medians = (
         [median(column) for column in zip(*rows, strict=True)] for rows in (predicted, measured)
     )
-    return {
+    return envelope("cost", params=parameter_set) | {
         "model": model,
-        "params": parameter_set.name,
-        "params_id": parameter_set.id,
+        "program": program.digest,
         "predicted_seconds": round(predicted_medians[-1], 4),
         "measured_seconds": round(measured_medians[-1], 4),
         "ratio": round(predicted_medians[-1] / measured_medians[-1], 3),

@@ -44,6 +44,7 @@ def run(model: str) -> bool:
             )
     agree = int((np.asarray(predictions) == plain).sum())
     correct = int((np.asarray(predictions) == labels).sum())
+    console.print("draw a digit of your own: make page, or python -m client demo")
     console.print(
         f"demo: model={model} images={len(images)} agree={agree} correct={correct} median_s={median(seconds):.3f} "
         f"upload_bytes={client.traffic.sent} download_bytes={client.traffic.received} key_bytes={key_bytes}",

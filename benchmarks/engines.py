@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.envelope import envelope
 from benchmarks.server_process import running_server
+from benchmarks.watched import watched
 from client import Client, Keystore
 from he_layers import simulate
 from he_layers.program import Program
@@ -26,7 +27,7 @@ def measure(models: Path, model: str, *, images: NDArray[np.uint8], repetitions:
     """
     plain = simulate.plain(Program.load(models / model), images).argmax(axis=1)
     results = {}
-    for engine in ENGINES:
+    for engine in watched(ENGINES, "engines"):
         with (
             tempfile.TemporaryDirectory() as folder,
             running_server(models=models, engine=engine) as server,

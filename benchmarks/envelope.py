@@ -11,22 +11,30 @@ from typing import Any
 
 import typer
 
+from he_layers.crypto.params import ParameterSet
+from he_layers.crypto.security import security_bits
 from he_layers.native import _kernel
 from server.settings import available_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
+WRITTEN = ("benchmarks/results", "docs/benchmarks.md", "docs/figures")
+"""What measurements and reports themselves write."""
 
 
-def envelope(benchmark: str, *, threads: int | None = None) -> dict[str, Any]:
-    """Returns the members that all results share."""
-    return {
+def envelope(benchmark: str, *, threads: int | None = None, params: ParameterSet | None = None) -> dict[str, Any]:
+    """Returns the members that all results share; with a parameter set also its name, its id and its bits."""
+    shared = {
         "benchmark": benchmark,
         "commit": _commit(),
         "cpu": _cpu(),
+        "cores": available_cpus(),
         "isa": _kernel.isa(),
         "threads": threads or available_cpus(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if params is None:
+        return shared
+    return shared | {"params": params.name, "params_id": params.id, "security_bits": round(security_bits(params), 1)}
 
 
 def write(result: dict[str, Any], target: str) -> None:
@@ -40,9 +48,16 @@ def write(result: dict[str, Any], target: str) -> None:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+    """Of the code; results and what is drawn from them may have changed since."""
+    name = _git("rev-parse", "--short=12", "HEAD")
+    if name.returncode:
+        return "unknown"
+    changed = _git("diff", "--quiet", "HEAD", "--", ".", *(f":(exclude){path}" for path in WRITTEN)).returncode
+    return name.stdout.strip() + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
 
 
 def _cpu() -> str:

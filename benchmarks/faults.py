@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from benchmarks.envelope import envelope
 from benchmarks.expected import ExpectedLogits
 from benchmarks.server_process import ServerProcess, running_server
+from benchmarks.watched import watched
 from client import Keystore
 from client.keystore import KeyPair
 from he_layers.crypto import ckks, params
@@ -91,7 +92,7 @@ def measure(
                 return _job(run, program, keys, images, chosen, expected)
 
             with ThreadPoolExecutor(CLIENTS) as pool:
-                outcomes = Counter(pool.map(one, range(jobs)))
+                outcomes = Counter(watched(pool.map(one, range(jobs)), "jobs", jobs))
             killer.join()
         finally:
             run.over.set()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.envelope import envelope
+from benchmarks.watched import watched
 from he_layers.crypto import ckks, lwe, noise, packing, params
 from he_layers.crypto.ciphertexts import Binding, LweCiphertextList
 from he_layers.crypto.params import ParameterSet
@@ -81,6 +82,7 @@ class Laboratory:
             self.server.fourier_bsk,
             base_log=gadget.base_log,
             levels=gadget.levels,
+            grouping_factor=self.params.grouping_factor,
             threads=THREADS,
         )
         want = np.where(point < size, table[0, point % size], -table[0, point % size])
@@ -143,7 +145,7 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
         ("packing_key_switch", noise.packing_key_switch_variance(parameter_set), 1500, laboratory.packing_key_switch),
         ("packing", noise.packing_variance(parameter_set), 1500, laboratory.packing),
     ]
-    for primitive, variance, samples, experiment in experiments:
+    for primitive, variance, samples, experiment in watched(experiments, "primitives"):
         errors = (experiment(samples) + 0.5) % 1 - 0.5
         measured = float(np.sqrt(np.mean(errors**2)))
         yield envelope("noise", threads=THREADS) | {

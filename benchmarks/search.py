@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.envelope import envelope
+from benchmarks.watched import watched
 from he_layers import noise_budget
 from he_layers import search as parameter_search
 from he_layers.crypto import noise, params, timing
@@ -23,6 +24,7 @@ def measure(model: str, *, noise_factor: float, count: int) -> Iterator[dict[str
         lambda candidate: timing.measure(candidate, settings.engine_url.threads),
         noise_factor=noise_factor,
         count=count,
+        watch=lambda sets: watched(sets, "parameter sets"),
     )
     for candidate in found:
         chosen = candidate.params
@@ -39,6 +41,7 @@ def measure(model: str, *, noise_factor: float, count: int) -> Iterator[dict[str
             "security_bits": round(candidate.bits, 1),
             "glwe": [chosen.glwe_dimension, chosen.polynomial_size, chosen.glwe_log2_std_dev],
             "lwe": [chosen.lwe_dimension, chosen.lwe_log2_std_dev],
+            "grouping_factor": chosen.grouping_factor,
             "pbs": [chosen.pbs.base_log, chosen.pbs.levels],
             "key_switch": [chosen.key_switch.base_log, chosen.key_switch.levels],
             "input_ring": [chosen.input_ring.ring_degree, chosen.input_ring.modulus, chosen.input_body_bits],

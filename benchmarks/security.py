@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.envelope import envelope
 from benchmarks.noise import Errors, Laboratory, phases
+from benchmarks.watched import watched
 from he_layers.crypto import noise, params
 from he_layers.crypto.evaluation_keys import EvaluationKeys
 from he_layers.crypto.params import ParameterSet
@@ -62,7 +63,7 @@ class OpenedObjects:
             [_negacyclic(part) for part in self.keys.glwe_key]
         )  # [k * N, N]: masks times this is <mask, S>
         errors: list[Errors] = []
-        for i in range(min(self.params.lwe_dimension, -(-SAMPLES // (self.params.ggsw_rows * size)))):
+        for i in range(min(self.params.bsk_entries, -(-SAMPLES // (self.params.ggsw_rows * size)))):
             masks = _kernel.bootstrapping_key_masks(
                 mask_seed=self.sent.mask_seed,
                 index=i,
@@ -71,7 +72,7 @@ class OpenedObjects:
                 polynomial_size=size,
             )
             words = self.sent.bsk[i] - masks.reshape(self.params.ggsw_rows, k * size) @ products
-            bit = int(self.keys.small_lwe_key[i])
+            bit = int(self.keys.bsk_bits[i])
             for row, word in enumerate(words):
                 message = np.zeros(size, dtype=np.int64)
                 part, level = divmod(row, levels)
@@ -143,7 +144,7 @@ def measure(name: str) -> dict[str, Any]:
     parameter_set = params.get(name)
     opened = OpenedObjects(parameter_set)
     rows = []
-    for row in published_rows(parameter_set):
+    for row in watched(published_rows(parameter_set), "published rows"):
         errors = (opened.errors(row.fields[0]) + 0.5) % 1 - 0.5
         measured = float(np.sqrt(np.mean(errors**2)))
         rows.append(

@@ -1,30 +1,19 @@
-"""A real server in a process of its own, on a free port of the loopback address."""
+"""A real server in a process of its own, and what it takes of the machine."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import httpx
-
-START_SECONDS = 60.0
-STOP_SECONDS = 15.0
+from client.local_server import LocalServer, local_server
 
 
 @dataclass(frozen=True, slots=True)
-class ServerProcess:
-    """A running server."""
-
-    url: str
-    pid: int
-    log: Path
+class ServerProcess(LocalServer):
+    """A running server that can be looked at from outside."""
 
     def family(self) -> list[int]:
         """Returns the server's process id and those of its children."""
@@ -56,58 +45,7 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(
-    *,
-    storage: Path | None = None,
-    program: Sequence[str] = ("-m", "server"),
-    wait_until_ready: bool = True,
-    **settings: object,
-) -> Iterator[ServerProcess]:
-    """Starts a server, waits until it is ready, and stops it in the end.
-
-    Args:
-        storage: where it keeps its state; a temporary folder by default.
-        program: what Python runs.
-        wait_until_ready: or only until it listens.
-        settings: fields of server.settings.Settings; needs no API keys unless `open` is False.
-    """
-    with tempfile.TemporaryDirectory(prefix="ciphershift-") as folder:
-        chosen = {
-            "storage": storage or folder,
-            "host": "127.0.0.1",
-            "port": 0,
-            "open": True,
-            "drain_seconds": 5,
-            **settings,
-        }
-        environment = os.environ | {f"CIPHERSHIFT_{name.upper()}": str(value) for name, value in chosen.items()}
-        log = Path(folder, "server.log")
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                [sys.executable, *program], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-            )
-        try:
-            assert process.stdout is not None
-            url = process.stdout.readline().removeprefix("listening on ").strip()
-            if wait_until_ready or not url:
-                _wait_until_ready(process, url, log)
-            yield ServerProcess(url, process.pid, log)
-        finally:
-            process.terminate()
-            try:
-                process.communicate(timeout=STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-
-
-def _wait_until_ready(process: subprocess.Popen[str], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None and url:
-        try:
-            if httpx.get(f"{url}/v2/health/ready").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise RuntimeError(f"the server did not become ready:\n{log.read_text()[-2000:]}")
+def running_server(**options: Any) -> Iterator[ServerProcess]:
+    """Starts a server, waits until it is ready, and stops it in the end; takes what `client.local_server.local_server` takes."""
+    with local_server(**options) as server:
+        yield ServerProcess(server.url, server.pid, server.log)

@@ -14,14 +14,16 @@ from client.client import Client
 from client.keystore import Keystore
 from client.options import DEFAULT_URL, CaFile, ModelName, Pictures, Timeout, Url
 from he_layers.crypto import params as parameter_sets
-from he_layers.crypto.errors import HEServiceError
+from he_layers.crypto.errors import ConfigurationError, HEServiceError
 
 cli = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Encrypted inference: the client's side. See `python -m client predict --help`.\n\n"
-    "A server that asks for an API key gets the one in the environment variable CIPHERSHIFT_API_KEY.",
+    help="Encrypted inference: the client's side.\n\n"
+    "A server that asks for an API key gets the one in the environment variable CIPHERSHIFT_API_KEY.\n\n"
+    "Examples:\n\n  python -m client demo\n\n"
+    "  python -m client predict client/samples/mnist-0-is-7.png --model mnist-fast",
 )
 cli.add_typer(job_commands.cli, name="jobs")
 
@@ -29,7 +31,7 @@ cli.add_typer(job_commands.cli, name="jobs")
 @cli.command()
 def keygen(
     params: Annotated[str, typer.Option(help="Name or id of a parameter set.")] = parameter_sets.DEFAULT,
-    home: Annotated[Path | None, typer.Option(help="Folder for keys [default: the user's own].")] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder for keys.", show_default="the user's own")] = None,
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Ask for a passphrase that seals the secret keys.")
     ] = False,
@@ -79,6 +81,51 @@ def predict(
             f"keys {seconds.keys:.2f} s, encrypt {seconds.encrypt:.2f} s, transfer {seconds.transfer:.2f} s, "
             f"server {seconds.server:.2f} s, decrypt {seconds.decrypt:.2f} s"
         )
+
+
+@cli.command()
+def demo(
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            envvar="CIPHERSHIFT_URL",
+            help="Where a server listens.",
+            show_default="one is started on this machine",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model that is chosen at first.")] = None,
+    ca_file: CaFile = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="CIPHERSHIFT_MODELS",
+            help="Folder of networks, for the server that is started and for answers in the clear.",
+            show_default="the shipped zoo",
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Open a page: draw a digit, see what the server sees of it, and get the answer.
+
+    The page is served by this process to this machine alone. Pictures are encrypted here, and the keys stay here.
+
+    Examples:
+
+      python -m client demo
+
+      python -m client demo --server https://he.example.org --model mnist-fast --no-browser
+    """
+    try:
+        from client.demo import process  # what only the page needs is loaded, and may be missing, here
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the page needs {error.name}, which is not installed: pip install 'ciphershift[demo]'"
+        ) from None
+    process.serve(
+        server, model=model, ca_file=ca_file, models=models, port=port, show=browser, keystore=Keystore(ask=_ask())
+    )
 
 
 def _ask() -> Callable[[], str] | None:

@@ -28,6 +28,10 @@ class AsyncClient(BaseClient):
     def _driver(self) -> AsyncDriver:
         return AsyncDriver(self._address)
 
+    async def models(self) -> list[str]:
+        """Returns the names of the models that the server offers."""
+        return await self._driver.run(self._session.models())
+
     async def profile(self) -> ModelProfile:
         """Returns what the server says of the model."""
         return await self._driver.run(self._session.profile())

@@ -28,6 +28,10 @@ class Client(BaseClient):
     def _driver(self) -> Driver:
         return Driver(self._address)
 
+    def models(self) -> list[str]:
+        """Returns the names of the models that the server offers."""
+        return self._driver.run(self._session.models())
+
     def profile(self) -> ModelProfile:
         """Returns what the server says of the model."""
         return self._driver.run(self._session.profile())

@@ -16,7 +16,8 @@ from client.options import DEFAULT_URL, CaFile, ModelName, Pictures, Timeout, Ur
 cli = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Submit encrypted pictures now, and fetch the answers later. See `python -m client jobs submit --help`.",
+    help="Submit encrypted pictures now, and fetch the answers later.\n\nJobs go on while nobody waits for them.\n\n"
+    "Example:\n\n  job=$(python -m client jobs submit a.png b.png) && python -m client jobs result $job",
 )
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as `submit` and `list` print it.")]

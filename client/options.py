@@ -17,7 +17,7 @@ CaFile = Annotated[
     Path | None,
     typer.Option(envvar="CIPHERSHIFT_CA_FILE", help="Certificates of the authority behind a server of your own."),
 ]
-Timeout = Annotated[float | None, typer.Option(min=0.0, help="Seconds to wait for the server [default: no end].")]
+Timeout = Annotated[float | None, typer.Option(min=0.0, help="Seconds to wait for the server.", show_default="no end")]
 Pictures = Annotated[
     list[Path],
     typer.Argument(help="Pictures: white on black, of the model's own size.", exists=True, dir_okay=False),

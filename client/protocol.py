@@ -50,6 +50,14 @@ class Message(BaseModel):
 M = TypeVar("M", bound=Message)
 
 
+class LayerProfile(Message):
+    """A layer as the progress of a job names it."""
+
+    name: Name
+    kind: Name
+    lookups: int = Field(ge=0)
+
+
 class ModelProfile(Message):
     """What the server says of a model, checked: nothing in it may make the client fail later, or write odd things to a terminal."""
 
@@ -66,6 +74,7 @@ class ModelProfile(Message):
     turns_to_logits: float
     logit_step: Annotated[float, Field(gt=0)] | None
     bootstraps: int = Field(ge=0)
+    layers: Annotated[tuple[LayerProfile, ...], Field(max_length=4096)] = ()  # servers of before do not say
     key_bytes: int = Field(ge=0)
     upload_bytes: int = Field(ge=0)
     download_bytes: PositiveInt

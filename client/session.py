@@ -73,6 +73,10 @@ class Session:
             self._keys.client_keys.erase()
             self._keys = None
 
+    def models(self) -> Steps[list[str]]:
+        """Asks for the names of the models that are served."""
+        return parse_models((yield from self._exchange(Call(method="GET", path="/v2/models"))))
+
     def profile(self) -> Steps[ModelProfile]:
         """Asks for the model's profile, once.
 
@@ -127,7 +131,7 @@ class Session:
         status = yield from self.status(job_id)
         if status.is_finished:
             return status
-        with self._bar() as bar:
+        with self._bar() as bar, self.timings.measure("transfer"):
             bar.jobs(status.progress.bootstraps_total)
 
             def both(status: JobStatus) -> None:
@@ -152,8 +156,8 @@ class Session:
             raise WrongKeyError(
                 f"job {receipt.job_id} was encrypted under keys {receipt.key_id}, which are no longer in {self._keystore.folder}"
             )
+        status = yield from self.wait(receipt.job_id, timeout, None)
         with self.timings.measure("transfer"):
-            status = yield from self.wait(receipt.job_id, timeout, None)
             answer = yield from self._fetch(receipt, status)
         return self._read(receipt, answer, keys)
 
@@ -203,14 +207,15 @@ class Session:
     def _submit(self, batch: FloatArray, profile: ModelProfile, keys: KeyPair) -> Steps[tuple[Receipt, JobStatus]]:
         with self.timings.measure("encrypt"):
             ciphertexts = [ckks.encrypt(keys.client_keys, keys.key_id, image * profile.input_delta) for image in batch]
-        request_id, call = submit_call(profile, keys.key_id, [ciphertext.to_bytes() for ciphertext in ciphertexts])
+            containers = tuple(ciphertext.to_bytes() for ciphertext in ciphertexts)
+        request_id, call = submit_call(profile, keys.key_id, containers)
         with self.timings.measure("transfer"):
             try:
                 response = yield from self._exchange(call)
             except UnknownKeyError:  # the server has dropped the keys since they were uploaded
                 yield from self._upload(keys, lambda _: None)
                 response = yield from self._exchange(call)
-        self.traffic = Traffic(sent=len(call.content))
+        self.traffic = Traffic(sent=len(call.content), ciphertexts=containers)
         status = read(JobStatus, response.content)
         receipt = Receipt(
             job_id=status.id,
@@ -233,7 +238,8 @@ class Session:
     def _read(self, receipt: Receipt, response: httpx.Response, keys: KeyPair) -> FloatArray:
         profile = receipt.profile
         answer = parse_answer(response, receipt.request_id, len(receipt.requests))
-        self.timings.transfer -= answer.server_seconds
+        # A job that nobody waited for has been computed in nobody's time.
+        self.timings.transfer = max(self.timings.transfer - answer.server_seconds, 0.0)
         self.timings.server += answer.server_seconds
         with self.timings.measure("decrypt"):
             rows = []
@@ -262,7 +268,7 @@ class Session:
         )
 
     def _only_model(self) -> Steps[str]:
-        names = parse_models((yield from self._exchange(Call(method="GET", path="/v2/models"))))
+        names = yield from self.models()
         if len(names) != 1:
             raise UnknownModelError(f"name one of the server's models: {', '.join(names) or 'it has none'}")
         return names[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(slots=True)
@@ -37,7 +37,14 @@ class Timings:
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of the bodies of the last job's request and of its answer."""
+    """What went over the wire for the last job.
+
+    Attributes:
+        sent: bytes of the request's body.
+        received: bytes of the answer's body.
+        ciphertexts: the container of each image, as it was sent.
+    """
 
     sent: int = 0
     received: int = 0
+    ciphertexts: tuple[bytes, ...] = field(default=(), repr=False)

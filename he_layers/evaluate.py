@@ -22,8 +22,8 @@ from he_layers.crypto.evaluation_keys import ServerKeys
 from he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
 from he_layers.program import IMAGE, Program, Stage
 
-SLICE_ROWS = 4096
-"""Ciphertexts of a slice's sums: 34 MB under the big key, and enough of them to keep the kernel busy."""
+SLICE_ROWS = 1024
+"""Ciphertexts of a slice's sums: 8 MB under the big key, enough of them to keep the kernel busy, and few enough that progress is seen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ priced by he_layers.cost, and the cheapest ones that keep to the noise are retur
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -23,6 +23,9 @@ LOOKUP_RINGS = ((4, 512), (3, 512), (8, 256), (2, 1024), (1, 2048), (3, 1024), (
 """(k, N) that the kernel has loops for."""
 LWE_DIMENSIONS = range(640, 1001, 8)
 PBS_LEVELS = (1, 2)
+GROUPING_FACTORS = (1, 2)
+MOST_KEY_BYTES = 25_000_000
+"""Evaluation keys on the wire: two bits at a time save time and cost upload."""
 KEY_SWITCH_BASES = range(1, 6)
 INPUTS = (
     (CkksRing(ring_degree=1024, modulus=4188161), 14),
@@ -65,6 +68,7 @@ def search(
     *,
     noise_factor: float = 1.0,
     count: int = 10,
+    watch: Callable[[list[ParameterSet]], Iterable[ParameterSet]] = iter,
 ) -> list[Candidate]:
     """The ``count`` cheapest sets for a Program, cheapest first, all with the smallest upload that serves; [] if no set does.
 
@@ -76,19 +80,28 @@ def search(
         measure: times of the primitives under a set, on the machine that is to be served from.
         noise_factor: how much more noise than that of ``base`` the Program bears (fast profile).
         count: how many to return.
+        watch: is handed the sets that are to be timed and yields them, so that somebody may look on.
     """
     gains, work = noise_budget.gains(program), cost.work(program)
     exact = program.profile == "exact"
     limits = [stage.std_dev * noise_factor for stage in noise_budget.under(gains, base, exact=exact)]
     for ring, body_bits in INPUTS:
         priced = []
-        for params in _sets(replace(base, input_ring=ring, input_body_bits=body_bits)):
-            times = measure(params)
-            priced.append((cost.seconds(work, params, times), EvaluationKeys.nbytes(params), params, times))
+        for params in watch(list(_sets(replace(base, input_ring=ring, input_body_bits=body_bits)))):
+            key_bytes = EvaluationKeys.nbytes(params)
+            if key_bytes <= MOST_KEY_BYTES:
+                times = measure(params)
+                priced.append((cost.seconds(work, params, times), key_bytes, params, times))
         found: list[Candidate] = []
-        seen: set[tuple[int, int, int, int]] = set()
+        seen: set[tuple[int, int, int, int, int]] = set()
         for seconds, key_bytes, params, times in sorted(priced, key=lambda entry: entry[:2]):
-            shape = (params.glwe_dimension, params.polynomial_size, params.pbs.levels, params.lwe_dimension)
+            shape = (
+                params.glwe_dimension,
+                params.polynomial_size,
+                params.pbs.levels,
+                params.grouping_factor,
+                params.lwe_dimension,
+            )
             stages = [] if shape in seen else noise_budget.under(gains, params, exact=exact)
             if not stages or not (_is_exact(stages) if exact else _is_borne(stages, limits)):
                 continue
@@ -119,7 +132,7 @@ def _is_borne(stages: list[StageNoise], limits: list[float]) -> bool:
 
 
 def _sets(base: ParameterSet) -> Iterator[ParameterSet]:
-    for (k, size), levels in product(LOOKUP_RINGS, PBS_LEVELS):
+    for (k, size), levels, grouping_factor in product(LOOKUP_RINGS, PBS_LEVELS, GROUPING_FACTORS):
         answer_ring = next(answer for answer in ANSWER_RINGS if answer.ring_degree >= k * size)
         if k * size == base.input_ring.ring_degree or (k, levels) == (8, 2):
             continue
@@ -132,6 +145,7 @@ def _sets(base: ParameterSet) -> Iterator[ParameterSet]:
             glwe_log2_std_dev=glwe_noise,
             bsk_body_bits=min(math.floor(-glwe_noise), 64),
             answer_ring=answer_ring,
+            grouping_factor=grouping_factor,
         )
         lookup = replace(lookup, pbs=_quietest_gadget(lookup, levels))
         for n, base_log in product(LWE_DIMENSIONS, KEY_SWITCH_BASES):

@@ -1,9 +1,10 @@
 """Command line: ``python -m models check | convert | train | verify | list``."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, Self
 
 import torch
 import typer
@@ -18,6 +19,7 @@ from he_layers.crypto.errors import HEServiceError
 from he_layers.program import Program
 from models import cards, data, loading, making
 from models import verify as verification
+from models.check import STEPS
 from models.check import check as check_module
 from models.follow import follow
 from models.making import Conversion, Splits
@@ -28,15 +30,16 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
-    help="Bring your own network: check what it costs, convert it, verify it; train and list the networks of the zoo.",
+    help="Bring your own network: check what it costs, convert it, verify it; train and list the networks of the zoo.\n\n"
+    "Examples:\n\n  python -m models check docs/examples/lenet5.py:lenet5\n\n  python -m models verify mnist-fast",
 )
 console = Console()
-Source = Annotated[str, typer.Argument(help="a function that returns an nn.Module, as path/to/file.py:factory")]
-Input = Annotated[str | None, typer.Option("--input", help="shape of a picture, as 3x32x32")]
-Params = Annotated[str, typer.Option("--params", help="name of a parameter set")]
-Work = Annotated[Path, typer.Option(help="folder for checkpoints; an interrupted training goes on from there")]
-Output = Annotated[Path, typer.Option(help="folder that gets the network's folder")]
-Threads = Annotated[int, typer.Option(min=1, help="threads to use")]
+Source = Annotated[str, typer.Argument(help="A function that returns an nn.Module, as path/to/file.py:factory.")]
+Input = Annotated[str | None, typer.Option("--input", help="Shape of a picture, as 3x32x32.")]
+Params = Annotated[str, typer.Option("--params", help="Name of a parameter set.")]
+Work = Annotated[Path, typer.Option(help="Folder for checkpoints; an interrupted training goes on from there.")]
+Output = Annotated[Path, typer.Option(help="Folder that gets the network's folder.", show_default="the zoo")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads to use.")]
 WORK = Path("build/training")
 
 
@@ -53,7 +56,8 @@ def check(
     try:
         module = loading.load_module(source)
         shape = loading.input_shape(module, input_shape)
-        report = check_module(module, shape, params=params, threads=threads)
+        with _Steps(STEPS) as steps:
+            report = check_module(module, shape, params=params, threads=threads, show=steps.show)
     except (loading.LoadingError, HEServiceError) as error:
         _fail(error)
     if report.cost is None:
@@ -80,12 +84,14 @@ def check(
 @app.command()
 def convert(
     source: Source,
-    weights: Annotated[Path, typer.Option(help="the trained state dict: .safetensors, or a file of torch.save")],
-    dataset: Annotated[str, typer.Option(help=f"{', '.join(data.CLASSES)}")],
-    name: Annotated[str, typer.Option(help="of the new model")],
-    epochs: Annotated[int, typer.Option(min=1, help="of training after the conversion")] = FINE_TUNING.epochs,
-    learning_rate: Annotated[float, typer.Option(help="at the start; it falls to zero")] = FINE_TUNING.learning_rate,
-    exponents: Annotated[int, typer.Option(min=1, max=7, help="powers of two that a weight may take")] = 4,
+    weights: Annotated[Path, typer.Option(help="The trained state dict: .safetensors, or a file of torch.save.")],
+    dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(data.CLASSES)}.")],
+    name: Annotated[str, typer.Option(help="Name of the new model.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training after the conversion.")] = FINE_TUNING.epochs,
+    learning_rate: Annotated[
+        float, typer.Option(help="Learning rate at the start; it falls to zero.")
+    ] = FINE_TUNING.learning_rate,
+    exponents: Annotated[int, typer.Option(min=1, max=7, help="Powers of two that a weight may take.")] = 4,
     params: Params = parameter_sets.DEFAULT,
     work: Work = WORK,
     output: Output = cards.ZOO,
@@ -125,7 +131,7 @@ def convert(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help=f"one of {', '.join(RECIPES)}")],
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
     work: Work = WORK,
     output: Output = cards.ZOO,
     threads: Threads = 1,
@@ -152,9 +158,9 @@ def train(
 
 @app.command()
 def verify(
-    name: Annotated[str, typer.Argument(help="a model of the zoo, or the folder of one")],
-    images: Annotated[int, typer.Option(min=1, help="how many test images")] = 10,
-    start: Annotated[int, typer.Option(min=0, help="the first test image")] = 0,
+    name: Annotated[str, typer.Argument(help="A model of the zoo, or the folder of one.")],
+    images: Annotated[int, typer.Option(min=1, help="How many test images.")] = 10,
+    start: Annotated[int, typer.Option(min=0, help="The first test image.")] = 0,
     threads: Threads = 1,
 ) -> None:
     """Evaluate test images encrypted and in the clear, and compare the logits.
@@ -183,11 +189,11 @@ def verify(
 
 @app.command()
 def answer(
-    name: Annotated[str, typer.Argument(help="network of the zoo")],
-    output: Annotated[Path, typer.Option(help="folder that gets the new network's folder")],
+    name: Annotated[str, typer.Argument(help="Network of the zoo.")],
+    output: Annotated[Path, typer.Option(help="Folder that gets the new network's folder.")],
     levels: Annotated[
         int | None,
-        typer.Option(help="answer each logit as one of so many steps; without it, the predicted class alone"),
+        typer.Option(help="Answer each logit as one of so many steps; without it, the predicted class alone."),
     ] = None,
 ) -> None:
     """Make a network that gives away less: coarse logits, or only which class is the greatest.
@@ -206,7 +212,12 @@ def answer(
 
 @app.command(name="list")
 def list_zoo() -> None:
-    """List the networks of the zoo with their measured accuracies."""
+    """List the networks of the zoo with their measured accuracies.
+
+    Example:
+
+      python -m models list
+    """
     table = Table("name", "data", "look-ups", "float", "quantised", "simulated", "parameters")
     for folder in sorted(path.parent for path in cards.ZOO.glob(f"*/{cards.CARD_FILE}")):
         card = cards.read(folder)
@@ -245,6 +256,34 @@ class _Bars:
         self.bar.update(self.bar.task_ids[list(self.tasks).index(stage)], completed=report.epoch, state=state)
         if not console.is_terminal:
             console.print(f"{self.name} {stage} {state}")
+
+
+class _Steps:
+    """One bar over a few steps; nothing where nobody watches."""
+
+    def __init__(self, steps: Sequence[str]) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.steps = steps
+        self.task = self.bar.add_task("", total=len(steps))
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def show(self, step: str) -> None:
+        """A step begins."""
+        self.bar.update(self.task, completed=self.steps.index(step), description=step)
 
 
 def _log() -> None:

@@ -1,4 +1,8 @@
-"""Random distortions of training images: rotation, scale, shear, shift and an elastic field (Simard et al., ICDAR 2003)."""
+"""Random changes of training images that leave what they show the same.
+
+For written figures ``distort``: rotation, scale, shear, shift and an elastic field (Simard et al., ICDAR 2003). For photographs
+``shift_and_mirror`` (Krizhevsky et al. 2012) and ``cut_out`` (DeVries and Taylor 2017, arXiv 1708.04552).
+"""
 
 import torch
 from torch import Tensor
@@ -30,3 +34,25 @@ def distort(images: Tensor, strength: float) -> Tensor:
     bent = functional.interpolate(field, size=images.shape[2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     grid = functional.affine_grid(affine, list(images.shape), align_corners=False) + bent
     return functional.grid_sample(images, grid, align_corners=False)
+
+
+def shift_and_mirror(images: Tensor, pixels: int) -> Tensor:
+    """Each image [B, C, H, W] shifted by up to ``pixels`` both ways, its border continued by reflection, and every second one mirrored."""
+    batch, _, height, width = images.shape
+    padded = functional.pad(images, (pixels,) * 4, mode="reflect") if pixels else images
+    top, left = (torch.randint(2 * pixels + 1, (batch, 1)) for _ in range(2))
+    columns = torch.arange(width).repeat(batch, 1)
+    columns = torch.where(torch.rand(batch, 1) < 0.5, columns.flip(1), columns) + left
+    rows = torch.arange(height) + top
+    return padded[torch.arange(batch)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def cut_out(images: Tensor, side: int) -> Tensor:
+    """Each image [B, C, H, W] with one square of ``side`` pixels, partly outside perhaps, of mean grey."""
+    batch, _, height, width = images.shape
+    inside = []
+    for size in (height, width):
+        start = torch.randint(1 - side // 2, size - side // 2 + 1, (batch, 1))
+        place = torch.arange(size)
+        inside.append((place >= start) & (place < start + side))
+    return torch.where((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.5, images)

@@ -1,5 +1,6 @@
 """What a module would cost as an encrypted network, and what in it cannot be evaluated, before anything is trained."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -56,7 +57,22 @@ class Report:
     cost: Cost | None = None
 
 
-def check(module: nn.Module, input_shape: Shape, *, params: str = parameter_sets.DEFAULT, threads: int = 1) -> Report:
+STEPS = READING, BUILDING, TIMING, ADDING = (
+    "reading the module",
+    "building a network of its shape",
+    "timing this machine",
+    "adding up the layers",
+)
+
+
+def check(
+    module: nn.Module,
+    input_shape: Shape,
+    *,
+    params: str = parameter_sets.DEFAULT,
+    threads: int = 1,
+    show: Callable[[str], None] = lambda step: None,
+) -> Report:
     """Reads a module for pictures of ``input_shape`` (C, H, W); trains nothing and changes nothing.
 
     Args:
@@ -64,11 +80,13 @@ def check(module: nn.Module, input_shape: Shape, *, params: str = parameter_sets
         input_shape: of a picture.
         params: name of the parameter set.
         threads: that the server would use.
+        show: is called with each of STEPS as it begins.
 
     Raises:
         UnknownParamsError: no parameter set has this name.
     """
     parameter_set = parameter_sets.get(params)
+    show(READING)
     reading = simplify(read(module, input_shape))
     if reading.findings:
         return Report(findings=tuple(reading.findings))
@@ -77,14 +95,18 @@ def check(module: nn.Module, input_shape: Shape, *, params: str = parameter_sets
             place=operation.place,
             operation=type(operation).__name__.lower(),
             shape=operation.shape,
-            lookups=_lookups(operation),
+            lookups=lookups(operation),
         )
         for operation in reading.operations
     )
+    show(BUILDING)
     program = stand_in(reading, input_shape, params)
+    show(TIMING)
+    times = timing.measure(parameter_set, threads)
+    show(ADDING)
     bill = Cost(
         lookups=program.lookups,
-        seconds=cost.predict(program, parameter_set, timing.measure(parameter_set, threads)),
+        seconds=cost.predict(program, parameter_set, times),
         upload_bytes=CkksCiphertext.nbytes(parameter_set, prod(input_shape)),
         download_bytes=PackedAnswer.nbytes(parameter_set, len(program.output.classes)),
         key_bytes=EvaluationKeys.nbytes(parameter_set),
@@ -92,7 +114,8 @@ def check(module: nn.Module, input_shape: Shape, *, params: str = parameter_sets
     return Report(findings=(), steps=steps, cost=bill)
 
 
-def _lookups(operation: Operation) -> int:
+def lookups(operation: Operation) -> int:
+    """Of one operation, for one picture."""
     if isinstance(operation, Ramp):
         return prod(operation.shape)
     return prod(operation.shape) * (prod(operation.kernel) - 1) if isinstance(operation, Maximum) else 0

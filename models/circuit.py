@@ -25,6 +25,28 @@ def with_noise(phase: Tensor, std: float | Tensor) -> Tensor:
     return phase + torch.randn_like(phase) * std
 
 
+def look_up(
+    x: Tensor, slope: Tensor, shift: Tensor, ramp: Tensor, lowest: int, levels: int, std: float, rounded: bool
+) -> Tensor:
+    """Sums -> integers from ``lowest`` to ``levels`` by one noisy look-up of the ramp; zero is one of its steps.
+
+    Args:
+        x: any shape; the other tensors broadcast to it.
+        slope: turns for one unit of ``x``; ``shift``: turns added.
+        ramp: turns from zero to ``levels``.
+        std: of the input's noise, turns.
+        rounded: to integers; the gradient passes the rounding unchanged.
+    """
+    below = -lowest / levels * ramp
+    phase = with_noise(x * slope + (shift + below), std)
+    return straight_through((triangle(phase, ramp + below) - below) / ramp * levels, rounded)
+
+
+def straight_through(x: Tensor, rounded: bool) -> Tensor:
+    """Nearest integers, with the gradient of ``x``."""
+    return x + (torch.floor(x + 0.5) - x).detach() if rounded else x
+
+
 def maximum(a: Tensor, b: Tensor, std: float) -> Tensor:
     """max(a, b) = b + ReLU(a - b), one noisy look-up for each value."""
     return b + triangle(with_noise(a - b, std), POOL_RAMP)

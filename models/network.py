@@ -144,6 +144,18 @@ class Network(nn.Module):
         for activation in self.of_type(Activation):
             activation.quantised = on
 
+    def fuse(self) -> None:
+        """Compile the chains of small steps around each look-up: training large feature maps becomes about twice as fast.
+
+        Needs a C++ compiler; worth it from some hundred thousand values a batch on, since compiling takes a minute.
+        """
+        torch._dynamo.config.recompile_limit = 64  # one for each shape, of which a network has few
+        torch._inductor.config.fallback_random = True  # the same noise as without
+        for activation in self.of_type(Activation):
+            activation.look_up = torch.compile(activation.look_up)
+        for pool in self.of_type(MaxPool):
+            pool.tree = torch.compile(pool.tree)
+
     def freeze(self, on: bool) -> None:
         """Stop tracking statistics: the network becomes the one that will be exported."""
         for activation in self.of_type(Activation):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.circuit import max_pool, triangle, with_noise
+from models.circuit import look_up, max_pool, straight_through, with_noise
 from models.shift import ShiftLinear
 
 MAX_RAMP = 0.295
@@ -39,6 +39,7 @@ class Activation(nn.Module):
     std: Tensor
     spread: Tensor
     drive: Tensor
+    look_up = staticmethod(look_up)
 
     def __init__(self, channels: int, *, levels: int, lowest: int = 0) -> None:
         super().__init__()
@@ -77,34 +78,39 @@ class Activation(nn.Module):
             noise_std: of the look-up's input, turns; 0: compute exactly, without the torus.
         """
         if self.training and not self.frozen:
-            mean, std = x.mean([0, *range(2, x.dim())]), deviation(x)
+            variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+            std = (variance + EPSILON).sqrt()
             with torch.no_grad():
                 self.mean.lerp_(mean, MOMENTUM)
                 self.std.lerp_(std, MOMENTUM)
         else:
             mean, std = self.mean, self.std
-        centred = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
-        top = per_channel(self.tops(turns), x)
+        top = self.tops(turns)
         if noise_std:
-            turns_per_std = per_channel(std.detach() * turns, x)
-            below = -self.lowest / self.levels * top * turns_per_std
-            phase = with_noise(centred * turns_per_std + below, noise_std)
-            out = (triangle(phase, top * turns_per_std + below) - below) / (top * turns_per_std)
-        else:
-            out = torch.clamp(centred / top, self.lowest / self.levels, 1.0)
-        out = out * self.levels
-        if self.quantised:
-            out = out + (torch.floor(out + 0.5) - out).detach()
-        return out
+            slope = std.detach() * turns / std
+            shift = (self.offset - mean / std) * std.detach() * turns
+            ramp = top * std.detach() * turns
+            slope, shift, ramp = (per_channel(values, x) for values in (slope, shift, ramp))
+            compute = (
+                self.look_up if self.training else look_up
+            )  # what is compiled is so for the batches of the training
+            out: Tensor = compute(x, slope, shift, ramp, self.lowest, self.levels, noise_std, self.quantised)
+            return out
+        centred = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
+        out = torch.clamp(centred / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
+        return straight_through(out, self.quantised)
 
     def track_spread(self, sums: Tensor) -> None:
         """Takes note of the sums before the pool."""
         if self.training and not self.frozen:
-            self.spread.lerp_(deviation(sums.detach()), MOMENTUM)
+            some = sums.detach()[: -(-len(sums) // 4)]  # enough for a running average
+            self.spread.lerp_(deviation(some), MOMENTUM)
 
 
 class MaxPool(nn.Module):
     """Maximum of each window, by the tree of look-ups of he_layers.layers.max_pool."""
+
+    tree = staticmethod(max_pool)
 
     def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> None:
         super().__init__()
@@ -121,8 +127,11 @@ class MaxPool(nn.Module):
         if not first_std:
             return functional.max_pool2d(x, self.kernel, self.stride, self.padding)
         scale = per_channel(turns, x)
-        padded = functional.pad(x * scale, (self.padding[1],) * 2 + (self.padding[0],) * 2, mode="replicate")
-        return max_pool(padded, self.kernel, self.stride, first_std, later_std) / scale
+        padded = x * scale
+        if any(self.padding):
+            padded = functional.pad(padded, (self.padding[1],) * 2 + (self.padding[0],) * 2, mode="replicate")
+        tree = self.tree if self.training else max_pool
+        return tree(padded, self.kernel, self.stride, first_std, later_std) / scale
 
 
 class SumPool(nn.Module):

@@ -124,6 +124,11 @@ class ExactRecipe:
         )
 
 
+def _twice(maps: int) -> tuple[ConvSpec, ConvSpec]:
+    """SHE's C-B-A-C-B-A-P (Lou and Jiang, NeurIPS 2019)."""
+    return ConvSpec(maps=maps, kernel=3, padding=1), ConvSpec(maps=maps, kernel=3, padding=1, pool=2)
+
+
 RECIPES: dict[str, Recipe | ExactRecipe] = {
     recipe.name: recipe
     for recipe in (
@@ -170,13 +175,42 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             dataset="fashion-mnist",
             input_shape=(1, 28, 28),
             blocks=(
-                ConvSpec(maps=20, kernel=5, stride=2, padding=2, pool=2),
-                ConvSpec(maps=48, kernel=3, padding=1, pool=2),
+                ConvSpec(maps=24, kernel=5, stride=2, padding=2),
+                ConvSpec(maps=40, kernel=3, padding=1, pool=2),
+                ConvSpec(maps=64, kernel=3, padding=1),
                 DenseSpec(units=128),
             ),
-            float_phase=Phase(epochs=20, learning_rate=4e-3, distortion=0.2),
+            float_phase=Phase(epochs=20, learning_rate=4e-3, distortion=0.0, shift=2, weight_decay=0.05, smoothing=0.1),
             conversion=Conversion(
-                phases={"noisy": Phase(epochs=40, learning_rate=3e-3, frozen=0.15, distortion=0.2)}, leaving=1e-2
+                phases={
+                    "noisy": Phase(
+                        epochs=40, learning_rate=3e-3, frozen=0.15, distortion=0.0, shift=2, smoothing=0.1, fused=True
+                    )
+                },
+            ),
+        ),
+        Recipe(
+            name="mnist-dshe",
+            dataset="mnist",
+            input_shape=(1, 28, 28),
+            blocks=(*_twice(16), *_twice(32), *_twice(64), *_twice(128), DenseSpec(units=128)),
+            float_phase=Phase(epochs=12, learning_rate=4e-3),
+            conversion=Conversion(
+                phases={"noisy": Phase(epochs=20, learning_rate=3e-3, frozen=0.15, fused=True)},
+            ),
+        ),
+        Recipe(
+            name="cifar10-she",
+            dataset="cifar10",
+            input_shape=(3, 32, 32),
+            blocks=(*_twice(24), *_twice(64), *_twice(192), DenseSpec(units=128)),
+            float_phase=Phase(epochs=24, learning_rate=3e-3, distortion=0.0, shift=4, weight_decay=0.05, smoothing=0.1),
+            conversion=Conversion(
+                phases={
+                    "noisy": Phase(
+                        epochs=20, learning_rate=2e-3, frozen=0.15, distortion=0.0, shift=4, smoothing=0.1, fused=True
+                    )
+                },
             ),
         ),
         ExactRecipe(

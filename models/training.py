@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.augment import distort
+from models.augment import cut_out, distort, shift_and_mirror
 from models.data import Split
 from models.exact import ExactNetwork
 from models.network import Network
@@ -28,7 +28,12 @@ class Phase:
         learning_rate: of AdamW at the start; it falls to zero along a cosine.
         frozen: share of the epochs, at the end, during which statistics and torus scales stand still.
         distortion: strength of models.augment.distort.
+        shift: greatest shift in pixels; images are then mirrored, too (models.augment.shift_and_mirror).
+        cut_out: side in pixels of a square that is hidden in each image.
         batch: images in a step.
+        weight_decay: of AdamW.
+        smoothing: share of the label that is spread over all classes.
+        fused: compile the look-ups (models.network.Network.fuse), for large feature maps.
         paired: every batch is seen with noise and without; the network learns to be right in both and to answer alike.
     """
 
@@ -36,7 +41,12 @@ class Phase:
     learning_rate: float
     frozen: float = 0.0
     distortion: float = 0.6
+    shift: int = 0
+    cut_out: int = 0
     batch: int = 128
+    weight_decay: float = 0.0
+    smoothing: float = 0.0
+    fused: bool = False
     paired: bool = False
 
 
@@ -96,7 +106,7 @@ def fit(
         report: called after every epoch.
     """
     torch.manual_seed(seed)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=phase.learning_rate, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay)
     steps = len(train.labels) // phase.batch
     done = 0
     if checkpoint.exists():
@@ -105,6 +115,8 @@ def fit(
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
         done = int(state["epoch"])
+    if phase.fused and isinstance(network, Network):
+        network.fuse()
     images, labels = torch.tensor(train.images), torch.tensor(train.labels)
     for epoch in range(done, phase.epochs):
         network.train()
@@ -117,11 +129,9 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = phase.learning_rate * (1 + math.cos(math.pi * progress)) / 2
             chosen = order[step * phase.batch : (step + 1) * phase.batch]
-            batch = to_unit(images[chosen])
-            if phase.distortion:
-                batch = distort(batch, phase.distortion)
+            batch = augmented(to_unit(images[chosen]), phase)
             outputs = network(batch)
-            loss = functional.cross_entropy(outputs, labels[chosen])
+            loss = functional.cross_entropy(outputs, labels[chosen], label_smoothing=phase.smoothing)
             if phase.paired and isinstance(network, Network):
                 loss = loss + _paired_loss(network, outputs, labels[chosen], batch)
             optimiser.zero_grad()
@@ -139,6 +149,17 @@ def fit(
         )
         report(Report(epoch=epoch + 1, epochs=phase.epochs, loss=total / steps, accuracy=accuracy(network, validation)))
     network.eval()
+
+
+def augmented(batch: Tensor, phase: Phase) -> Tensor:
+    """Images [B, C, H, W] in [0, 1], changed at random as the phase says."""
+    if phase.shift:
+        batch = shift_and_mirror(batch, phase.shift)
+    if phase.cut_out:
+        batch = cut_out(batch, phase.cut_out)
+    if phase.distortion:
+        batch = distort(batch, phase.distortion)
+    return batch
 
 
 def accuracy(network: nn.Module, split: Split) -> float:

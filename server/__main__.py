@@ -13,21 +13,28 @@ from server.app import create_app
 from server.database import Database
 from server.settings import Settings, load_settings
 
-cli = typer.Typer(
-    add_completion=False, rich_markup_mode="rich", help="Serve encrypted inference. Without a command: serve."
-)
+cli = typer.Typer(add_completion=False, rich_markup_mode="rich")
 cli.add_typer(tenants_command.cli, name="tenants")
 cli.add_typer(repository_command.cli, name="repository")
 
-Host = Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")]
-Port = Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one [default: 8000].")]
-Models = Annotated[Path | None, typer.Option(help="Folder of Programs [default: the shipped zoo].")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one.", show_default="8000")]
+Models = Annotated[Path | None, typer.Option(help="Folder of Programs.", show_default="the shipped zoo")]
 PrintSettings = Annotated[bool, typer.Option("--print-settings", help="Print the effective settings and end.")]
 
 
 @cli.callback(invoke_without_command=True)
 def default(context: typer.Context) -> None:
-    """Serve encrypted inference. Without a command: serve."""
+    """Serve encrypted inference. Without a command: serve.
+
+    A server asks for API keys; CIPHERSHIFT_OPEN=true opens it for a demonstration on one machine.
+
+    Examples:
+
+      CIPHERSHIFT_OPEN=true python -m server
+
+      python -m server tenants create clinic && python -m server tenants key clinic && python -m server
+    """
     if context.invoked_subcommand is None:
         serve()
 

@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from he_layers.crypto.errors import ConfigurationError
 from server.settings import Settings
 
 
@@ -35,8 +36,17 @@ class Blobs:
 
         Args:
             settings: of which `storage` says where, and `cache` where local copies lie if that is no folder.
+
+        Raises:
+            ConfigurationError: the store is of no known kind, or what reaches it is not installed.
         """
-        self._store, root = fsspec.core.url_to_fs(str(settings.storage_folder or settings.storage))
+        try:
+            self._store, root = fsspec.core.url_to_fs(str(settings.storage_folder or settings.storage))
+        except (ImportError, ValueError) as error:
+            raise ConfigurationError(
+                f"the store cannot be used ({error}): give CIPHERSHIFT_STORAGE a folder or a URL like s3://bucket/path, "
+                "and install what reaches it (pip install 'ciphershift[s3]')"
+            ) from None
         self._root = str(root).rstrip("/")
         self._is_local = isinstance(self._store, LocalFileSystem)
         self._folder = Path(self._root) if self._is_local else settings.cache

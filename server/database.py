@@ -18,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Double,
+    Engine,
     ForeignKey,
     Index,
     MetaData,
@@ -27,9 +28,11 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from he_layers.crypto.errors import NotReadyError
+from he_layers.crypto.errors import ConfigurationError, NotReadyError
+from server.settings import masked
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 BUSY_SECONDS = 30.0
@@ -165,16 +168,28 @@ class Database:
 
         Args:
             url: SQLAlchemy's, with a driver: ``sqlite:////path/file.db`` or ``postgresql+psycopg://…``.
+
+        Raises:
+            ConfigurationError: it is no such address, or its driver is not installed.
         """
         self.url = url
-        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
-        if self.is_sqlite:
-            Path(make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
-            event.listen(self._engine, "connect", _prepare_sqlite)
-            event.listen(self._engine, "begin", _begin_sqlite)
-        else:
-            self._engine = create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=30)
+        try:
+            self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+            self._engine = self._make_engine()
+        except (ArgumentError, ModuleNotFoundError) as error:
+            raise ConfigurationError(
+                f"the database cannot be used ({error}): give CIPHERSHIFT_DATABASE an address like postgresql://user:password@host/name, "
+                "and install its driver (pip install 'ciphershift[postgres]')"
+            ) from None
+
+    def _make_engine(self) -> Engine:
+        if not self.is_sqlite:
+            return create_engine(self.url, pool_pre_ping=True, pool_size=10, max_overflow=30)
+        Path(make_url(self.url).database or "").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        engine = create_engine(self.url, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -203,8 +218,12 @@ class Database:
         return database
 
     def migrate(self) -> None:
-        """Brings the tables to this release's form; several processes may do so at once."""
-        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+        """Brings the tables to this release's form; several processes may do so at once.
+
+        Raises:
+            NotReadyError: the database does not answer.
+        """
+        with self._answering(), self._engine.connect().execution_options(writes=True) as connection, connection.begin():
             if not self.is_sqlite:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4271201)")  # one migration at a time
             command.upgrade(_config(connection), "head")
@@ -213,15 +232,24 @@ class Database:
         """Returns if the tables are there and are this release's.
 
         Raises:
-            NotReadyError: they are older or newer.
+            NotReadyError: they are older or newer, or the database does not answer.
         """
-        with self._engine.connect() as connection:
+        with self._answering(), self._engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
         wanted = ScriptDirectory(str(MIGRATIONS)).get_current_head()
         if found != wanted:
             raise NotReadyError(
                 f"the database is at revision {found}, this release needs {wanted}: run python -m server migrate"
             )
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            raise NotReadyError(
+                f"{masked(self.url)} does not answer ({str(error.orig).strip()}): start the database, or correct CIPHERSHIFT_DATABASE"
+            ) from None
 
     def close(self) -> None:
         """Closes all connections."""

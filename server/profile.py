@@ -9,6 +9,14 @@ from he_layers.crypto.security import security_bits
 from server.repository import Model
 
 
+class LayerProfile(BaseModel):
+    """A layer as the progress of a job names it."""
+
+    name: str
+    kind: str
+    lookups: int
+
+
 class ModelProfile(BaseModel):
     """All that a client needs to make keys, encode an input and read the answer."""
 
@@ -28,6 +36,7 @@ class ModelProfile(BaseModel):
     turns_to_logits: float
     logit_step: float | None
     bootstraps: int
+    layers: tuple[LayerProfile, ...]
     key_bytes: int
     upload_bytes: int
     download_bytes: int
@@ -57,6 +66,10 @@ def profile_of(model: Model, max_batch: int) -> ModelProfile:
         turns_to_logits=program.turns_to_logits,
         logit_step=program.logit_step,
         bootstraps=program.lookups,
+        layers=tuple(
+            LayerProfile(name=stage.layer.name, kind=stage.layer.kind, lookups=stage.lookups)
+            for stage in program.stages
+        ),
         key_bytes=model.key_bytes,
         upload_bytes=model.upload_bytes,
         download_bytes=model.download_bytes,

@@ -13,7 +13,12 @@ from server.model_states import ModelStates
 from server.repository import Repository
 from server.settings import load_settings
 
-cli = typer.Typer(no_args_is_help=True, help="The folder of models: what is served, and why not.")
+cli = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="The folder of models: what is served, and why not.\n\nRunning servers follow within seconds.\n\n"
+    "Example:\n\n  python -m server repository index",
+)
 
 Name = Annotated[str, typer.Argument(help="The model's name, which is its folder's.")]
 

@@ -13,7 +13,12 @@ from server.database import Database
 from server.settings import load_settings
 from server.tenants import Scope, TenantStore
 
-cli = typer.Typer(no_args_is_help=True, help="Tenants and their API keys.")
+cli = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Tenants and their API keys.\n\nWorks on the database, whether a server runs or not.\n\n"
+    "Example:\n\n  python -m server tenants create clinic && python -m server tenants key clinic",
+)
 
 Name = Annotated[str, typer.Argument(help="The tenant's name.")]
 
@@ -22,10 +27,10 @@ Name = Annotated[str, typer.Argument(help="The tenant's name.")]
 def create(
     name: Name,
     queries_per_day: Annotated[
-        int | None, typer.Option(min=1, help="Images in 24 hours [default: the service's].")
+        int | None, typer.Option(min=1, help="Images in 24 hours.", show_default="the service's")
     ] = None,
     key_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Bytes of evaluation keys [default: the service's].")
+        int | None, typer.Option(min=1, help="Bytes of evaluation keys.", show_default="the service's")
     ] = None,
 ) -> None:
     """Make a tenant.
@@ -45,7 +50,7 @@ def key(
         Scope.INFER,
         Scope.KEYS,
     ],
-    days: Annotated[float | None, typer.Option(min=0, help="Days until it expires [default: never].")] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Days until it expires.", show_default="never")] = None,
 ) -> None:
     """Make an API key and print it: it is shown this once.
 
@@ -72,7 +77,12 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The eight digits after cs
 
 @cli.command("list")
 def list_tenants() -> None:
-    """Show all tenants and their API keys, without the secrets."""
+    """Show all tenants and their API keys, without the secrets.
+
+    Example:
+
+      python -m server tenants list
+    """
     table = Table("tenant", "queries per day", "key bytes", "API key", "scopes", "expires", "revoked")
     for tenant, keys in _store().all():
         limits = [str(limit or "default") for limit in (tenant.queries_per_day, tenant.key_bytes)]

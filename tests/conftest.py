@@ -1,6 +1,13 @@
-"""Shared by all tests: a tiny network under the TOY parameters, a real server process that serves it, and a client."""
+"""Shared by all tests: a tiny network under the TOY parameters, a real server process that serves it, a client, and a PostgreSQL."""
 
-from collections.abc import Iterator
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +82,47 @@ def client(server: ServerProcess, keystore: Keystore) -> Iterator[Client]:
     """A client of the shared server."""
     with Client(server.url, model=TINY, keystore=keystore, allow_toy_parameters=True) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Callable[[], str]]:
+    """A private PostgreSQL on a free port of the loopback address; makes a new database and returns its URL."""
+    binaries = _postgres_binaries()
+    if binaries is None:
+        message = "PostgreSQL is not installed: apt-get install postgresql (.ci/run does so as root)"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    # It refuses to run as root; its files must be its user's.
+    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    folder = tempfile.mkdtemp(prefix="ciphershift-postgres-")
+    if os.getuid() == 0:
+        shutil.chown(folder, user)
+
+    def call(*command: str) -> None:
+        done = subprocess.run(command, user=user, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = f"{folder}/data"
+    call(f"{binaries}/initdb", "-D", data, "-U", "tester", "--auth=trust", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+    log = f"{folder}/log"
+    call("/bin/sh", "-c", f"{binaries}/pg_ctl -D {data} -l {log} -o '{options}' -w start >/dev/null 2>&1")
+
+    def new_database() -> str:
+        name = f"d{uuid.uuid4().hex}"
+        call(f"{binaries}/createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", name)
+        return f"postgresql://tester@127.0.0.1:{port}/{name}"
+
+    try:
+        yield new_database
+    finally:
+        call(f"{binaries}/pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder)
+
+
+def _postgres_binaries() -> Path | None:
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    on_path = shutil.which("initdb")
+    return max(found) if found else Path(on_path).resolve().parent if on_path else None

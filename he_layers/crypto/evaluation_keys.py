@@ -31,7 +31,7 @@ class EvaluationKeys:
     mask_seed: bytes  # 32 bytes; every mask is a ChaCha20 stream of it
     input_ksk: NDArray[np.uint32]  # [input ring degree * levels]
     ksk: NDArray[np.uint32]  # [k * N * levels]
-    bsk: NDArray[np.uint64]  # [n, rows, N], multiples of 2**(64 - bsk_body_bits)
+    bsk: NDArray[np.uint64]  # [entries, rows, N], multiples of 2**(64 - bsk_body_bits)
     answer_key: NDArray[np.uint64]  # [rows, answer ring degree], NTT form
 
     @staticmethod
@@ -41,7 +41,7 @@ class EvaluationKeys:
             Field("mask_seed", SEED_BYTES, 8),
             Field("input_ksk", params.input_ring.ring_degree * levels, 32),
             Field("ksk", params.big_dimension * levels, 32),
-            Field("bsk", params.lwe_dimension * params.ggsw_rows * params.polynomial_size, params.bsk_body_bits),
+            Field("bsk", params.bsk_entries * params.ggsw_rows * params.polynomial_size, params.bsk_body_bits),
             Field("answer_key", params.answer_key_rows * answer.ring_degree, answer.modulus_bits),
         )
 
@@ -118,6 +118,8 @@ class EvaluationKeys:
             payload_bytes=container.payload_bytes(fields),
         )
         values = container.unpack_fields(fields, payload)
+        bsk = values["bsk"]
+        bsk <<= np.uint64(64 - params.bsk_body_bits)  # in place: it is the largest part by far
         highest = int(values["answer_key"].max())
         if highest >= params.answer_ring.modulus:
             raise NotConformantError(
@@ -128,9 +130,7 @@ class EvaluationKeys:
             mask_seed=values["mask_seed"].astype(np.uint8).tobytes(),
             input_ksk=values["input_ksk"].astype(np.uint32),
             ksk=values["ksk"].astype(np.uint32),
-            bsk=(values["bsk"] << np.uint64(64 - params.bsk_body_bits)).reshape(
-                params.lwe_dimension, params.ggsw_rows, params.polynomial_size
-            ),
+            bsk=bsk.reshape(params.bsk_entries, params.ggsw_rows, params.polynomial_size),
             answer_key=values["answer_key"].reshape(params.answer_key_rows, params.answer_ring.ring_degree),
         )
 
@@ -174,9 +174,9 @@ class ServerKeys:
     """Evaluation keys ready for the kernel; about six times the size of the bundle they came from."""
 
     params: ParameterSet
-    input_ksk: NDArray[np.uint32]  # [tiles, input ring degree * levels, 16]: n + 1 columns in tiles of 16
-    ksk: NDArray[np.uint32]  # [tiles, k * N * levels, 16]
-    fourier_bsk: NDArray[np.float64]  # [n, N/2, k + 1, rows, (re, im)]
+    input_ksk: NDArray[np.uint32]  # [tiles, input ring degree * levels, 32]: n + 1 columns in tiles of 32
+    ksk: NDArray[np.uint32]  # [tiles, k * N * levels, 32]
+    fourier_bsk: NDArray[np.float64]  # [entries, N/2, k + 1, rows, (re, im)]
     answer_key: NDArray[np.uint64]  # [rows, (body, mask), answer ring degree]
 
     @property

@@ -70,18 +70,20 @@ def modulus_switch_variance(params: ParameterSet) -> float:
 
 
 def pbs_variance(params: ParameterSet) -> float:
-    """Output of a bootstrap: n steps, each adding (X^a - 1) times an external product's error, hence the factor 2.
+    """Output of a bootstrap: n / g steps that take g bits each, with 2^g - 1 external products, each times (X^a - 1), hence the factor 2.
 
-    External product: (k+1) L N B^2/12 sigma^2 for the key's noise (and its rounding on the wire); (1 + kN/2) B^-2L / 12, when the key
-    bit is one, for what the digits leave out; and the transforms' rounding, amplified by the key like any error of the masks.
+    External product: (k+1) L N B^2/12 sigma^2 for the key's noise (and its rounding on the wire); (1 + kN/2) B^-2L / 12, where the key
+    holds a one, for what the digits leave out: in one of the step's products at most, and in none if all its bits are zero; and the
+    transforms' rounding, amplified by the key like any error of the masks.
     """
-    rows, n = params.ggsw_rows, params.polynomial_size
+    rows, n, grouping = params.ggsw_rows, params.polynomial_size, params.grouping_factor
     base, spread = math.exp2(params.pbs.base_log), 1 + params.big_dimension / 2
     sigma2 = math.exp2(2 * params.glwe_log2_std_dev) + math.exp2(-2 * params.bsk_body_bits) / 12
     key_noise = rows * n * (base**2 + 2) / 12 * sigma2
-    left_out = spread * base ** (-2 * params.pbs.levels) / 12 / 2
+    left_out = spread * base ** (-2 * params.pbs.levels) / 12
     transform = (FFT_ROUNDING * 2.0**-53) ** 2 * rows * n * base**2 / 144 * spread
-    return 2 * params.lwe_dimension * (key_noise + left_out + transform)
+    step = ((1 << grouping) - 1) * (key_noise + transform) + (1 - math.exp2(-grouping)) * left_out
+    return 2 * params.lwe_dimension / grouping * step
 
 
 def _ring_key_switch(params: ParameterSet, key_square: float) -> float:
@@ -126,7 +128,7 @@ def flooding_distance(params: ParameterSet, last_layer_norm: float = 0.0) -> flo
     """How far a logit's answer is from one whose error is flooding alone: mean statistical distance, 0 (nothing shows) to 1.
 
     The error e that depends on the model comes from packing, and from the last look-ups by way of the last layer. A Gaussian of deviation
-    f and the same one shifted by e are erf(|e| / (2 sqrt(2) f)) apart; the mean of that over a Gaussian e of deviation d is
+    f and the same one shifted by e are erf(abs(e) / (2 sqrt(2) f)) apart; the mean of that over a Gaussian e of deviation d is
     2/pi arctan(d / 2f). An answer of k logits is at most k times as far.
 
     Args:

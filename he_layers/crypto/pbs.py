@@ -49,6 +49,7 @@ def pbs(
             keys.fourier_bsk,
             base_log=params.pbs.base_log,
             levels=params.pbs.levels,
+            grouping_factor=params.grouping_factor,
             threads=threads,
         )
     )

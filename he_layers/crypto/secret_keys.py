@@ -50,6 +50,14 @@ class ClientKeys:
         """The key of look-up results: all coefficients of the GLWE key."""
         return self.glwe_key.reshape(-1)
 
+    @property
+    def bsk_bits(self) -> NDArray[np.int8]:
+        """What the bootstrapping key encrypts: the small key's bits; or s (1 - t), (1 - s) t and s t for every two bits s, t."""
+        if self.params.grouping_factor == 1:
+            return self.small_lwe_key
+        s, t = self.small_lwe_key.reshape(-1, 2).T
+        return np.stack([s * (1 - t), (1 - s) * t, s * t], axis=1).reshape(-1)
+
     def evaluation_keys(self, threads: int = 2) -> EvaluationKeys:
         """Encrypts each secret under the next; fresh masks and noise at every call.
 
@@ -78,7 +86,7 @@ class ClientKeys:
             input_ksk=input_ksk,
             ksk=key_switch_key(self.big_lwe_key, len(input_ksk)),
             bsk=_kernel.bootstrapping_key_bodies(
-                self.small_lwe_key,
+                self.bsk_bits,
                 self.glwe_key,
                 base_log=params.pbs.base_log,
                 levels=params.pbs.levels,

@@ -19,8 +19,8 @@ from he_layers.crypto.ciphertexts import LweCiphertextList
 from he_layers.crypto.params import CkksRing, Gadget, ParameterSet
 from he_layers.native import _kernel
 
-STEPS = 320
-"""Steps of a blind rotation that are timed: their part of the key is then too large for most caches, as the whole key is."""
+BITS = 320
+"""Bits of the small key whose steps are timed: their part of the key is then too large for most caches, as the whole key is."""
 REPETITIONS = 5
 ENTRIES_PER_ROW = 32
 LOGITS = 10
@@ -52,14 +52,14 @@ class PrimitiveTimes:
 def measure(params: ParameterSet, threads: int) -> PrimitiveTimes:
     """Times the primitives of one parameter set; a fraction of a second, and nothing for what another set had in common."""
     gadget = params.key_switch
-    step = _step_seconds(params.glwe_dimension, params.polynomial_size, params.pbs, threads)
-    per_digit = _digit_seconds(gadget.base_log, threads) * gadget.levels * (params.lwe_dimension + 1)
+    step = _step_seconds(params.glwe_dimension, params.polynomial_size, params.pbs, params.grouping_factor, threads)
+    per_word = _key_switch_seconds(gadget, threads) * (params.lwe_dimension + 1)
     return PrimitiveTimes(
         threads=threads,
         lanes=_kernel.lanes(),
-        bootstrap=step * params.lwe_dimension,
-        input_key_switch=per_digit * params.input_ring.ring_degree,
-        big_key_switch=per_digit * params.big_dimension,
+        bootstrap=step * params.lwe_dimension / params.grouping_factor,
+        input_key_switch=per_word * params.input_ring.ring_degree,
+        big_key_switch=per_word * params.big_dimension,
         linear_word=_linear_word_seconds(threads),
         packing_logit=_packing_seconds(params.answer_ring, params.answer) / LOGITS,
     )
@@ -76,41 +76,50 @@ def _median_seconds(call: Callable[[], object]) -> float:
 
 
 @cache
-def _step_seconds(glwe_dimension: int, polynomial_size: int, gadget: Gadget, threads: int) -> float:
+def _step_seconds(
+    glwe_dimension: int, polynomial_size: int, gadget: Gadget, grouping_factor: int, threads: int
+) -> float:
     """One step of the blind rotation for one vector of ciphertexts on each thread."""
-    rng, columns = np.random.default_rng(0), glwe_dimension + 1
+    rng, columns, steps = np.random.default_rng(0), glwe_dimension + 1, BITS // grouping_factor
     groups = 4 * threads
     count = groups * _kernel.lanes()
-    key = rng.uniform(-1, 1, (STEPS, polynomial_size // 2, columns, columns * gadget.levels, 2))
-    switched = rng.integers(0, 2 * polynomial_size, (count, STEPS + 1), dtype=np.int32)
+    entries = steps * (2**grouping_factor - 1)
+    key = rng.uniform(-1, 1, (entries, polynomial_size // 2, columns, columns * gadget.levels, 2))
+    switched = rng.integers(0, 2 * polynomial_size, (count, BITS + 1), dtype=np.int32)
     table, index = rng.uniform(-0.25, 0.25, (1, polynomial_size)), np.zeros(count, np.int32)
     seconds = _median_seconds(
         lambda: _kernel.blind_rotate(
-            switched, table, index, key, base_log=gadget.base_log, levels=gadget.levels, threads=threads
+            switched,
+            table,
+            index,
+            key,
+            base_log=gadget.base_log,
+            levels=gadget.levels,
+            grouping_factor=grouping_factor,
+            threads=threads,
         )
     )
-    return seconds * threads / groups / STEPS
+    return seconds * threads / groups / steps
 
 
 @cache
-def _digit_seconds(base_log: int, threads: int) -> float:
-    """A key switch's work for one digit and one word of the result."""
-    rng, dimension, output, levels = np.random.default_rng(0), 2048, 767, 6
-    count = 64 * threads
+def _key_switch_seconds(gadget: Gadget, threads: int) -> float:
+    """A key switch's work for one word of the mask and one word of the result, among as many ciphertexts as share the kernel's tables."""
+    rng, dimension, output, count = np.random.default_rng(0), 512, 767, 256
     x = rng.integers(0, 2**32, (count, dimension + 1), dtype=np.uint32)
-    key = rng.integers(0, 2**32, (-(-(output + 1) // 16), dimension * levels, 16), dtype=np.uint32)
+    key = rng.integers(0, 2**32, ((output + 1) // 32, dimension * gadget.levels, 32), dtype=np.uint32)
     seconds = _median_seconds(
         lambda: _kernel.key_switch(
             x,
             key,
             output_dimension=output,
-            base_log=base_log,
-            levels=levels,
+            base_log=gadget.base_log,
+            levels=gadget.levels,
             binary_key=True,
             threads=threads,
         )
     )
-    return seconds / count / (dimension * levels * (output + 1))
+    return seconds / count / (dimension * (output + 1))
 
 
 @cache
@@ -145,5 +154,5 @@ def _packing_seconds(ring: CkksRing, gadget: Gadget) -> float:
 
 def forget() -> None:
     """Measure anew at the next call: what was measured before is kept for the life of the process otherwise."""
-    for measured in (_step_seconds, _digit_seconds, _linear_word_seconds, _packing_seconds):
+    for measured in (_step_seconds, _key_switch_seconds, _linear_word_seconds, _packing_seconds):
         measured.cache_clear()

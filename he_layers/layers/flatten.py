@@ -17,7 +17,7 @@ class Flatten(Layer):
         return (flat_size(shape),)
 
     def plain(self, x: IntArray) -> IntArray:
-        """[batch, *shape] -> [batch, C * H * W]."""
+        """`[batch, *shape]` -> `[batch, C * H * W]`."""
         return x.reshape(len(x), -1)
 
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:

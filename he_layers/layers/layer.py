@@ -113,7 +113,7 @@ class Layer(ABC):
 
     @abstractmethod
     def plain(self, x: IntArray) -> IntArray:
-        """Integer semantics: [batch, *shape] -> [batch, *output_shape]."""
+        """Integer semantics: `[batch, *shape]` -> `[batch, *output_shape]`."""
 
     @abstractmethod
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
@@ -171,7 +171,7 @@ class LinearLayer(Layer):
 
     @abstractmethod
     def combine(self, x: FloatArray) -> FloatArray:
-        """The combination without constants: [batch, *shape] -> [batch, *output_shape]; exact for integers below 2^53."""
+        """The combination without constants: `[batch, *shape]` -> `[batch, *output_shape]`; exact for integers below 2^53."""
 
     @abstractmethod
     def entries(self, shape: Shape, rows: IntArray) -> Entries:
@@ -182,7 +182,7 @@ class LinearLayer(Layer):
         return self.entries(shape, np.arange(flat_size(self.output_shape(shape))))
 
     def plain(self, x: IntArray) -> IntArray:
-        """Integer semantics: [batch, *shape] -> [batch, *output_shape]."""
+        """Integer semantics: `[batch, *shape]` -> `[batch, *output_shape]`."""
         return self.combine(x.astype(np.float64)).astype(np.int64)
 
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:

@@ -124,13 +124,15 @@ async def _finished(service: Service, request: Request, job: Job) -> Job:
     while job.state not in FINISHED:
         bell = service.changes.bell(job.id)
         job = await asyncio.to_thread(service.jobs.get, job.tenant_id, job.id)
-        while job.state not in FINISHED and not await ringing(bell, LOOK_SECONDS):
+        rung = job.state in FINISHED
+        while not rung:
             if service.drained:
                 raise NotReadyError(f"the server stops; the job is kept: ask for /v2/jobs/{job.id}/result in a while")
             if await request.is_disconnected():
                 if job.idempotency_key is None:
                     await asyncio.to_thread(service.jobs.cancel, job.tenant_id, job.id)
                 raise CanceledError("the client has gone")
+            rung = await ringing(bell, LOOK_SECONDS)
     return job
 
 

@@ -29,6 +29,22 @@ Images = NDArray[np.uint8]
 Between = Callable[[Callable[..., bool]], AbstractContextManager]
 
 
+@pytest.mark.parametrize("waits_first", [True, False])
+def test_waiting_counts_as_transfer_and_computing_does_not(
+    client: Client, tiny_images: NDArray[np.uint8], waits_first: bool
+) -> None:
+    job = client.submit(tiny_images)
+    if waits_first:
+        sent = client.timings.transfer
+        job.wait()
+        assert client.timings.transfer > sent
+    job.result()
+    assert client.timings.server > 0
+    assert client.timings.transfer >= 0
+    job.result()  # long since computed
+    assert client.timings.transfer >= 0
+
+
 def test_a_job_is_submitted_now_and_read_later(client: Client, tiny_images: Images) -> None:
     job = client.submit(tiny_images)
     assert job.status.images == 4

@@ -76,7 +76,7 @@ KEY_SWITCH = ["key switch key, CKKS to small", "key switch key, big to small"]
 @pytest.mark.parametrize(
     ("at_the_limit", "below", "rows"),
     [
-        pytest.param({"lwe_dimension": 714}, {"lwe_dimension": 713}, KEY_SWITCH, id="small dimension"),
+        pytest.param({"lwe_dimension": 714}, {"lwe_dimension": 712}, KEY_SWITCH, id="small dimension"),
         pytest.param({"lwe_log2_std_dev": -16.24}, {"lwe_log2_std_dev": -16.25}, KEY_SWITCH, id="small noise"),
         pytest.param(
             {"glwe_log2_std_dev": -49.86}, {"glwe_log2_std_dev": -49.87}, ["bootstrapping key"], id="bsk noise"

@@ -47,12 +47,13 @@ def program(profile: str) -> Program:
 def flops(chosen: ParameterSet) -> PrimitiveTimes:
     """A machine on which only arithmetic costs: transforms and products of the bootstrap, words of the key switch."""
     columns, points, levels = chosen.glwe_dimension + 1, chosen.polynomial_size // 2, chosen.pbs.levels
-    step = columns * (levels + 1) * points * np.log2(points) * 5 + columns**2 * levels * points * 8
+    keys, steps = 2**chosen.grouping_factor - 1, chosen.lwe_dimension // chosen.grouping_factor
+    step = columns * (levels + 1) * points * np.log2(points) * 5 + keys * columns**2 * levels * points * 8
     switch = 2.0 * chosen.key_switch.levels * (chosen.lwe_dimension + 1)
     return PrimitiveTimes(
         threads=1,
         lanes=1,
-        bootstrap=step * chosen.lwe_dimension,
+        bootstrap=step * steps,
         input_key_switch=switch * chosen.input_ring.ring_degree,
         big_key_switch=switch * chosen.big_dimension,
         linear_word=1.0,

@@ -1,15 +1,20 @@
 """The torch circuit is the simulated circuit."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
+from torch import nn
 
 from he_layers.layers import MaxPool
 from he_layers.layers.layer import Scale
 from he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumbers
 from models.circuit import max_pool, triangle, with_noise
+from models.convert import convert
 
+LAYERS = (nn.Conv2d(1, 3, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4))
 SILENT = CircuitNoise(
     polynomial_size=1 << 16, fresh=0, modulus_switch=0, input_key_switch=0, big_key_switch=0, lookup=0, packing=0
 )
@@ -42,3 +47,20 @@ def test_noise_has_its_standard_deviation() -> None:
 def test_keys_add_their_noise() -> None:
     levels = replace(SILENT, modulus_switch=2.0, input_key_switch=3.0, big_key_switch=6.0)
     assert [levels.lookup_input(*keys) for keys in ((True, True), (False, False))] == [7.0, 2.0]
+
+
+@pytest.mark.filterwarnings("default")  # torch warns itself while it compiles
+def test_compiled_look_ups_and_pools_are_the_same_with_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    eager = convert(nn.Sequential(*LAYERS), torch.rand(20, 1, 8, 8))
+    compiled = deepcopy(eager)
+    compiled.fuse()
+    pictures = torch.rand(4, 1, 8, 8)
+    results = []
+    for network in (eager, compiled):
+        torch.manual_seed(1)
+        logits = network(pictures)
+        logits.square().sum().backward()
+        results.append([logits, *(parameter.grad for parameter in network.parameters())])
+    for mine, other in zip(*results, strict=True):
+        assert torch.allclose(mine, other, rtol=1e-3, atol=1e-5 * float(mine.abs().max()))

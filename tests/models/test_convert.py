@@ -24,7 +24,7 @@ from models.nodes import Activation
 from models.shift import ShiftWeights
 from models.training import Phase, fine_tune, logits
 
-PARAMS = parameter_sets.get("FAST_N512")
+PARAMS = parameter_sets.get(parameter_sets.DEFAULT)
 IMAGES: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (200, 3, 12, 12), dtype=np.uint8)
 PICTURES = torch.tensor(IMAGES).float() / 255
 MAKERS = {"plain": Plain, "residual": Residual, "branches": Branches}

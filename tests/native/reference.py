@@ -72,11 +72,7 @@ def key_switch(x: U32, key: U32, base_log: int, levels: int, binary_key: bool) -
         flat = np.array([d for part, _ in parts for d in part], dtype=np.int64)
         total = -(flat @ key.astype(np.int64))
         total[-1] += int(row[-1])
-        # The kernel halves block by block (whole words of 256 rows), rounding down each time.
-        per_block = 256 // levels
-        rests = [rest for _, rest in parts]
-        halves = sum(sum(rests[i : i + per_block]) >> 1 for i in range(0, len(rests), per_block))
-        total[-1] -= halves if binary_key else 0
+        total[-1] -= sum(rest for _, rest in parts) >> 1 if binary_key else 0
         out[c] = (total % 2**32).astype(np.uint32)
     return out
 
@@ -97,27 +93,34 @@ def rotate(poly: NDArray[np.object_], power: int) -> NDArray[np.object_]:
     return np.where(at < n, poly[at % n], -poly[at % n])
 
 
-def blind_rotate(switched: NDArray[np.int32], table: U64, bsk: U64, base_log: int, levels: int) -> list[int]:
+def blind_rotate(
+    switched: NDArray[np.int32], table: U64, bsk: U64, base_log: int, levels: int, grouping_factor: int = 1
+) -> list[int]:
     """Blind rotation and sample extraction of one ciphertext, exact modulo 2^64.
 
     Args:
         switched: [n + 1].
         table: test polynomial, torus words [N].
-        bsk: [n, rows, k + 1, N], masks and bodies.
+        bsk: [entries, rows, k + 1, N], masks and bodies: for every `grouping_factor` bits one entry for each way in which not all are 0.
+        base_log, levels: of the gadget.
+        grouping_factor: bits of the key in one step.
     """
     n, k1 = len(table), bsk.shape[2]
     acc = np.zeros((k1, n), dtype=object)
     acc[-1] = rotate(table.astype(object), -int(switched[-1]))
-    for step, ggsw in zip(switched[:-1], bsk, strict=True):
-        product = np.zeros((k1, n), dtype=object)
+    per_step = 2**grouping_factor - 1
+    for step, ggsws in enumerate(bsk.reshape(-1, per_step, *bsk.shape[1:])):
+        powers = [int(power) for power in switched[step * grouping_factor : (step + 1) * grouping_factor]]
+        digits = np.zeros((len(bsk[0]), n), dtype=object)
         for p in range(k1):
             rest = (acc[p] + 2**63) % 2**64 - 2**63
             for level in range(levels):
                 unit = 2 ** (64 - base_log * (level + 1))
-                digit = (rest + unit // 2) // unit
-                rest = rest - digit * unit
-                for q in range(k1):
-                    product[q] += negacyclic(digit, ggsw[p * levels + level, q].astype(object))
-        acc = np.array([acc[q] + rotate(product[q], int(step)) - product[q] for q in range(k1)]) % 2**64
+                digits[p * levels + level] = (rest + unit // 2) // unit
+                rest = rest - digits[p * levels + level] * unit
+        for ggsw, power in zip(ggsws, powers if per_step == 1 else [*powers, sum(powers)], strict=True):
+            for q in range(k1):
+                product = sum(negacyclic(digit, row[q].astype(object)) for digit, row in zip(digits, ggsw, strict=True))
+                acc[q] = (acc[q] + rotate(product, power % (2 * n)) - product) % 2**64
     mask = [v for p in acc[:-1] for v in [p[0], *(-p[:0:-1])]]
     return [int(v) % 2**64 for v in [*mask, acc[-1][0]]]

@@ -18,13 +18,18 @@ masks = dict(mask_seed=seed, threads=2)
 ksk = kernel.expand_key_switch_key(
     kernel.key_switch_key_bodies(glwe, small, base_log=2, levels=6, std_dev=2.0**-20, first_row=0, noise_seed=seed, **masks),
     output_dimension=20, first_row=0, **masks)
+bits = kernel.uniform_binary(seed, 30, 2)
 bodies = kernel.bootstrapping_key_bodies(
-    small, glwe.reshape(4, 128), base_log=23, levels=1, std_dev=2.0**-48, noise_seed=seed, body_bits=48, **masks)
+    bits, glwe.reshape(4, 128), base_log=23, levels=1, std_dev=2.0**-48, noise_seed=seed, body_bits=48, **masks)
 bsk = kernel.expand_bootstrapping_key(bodies, glwe_dimension=4, base_log=23, levels=1, **masks)
 small_rows = kernel.key_switch(x, ksk, output_dimension=20, base_log=2, levels=6, binary_key=True, threads=2)
 switched = kernel.modulus_switch(small_rows, polynomial_size=128)
-rows = kernel.blind_rotate(switched, rng.uniform(-.25, .25, (1, 128)), np.zeros(30, np.int32), bsk, base_log=23, levels=1, threads=2)
-phases = (rows[:, -1] - rows[:, :-1] @ glwe.astype(np.uint32)).astype(np.int32) / 2**32
+table, index = rng.uniform(-.25, .25, (1, 128)), np.zeros(30, np.int32)
+rotated = [
+    kernel.blind_rotate(switched, table, index, bsk[:entries], base_log=23, levels=1, grouping_factor=factor, threads=2)
+    for factor, entries in ((1, 20), (2, 30))
+]
+phases = [(rows[:, -1] - rows[:, :-1] @ glwe.astype(np.uint32)).astype(np.int32) / 2**32 for rows in rotated]
 np.savez(sys.stdout.buffer, isa=kernel.isa(), ksk=ksk, bodies=bodies, switched=switched, phases=phases)
 """
 

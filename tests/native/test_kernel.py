@@ -43,10 +43,10 @@ def test_ntt_refuses_a_modulus_it_cannot_use(modulus: int) -> None:
         _kernel.ntt_forward(np.zeros(DEGREE, dtype=np.uint64), modulus)
 
 
-@pytest.mark.parametrize(("base_log", "levels"), [(2, 6), (1, 13), (4, 3), (8, 2)])
+@pytest.mark.parametrize(("base_log", "levels"), [(2, 6), (1, 13), (4, 3), (6, 2), (3, 10)])
 @pytest.mark.parametrize("binary_key", [True, False])
 def test_key_switch_is_the_sum_of_digits_times_rows(base_log: int, levels: int, binary_key: bool) -> None:
-    x, key = words(5, 301), words(3, 300 * levels, 16)
+    x, key = words(5, 302), words(2, 301 * levels, 32)
     got = _kernel.key_switch(
         x, key, output_dimension=37, base_log=base_log, levels=levels, binary_key=binary_key, threads=2
     )
@@ -120,23 +120,23 @@ def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int) 
 
 
 @pytest.mark.parametrize(("k", "base_log", "levels"), [(1, 14, 2), (2, 23, 1), (4, 10, 2)])
-@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize(("n", "grouping_factor"), [(1, 1), (4, 1), (2, 2), (6, 2)])
 def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
-    k: int, base_log: int, levels: int, n: int
+    k: int, base_log: int, levels: int, n: int, grouping_factor: int
 ) -> None:
     """After one step every word is within 2^-24 of the torus of the exact one. After more, a digit may round to the other side and the
     masks with it, so the phases are compared: 2^-14, the size of what the digits leave out."""
-    size, count = 128, 11
-    lwe_key, glwe_key = RNG.integers(0, 2, n).astype(np.int8), RNG.integers(0, 2, (k, size)).astype(np.int8)
+    size, count, entries = 128, 11, n if grouping_factor == 1 else n // 2 * 3
+    bits, glwe_key = RNG.integers(0, 2, entries).astype(np.int8), RNG.integers(0, 2, (k, size)).astype(np.int8)
     seed, shape = os.urandom(32), {"base_log": base_log, "levels": levels}
     bodies = _kernel.bootstrapping_key_bodies(
-        lwe_key, glwe_key, **shape, std_dev=2.0**-45, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=1
+        bits, glwe_key, **shape, std_dev=2.0**-45, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=1
     )
     masks = {"mask_seed": seed, "rows": (k + 1) * levels, "glwe_dimension": k, "polynomial_size": size}
     bsk = np.stack(
         [
             np.concatenate([_kernel.bootstrapping_key_masks(index=i, **masks), bodies[i][:, None]], axis=1)
-            for i in range(n)
+            for i in range(entries)
         ]
     )
     fourier = _kernel.expand_bootstrapping_key(bodies, mask_seed=seed, glwe_dimension=k, **shape, threads=1)
@@ -144,24 +144,26 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
     switched = RNG.integers(0, 2 * size, (count, n + 1)).astype(np.int32)
     switched[0] = 0
     index = RNG.integers(0, 2, count).astype(np.int32)
+    shape |= {"grouping_factor": grouping_factor}
     got = _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **shape, threads=2)
     key = glwe_key.reshape(-1).astype(np.int64)
     for c in range(count):
-        exact = reference.blind_rotate(switched[c], tables[index[c]].astype(np.uint64), bsk, base_log, levels)
+        exact = reference.blind_rotate(switched[c], tables[index[c]].astype(np.uint64), bsk, **shape)
         words_of = np.array([v >> 32 for v in exact], dtype=np.uint32)
         error = (got[c] - words_of).astype(np.int32)
         phase = (error.astype(np.uint32)[-1] - error.astype(np.uint32)[:-1] @ key).astype(np.int32)
         assert abs(int(phase)) < 2**18
-        assert n > 1 or np.abs(error).max() < 2**8
+        assert n > grouping_factor or np.abs(error).max() < 2**8
 
 
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    x, key = words(70, 401), words(4, 400 * 3, 16)
-    one, three = (
-        _kernel.key_switch(x, key, output_dimension=60, base_log=4, levels=3, binary_key=True, threads=t)
-        for t in (1, 3)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_ciphertext_is_switched_alike_alone_and_among_many(threads: int) -> None:
+    x, key = words(530, 72), words(2, 71 * 3, 32)
+    many, alone = (
+        _kernel.key_switch(rows, key, output_dimension=60, base_log=4, levels=3, binary_key=True, threads=threads)
+        for rows in (x, x[517:518])
     )
-    assert np.array_equal(one, three)
+    assert np.array_equal(many[517:518], alone)
 
 
 @pytest.mark.parametrize(
@@ -169,15 +171,21 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     [
         (
             lambda: _kernel.key_switch(
-                words(2, 5), words(1, 9, 16), output_dimension=2, base_log=2, levels=2, binary_key=True, threads=1
+                words(2, 5), words(1, 9, 32), output_dimension=2, base_log=2, levels=2, binary_key=True, threads=1
             ),
             "9 rows, need 8",
         ),
         (
             lambda: _kernel.key_switch(
-                words(2, 5), words(1, 8, 16), output_dimension=2, base_log=8, levels=4, binary_key=True, threads=1
+                words(2, 5), words(1, 8, 32), output_dimension=2, base_log=8, levels=4, binary_key=True, threads=1
             ),
             "must fit 31 bits",
+        ),
+        (
+            lambda: _kernel.key_switch(
+                words(2, 5), words(1, 8, 32), output_dimension=2, base_log=7, levels=2, binary_key=True, threads=1
+            ),
+            "at most 6 bits, not 7",
         ),
         (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=100), "power of two"),
         (lambda: _kernel.uniform_binary(b"short", 8, 0), "5 bytes, need 32"),

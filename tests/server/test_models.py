@@ -24,7 +24,9 @@ def test_the_profile_says_what_a_client_needs(server: ServerProcess, tiny_progra
     assert profile["classes"] == ["a", "b", "c"]
     assert profile["bootstraps"] == tiny_program.lookups
     assert profile["turns_to_logits"] == tiny_program.turns_to_logits
-    assert not {"weights", "layers"} & profile.keys()
+    assert sum(layer["lookups"] for layer in profile["layers"]) == tiny_program.lookups
+    assert {key for layer in profile["layers"] for key in layer} == {"name", "kind", "lookups"}, "and no weight"
+    assert "weights" not in profile
 
 
 @pytest.mark.parametrize("path", ["models/none", "models/none/profile", "models/none/ready"])

@@ -16,6 +16,7 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.server_process import running_server
+from he_layers.crypto.errors import ConfigurationError
 from server.database import Database
 from server.settings import Settings
 
@@ -158,7 +159,7 @@ def test_workers_in_processes_of_their_own_share_the_queue(
 def test_an_unmigrated_database_is_refused_with_the_command_to_run(
     zoo: Path, postgres: Callable[[], str], tmp_path: Path
 ) -> None:
-    with pytest.raises(RuntimeError, match="server migrate"), running_server(models=zoo, database=postgres()):
+    with pytest.raises(ConfigurationError, match="server migrate"), running_server(models=zoo, database=postgres()):
         pass
 
 

@@ -86,8 +86,19 @@ def test_the_effective_settings_can_be_printed() -> None:
     assert "geheim" not in printed
 
 
-def test_a_refused_start_ends_with_the_reason() -> None:
-    done = command({"CIPHERSHIFT_OPEN": "true", "CIPHERSHIFT_HOST": "0.0.0.0"})
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"CIPHERSHIFT_OPEN": "true", "CIPHERSHIFT_HOST": "0.0.0.0"}, "CIPHERSHIFT_OPEN_TO_NETWORK"),
+        ({"CIPHERSHIFT_DATABASE": "postgresql://user:geheim@127.0.0.1:9/db"}, "start the database"),
+        ({"CIPHERSHIFT_DATABASE": "mysql+pymysql://127.0.0.1/db"}, "install its driver"),
+        ({"CIPHERSHIFT_DATABASE": "not an address"}, "like postgresql://"),
+        ({"CIPHERSHIFT_STORAGE": "dropbox://folder", "CIPHERSHIFT_DATABASE": "sqlite://"}, "install what reaches it"),
+    ],
+)
+def test_a_start_that_cannot_be_ends_with_the_reason(given: dict[str, str], says: str) -> None:
+    done = command(given)
     assert done.returncode == 1
-    assert "CIPHERSHIFT_OPEN_TO_NETWORK" in done.stderr
+    assert says in done.stderr
     assert "Traceback" not in done.stderr
+    assert "geheim" not in done.stderr

@@ -117,15 +117,15 @@ static Out<uint32_t> expand_key_switch(In<uint32_t, 1> bodies, const nb::bytes& 
     return out;
 }
 
-static Out<uint64_t> bootstrapping_key_bodies(In<int8_t, 1> lwe_key, In<int8_t, 2> glwe_key, int base_log, int levels, double std_dev,
+static Out<uint64_t> bootstrapping_key_bodies(In<int8_t, 1> bits, In<int8_t, 2> glwe_key, int base_log, int levels, double std_dev,
                                               const nb::bytes& mask_seed, const nb::bytes& noise_seed, int body_bits, size_t threads) {
     check_ring(glwe_key.shape(0), glwe_key.shape(1), base_log, levels);
     require(body_bits >= 1 && body_bits <= 64, "body_bits must be in 1..64");
-    const BootstrapShape shape{lwe_key.shape(0), glwe_key.shape(0), glwe_key.shape(1), base_log, levels};
+    const BootstrapShape shape{bits.shape(0), glwe_key.shape(0), glwe_key.shape(1), base_log, levels};
     const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
-    auto out = make<uint64_t>({shape.lwe_dimension, shape.rows(), shape.polynomial_size});
+    auto out = make<uint64_t>({shape.entries, shape.rows(), shape.polynomial_size});
     without_gil([&] {
-        bootstrap_bodies(shape, lwe_key.data(), glwe_key.data(), std_dev, masks, noise, body_bits, threads, out.data());
+        bootstrap_bodies(shape, bits.data(), glwe_key.data(), std_dev, masks, noise, body_bits, threads, out.data());
     });
     return out;
 }
@@ -136,7 +136,7 @@ static Out<double> expand_bootstrapping(In<uint64_t, 3> bodies, const nb::bytes&
     const BootstrapShape shape{bodies.shape(0), glwe_dimension, bodies.shape(2), base_log, levels};
     require(bodies.shape(1) == shape.rows(), "bootstrapping key has " + say(bodies.shape(1)) + " rows, need " + say(shape.rows()));
     const Seed masks = seed_from(mask_seed);
-    auto out = make<double>({shape.lwe_dimension, shape.polynomial_size / 2, glwe_dimension + 1, shape.rows(), 2});
+    auto out = make<double>({shape.entries, shape.polynomial_size / 2, glwe_dimension + 1, shape.rows(), 2});
     without_gil([&] {
         expand_bootstrapping_key(shape, bodies.data(), masks, fft_tables(shape.polynomial_size), threads, out.data());
     });
@@ -156,6 +156,7 @@ static Out<uint64_t> bootstrapping_key_masks(const nb::bytes& mask_seed, size_t 
 static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 3> key, size_t output_dimension, int base_log, int levels, bool binary_key,
                                 size_t threads) {
     check_gadget(base_log, levels, 31);
+    require(base_log <= 6, "a key switch looks up digits of at most 6 bits, not " + std::to_string(base_log));
     require(in.shape(1) >= 2 && output_dimension >= 1, "a row needs a mask and a body");
     require(key.shape(0) == key_switch_tiles(output_dimension) && key.shape(2) == KEY_TILE, "key switch key has the wrong number of columns");
     KeySwitchJob job{in.shape(0), in.shape(1) - 1, output_dimension, base_log, levels, binary_key, in.data(), key.data(), nullptr};
@@ -164,14 +165,12 @@ static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 3> key, size_t 
     auto out = make<uint32_t>({job.count, output_dimension + 1});
     job.out = out.data();
     without_gil([&] {
-        // Equal pieces, as few as keep a piece's sums in cache: every piece reads the whole key.
-        const size_t together = 240 * std::max<size_t>(threads, 1), pieces = std::max<size_t>(threads, 1) * ((job.count + together - 1) / together);
-        share(pieces, threads, 1, [&](size_t piece, size_t, size_t) {
-            const size_t begin = job.count * piece / pieces, end = job.count * (piece + 1) / pieces;
-            KeySwitchJob part = job;
-            part.count = end - begin;
-            const Scratch scratch(kernel().key_switch_scratch(part));
-            if (begin < end) kernel().key_switch(job, begin, end, scratch.get());
+        const Scratch digits(kernel().key_switch_digit_bytes(job));
+        uint8_t* const at = static_cast<uint8_t*>(digits.get());
+        share(job.count, threads, 16, [&](size_t begin, size_t end, size_t) { kernel().key_switch_digits(job, begin, end, at); });
+        share(key.shape(0), threads, 1, [&](size_t tile, size_t, size_t) {
+            const Scratch scratch(kernel().key_switch_scratch(job));
+            kernel().key_switch_tile(job, at, tile, scratch.get());
         });
     });
     return out;
@@ -208,25 +207,28 @@ struct RotateInputs {
 };
 
 static RotateInputs rotate_inputs(In<int32_t, 2>& switched, In<double, 2>& tables, In<int32_t, 1>& index, In<double, 5>& key, int base_log,
-                                  int levels) {
+                                  int levels, int grouping_factor) {
     const size_t k = key.shape(2) - 1, n = tables.shape(1);
     check_ring(k, n, base_log, levels);
     require(key.shape(1) == n / 2 && key.shape(3) == (k + 1) * (size_t)levels && key.shape(4) == 2, "bootstrapping key has the wrong shape");
-    require(switched.shape(1) == key.shape(0) + 1,
-            "LWE list has " + say(switched.shape(1)) + " words, parameters need " + say(key.shape(0) + 1));
+    require(grouping_factor == 1 || grouping_factor == 2, "grouping_factor must be 1 or 2, not " + std::to_string(grouping_factor));
+    const size_t keys = (1u << grouping_factor) - 1, steps = key.shape(0) / keys;
+    require(key.shape(0) == steps * keys, "bootstrapping key has " + say(key.shape(0)) + " entries, a step needs " + say(keys));
+    require(switched.shape(1) == steps * grouping_factor + 1,
+            "LWE list has " + say(switched.shape(1)) + " words, parameters need " + say(steps * grouping_factor + 1));
     require(index.shape(0) == switched.shape(0), "one table index per ciphertext");
     for (size_t i = 0; i < index.shape(0); ++i)
         require(index.data()[i] >= 0 && (size_t)index.data()[i] < tables.shape(0), "table index " + say(i) + " is out of range");
     for (size_t i = 0; i < switched.size(); ++i)
         require(switched.data()[i] >= 0 && (size_t)switched.data()[i] < 2 * n, "switched word " + say(i) + " is not below 2N");
-    const BlindRotateJob job{switched.shape(0), key.shape(0), k, n, base_log, levels, switched.data(), tables.data(),
-                             index.data(), key.data(), fft_tables(n), nullptr};
+    const BlindRotateJob job{switched.shape(0), switched.shape(1) - 1, k, n, base_log, levels, grouping_factor, switched.data(),
+                             tables.data(), index.data(), key.data(), fft_tables(n), nullptr};
     return {job, (job.count + kernel().lanes - 1) / kernel().lanes};
 }
 
 static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log,
-                                  int levels, size_t threads) {
-    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels);
+                                  int levels, int grouping_factor, size_t threads) {
+    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor);
     BlindRotateJob& job = inputs.job;
     auto out = make<uint32_t>({job.count, job.glwe_dimension * job.polynomial_size + 1});
     job.out = out.data();
@@ -240,8 +242,8 @@ static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables,
 }
 
 static size_t bootstrap_floor(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log, int levels,
-                              size_t threads) {
-    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels);
+                              int grouping_factor, size_t threads) {
+    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor);
     without_gil([&] {
         share(inputs.groups, threads, kernel().blind_rotate_chunk(inputs.job), [&](size_t begin, size_t end, size_t) {
             const Scratch scratch(kernel().blind_rotate_scratch(inputs.job));
@@ -343,7 +345,7 @@ NB_MODULE(_kernel, m) {
           nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("first_row"), nb::arg("mask_seed"), nb::arg("noise_seed"), nb::arg("threads"));
     m.def("expand_key_switch_key", &expand_key_switch, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"), nb::arg("first_row"),
           nb::arg("output_dimension"), nb::arg("threads"));
-    m.def("bootstrapping_key_bodies", &bootstrapping_key_bodies, nb::arg("lwe_key").noconvert(), nb::arg("glwe_key").noconvert(), nb::kw_only(),
+    m.def("bootstrapping_key_bodies", &bootstrapping_key_bodies, nb::arg("bits").noconvert(), nb::arg("glwe_key").noconvert(), nb::kw_only(),
           nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("mask_seed"), nb::arg("noise_seed"), nb::arg("body_bits"),
           nb::arg("threads"));
     m.def("expand_bootstrapping_key", &expand_bootstrapping, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"),
@@ -354,9 +356,11 @@ NB_MODULE(_kernel, m) {
           nb::arg("base_log"), nb::arg("levels"), nb::arg("binary_key"), nb::arg("threads"));
     m.def("modulus_switch", &modulus_switch, nb::arg("x").noconvert(), nb::kw_only(), nb::arg("polynomial_size"));
     m.def("blind_rotate", &blind_rotate, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
-          nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("threads"));
+          nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("grouping_factor"),
+          nb::arg("threads"));
     m.def("bootstrap_floor", &bootstrap_floor, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
-          nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("threads"));
+          nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("grouping_factor"),
+          nb::arg("threads"));
     m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(),
           nb::arg("exponents").noconvert(), nb::arg("signs").noconvert(), nb::kw_only(), nb::arg("threads"));
     m.def("negacyclic_product", &negacyclic_product, nb::arg("a").noconvert(), nb::arg("b").noconvert());

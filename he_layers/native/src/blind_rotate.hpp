@@ -4,6 +4,10 @@
 // on every instruction set. Each step adds IFFT((X^a - 1) . sum_r FFT(digit_r) . key_r): the rotation is a pointwise product,
 // so no coefficient is ever gathered; it doubles the noise variance of the external product, which is far below the
 // key switch's (docs/decisions/0002-rotate-in-the-fourier-domain.md).
+//
+// With a grouping factor of 2 a step takes two bits s, t of the key and their exponents a, b by
+//   X^(a s + b t) = 1 + (X^a - 1) s (1 - t) + (X^b - 1) (1 - s) t + (X^(a + b) - 1) s t:
+// half as many transforms for half as many products again (docs/decisions/0050-two-key-bits-at-a-time.md).
 #pragma once
 #include "fft.hpp"
 #include "kernel_table.hpp"
@@ -14,22 +18,27 @@ constexpr size_t LOW = 16;  // a rotation factor is the product of one of LOW an
 constexpr size_t MAX_GROUPS = 64;
 
 struct RotateScratch {
-    complex_vd* points;    // [(k + 1) * levels][M]
-    complex_vd* low;       // [LOW]
-    complex_vd* high;      // [M / LOW]
-    vd* accumulators;      // [groups][k + 1][N]
+    complex_vd* points;                // [(k + 1) * levels][M]
+    complex_vd *low[2], *high[2];      // [LOW], [M / LOW]: of the one or two exponents of a step
+    vd* accumulators;                  // [groups][k + 1][N]
 };
+
+static int keys_per_step(const BlindRotateJob& job) { return (1 << job.grouping_factor) - 1; }
+static size_t ggsw_doubles(const BlindRotateJob& job) {
+    const size_t k1 = job.glwe_dimension + 1;
+    return k1 * k1 * job.levels * job.polynomial_size;
+}
 
 static size_t group_vectors(const BlindRotateJob& job) { return (job.glwe_dimension + 1) * job.polynomial_size; }
 
 static size_t fixed_vectors(const BlindRotateJob& job) {
     const size_t m = job.polynomial_size / 2;
-    return 2 * ((job.glwe_dimension + 1) * job.levels * m + LOW + m / LOW);
+    return 2 * ((job.glwe_dimension + 1) * job.levels * m + 2 * (LOW + m / LOW));
 }
 
 // As many groups as keep one step's working set, with its share of the key, within about 1.5 MB of second-level cache.
 static size_t blind_rotate_chunk(const BlindRotateJob& job) {
-    const size_t k1 = job.glwe_dimension + 1, key = k1 * k1 * job.levels * job.polynomial_size * 8;
+    const size_t key = keys_per_step(job) * ggsw_doubles(job) * 8;
     const size_t fixed = fixed_vectors(job) * sizeof(vd) + key, group = group_vectors(job) * sizeof(vd), budget = 1500u << 10;
     const size_t fit = fixed + group >= budget ? 1 : (budget - fixed) / group;
     return fit < MAX_GROUPS ? fit : MAX_GROUPS;
@@ -41,8 +50,9 @@ static size_t blind_rotate_scratch(const BlindRotateJob& job) {
 
 static RotateScratch carve(const BlindRotateJob& job, void* scratch) {
     const size_t m = job.polynomial_size / 2, points = (job.glwe_dimension + 1) * job.levels * m;
-    complex_vd* c = static_cast<complex_vd*>(scratch);
-    return {c, c + points, c + points + LOW, reinterpret_cast<vd*>(c + points + LOW + m / LOW)};
+    complex_vd *c = static_cast<complex_vd*>(scratch), *factors = c + points;
+    const size_t both = LOW + m / LOW;
+    return {c, {factors, factors + both}, {factors + LOW, factors + both + LOW}, reinterpret_cast<vd*>(factors + 2 * both)};
 }
 
 static unsigned reverse_bits(unsigned x, int bits) {
@@ -51,8 +61,9 @@ static unsigned reverse_bits(unsigned x, int bits) {
     return r;
 }
 
-// point m = high * LOW + low stands at exp(i pi (1 + 4 brv(m)) / N), and bit reversal is additive over the two parts.
-static void rotation_factors(const BlindRotateJob& job, const int32_t* const* switched, size_t i, RotateScratch& s) {
+// Tables for X^a, a being word i of each lane's ciphertext: point m = high * LOW + low stands at exp(i pi (1 + 4 brv(m)) / N), and bit
+// reversal is additive over the two parts.
+static void rotation_factors(const BlindRotateJob& job, const int32_t* const* switched, size_t i, complex_vd* low, complex_vd* high) {
     const size_t m = job.polynomial_size / 2, mask = 2 * job.polynomial_size - 1;
     const double* powers = FftTables::powers(job.twiddles, m);
     const int bits = __builtin_ctzll(m), low_bits = __builtin_ctzll(LOW);
@@ -60,61 +71,104 @@ static void rotation_factors(const BlindRotateJob& job, const int32_t* const* sw
         const size_t a = (size_t)switched[lane][i];
         for (size_t l = 0; l < LOW; ++l) {
             const double* p = powers + 2 * ((a * 4 * reverse_bits(l, low_bits) << (bits - low_bits)) & mask);
-            s.low[l].re[lane] = p[0];
-            s.low[l].im[lane] = p[1];
+            low[l].re[lane] = p[0];
+            low[l].im[lane] = p[1];
         }
         for (size_t h = 0; h < m / LOW; ++h) {
             const double* p = powers + 2 * (a * (1 + 4 * reverse_bits(h, bits - low_bits)) & mask);
-            s.high[h].re[lane] = p[0];
-            s.high[h].im[lane] = p[1];
+            high[h].re[lane] = p[0];
+            high[h].im[lane] = p[1];
         }
     }
 }
 
-// points[q][m] <- (factor[m] - 1) * sum_r points[r][m] * key[m][q][r], in place.
-template <int K1, int ROWS>
-static void multiply_key(complex_vd* points, size_t m, const RotateScratch& s, const double* key) {
-    for (size_t h = 0; h < m / LOW; ++h)
-        for (size_t l = 0; l < LOW; ++l) {
-            const size_t at = h * LOW + l;
-            const double* row_key = key + 2 * K1 * ROWS * at;
-            complex_vd x[ROWS];
-#pragma GCC unroll 16
-            for (int r = 0; r < ROWS; ++r) x[r] = points[r * m + at];
-            const complex_vd lo = s.low[l], hi = s.high[h];
-            const vd fr = lo.re * hi.re - lo.im * hi.im - 1.0, fi = lo.re * hi.im + lo.im * hi.re;
+// X^a - 1 at one point; or X^a - 1, X^b - 1, X^(a + b) - 1.
+template <int KEYS>
+CS_INLINE void step_factors(const RotateScratch& s, size_t l, size_t h, complex_vd* f) {
+    f[0] = times(s.low[0][l], s.high[0][h]);
+    if constexpr (KEYS == 3) {
+        f[1] = times(s.low[1][l], s.high[1][h]);
+        f[2] = times(f[0], f[1]);
+        f[1].re = f[1].re - 1.0;
+        f[2].re = f[2].re - 1.0;
+    }
+    f[0].re = f[0].re - 1.0;
+}
+
+// out[q] <- sum_c sum_r y[c][r] * key_c[q][r] for COUNT outputs side by side, so that no sum waits for its last term alone.
+template <int ROWS, int KEYS, int COUNT>
+CS_INLINE void multiply_outputs(const complex_vd* y, const double* key, size_t key_stride, complex_vd* out, size_t m) {
+    vd re[COUNT], im[COUNT];
 #pragma GCC unroll 8
-            for (int q = 0; q < K1; ++q) {
-                vd re = x[0].re * row_key[2 * q * ROWS] - x[0].im * row_key[2 * q * ROWS + 1];
-                vd im = x[0].re * row_key[2 * q * ROWS + 1] + x[0].im * row_key[2 * q * ROWS];
+    for (int q = 0; q < COUNT; ++q) re[q] = im[q] = vd{};
+    for (int c = 0; c < KEYS; ++c, key += key_stride, y += ROWS)
 #pragma GCC unroll 16
-                for (int r = 1; r < ROWS; ++r) {
-                    const double kr = row_key[2 * (q * ROWS + r)], ki = row_key[2 * (q * ROWS + r) + 1];
-                    re = re + x[r].re * kr - x[r].im * ki;
-                    im = im + x[r].re * ki + x[r].im * kr;
-                }
-                points[q * m + at] = {re * fr - im * fi, re * fi + im * fr};
+        for (int r = 0; r < ROWS; ++r) {
+            const vd yr = keep_in_register(y[r].re), yi = keep_in_register(y[r].im);
+#pragma GCC unroll 8
+            for (int q = 0; q < COUNT; ++q) {
+                const complex_vd w = broadcast(key + 2 * (q * ROWS + r));
+                re[q] = re[q] + yr * w.re - yi * w.im;
+                im[q] = im[q] + yr * w.im + yi * w.re;
             }
         }
-}
-
-static void multiply_key_any(size_t k1, size_t rows, complex_vd* points, size_t m, const RotateScratch& s, const double* key) {
-    switch (k1 * 100 + rows) {
-        case 202: return multiply_key<2, 2>(points, m, s, key);
-        case 204: return multiply_key<2, 4>(points, m, s, key);
-        case 206: return multiply_key<2, 6>(points, m, s, key);
-        case 303: return multiply_key<3, 3>(points, m, s, key);
-        case 306: return multiply_key<3, 6>(points, m, s, key);
-        case 404: return multiply_key<4, 4>(points, m, s, key);
-        case 408: return multiply_key<4, 8>(points, m, s, key);
-        case 505: return multiply_key<5, 5>(points, m, s, key);
-        case 510: return multiply_key<5, 10>(points, m, s, key);
-        case 909: return multiply_key<9, 9>(points, m, s, key);
+#pragma GCC unroll 8
+    for (int q = 0; q < COUNT; ++q) {
+        out[q * m].re = re[q];
+        out[q * m].im = im[q];
     }
 }
 
-// One step of the blind rotation: acc <- acc + (X^a - 1) (acc [] ggsw).
-static void cmux(const BlindRotateJob& job, vd* acc, RotateScratch& s, const double* key) {
+// points[q][m] <- sum_c sum_r factor_c[m] * points[r][m] * key_c[m][q][r], in place; without ROTATE all factors are 1.
+template <int K1, int ROWS, int KEYS, bool ROTATE>
+static void multiply_keys(complex_vd* points, size_t m, const RotateScratch& s, const double* key, size_t key_stride) {
+    constexpr int SIDE_BY_SIDE = 5, LAST = K1 % SIDE_BY_SIDE;  // ten sums and two factors fill the registers of AVX2
+    for (size_t h = 0; h < m / LOW; ++h)
+        for (size_t l = 0; l < LOW; ++l, key += 2 * K1 * ROWS) {
+            const size_t at = h * LOW + l;
+            complex_vd f[KEYS], y[KEYS * ROWS];
+            if (ROTATE) step_factors<KEYS>(s, l, h, f);
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; ++r) {
+                const vd re = keep_in_register(points[r * m + at].re), im = keep_in_register(points[r * m + at].im);
+#pragma GCC unroll 4
+                for (int c = 0; c < KEYS; ++c) {
+                    y[c * ROWS + r].re = ROTATE ? re * f[c].re - im * f[c].im : re;
+                    y[c * ROWS + r].im = ROTATE ? re * f[c].im + im * f[c].re : im;
+                }
+            }
+            int q = 0;
+            for (; q + SIDE_BY_SIDE <= K1; q += SIDE_BY_SIDE)
+                multiply_outputs<ROWS, KEYS, SIDE_BY_SIDE>(y, key + 2 * ROWS * q, key_stride, points + q * m + at, m);
+            if (LAST) multiply_outputs<ROWS, KEYS, LAST ? LAST : 1>(y, key + 2 * ROWS * q, key_stride, points + q * m + at, m);
+        }
+}
+
+template <int KEYS, bool ROTATE>
+static void multiply_keys_any(const BlindRotateJob& job, const RotateScratch& s, const double* key) {
+    const size_t k1 = job.glwe_dimension + 1, m = job.polynomial_size / 2, stride = ggsw_doubles(job);
+    switch (k1 * 100 + k1 * job.levels) {
+        case 202: return multiply_keys<2, 2, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 204: return multiply_keys<2, 4, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 206: return multiply_keys<2, 6, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 303: return multiply_keys<3, 3, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 306: return multiply_keys<3, 6, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 404: return multiply_keys<4, 4, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 408: return multiply_keys<4, 8, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 505: return multiply_keys<5, 5, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 510: return multiply_keys<5, 10, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 909: return multiply_keys<9, 9, KEYS, ROTATE>(s.points, m, s, key, stride);
+    }
+}
+
+template <bool ROTATE>
+static void multiply_step(const BlindRotateJob& job, const RotateScratch& s, const double* key) {
+    if (job.grouping_factor == 1) multiply_keys_any<1, ROTATE>(job, s, key);
+    else multiply_keys_any<3, ROTATE>(job, s, key);
+}
+
+// One step of the blind rotation: acc <- acc + sum_c factor_c (acc [] ggsw_c).
+static void rotate_step(const BlindRotateJob& job, vd* acc, RotateScratch& s, const double* key) {
     const size_t n = job.polynomial_size, m = n / 2, k1 = job.glwe_dimension + 1, levels = job.levels;
     for (size_t p = 0; p < k1; ++p) {
         const vd* re = acc + p * n;
@@ -138,7 +192,7 @@ static void cmux(const BlindRotateJob& job, vd* acc, RotateScratch& s, const dou
             }
         }
     }
-    multiply_key_any(k1, k1 * levels, s.points, m, s, key);
+    multiply_step<true>(job, s, key);
     for (size_t q = 0; q < k1; ++q) {
         vd* re = acc + q * n;
         vd* im = re + m;
@@ -179,8 +233,8 @@ static void extract(const BlindRotateJob& job, const vd* acc, int lane, uint32_t
 // The whole job's share [first_group, last_group): each step of the key is read once for all of it.
 static void blind_rotate(const BlindRotateJob& job, size_t first_group, size_t last_group, void* memory) {
     RotateScratch s = carve(job, memory);
-    const size_t n = job.polynomial_size, m = n / 2, k1 = job.glwe_dimension + 1, row = job.lwe_dimension + 1;
-    const size_t key_doubles = 2 * m * k1 * k1 * job.levels, groups = last_group - first_group;
+    const size_t n = job.polynomial_size, k1 = job.glwe_dimension + 1, row = job.lwe_dimension + 1, groups = last_group - first_group;
+    const size_t step_doubles = keys_per_step(job) * ggsw_doubles(job), together = job.grouping_factor;
     const int32_t* lanes[MAX_GROUPS][LANES];
     for (size_t g = 0; g < groups; ++g) {
         const double* tables[LANES];
@@ -192,10 +246,10 @@ static void blind_rotate(const BlindRotateJob& job, size_t first_group, size_t l
         }
         load_table(job, lanes[g], tables, s.accumulators + g * k1 * n);
     }
-    for (size_t i = 0; i < job.lwe_dimension; ++i)
+    for (size_t i = 0; i < job.lwe_dimension / together; ++i)
         for (size_t g = 0; g < groups; ++g) {
-            rotation_factors(job, lanes[g], i, s);
-            cmux(job, s.accumulators + g * k1 * n, s, job.fourier_bsk + i * key_doubles);
+            for (size_t bit = 0; bit < together; ++bit) rotation_factors(job, lanes[g], i * together + bit, s.low[bit], s.high[bit]);
+            rotate_step(job, s.accumulators + g * k1 * n, s, job.fourier_bsk + i * step_doubles);
         }
     for (size_t g = 0; g < groups; ++g)
         for (int lane = 0; lane < LANES; ++lane) {
@@ -204,22 +258,25 @@ static void blind_rotate(const BlindRotateJob& job, size_t first_group, size_t l
         }
 }
 
-// The arithmetic that one bootstrap cannot do without: (k+1)(levels+1) transforms and the products with the key, on one
-// resident set of points; no decomposition, no rotation, one GGSW. What is above it is data movement.
+// The arithmetic that one bootstrap cannot do without: (k+1)(levels+1) transforms for each step and the products with its keys, on one
+// resident set of points; no decomposition, no rotation, one step's keys. What is above it is data movement and rounding.
 static void bootstrap_floor(const BlindRotateJob& job, size_t groups, void* memory) {
     RotateScratch s = carve(job, memory);
-    const size_t n = job.polynomial_size, m = n / 2, k1 = job.glwe_dimension + 1;
+    const size_t m = job.polynomial_size / 2, k1 = job.glwe_dimension + 1;
     for (size_t j = 0; j < fixed_vectors(job) / 2; ++j) s.points[j] = complex_vd{};
-    for (size_t i = 0; i < job.lwe_dimension; ++i)
+    for (size_t i = 0; i < job.lwe_dimension / job.grouping_factor; ++i)
         for (size_t g = 0; g < groups; ++g) {
             for (size_t p = 0; p < k1 * job.levels; ++p) {
                 complex_vd* z = s.points + p * m;
-                fft_forward(z, job.twiddles, m, [=](size_t j) { return z[j]; });
+                fft_forward(z, job.twiddles, m, [=](size_t j) { return complex_vd{z[j].re, z[j].im}; });
             }
-            multiply_key_any(k1, k1 * job.levels, s.points, m, s, job.fourier_bsk);
+            multiply_step<false>(job, s, job.fourier_bsk);
             for (size_t q = 0; q < k1; ++q) {
                 complex_vd* z = s.points + q * m;
-                fft_inverse(z, job.twiddles, m, [=](size_t j, const complex_vd& y, const double*) { z[j] = y; });
+                fft_inverse(z, job.twiddles, m, [=](size_t j, const complex_vd& y, const double*) {
+                    z[j].re = y.re;
+                    z[j].im = y.im;
+                });
             }
         }
 }
@@ -269,7 +326,7 @@ static void negacyclic_product(const double* a, const double* b, size_t n, const
             return v;
         });
     }
-    for (size_t j = 0; j < m; ++j) x[j] = {x[j].re * y[j].re - x[j].im * y[j].im, x[j].re * y[j].im + x[j].im * y[j].re};
+    for (size_t j = 0; j < m; ++j) x[j] = times(x[j], y[j]);
     const double scale = 1.0 / (double)m;
     fft_inverse(x, twiddles, m, [=](size_t j, const complex_vd& v, const double* u) {
         const vd re = (v.re * u[0] - v.im * u[1]) * scale, im = (v.re * u[1] + v.im * u[0]) * scale;

@@ -9,9 +9,20 @@ namespace CS_ISA {
 
 const KernelTable& table() {
     static constexpr const char* names[] = {"", "", "portable", "", "avx2", "", "", "", "avx512"};
-    static const KernelTable t = {names[LANES],       LANES,           blind_rotate_scratch, blind_rotate_chunk,
-                                  blind_rotate,       bootstrap_floor, key_switch_scratch,   key_switch,
-                                  linear,             ggsw_to_fourier, add_binary_product,   chacha20_blocks,
+    static const KernelTable t = {names[LANES],
+                                  LANES,
+                                  blind_rotate_scratch,
+                                  blind_rotate_chunk,
+                                  blind_rotate,
+                                  bootstrap_floor,
+                                  key_switch_digit_bytes,
+                                  key_switch_scratch,
+                                  key_switch_digits,
+                                  key_switch_tile,
+                                  linear,
+                                  ggsw_to_fourier,
+                                  add_binary_product,
+                                  chacha20_blocks,
                                   negacyclic_product};
     return t;
 }

@@ -7,10 +7,11 @@
 struct BlindRotateJob {
     size_t count, lwe_dimension, glwe_dimension, polynomial_size;
     int base_log, levels;
+    int grouping_factor;          // bits of the small key that one step takes: 1 or 2; divides n
     const int32_t* switched;      // [count][n + 1], values in [0, 2N)
     const double* tables;         // [tables][N], torus
     const int32_t* table_index;   // [count]
-    const double* fourier_bsk;    // [n][N/2][k + 1 outputs][(k + 1) * levels rows][re, im]
+    const double* fourier_bsk;    // [n / g (2^g - 1)][N/2][k + 1 outputs][(k + 1) * levels rows][re, im]
     const double* twiddles;       // see fft_tables.hpp
     uint32_t* out;                // [count][k * N + 1]
 };
@@ -25,7 +26,7 @@ struct KeySwitchJob {
 };
 
 // A key switch key lies in tiles of KEY_TILE columns (mask and body, filled up with zeros), so that a tile is read from end to end.
-constexpr size_t KEY_TILE = 16;
+constexpr size_t KEY_TILE = 32;
 constexpr size_t key_switch_tiles(size_t output_dimension) { return (output_dimension + KEY_TILE) / KEY_TILE; }
 
 struct LinearJob {
@@ -45,8 +46,10 @@ struct KernelTable {
     size_t (*blind_rotate_chunk)(const BlindRotateJob&);                                          // groups worth taking at once
     void (*blind_rotate)(const BlindRotateJob&, size_t first_group, size_t last_group, void* scratch);
     void (*bootstrap_floor)(const BlindRotateJob&, size_t groups, void* scratch);                 // same FFTs and products, no data
-    size_t (*key_switch_scratch)(const KeySwitchJob&);
-    void (*key_switch)(const KeySwitchJob&, size_t begin, size_t end, void* scratch);
+    size_t (*key_switch_digit_bytes)(const KeySwitchJob&);
+    size_t (*key_switch_scratch)(const KeySwitchJob&);                                            // bytes, 64-aligned
+    void (*key_switch_digits)(const KeySwitchJob&, size_t begin, size_t end, uint8_t* digits);    // first all ciphertexts,
+    void (*key_switch_tile)(const KeySwitchJob&, const uint8_t* digits, size_t tile, void* scratch);  // then all tiles
     void (*linear)(const LinearJob&, size_t begin, size_t end, void* scratch);
     // Fourier transform of `rows` polynomials of torus words into one GGSW of the bootstrapping key.
     void (*ggsw_to_fourier)(const uint64_t* words, size_t glwe_dimension, size_t polynomial_size, int base_log, int levels,

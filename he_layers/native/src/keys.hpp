@@ -50,7 +50,7 @@ inline void expand_key_switch_key(const LweKeySwitchShape& shape, const uint32_t
 }
 
 struct BootstrapShape {
-    size_t lwe_dimension, glwe_dimension, polynomial_size;
+    size_t entries, glwe_dimension, polynomial_size;  // entries: GGSW ciphertexts
     int base_log, levels;
     size_t rows() const { return (glwe_dimension + 1) * levels; }
     size_t body_words() const { return rows() * polynomial_size; }
@@ -62,9 +62,9 @@ inline void bootstrap_masks(const BootstrapShape& shape, const Seed& seed, size_
         .fill(reinterpret_cast<uint32_t*>(masks), 2 * shape.rows() * shape.glwe_dimension * shape.polynomial_size);
 }
 
-// bodies[i][r] = <mask, S> + e + message: row (p, level) holds -s_i S_p for p < k and s_i for p = k, times 2^(64 - base_log (level + 1)),
+// bodies[i][r] = <mask, S> + e + message: row (p, level) holds -bit_i S_p for p < k and bit_i for p = k, times 2^(64 - base_log (level + 1)),
 // all in the body, so that the masks are the seed's alone. Rounded to body_bits, which is below the noise.
-inline void bootstrap_bodies(const BootstrapShape& shape, const int8_t* lwe_key, const int8_t* glwe_key, double std_dev,
+inline void bootstrap_bodies(const BootstrapShape& shape, const int8_t* bits, const int8_t* glwe_key, double std_dev,
                              const Seed& mask_seed, const Seed& noise_seed, int body_bits, size_t threads, uint64_t* bodies) {
     const size_t n = shape.polynomial_size, k = shape.glwe_dimension;
     std::vector<std::vector<int32_t>> ones(k);
@@ -72,7 +72,7 @@ inline void bootstrap_bodies(const BootstrapShape& shape, const int8_t* lwe_key,
         for (size_t t = 0; t < n; ++t)
             if (glwe_key[p * n + t]) ones[p].push_back((int32_t)t);
     const uint64_t half = body_bits < 64 ? 1ull << (63 - body_bits) : 0, keep = body_bits < 64 ? ~0ull << (64 - body_bits) : ~0ull;
-    share(shape.lwe_dimension, threads, 16, [&](size_t begin, size_t end, size_t) {
+    share(shape.entries, threads, 16, [&](size_t begin, size_t end, size_t) {
         std::vector<uint64_t> masks(shape.rows() * k * n), extended(2 * n);
         for (size_t i = begin; i < end; ++i) {
             bootstrap_masks(shape, mask_seed, i, masks.data());
@@ -83,7 +83,7 @@ inline void bootstrap_bodies(const BootstrapShape& shape, const int8_t* lwe_key,
                 for (size_t p = 0; p < k; ++p)
                     kernel().add_binary_product(body, masks.data() + (r * k + p) * n, ones[p].data(), ones[p].size(), n, extended.data());
                 const size_t p = r / shape.levels, level = r % shape.levels;
-                const uint64_t gadget = lwe_key[i] ? 1ull << (64 - shape.base_log * (level + 1)) : 0;
+                const uint64_t gadget = bits[i] ? 1ull << (64 - shape.base_log * (level + 1)) : 0;
                 if (p == k) body[0] += gadget;
                 else
                     for (size_t j = 0; j < n; ++j) body[j] -= glwe_key[p * n + j] ? gadget : 0;
@@ -93,11 +93,11 @@ inline void bootstrap_bodies(const BootstrapShape& shape, const int8_t* lwe_key,
     });
 }
 
-// fourier: [n][N/2][k + 1][rows][re, im].
+// fourier: [entries][N/2][k + 1][rows][re, im].
 inline void expand_bootstrapping_key(const BootstrapShape& shape, const uint64_t* bodies, const Seed& mask_seed, const double* twiddles,
                                      size_t threads, double* fourier) {
     const size_t n = shape.polynomial_size, k = shape.glwe_dimension, k1 = k + 1, rows = shape.rows();
-    share(shape.lwe_dimension, threads, 16, [&](size_t begin, size_t end, size_t) {
+    share(shape.entries, threads, 16, [&](size_t begin, size_t end, size_t) {
         std::vector<uint64_t> masks(rows * k * n), words(rows * k1 * n);
         const Scratch scratch(n / 2 * kernel().lanes * 16);
         for (size_t i = begin; i < end; ++i) {

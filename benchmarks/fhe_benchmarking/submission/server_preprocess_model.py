@@ -1,0 +1,7 @@
+"""Prepare the network; the harness gives this step no size."""
+
+from pathlib import Path
+
+from benchmarks.fhe_benchmarking.server_steps import preprocess_model
+
+preprocess_model(Path.cwd())

@@ -1,0 +1,1 @@
+"""Other systems on this machine, each in an environment of its own; see README.md."""

@@ -1,0 +1,199 @@
+"""Commands on more than one measurement: the page, the comparison of two runs, the peers, the ablation, the neutral yardstick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import first_stage as stages
+from benchmarks import results
+from benchmarks.envelope import ROOT, write
+from he_layers.crypto.params import DEFAULT
+from server.settings import available_cpus
+
+cli = typer.Typer()
+console = Console(stderr=True, highlight=False)
+
+Json = Annotated[str, typer.Option("--json", help="File to append the JSON objects to; - is stdout.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Few images and repetitions: minutes instead of an hour.")]
+
+
+@cli.command()
+def report(
+    quick: Quick = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure everything anew, stored or not.")] = False,
+    stored: Annotated[bool, typer.Option("--stored", help="Measure nothing; draw what is stored.")] = False,
+    folder: Annotated[Path, typer.Option("--results", help="Folder of stored results.")] = results.RESULTS,
+    page: Annotated[Path, typer.Option("--page", help="The page to write; figures go beside it.")] = ROOT
+    / "docs"
+    / "benchmarks.md",
+) -> None:
+    """Write docs/benchmarks.md and its figures: measure what is not stored for this machine yet, and reuse the rest.
+
+    Examples:
+
+      python -m benchmarks report --quick
+
+      python -m benchmarks report --stored
+    """
+    from benchmarks.report import page as pages  # needs matplotlib
+    from benchmarks.report import plan
+    from he_layers.crypto.errors import HEServiceError
+    from models.data import DataError
+
+    if not stored:
+        for question in plan.questions(quick=quick):
+            known = results.of_this_machine(results.read(folder) if folder.exists() else [])
+            if question.answers(known) and not fresh:
+                console.print(f"stored: {question.about}")
+                continue
+            console.print(f"measuring: {question.about} …")
+            try:
+                for record in question.run():
+                    results.store(record, folder)
+            except (DataError, HEServiceError) as problem:
+                console.print(f"[yellow]left out: {problem}")
+    pages.write(results.read(folder) if folder.exists() else [], page)
+    console.print(f"wrote {page}")
+
+
+@cli.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="File or folder of JSON lines.")],
+    after: Annotated[Path, typer.Argument(help="The same of the other run.")],
+    slower: Annotated[
+        float, typer.Option(min=1.0, help="Fail if a time is beyond its spread more than so many times longer.")
+    ] = 1.1,
+) -> None:
+    """Show the ratio of every figure that two runs have in common, with its spread.
+
+    Example:
+
+      python -m benchmarks primitives --json before.jsonl; git switch my-branch; python -m benchmarks primitives --json after.jsonl;
+      python -m benchmarks compare before.jsonl after.jsonl
+    """
+    from benchmarks.report import compare as comparison
+
+    try:
+        rows, remarks = comparison.compare(results.read(before), results.read(after))
+    except results.BadResultError as error:
+        raise typer.BadParameter(str(error)) from None
+    for remark in remarks:
+        console.print(f"[yellow]{remark}")
+    typer.echo(comparison.table(rows))
+    late = [row for row in rows if row.is_time and row.low > slower]
+    for row in late:
+        console.print(f"[red]slower: {row.name} {row.figure}, {row.ratio:.2f} times as long")
+    raise typer.Exit(1 if late else 0)
+
+
+@cli.command()
+def peers(
+    name: Annotated[
+        list[str] | None, typer.Argument(help="Some of them: ciphershift, or the name of a folder.")
+    ] = None,
+    quick: Quick = False,
+    json: Json = "-",
+) -> None:
+    """Run other systems on this machine, and ours, over the same images; benchmarks/peers/install.sh installs the others.
+
+    Example:
+
+      python -m benchmarks peers tenseal ciphershift --quick --json -
+    """
+    from benchmarks.peers import measure, networks  # torch
+    from benchmarks.report import plan
+
+    known = ["ciphershift", *(peer.folder for peer in measure.PEERS)]
+    if unknown := set(name or ()) - set(known):
+        raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    networks.prepare(measure.WORK, lambda stage, r: console.print(f"{stage}: epoch {r.epoch}/{r.epochs}"))
+    for question in plan.systems(quick=quick):
+        if not name or question.members["peer"] in name:
+            console.print(f"{question.about} …")
+            for result in question.run():
+                write(result, json)
+
+
+@cli.command()
+def ablation(
+    dataset: Annotated[str, typer.Option("--data", help="mnist, fashion-mnist or cifar10.")] = "mnist",
+    seed: Annotated[int, typer.Option(help="Of weights, shuffling and noise.")] = 1,
+    work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = ROOT / "build" / "ablation",
+    folder: Annotated[Path, typer.Option("--results", help="Folder of stored results.")] = results.RESULTS,
+) -> None:
+    """Train one small network in many variants and store each accuracy; goes on where it was interrupted.
+
+    Example:
+
+      nice -n 19 python -m benchmarks ablation --data fashion-mnist
+    """
+    from dataclasses import asdict
+
+    from benchmarks import ablation as ablations  # torch
+
+    known = results.read(folder) if folder.exists() else []
+    missing = [
+        variant
+        for variant in ablations.VARIANTS
+        if not results.newest(known, "ablation", dataset=dataset, variant=asdict(variant), seed=seed)
+    ]
+    console.print(
+        f"{dataset}: {len(ablations.VARIANTS) - len(missing)} of {len(ablations.VARIANTS)} variants are stored"
+    )
+    for record in ablations.measure(
+        dataset,
+        variants=missing,
+        work=work,
+        seed=seed,
+        show=lambda name, r: console.print(f"{name}: epoch {r.epoch}/{r.epochs}, validation {r.accuracy:.4f}"),
+    ):
+        results.store(record, folder)
+
+
+@cli.command()
+def yardstick(
+    size: Annotated[int, typer.Option(min=0, max=3, help="0: 1 image, 1: 100, 2: 1000, 3: 10 000.")] = 0,
+    model: Annotated[str, typer.Option("--model", "-m", help="Name of a model in the zoo.")] = "mnist-fast",
+    json: Json = "-",
+) -> None:
+    """Run our submission to the ml-inference workload of the FHE benchmarking suite as its harness would.
+
+    Example:
+
+      python -m benchmarks yardstick --size 1 --model mnist-tiny --json -
+    """
+    from benchmarks.report import plan
+
+    write(plan.yardstick(size, model), json)
+
+
+@cli.command()
+def estimates(json: Json = "-") -> None:
+    """Predict the cost of ImageNet's networks and of SHE's recurrent net on this machine.
+
+    Example:
+
+      python -m benchmarks estimates --json -
+    """
+    from benchmarks import estimates as predictions  # torch
+
+    for record in predictions.measure(DEFAULT, threads=available_cpus()):
+        write(record, json)
+
+
+@cli.command()
+def first_stage(
+    maps: Annotated[int, typer.Option(min=1, max=64, help="How many of AlexNet's first 64 maps.")] = 2,
+    json: Json = "-",
+) -> None:
+    """Run the first stage of AlexNet on an encrypted picture of 224 x 224, and hold the cost model against the clock.
+
+    Example:
+
+      python -m benchmarks first-stage --maps 2 --json -
+    """
+    write(stages.measure(DEFAULT, maps=maps, threads=available_cpus()), json)

@@ -1,0 +1,242 @@
+"""What the page needs to know: every question with its measurement, in a short and a full version, and which are answered already."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks import agreement, cost, engines, estimates, first_stage, growth, parameters, results, throughput
+from benchmarks.envelope import envelope
+from benchmarks.fhe_benchmarking import driver
+from benchmarks.fhe_benchmarking.instance import DEFAULT_MODEL, SIZES
+from benchmarks.peers import measure as peers
+from benchmarks.results import Record
+from he_layers import cost as costs
+from he_layers.crypto import params, timing
+from he_layers.crypto.params import DEFAULT
+from he_layers.program import Program
+from models import data
+from models.data import Split
+from server.settings import Settings, available_cpus
+
+MOST_IMAGES = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """How long a run takes.
+
+    Attributes:
+        seconds: for the images of one network; as many are taken as the cost model expects to fit.
+        longest: predicted seconds of one image above which a network is left out.
+        repetitions: of what is repeated.
+        quick: whether few things are measured, or all.
+    """
+
+    seconds: float
+    longest: float
+    repetitions: int
+    quick: bool
+
+
+QUICK = Effort(seconds=10, longest=30, repetitions=1, quick=True)
+FULL = Effort(seconds=120, longest=300, repetitions=3, quick=False)
+NETWORK_OF_PARAMETERS = "mnist-fast"
+SMALLEST = "mnist-tiny"
+DATA_OF_PEERS = "mnist"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A measurement, and the members by which its stored answer is known.
+
+    Attributes:
+        benchmark: which it belongs to.
+        about: in a few words, for progress and for what is missing.
+        run: yields the records.
+        members: an answer has these.
+    """
+
+    benchmark: str
+    about: str
+    run: Callable[[], Iterable[Record]]
+    members: Mapping[str, object] = field(default_factory=dict)
+
+    def answers(self, records: Iterable[Record]) -> list[Record]:
+        """Those among stored records, oldest first; that a peer could not run is no answer."""
+        found = results.matching(records, self.benchmark, self.members)
+        return [record for record in found if "skipped" not in record]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """One of the zoo, and what an image is expected to take here."""
+
+    folder: Path
+    program: Program
+    dataset: str
+    predicted: float
+
+    @property
+    def members(self) -> dict[str, object]:
+        """By which its measurements are known."""
+        return {"model": self.folder.name, "program": self.program.digest}
+
+    def images(self, seconds: float) -> int:
+        """How many fit, at least one."""
+        return int(min(max(seconds / self.predicted, 1), MOST_IMAGES))
+
+
+def networks(models: Path, effort: Effort) -> list[Network]:
+    """Those that are cheap enough."""
+    found = [_read(path.parent) for path in sorted(models.glob("*/card.json"))]
+    return [network for network in found if network.predicted <= effort.longest]
+
+
+def _read(folder: Path) -> Network:
+    program = Program.load(folder)
+    parameter_set = params.get(program.params)
+    predicted = costs.predict(program, parameter_set, timing.measure(parameter_set, available_cpus()))
+    return Network(folder=folder, program=program, dataset=agreement.data_set(folder), predicted=predicted)
+
+
+def questions(*, quick: bool) -> list[Question]:
+    """All, in the order in which the page wants them."""
+    models, effort = Settings().models, QUICK if quick else FULL
+    zoo = networks(models, effort)
+    return [
+        *(_agreement(network, effort) for network in zoo),
+        *systems(quick=quick),
+        *(_cost(network, effort.repetitions) for network in zoo),
+        Question(
+            benchmark="growth",
+            about="time against the number of activations",
+            members={"params": DEFAULT},
+            run=lambda: growth.measure(
+                DEFAULT,
+                maps=growth.MAPS[:-1] if quick else growth.MAPS,
+                threads=available_cpus(),
+                repetitions=effort.repetitions,
+            ),
+        ),
+        Question(
+            benchmark="throughput",
+            about="images a second against the batch",
+            members={"model": SMALLEST},
+            run=lambda: throughput.measure(models, SMALLEST, _digits().images, repetitions=effort.repetitions),
+        ),
+        *(_parameters(name, 2000 if quick else 10_000) for name in (SMALLEST, NETWORK_OF_PARAMETERS)),
+        Question(
+            benchmark="estimates",
+            about="cost of ImageNet's networks, by the cost model",
+            members={"params": DEFAULT},
+            run=lambda: estimates.measure(DEFAULT, threads=available_cpus()),
+        ),
+        Question(
+            benchmark="first-stage",
+            about="the first stage of AlexNet at 224 x 224",
+            members={"params": DEFAULT},
+            run=lambda: [first_stage.measure(DEFAULT, maps=1 if quick else 2, threads=available_cpus())],
+        ),
+        Question(
+            benchmark="engines",
+            about="one and two Ray workers",
+            run=lambda: _engines(2 if quick else 8, effort.repetitions),
+        ),
+        *(_yardstick(size) for size in ((0,) if quick else (0, 1))),
+    ]
+
+
+def systems(*, quick: bool) -> list[Question]:
+    """Our networks for the peers' data set, and the peers."""
+    effort = QUICK if quick else FULL
+    digits = [network for network in networks(Settings().models, effort) if network.dataset == DATA_OF_PEERS]
+    return [
+        *(_ours(network, effort) for network in (*digits, *_same_topology())),
+        *(_peer(peer, quick) for peer in peers.PEERS),
+    ]
+
+
+def _same_topology() -> list[Network]:
+    """Our network of the peers' topology, where it was trained (`python -m benchmarks peers` does)."""
+    folder = peers.WORK / "zoo"
+    return [_read(path.parent) for path in folder.glob("*/card.json")]
+
+
+@cache
+def _digits() -> Split:
+    return data.load(DATA_OF_PEERS).test
+
+
+def _parameters(model: str, images: int) -> Question:
+    return Question(
+        benchmark="parameters",
+        about=f"{model} under other parameter sets",
+        members={"model": model},
+        run=lambda: parameters.measure(model, _digits().part(0, images)),
+    )
+
+
+def _agreement(network: Network, effort: Effort) -> Question:
+    images = network.images(effort.seconds)
+    return Question(
+        benchmark="agreement",
+        about=f"{network.folder.name}: {images} images through a server",
+        members=network.members,
+        run=lambda: [agreement.measure(network.folder.name, images=images, start=0)],
+    )
+
+
+def _cost(network: Network, repetitions: int) -> Question:
+    return Question(
+        benchmark="cost",
+        about=f"{network.folder.name}: seconds by layer",
+        members=network.members,
+        run=lambda: [cost.measure(network.folder.name, repetitions=repetitions)],
+    )
+
+
+def _ours(network: Network, effort: Effort) -> Question:
+    return Question(
+        benchmark="peers",
+        about=f"ciphershift, {network.folder.name}, as the peers are measured",
+        members={"peer": "ciphershift", "program": network.program.digest},
+        run=lambda: [peers.ours(network.folder, _digits(), count=network.images(effort.seconds / 4))],
+    )
+
+
+def _peer(peer: peers.Peer, quick: bool) -> Question:
+    return Question(
+        benchmark="peers",
+        about=peer.system,
+        members={"peer": peer.folder},
+        run=lambda: peers.measure(peer, quick=quick),
+    )
+
+
+def _engines(images: int, repetitions: int) -> list[Record]:
+    """Nothing where Ray, an extra, is not installed."""
+    if find_spec("ray") is None:
+        return []
+    return [engines.measure(Settings().models, SMALLEST, images=_digits().images[:images], repetitions=repetitions)]
+
+
+def _yardstick(size: int) -> Question:
+    return Question(
+        benchmark="yardstick",
+        about=f"the neutral yardstick with {driver.IMAGES[size]} images",
+        members={"size": SIZES[size]},
+        run=lambda: [yardstick(size)],
+    )
+
+
+def yardstick(size: int, model: str = DEFAULT_MODEL, count: int | None = None) -> Record:
+    """Runs the submission's steps in a folder of their own; returns what the harness would write, in an envelope."""
+    parameter_set = params.get(Program.load(Settings().models / model).params)
+    with tempfile.TemporaryDirectory() as folder:
+        result = driver.run(Path(folder), size, _digits(), model=model, count=count)
+    return envelope("yardstick", params=parameter_set) | result

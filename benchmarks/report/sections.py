@@ -1,0 +1,293 @@
+"""The sections of the page, in order: each either drawn from what is stored, or a MissingError with the command that measures it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import figures, tables
+from benchmarks.report.estimates import estimated, workers
+from benchmarks.report.points import Fit, Point, points
+from benchmarks.report.stored import Stored
+from benchmarks.report.style import Draw, markdown, save
+
+FIGURES = "figures"
+DATASETS = ("mnist", "fashion-mnist", "cifar10")
+
+
+def _picture(folder: Path, name: str, alternative: str, draw: Draw) -> str:
+    save(folder, name, draw)
+    return markdown(FIGURES, name, alternative)
+
+
+def _systems(stored: Stored) -> list[Point]:
+    return points(stored.newest("peers", "system", command="python -m benchmarks report"))
+
+
+def _wins(stored: Stored, folder: Path) -> str:
+    sentences = tables.where_others_win(_systems(stored))
+    return "\n".join(f"- {sentence}" for sentence in sentences) or "In no figure of the table below."
+
+
+def _side_by_side(stored: Stored, folder: Path) -> str:
+    systems = _systems(stored)
+    bulk = [r for r in stored.any("peers", "system") if r.get("milliseconds_per_lookup")]
+    about = (
+        "Same machine, same training and test images; for the peers their authors' settings, which `benchmarks/peers/` states. A "
+        "peer's time is that of its server's call, as is ours here (through a server process it is a little more, see below). All have "
+        "128 bits or more."
+    )
+    lines = [
+        about,
+        tables.systems(systems),
+    ]
+    lines += [
+        f"{r['system']} {r['version']} is no network but a primitive: {r['lookups_per_call']} look-ups take {r['seconds_per_call']} s "
+        f"whether one or all are needed, {r['milliseconds_per_lookup']} ms each if all are; {tables.error(r['lookup_error_4bit'])} of "
+        f"them were wrong. {r['settings']}; keys made in {tables.seconds(r['keygen_s'])}."
+        for r in bulk
+    ]
+    lines += [f"- {record['system']} is missing: {record['skipped']}" for record in stored.skipped()]
+    return "\n\n".join(lines)
+
+
+def _pareto(stored: Stored, folder: Path) -> str:
+    systems = _systems(stored)
+    against = figures.accuracy_against
+    time = against(systems, lambda point: point.seconds, "seconds for one image, logarithmic")
+    upload = against(systems, lambda point: point.upload_bytes, "bytes uploaded for one image, logarithmic")
+    return "\n\n".join(
+        (
+            _picture(folder, "accuracy-latency", "Accuracy over seconds for one image, all systems", time),
+            _picture(folder, "accuracy-upload", "Accuracy over bytes uploaded for one image, all systems", upload),
+        )
+    )
+
+
+def _same_error(stored: Stored, folder: Path) -> str:
+    lookups = [p for p in _systems(stored) if p.record["lookup_error_4bit"] is not None]
+    return (
+        "Systems of look-ups, sorted by the error of a look-up of 4-bit messages with one padding bit. In our fast profile no look-up is "
+        "right or wrong, since the networks are trained with the noise; the figure is what the same noise would do to such a look-up.\n\n"
+        + tables.same_error(lookups)
+    )
+
+
+def _stages(stored: Stored, folder: Path) -> str:
+    runs = stored.newest("agreement", "model", command="python -m benchmarks agreement --model NAME")
+    layers = stored.newest("cost", "model", command="python -m benchmarks cost --model NAME")
+    rows = [
+        (
+            r["model"],
+            r["bootstraps_per_image"],
+            f"{r['agree']} of {r['images']}",
+            f"{r['median_s']:.3g} ({r.get('p10_s', r['median_s']):.3g} to {r['p90_s']:.3g})",
+            *(f"{1e3 * r['stage_median_s'][stage]:.0f}" for stage in figures.STAGES),
+            f"{tables.size(r['upload_bytes'])}, {tables.size(r['download_bytes'])}",
+            tables.size(r["server_peak_memory_bytes"]),
+        )
+        for r in runs
+    ]
+    head = (
+        "network",
+        "look-ups",
+        "like the plaintext network",
+        "s (10 to 90 %)",
+        *(f"{stage}, ms" for stage in figures.STAGES),
+    )
+    picture = _picture(
+        folder, "stages", "Seconds of each layer for one image, by network", figures.stages_and_layers(runs, layers)
+    )
+    return f"Through a real server process on loopback.\n\n{tables.table((*head, 'request, answer', 'memory'), rows)}\n\n{picture}"
+
+
+def _growth(stored: Stored, folder: Path) -> str:
+    records = stored.newest("growth", "maps", command="python -m benchmarks growth")
+    zoo = stored.any("agreement", "model")
+    fit = Fit.of(records)
+    picture = _picture(folder, "growth", "Seconds over look-ups, with a fit", figures.growth(records, zoo, fit))
+    return (
+        f"Two convolutions and a dense layer, from {records[0]['maps']} to {records[-1]['maps']} maps, random weights, "
+        f"{records[0]['params']}, {records[0]['threads']} threads: {fit.text} look-up; as a power law, seconds grow with the "
+        f"{fit.exponent:.2f}th power of the look-ups. Networks of the zoo stand beside it, through a server.\n\n{picture}"
+    )
+
+
+def _throughput(stored: Stored, folder: Path) -> str:
+    records = stored.newest("throughput", "engine", "batch", command="python -m benchmarks throughput")
+    picture = _picture(folder, "throughput", "Images a second over the batch", figures.throughput(records))
+    return f"{records[0]['model']}, through a real server; {records[0]['samples']} samples of each.\n\n{picture}"
+
+
+def _parameters(stored: Stored, folder: Path) -> str:
+    records = stored.newest(
+        "parameters", "model", "noise_factor", command="python -m benchmarks parameters --model NAME"
+    )
+    rows = [
+        (
+            r["model"],
+            r["params"],
+            f"{1e3 * r['input_noise']:.2f}",
+            tables.error(r["lookup_error_4bit"]),
+            tables.percent(r["accuracy_simulated"]),
+            tables.percent(r["agreement_simulated"]),
+            tables.seconds(r["predicted_s"]),
+            tables.size(r["key_bytes"]),
+            r["security_bits"],
+        )
+        for r in records
+    ]
+    head = (
+        "network",
+        "set",
+        "noise, 1e-3 turns",
+        "4-bit error",
+        "accuracy, simulated",
+        "like without noise",
+        "predicted",
+        "keys",
+        "bits",
+    )
+    picture = _picture(folder, "parameters", "Simulated accuracy over noise, by network", figures.parameters(records))
+    return (
+        "The cheapest set of at least 132 bits for each amount of noise, and what a network that was trained for its own set then does; "
+        f"{records[0]['images']} test images.\n\n{picture}\n\n{tables.table(head, rows)}"
+    )
+
+
+def _ablation(stored: Stored, folder: Path) -> str:
+    records = stored.newest(
+        "ablation", "dataset", "variant", "seed", command="python -m benchmarks ablation --data mnist"
+    )
+    datasets = [name for name in DATASETS if any(record["dataset"] == name for record in records)]
+    worst = max(record["standard_error"] for record in records if record["accuracy"] > 0.5)
+    return (
+        "One small topology (8 and 16 maps, 64 units), one choice changed at a time, in simulation: few epochs "
+        f"({records[0]['epochs']}, and as many again with the circuit), so that the differences are what to look at, not the level. A "
+        f"standard error of one accuracy is at most {tables.percent(worst)}. Variants without a circuit are float modules, as CKKS would "
+        "evaluate them; the others are trained and tested with the noise of the parameter set, times the factor.\n\n"
+        + "\n".join(f"- {tables.best_variant(records, name)}" for name in datasets)
+        + "\n\n"
+        + tables.ablation(records, datasets)
+        + "".join(
+            f"\n\n{name} was not measured: `python -m benchmarks ablation --data {name}`."
+            for name in DATASETS
+            if name not in datasets
+        )
+    )
+
+
+def _published() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(files("benchmarks.report").joinpath("published.json").read_text("utf-8"))
+    return content
+
+
+def _she(stored: Stored, folder: Path) -> str:
+    she = _published()["she"]
+    runs = {record["model"]: record for record in stored.any("agreement", "model")}
+    systems = {record["system"]: record for record in stored.any("peers", "system")}
+    guesses = {record["network"]: record for record in stored.any("estimates", "network")}
+    rows = []
+    for row in she["rows"]:
+        name = row.get("ours", "")
+        beside = (tables.NONE,) * 4
+        if name in runs and f"ciphershift, {name}" in systems:
+            system = systems[f"ciphershift, {name}"]
+            beside = (
+                tables.percent(system["accuracy_simulated"]) + " (simulated)",
+                tables.seconds(runs[name]["median_s"]),
+                f"{system['lookups']} look-ups",
+                tables.size(runs[name]["upload_bytes"]),
+            )
+        elif name in guesses:
+            guess = guesses[name]
+            beside = (
+                "not trained",
+                f"{tables.seconds(guess['predicted_s'])}, predicted",
+                f"{guess['lookups']:.3g} look-ups",
+                tables.size(guess["upload_bytes"]),
+            )
+        quality = f"{row['accuracy']} %" if row["accuracy"] else f"{row['perplexity']} perplexity"
+        rows.append(
+            (
+                row["data"],
+                f"{row['network']}: {row['topology']}",
+                quality,
+                tables.seconds(row["seconds"]),
+                row.get("operations", tables.NONE),
+                tables.size(row["upload_bytes"]),
+                *beside,
+            )
+        )
+    head = (
+        "data",
+        "SHE's network",
+        "accuracy",
+        "latency",
+        "operations",
+        "upload",
+        "ours: accuracy",
+        "latency",
+        "operations",
+        "upload",
+    )
+    return (
+        f"{she['source']}; {she['hardware']}. {she['remark']} Ours: the machine above, so that no ratio of the two columns means "
+        f"anything for the methods.\n\n{tables.table(head, rows)}"
+    )
+
+
+def _elsewhere(stored: Stored, folder: Path) -> str:
+    rows = [(r["system"], r["activation"], r["work"], r["figure"], r["hardware"]) for r in _published()["elsewhere"]]
+    return "As published, each on its own hardware.\n\n" + tables.table(
+        ("system", "activation", "work", "figure", "hardware"), rows
+    )
+
+
+def _estimates(stored: Stored, folder: Path) -> str:
+    records = stored.newest("estimates", "network", command="python -m benchmarks estimates")
+    return estimated(records, stored.any("growth", "maps"), stored.any("first-stage", "network"))
+
+
+def _workers(stored: Stored, folder: Path) -> str:
+    scaling = stored.newest("engines", "model", command="python -m benchmarks engines")
+    return workers(scaling[-1], stored.any("estimates", "network"))
+
+
+def _yardstick(stored: Stored, folder: Path) -> str:
+    records = stored.newest("yardstick", "size", "model_name", command="python -m benchmarks yardstick")
+    steps = list(records[0]["Timing"])
+    columns = [f"{r['model_name']}, {r['Quality']['Encrypted model quality']['total_samples']} images" for r in records]
+    rows = [(step, *(r["Timing"][step] for r in records)) for step in steps]
+    rows += [
+        (f"server reported: {step}", *(r["Server Reported"][step] for r in records))
+        for step in records[0]["Server Reported"]
+    ]
+    rows += [(name, *(r["Bandwidth"][name] for r in records)) for name in records[0]["Bandwidth"]]
+    rows.append(("accuracy", *(f"{r['Quality']['Encrypted model quality']['accuracy']:.4f}" for r in records)))
+    return (
+        "The ml-inference workload of the FHE benchmarking suite (HomomorphicEncryption.org) in its own fields, each step a process of "
+        "its own (`benchmarks/fhe_benchmarking/`); measured by our driver, not by the suite's harness. Its leaderboard has the reference "
+        f"alone: 7.63 s, accuracy 0.97, keys of 1 GB, on other hardware.\n\n{tables.table(('step', *columns), rows)}"
+    )
+
+
+SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
+    ("Where others win", _wins),
+    ("Side by side", _side_by_side),
+    ("Accuracy against latency and upload", _pareto),
+    ("At the same error of a look-up", _same_error),
+    ("Where the time goes", _stages),
+    ("Growth with the number of activations", _growth),
+    ("Throughput", _throughput),
+    ("Noise and accuracy by parameter set", _parameters),
+    ("What each choice is worth", _ablation),
+    ("Beside SHE's own tables", _she),
+    ("Past this machine", _estimates),
+    ("On several workers", _workers),
+    ("The neutral yardstick", _yardstick),
+    ("Published elsewhere", _elsewhere),
+)

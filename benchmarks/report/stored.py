@@ -1,0 +1,53 @@
+"""What is stored, as the page asks for it: the newest answers of one machine, or a clear word that there are none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.results import MACHINE, Record
+
+
+class MissingError(Exception):
+    """A section's measurement is not stored; the text is the command that makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The newest answers to each question; of those on several machines, the newest machine's."""
+
+    records: Sequence[Record]
+
+    def newest(self, benchmark: str, *members: str, command: str) -> list[Record]:
+        """The last record for each combination of members, in the order in which they were first measured.
+
+        Raises:
+            MissingError: there is none.
+        """
+        found: dict[str, Record] = {}
+        for record in self.records:
+            if record["benchmark"] == benchmark and "skipped" not in record:
+                found[json.dumps([record.get(member) for member in members], sort_keys=True)] = record
+        if not found:
+            raise MissingError(command)
+        latest = machine(list(found.values())[-1])
+        return [record for record in found.values() if machine(record) == latest]
+
+    def any(self, benchmark: str, *members: str) -> list[Record]:
+        """The same, or nothing."""
+        try:
+            return self.newest(benchmark, *members, command="")
+        except MissingError:
+            return []
+
+    def skipped(self) -> list[Record]:
+        """Peers whose last word was that they cannot run."""
+        last = {record["peer"]: record for record in self.records if record["benchmark"] == "peers"}
+        return [record for record in last.values() if "skipped" in record]
+
+
+def machine(record: Record) -> tuple[Any, ...]:
+    """By which two records are known to be of one kind of machine."""
+    return tuple(record.get(member) for member in MACHINE)

@@ -1,0 +1,43 @@
+// Bytes as pictures: pixels as a model takes them, and a ciphertext as what it is to everybody else.
+
+const DARK = [11, 16, 19];
+const NOISE = [111, 224, 207];
+const HEADER = [251, 241, 220];
+const REVEAL_MILLISECONDS = 600;
+
+/** Draws pixels [C, H, W], 0 to 255. */
+export function pixels(canvas, values, [channels, height, width]) {
+  canvas.width = width;
+  canvas.height = height;
+  const image = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) {
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = values[(channels === 1 ? 0 : c) * width * height + i];
+    image.data[4 * i + 3] = 255;
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+/** Draws one point for each byte of a ciphertext; the first `header` bytes are public and in another colour. */
+export function ciphertext(canvas, values, header) {
+  const side = Math.ceil(Math.sqrt(values.length));
+  canvas.width = canvas.height = side;
+  const image = new ImageData(side, side);
+  values.forEach((value, i) => {
+    const colour = i < header ? HEADER : NOISE;
+    const share = i < header ? 0.35 + (0.65 * value) / 255 : value / 255;
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = DARK[c] + share * (colour[c] - DARK[c]);
+    image.data[4 * i + 3] = 255;
+  });
+  const context = canvas.getContext("2d");
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    context.putImageData(image, 0, 0);
+    return;
+  }
+  const started = performance.now();
+  const reveal = (now) => {
+    const rows = Math.min(Math.ceil((side * (now - started)) / REVEAL_MILLISECONDS), side);
+    context.putImageData(image, 0, 0, 0, 0, side, rows);
+    if (rows < side && canvas.width === side) requestAnimationFrame(reveal);
+  };
+  requestAnimationFrame(reveal);
+}

@@ -1,0 +1,33 @@
+"""The site of the documents: `make docs` builds it with Sphinx, MyST and furo, and every warning is an error.
+
+The source is the whole checkout, so that README.md, SECURITY.md and CHANGELOG.md are pages, too, and every link between documents is
+checked. Nothing is loaded from elsewhere: a built site can be read without a network.
+"""
+
+project = "ciphershift"
+author = "the ciphershift authors"
+copyright = "2026, the ciphershift authors; Apache-2.0"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+root_doc = "docs/index"
+include_patterns = ["docs/**", "README.md", "SECURITY.md", "CHANGELOG.md"]
+exclude_patterns = [".*", "build"]  # not even looked into
+templates_path = ["_templates"]
+
+myst_heading_anchors = 3
+napoleon_use_ivar = True  # a field of a dataclass is described once
+default_role = "code"  # what docstrings put between single backticks
+autodoc_member_order = "bysource"
+autoclass_content = "both"  # the arguments of constructors, too
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike"}  # not all that it stands for
+
+html_theme = "furo"
+html_title = "ciphershift"
+html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["width.css"]
+html_additional_pages = {
+    "index": "to-docs.html"
+}  # pages lie where their sources lie; the site's own door leads to docs/

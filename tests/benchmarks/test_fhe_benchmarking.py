@@ -1,0 +1,101 @@
+"""The submission's steps, each in a process of its own, over files alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.expected import ExpectedLogits
+from benchmarks.fhe_benchmarking import driver
+from benchmarks.fhe_benchmarking.instance import Instance
+from he_layers.crypto.errors import InsecureParamsError
+from he_layers.program import Program
+from models.data import Split
+
+
+@pytest.fixture(scope="module")
+def environment(zoo: Path) -> dict[str, str]:
+    return {"CIPHERSHIFT_MODELS": str(zoo), "CIPHERSHIFT_ALLOW_TOY_PARAMETERS": "true"}
+
+
+@pytest.fixture(scope="module")
+def run(
+    environment: dict[str, str], tiny_images: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Instance, dict[str, object]]:
+    root = tmp_path_factory.mktemp("harness")
+    split = Split(images=tiny_images[:2], labels=np.array([0, 1]))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return Instance(root, 1), driver.run(root, 1, split, model="tiny", count=2)
+
+
+def step(instance: Instance, script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(driver.STEPS / f"{script}.py"), str(instance.size)]
+    variables = os.environ | environment | {"CIPHERSHIFT_MODEL": "tiny"}
+    return subprocess.run(command, cwd=instance.root, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_two_images_go_through_all_steps(
+    run: tuple[Instance, dict[str, object]], tiny_program: Program, tiny_images: NDArray[np.uint8]
+) -> None:
+    instance, _ = run
+    logits = np.load(instance.logits)
+    assert ExpectedLogits.of(tiny_program, tiny_images[:2]).fit(logits, slice(None))
+    assert instance.predictions.read_text().split() == [
+        tiny_program.output.classes[number] for number in logits.argmax(axis=1)
+    ]
+
+
+def test_the_report_has_the_fields_of_the_harness(run: tuple[Instance, dict[str, object]]) -> None:
+    instance, result = run
+    assert json.loads(instance.measurements.read_text()) == result
+    assert list(result["Timing"]) == [
+        "Key Generation",
+        "Encrypted model preprocessing",
+        "Input generation",
+        "Input preprocessing",
+        "Input encryption",
+        "Encrypted computation",
+        "Result decryption",
+        "Result postprocessing",
+        "Total",
+    ]
+    assert list(result["Bandwidth"]) == ["Public and evaluation keys", "Encrypted input", "Encrypted results"]
+    assert result["Quality"]["Encrypted model quality"]["total_samples"] == 2
+    assert set(result["Server Reported"]) == {"Key expansion", "Encrypted computation", "Total"}
+
+
+def test_the_server_computes_without_the_secret_key_and_answers_cannot_be_swapped(
+    run: tuple[Instance, dict[str, object]], environment: dict[str, str], tmp_path: Path
+) -> None:
+    instance = Instance(tmp_path / "copy", 1)
+    shutil.copytree(run[0].root, instance.root)
+    secret = instance.secret_key.rename(tmp_path / "elsewhere")
+    shutil.rmtree(instance.downloads)
+    assert step(instance, "server_encrypted_compute", environment).returncode == 0
+    secret.rename(instance.secret_key)
+    first, second = sorted(instance.downloads.iterdir())
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    refused = step(instance, "client_decrypt_decode", environment)
+    assert refused.returncode != 0
+    assert "WrongAnswerError" in refused.stderr
+
+
+def test_toy_parameters_and_unknown_sizes_are_refused(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = Instance(tmp_path, 0)
+    monkeypatch.delenv("CIPHERSHIFT_ALLOW_TOY_PARAMETERS", raising=False)
+    refused = step(instance, "client_key_generation", {"CIPHERSHIFT_MODELS": str(zoo)})
+    assert InsecureParamsError.__name__ in refused.stderr
+    assert not instance.io.exists()
+    assert "usage" in step(Instance(tmp_path, 7), "client_key_generation", {}).stderr

@@ -1,0 +1,67 @@
+"""What the peers' driver makes of their scripts, and the weights that it hands them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.peers import measure, networks
+from benchmarks.peers.measure import Peer
+
+PEER = Peer(folder="some", system="Some", images=3, quick_images=1, limit_s=30.0)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A peer whose interpreter is ours; returns the path of its script."""
+    monkeypatch.setattr(measure, "WORK", tmp_path / "work")
+    monkeypatch.setattr(measure, "SCRIPTS", tmp_path)
+    PEER.python.parent.mkdir(parents=True)
+    PEER.python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    PEER.python.chmod(0o755)
+    script = tmp_path / "some" / "run.py"
+    script.parent.mkdir()
+    return script
+
+
+def test_what_a_script_prints_becomes_records(installed: Path) -> None:
+    installed.write_text(
+        "import json, sys\nprint('talk')\nprint(json.dumps({'system': 'Some', 'images': int(sys.argv[2])}))"
+    )
+    (record,) = measure.measure(PEER, quick=False)
+    assert record["benchmark"] == "peers"
+    assert (record["peer"], record["system"], record["images"]) == ("some", "Some", 3)
+    assert [record["images"] for record in measure.measure(PEER, quick=True)] == [1]
+
+
+def test_a_script_that_fails_is_said_with_its_own_words_beside_what_it_found(installed: Path) -> None:
+    installed.write_text("import json\nprint(json.dumps({'system': 'Some'}))\nraise SystemExit('no such instruction')")
+    found, failed = measure.measure(PEER, quick=False)
+    assert "skipped" not in found
+    assert failed["skipped"] == "no such instruction"
+
+
+def test_a_peer_that_is_not_installed_is_said_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "WORK", tmp_path)
+    (record,) = measure.measure(PEER, quick=False)
+    assert record["skipped"] == "not installed: benchmarks/peers/install.sh some"
+
+
+@pytest.mark.parametrize("activation", ["square", "polynomial"])
+def test_folded_weights_around_a_square_compute_the_trained_network(activation: str) -> None:
+    torch.manual_seed(0)
+    module = networks.tutorial(activation)
+    with torch.no_grad():
+        for _ in range(3):
+            module(torch.rand(64, 1, 28, 28))  # moves the statistics of the batch norms
+    module.eval()
+    images = torch.rand(5, 1, 28, 28)
+    w = {
+        name: torch.tensor(value) for name, value in networks.folded(module, networks.ACTIVATIONS[activation]()).items()
+    }
+    x = torch.nn.functional.conv2d(images, w["conv.weight"], w["conv.bias"], 3).flatten(1) ** 2
+    x = (x @ w["dense.weight"].T + w["dense.bias"]) ** 2
+    x = x @ w["head.weight"].T + w["head.bias"]
+    np.testing.assert_allclose(x.numpy(), module(images).detach().numpy(), rtol=1e-3, atol=1e-3)

@@ -1,0 +1,80 @@
+"""Commands that documents show: each is run, or says why not; and each exists, with the options that are shown."""
+
+import re
+import shlex
+
+import pytest
+import typer.main
+from documents import DOCUMENTS, ROOT, Block, blocks, name_of
+
+from benchmarks.__main__ import cli as benchmarks_cli
+from client.__main__ import cli as client_cli
+from models.__main__ import app as models_cli
+from server.__main__ import cli as server_cli
+
+CLIS = {"benchmarks": benchmarks_cli, "client": client_cli, "models": models_cli, "server": server_cli}
+REASON = re.compile(r"\*(Not run by the tests: \w.+|Run by `(.ci/run|tests/.+\.py)`.*)\*$")
+# What a shell block begins with: in a block of another language it would be a command that nobody runs.
+COMMAND = re.compile(r"^\$? *(python|make|docker|kubectl|pip|git|curl|export) ", re.MULTILINE)
+INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*python -m (?:benchmarks|client|models|server)\b[^`]*)`", re.DOTALL)
+
+
+def all_blocks() -> list[tuple[str, Block]]:
+    return [(name_of(document), block) for document in DOCUMENTS for block in blocks(document)]
+
+
+def test_every_block_has_a_language_and_commands_stand_in_shell_blocks() -> None:
+    found = all_blocks()
+    assert len(found) > 20
+    for name, block in found:
+        assert block.language, f"{name}: a block without a language:\n{block.text}"
+        if block.language not in ("sh", "python"):
+            assert not COMMAND.search(block.text), f"{name}: a command outside of a sh block:\n{block.text}"
+
+
+def test_a_block_that_is_not_run_says_why_or_who_runs_it() -> None:
+    shown = [(name, block) for name, block in all_blocks() if block.language in ("sh", "python") and not block.is_run]
+    assert shown
+    for name, block in shown:
+        found = REASON.match(block.after)
+        assert found, f"{name}: after this block, say *Not run by the tests: why.* or *Run by `file`.*:\n{block.text}"
+        assert not found[2] or (ROOT / found[2]).is_file(), f"{name}: there is no {found[2]}"
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every call of a command line of ours, in prose and in blocks, with the document's name."""
+    found = [
+        (name_of(document), " ".join(command.split()))
+        for document in DOCUMENTS
+        for command in INLINE.findall(document.read_text(encoding="utf-8"))
+    ]
+    lines = [(name, line) for name, block in all_blocks() if block.language == "sh" for line in block.text.splitlines()]
+    in_blocks = [(name, "python -m" + part) for name, line in lines for part in line.split("python -m")[1:]]
+    return [*found, *in_blocks]
+
+
+def test_commands_in_documents_exist_with_the_options_that_are_shown() -> None:
+    found = [entry for entry in commands() if re.match(r"(\S+=\S+ )*python -m (\w+)", entry[1])[2] in CLIS]  # type: ignore[index]
+    assert len(found) > 25
+    for name, command in found:
+        assert not (wrong := unknown(command)), f"{name}: {command}: there is no {wrong}"
+
+
+def unknown(command: str) -> str:
+    """The first word of a call that its command line does not know: a command or an option; empty if it knows all."""
+    words = shlex.split(re.split(r" &|\)|\||&&|;|<| \d?>", command)[0])
+    room, *rest = words[words.index("-m") + 1 :]
+    chosen = typer.main.get_command(CLIS[room])
+    while (commands := getattr(chosen, "commands", None)) and rest and not rest[0].startswith("-"):
+        if rest[0] not in commands:
+            return rest[0]
+        chosen, rest = commands[rest[0]], rest[1:]
+    options = {option for parameter in chosen.params for option in parameter.opts} | {"--help"}
+    return next((word for word in rest if word.startswith("-") and word != "-" and word not in options), "")
+
+
+@pytest.mark.parametrize(
+    "wrong", ["python -m server tenant create me", "python -m benchmarks noise --model mnist-fast"]
+)
+def test_a_command_that_does_not_exist_is_noticed(wrong: str) -> None:
+    assert unknown(wrong)

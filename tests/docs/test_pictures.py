@@ -1,0 +1,19 @@
+"""The pictures of the architecture are what the code is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from documents import ROOT
+
+
+def test_the_pictures_show_the_code_as_it_is(tmp_path: Path) -> None:
+    pictures = ROOT / "docs" / "pictures"
+    done = subprocess.run(
+        [sys.executable, pictures / "draw.py", tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {path.name for path in pictures.glob("*.svg")}
+    for name in names:
+        assert (tmp_path / name).read_text() == (pictures / name).read_text(), f"{name} is old: make pictures"

@@ -1,0 +1,39 @@
+"""The site builds without a warning, needs no network, and a broken link fails the build."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from documents import ROOT
+
+TO_ELSEWHERE = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//")
+
+
+def build(source: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    options = ["--fail-on-warning", "--keep-going", "--quiet", "-c", ROOT / "docs", "-d", site / ".doctrees"]
+    return subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, source, site], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    done = build(ROOT, tmp_path)
+    assert done.returncode == 0, done.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 30
+    for page in pages:
+        assert not TO_ELSEWHERE.search(page.read_text(encoding="utf-8")), page
+
+
+def test_broken_links_fail_the_build(tmp_path: Path) -> None:
+    docs = tmp_path / "source" / "docs"
+    docs.mkdir(parents=True)
+    (docs / "other.md").write_text("# Other\n")
+    links = ["no-page.md", "other.md#no-heading", "#not-here", "../no-code.py"]
+    start = ["# Start", *(f"[word]({link})" for link in links), "```{toctree}\nother\n```\n"]
+    (docs / "index.md").write_text("\n\n".join(start))
+    done = build(docs.parent, tmp_path / "site")
+    assert done.returncode != 0
+    for missing in ("no-page.md", "no-heading", "not-here", "no-code.py"):
+        assert missing in done.stderr

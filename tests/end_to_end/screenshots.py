@@ -1,0 +1,39 @@
+"""Pictures of the page for the documentation: ``python tests/end_to_end/screenshots.py [FOLDER]``, by default docs/images."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from demo_page import browser, draw, opened, send, served
+from playwright.sync_api import expect
+
+SHOTS: dict[str, dict[str, Any]] = {
+    "page": {"viewport": {"width": 1280, "height": 900}},
+    "page-dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "page-narrow": {"viewport": {"width": 390, "height": 844}},
+}
+SEVEN = (
+    [(0.24, 0.24), (0.4, 0.2), (0.6, 0.2), (0.76, 0.18), (0.66, 0.4), (0.55, 0.6), (0.47, 0.86)],
+    [(0.4, 0.52), (0.72, 0.48)],
+)
+
+
+def take(folder: Path) -> None:
+    """Draws a seven, sends it, compares with the plaintext network, and takes a picture; in each way of SHOTS."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as home, browser() as chromium, served(Path(home)) as address:
+        for name, options in SHOTS.items():
+            page = opened(chromium, address, **options)
+            draw(page, *SEVEN)
+            expect(page.locator("#prepared")).to_be_visible()
+            send(page)
+            page.get_by_role("button", name="Compare with the plaintext network").click()
+            expect(page.locator("#compared")).not_to_be_empty()
+            page.mouse.move(0, 0)
+            page.screenshot(path=folder / f"{name}.png", full_page=True)
+            page.context.close()
+
+
+if __name__ == "__main__":
+    take(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[2] / "docs" / "images")
