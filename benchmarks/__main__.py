@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ from benchmarks import security as security_benchmark
 from benchmarks import service as service_benchmark
 from benchmarks import throughput as throughput_benchmark
 from benchmarks.envelope import envelope, write
+from benchmarks.peers import measure as peers
 from benchmarks.report import commands
 from he_layers.crypto.params import DEFAULT
 from he_layers.program import Program
@@ -157,18 +159,33 @@ def primitives(
         typer.Option(min=1, help="Threads of the kernel; may be repeated. 1 and all cores if left out."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Ciphertexts in one call.")] = 128,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="concrete or openfhe: time their look-ups, too, if benchmarks/peers/install.sh installed them; may be repeated."
+        ),
+    ] = None,
     json: Json = "-",
 ) -> None:
     """Time of every primitive per item and core, and how a bootstrap compares with its own arithmetic.
 
-    Example:
+    Examples:
 
       python -m benchmarks primitives --json -
+
+      python -m benchmarks primitives --peer concrete --peer openfhe
     """
+    others = [(name, [p for p in peers.LOOKUPS if p.folder.startswith(name)]) for name in peer or ()]
+    if unknown := [name for name, found in others if not found]:
+        raise typer.BadParameter(
+            f"no peer with look-ups is called {', '.join(unknown)}; there are concrete and openfhe"
+        )
     counts = tuple(threads or sorted({1, available_cpus()}))
     for name in params or primitives_benchmark.NAMES:
         for result in primitives_benchmark.measure(name, threads=counts, batch=batch):
             write(result, json)
+    for result in chain.from_iterable(peers.measure(p, quick=False) for _, found in others for p in found):
+        write(result, json)
 
 
 @cli.command()
@@ -226,7 +243,7 @@ def throughput(
       python -m benchmarks throughput --model mnist-tiny --json -
     """
     models = Settings().models
-    images = data.load(agreement_benchmark.data_set(models / model)).test.images
+    images = data.load(agreement_benchmark.read_card(models / model)["dataset"]).test.images
     for result in throughput_benchmark.measure(models, model, images, repetitions=repetitions):
         write(result, json)
 
@@ -243,7 +260,7 @@ def parameters(
 
       python -m benchmarks parameters --model mnist-fast --json -
     """
-    split = data.load(agreement_benchmark.data_set(Settings().models / model)).test.part(0, images)
+    split = data.load(agreement_benchmark.read_card(Settings().models / model)["dataset"]).test.part(0, images)
     for result in parameters_benchmark.measure(model, split):
         write(result, json)
 
@@ -262,7 +279,7 @@ def engines(
       python -m benchmarks engines --model mnist-tiny --batch 8 --json -
     """
     models = Settings().models
-    images = data.load(agreement_benchmark.data_set(models / model)).test.images[:batch]
+    images = data.load(agreement_benchmark.read_card(models / model)["dataset"]).test.images[:batch]
     write(engines_benchmark.measure(models, model, images=images, repetitions=repetitions), json)
 
 
@@ -308,7 +325,7 @@ def service(
     """
     models = Settings().models
     chosen = model or ("mnist-tiny" if (models / "mnist-tiny").exists() else "mnist-fast")
-    images = data.load(agreement_benchmark.data_set(models / chosen)).test.images[:requests]
+    images = data.load(agreement_benchmark.read_card(models / chosen)["dataset"]).test.images[:requests]
     result = service_benchmark.measure(
         models, chosen, images=images, tenants=tenants, in_flight=in_flight, engine=engine
     )

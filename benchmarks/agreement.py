@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import layer_noise
 from benchmarks.envelope import envelope
 from benchmarks.server_process import running_server
 from benchmarks.spread import spread
@@ -19,23 +20,24 @@ from he_layers import noise_budget, simulate
 from he_layers.crypto import noise
 from he_layers.program import Program
 from models import data
-from server.settings import Settings
+from server.settings import Settings, available_cpus
 
 
 def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
     """Returns agreement, accuracy, times and sizes over `images` test images from `start` on.
 
     The plaintext network is the integer Program without noise; `all_logits_equal` counts the images whose every logit is its logit.
+    `layer_noise` is that of the first image (benchmarks.layer_noise), evaluated once more in this process.
     """
-    settings = Settings()
-    program = Program.load(settings.models / model)
-    test = data.load(data_set(settings.models / model)).test
+    folder = Settings().models / model
+    program, card = Program.load(folder), read_card(folder)
+    test = data.load(card["dataset"]).test
     chosen = slice(start, start + images)
     pixels, labels = test.images[chosen], test.labels[chosen]
     integers = simulate.plain(program, pixels)
     plain = integers.argmax(axis=1)
-    with tempfile.TemporaryDirectory() as folder, running_server() as server:
-        client = Client(server.url, model=model, keystore=Keystore(Path(folder)), show_progress=False)
+    with tempfile.TemporaryDirectory() as keys, running_server() as server:
+        client = Client(server.url, model=model, keystore=Keystore(Path(keys)), show_progress=False)
         profile = client.profile()
         client.prepare()
         client.predict(pixels[:1])  # the first request expands the keys on the server
@@ -58,6 +60,7 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
         "all_logits_equal": int(equal.all(axis=1).sum()),
         "correct_encrypted": int((predictions == labels).sum()),
         "correct_plain": int((plain == labels).sum()),
+        "accuracy_simulated": card["accuracy_simulated"],
         **spread(seconds),
         "stage_median_s": {
             stage: round(median(timing.stages()[stage] for timing in timings), 4) for stage in timings[0].stages()
@@ -67,9 +70,11 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
         "download_bytes": client.traffic.received,
         "key_bytes": profile.key_bytes,
         "server_peak_memory_bytes": memory,
+        "layer_noise": layer_noise.measure(program, pixels[:1], threads=available_cpus()),
     }
 
 
-def data_set(folder: Path) -> str:
-    """Returns the name of the data set that a model of the zoo was trained on."""
-    return str(json.loads((folder / "card.json").read_text(encoding="utf-8"))["dataset"])
+def read_card(folder: Path) -> dict[str, Any]:
+    """Returns the card of a model of the zoo; models.cards would need torch."""
+    card: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    return card

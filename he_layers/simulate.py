@@ -56,6 +56,19 @@ class CircuitNoise:
             packing=noise.packing_variance(params) ** 0.5,
         )
 
+    @classmethod
+    def silent(cls, polynomial_size: int) -> "CircuitNoise":
+        """No noise at all; look-ups still round to the 2N grid."""
+        return cls(
+            polynomial_size=polynomial_size,
+            fresh=0.0,
+            modulus_switch=0.0,
+            input_key_switch=0.0,
+            big_key_switch=0.0,
+            lookup=0.0,
+            packing=0.0,
+        )
+
     def lookup_input(self, under_input_key: bool, under_big_key: bool) -> float:
         """Noise of key switch and modulus switch for a look-up of a value under these keys."""
         return math.hypot(

@@ -22,7 +22,11 @@ def triangle(phase: Tensor, ramp: Tensor | float) -> Tensor:
 
 def with_noise(phase: Tensor, std: float | Tensor) -> Tensor:
     """Add Gaussian noise of the given standard deviation."""
-    return phase + torch.randn_like(phase) * std
+    noise = torch.empty_like(phase)
+    noise.as_strided(
+        (noise.numel(),), (1,)
+    ).normal_()  # several times faster than over the axes of channels-last values
+    return phase + noise * std
 
 
 def look_up(

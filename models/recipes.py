@@ -180,7 +180,15 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                 ConvSpec(maps=64, kernel=3, padding=1),
                 DenseSpec(units=128),
             ),
-            float_phase=Phase(epochs=20, learning_rate=4e-3, distortion=0.0, shift=2, weight_decay=0.05, smoothing=0.1),
+            float_phase=Phase(
+                epochs=20,
+                learning_rate=4e-3,
+                distortion=0.0,
+                shift=2,
+                weight_decay=0.05,
+                smoothing=0.1,
+                fused=True,
+            ),
             conversion=Conversion(
                 phases={
                     "noisy": Phase(
@@ -194,7 +202,7 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             dataset="mnist",
             input_shape=(1, 28, 28),
             blocks=(*_twice(16), *_twice(32), *_twice(64), *_twice(128), DenseSpec(units=128)),
-            float_phase=Phase(epochs=12, learning_rate=4e-3),
+            float_phase=Phase(epochs=12, learning_rate=4e-3, fused=True),
             conversion=Conversion(
                 phases={"noisy": Phase(epochs=20, learning_rate=3e-3, frozen=0.15, fused=True)},
             ),
@@ -203,8 +211,16 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             name="cifar10-she",
             dataset="cifar10",
             input_shape=(3, 32, 32),
-            blocks=(*_twice(24), *_twice(64), *_twice(192), DenseSpec(units=128)),
-            float_phase=Phase(epochs=24, learning_rate=3e-3, distortion=0.0, shift=4, weight_decay=0.05, smoothing=0.1),
+            blocks=(*_twice(32), *_twice(80), *_twice(224), DenseSpec(units=128)),
+            float_phase=Phase(
+                epochs=24,
+                learning_rate=3e-3,
+                distortion=0.0,
+                shift=4,
+                weight_decay=0.05,
+                smoothing=0.1,
+                fused=True,
+            ),
             conversion=Conversion(
                 phases={
                     "noisy": Phase(

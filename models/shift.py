@@ -102,8 +102,8 @@ class ShiftConv2d(ShiftWeights):
         self.weight = nn.Parameter(nn.init.kaiming_normal_(torch.empty(outputs, inputs // groups, *kernel)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, I, H, W] -> [B, O, H', W']."""
-        return functional.conv2d(x, self.unit_weight(), None, self.stride, self.padding, 1, self.groups)
+        """[B, I, H, W] -> [B, O, H', W'], float also where torch.autocast multiplies in bfloat16."""
+        return functional.conv2d(x, self.unit_weight(), None, self.stride, self.padding, 1, self.groups).float()
 
 
 class ShiftLinear(ShiftWeights):
@@ -114,5 +114,5 @@ class ShiftLinear(ShiftWeights):
         self.weight = nn.Parameter(nn.init.kaiming_normal_(torch.empty(outputs, inputs)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, I] -> [B, O]."""
-        return functional.linear(x, self.unit_weight())
+        """[B, I] -> [B, O], float as ShiftConv2d's."""
+        return functional.linear(x, self.unit_weight()).float()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.agreement import read_card
 from benchmarks.envelope import ROOT, envelope
 from benchmarks.spread import spread
 from he_layers import evaluate
@@ -39,15 +40,18 @@ class Peer:
     Attributes:
         folder: of the script; the environment has the same name.
         system: as people call it.
-        images: to encrypt, in a full run; in a quick one as many as take about a minute.
+        images: to encrypt, in a full run; 0: the system has no network, only look-ups.
+        quick_images: in a quick run, as many as take about a minute.
+        script: in the folder.
         options: further arguments of the script.
         limit_s: seconds after which the script is ended.
     """
 
     folder: str
     system: str
-    images: int
-    quick_images: int
+    images: int = 0
+    quick_images: int = 0
+    script: str = "run.py"
     options: tuple[str, ...] = ()
     limit_s: float = 900.0
 
@@ -56,40 +60,51 @@ class Peer:
         """The environment's interpreter."""
         return WORK / self.folder / "bin" / "python"
 
+    @property
+    def benchmark(self) -> str:
+        """That its results belong to."""
+        return "peers" if self.images else "primitives"
 
+
+OUR_ERROR = ("--p-error", "1.2e-3")
+"""Of a 4-bit look-up in our fast profile."""
 PEERS = (
     Peer(folder="tenseal", system="TenSEAL", images=20, quick_images=5),
-    Peer(folder="concrete_ml", system="Concrete ML", images=2, quick_images=1, options=("--p-error", "1.2e-3")),
-    Peer(folder="openfhe", system="OpenFHE EvalFBT", images=1, quick_images=1),
+    Peer(folder="concrete_ml", system="Concrete ML", images=2, quick_images=1, options=OUR_ERROR),
     Peer(folder="orion", system="Orion", images=20, quick_images=5),
+)
+LOOKUPS = (
+    Peer(folder="concrete_ml", system="Concrete", script="lookups.py", options=OUR_ERROR),
+    Peer(folder="openfhe", system="OpenFHE EvalFunc", script="lookups.py"),
+    Peer(folder="openfhe", system="OpenFHE EvalFBT", script="bulk.py"),
 )
 
 
 def measure(peer: Peer, *, quick: bool) -> Iterator[dict[str, Any]]:
     """Yields what a peer's script finds; one object with a member `skipped` where it cannot run."""
-    about = envelope("peers") | {"peer": peer.folder}
+    about = envelope(peer.benchmark) | {"peer": peer.folder, "system": peer.system}
     if not peer.python.exists():
-        yield about | _skipped(peer, f"not installed: benchmarks/peers/install.sh {peer.folder}")
+        yield about | _skipped(f"not installed: benchmarks/peers/install.sh {peer.folder}")
         return
-    count = peer.quick_images if quick else peer.images
-    command = [str(peer.python), str(SCRIPTS / peer.folder / "run.py"), str(WORK), str(count), *peer.options]
+    images = [str(WORK), str(peer.quick_images if quick else peer.images)] if peer.images else []
+    command = [str(peer.python), str(SCRIPTS / peer.folder / peer.script), *images, *peer.options]
     environment = os.environ | {"OMP_NUM_THREADS": str(available_cpus())}
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=peer.limit_s
         )
     except subprocess.TimeoutExpired:
-        yield about | _skipped(peer, f"ended after {peer.limit_s:.0f} s")
+        yield about | _skipped(f"ended after {peer.limit_s:.0f} s")
         return
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     for result in found:
         yield about | result
     if done.returncode or not found:
-        yield about | _skipped(peer, " ".join(done.stderr.strip().splitlines()[-LINES_OF_ERROR:]) or "said nothing")
+        yield about | _skipped(" ".join(done.stderr.strip().splitlines()[-LINES_OF_ERROR:]) or "said nothing")
 
 
-def _skipped(peer: Peer, why: str) -> dict[str, Any]:
-    return {"system": peer.system, "skipped": why}
+def _skipped(why: str) -> dict[str, Any]:
+    return {"skipped": why}
 
 
 def ours(folder: Path, test: Split, *, count: int) -> dict[str, Any]:
@@ -101,7 +116,7 @@ def ours(folder: Path, test: Split, *, count: int) -> dict[str, Any]:
         count: of images.
     """
     program, threads = Program.load(folder), available_cpus()
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    card = read_card(folder)
     parameter_set = params.get(program.params)
     started = time.perf_counter()
     keys = ClientKeys.generate(parameter_set)

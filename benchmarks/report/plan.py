@@ -9,7 +9,18 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import agreement, cost, engines, estimates, first_stage, growth, parameters, results, throughput
+from benchmarks import (
+    agreement,
+    cost,
+    engines,
+    estimates,
+    first_stage,
+    growth,
+    parameters,
+    primitives,
+    results,
+    throughput,
+)
 from benchmarks.envelope import envelope
 from benchmarks.fhe_benchmarking import driver
 from benchmarks.fhe_benchmarking.instance import DEFAULT_MODEL, SIZES
@@ -101,7 +112,7 @@ def _read(folder: Path) -> Network:
     program = Program.load(folder)
     parameter_set = params.get(program.params)
     predicted = costs.predict(program, parameter_set, timing.measure(parameter_set, available_cpus()))
-    return Network(folder=folder, program=program, dataset=agreement.data_set(folder), predicted=predicted)
+    return Network(folder=folder, program=program, dataset=agreement.read_card(folder)["dataset"], predicted=predicted)
 
 
 def questions(*, quick: bool) -> list[Question]:
@@ -110,6 +121,12 @@ def questions(*, quick: bool) -> list[Question]:
     zoo = networks(models, effort)
     return [
         *(_agreement(network, effort) for network in zoo),
+        Question(
+            benchmark="primitives",
+            about="time of each primitive",
+            members={"params": DEFAULT},
+            run=lambda: primitives.measure(DEFAULT, threads=tuple(sorted({1, available_cpus()})), batch=256),
+        ),
         *systems(quick=quick),
         *(_cost(network, effort.repetitions) for network in zoo),
         Question(
@@ -157,7 +174,7 @@ def systems(*, quick: bool) -> list[Question]:
     digits = [network for network in networks(Settings().models, effort) if network.dataset == DATA_OF_PEERS]
     return [
         *(_ours(network, effort) for network in (*digits, *_same_topology())),
-        *(_peer(peer, quick) for peer in peers.PEERS),
+        *(_peer(peer, quick) for peer in (*peers.PEERS, *peers.LOOKUPS)),
     ]
 
 
@@ -211,9 +228,9 @@ def _ours(network: Network, effort: Effort) -> Question:
 
 def _peer(peer: peers.Peer, quick: bool) -> Question:
     return Question(
-        benchmark="peers",
+        benchmark=peer.benchmark,
         about=peer.system,
-        members={"peer": peer.folder},
+        members={"peer": peer.folder} if peer.images else {"peer": peer.folder, "system": peer.system},
         run=lambda: peers.measure(peer, quick=quick),
     )
 

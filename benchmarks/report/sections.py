@@ -10,9 +10,11 @@ from typing import Any
 
 from benchmarks.report import figures, tables
 from benchmarks.report.estimates import estimated, workers
+from benchmarks.report.lookups import lookups
 from benchmarks.report.points import Fit, Point, points
-from benchmarks.report.stored import Stored
+from benchmarks.report.stored import MissingError, Stored
 from benchmarks.report.style import Draw, markdown, save
+from he_layers.crypto.params import DEFAULT
 
 FIGURES = "figures"
 DATASETS = ("mnist", "fashion-mnist", "cifar10")
@@ -34,7 +36,6 @@ def _wins(stored: Stored, folder: Path) -> str:
 
 def _side_by_side(stored: Stored, folder: Path) -> str:
     systems = _systems(stored)
-    bulk = [r for r in stored.any("peers", "system") if r.get("milliseconds_per_lookup")]
     about = (
         "Same machine, same training and test images; for the peers their authors' settings, which `benchmarks/peers/` states. A "
         "peer's time is that of its server's call, as is ours here (through a server process it is a little more, see below). All have "
@@ -43,12 +44,6 @@ def _side_by_side(stored: Stored, folder: Path) -> str:
     lines = [
         about,
         tables.systems(systems),
-    ]
-    lines += [
-        f"{r['system']} {r['version']} is no network but a primitive: {r['lookups_per_call']} look-ups take {r['seconds_per_call']} s "
-        f"whether one or all are needed, {r['milliseconds_per_lookup']} ms each if all are; {tables.error(r['lookup_error_4bit'])} of "
-        f"them were wrong. {r['settings']}; keys made in {tables.seconds(r['keygen_s'])}."
-        for r in bulk
     ]
     lines += [f"- {record['system']} is missing: {record['skipped']}" for record in stored.skipped()]
     return "\n\n".join(lines)
@@ -101,7 +96,26 @@ def _stages(stored: Stored, folder: Path) -> str:
     picture = _picture(
         folder, "stages", "Seconds of each layer for one image, by network", figures.stages_and_layers(runs, layers)
     )
-    return f"Through a real server process on loopback.\n\n{tables.table((*head, 'request, answer', 'memory'), rows)}\n\n{picture}"
+    noise = [
+        (r["model"], layer["layer"], layer["values"], layer["encrypted_std"], layer["simulated_std"], layer["ratio"])
+        for r in runs
+        for layer in r["layer_noise"]
+    ]
+    noise_head = ("network", "layer", "values", "encrypted, 1e-3 turns", "simulated", "ratio")
+    return (
+        f"Through a real server process on loopback.\n\n{tables.table((*head, 'request, answer', 'memory'), rows)}\n\n{picture}\n\n"
+        "Noise of each layer's values in one encrypted image, decrypted layer by layer on this machine, against the simulation that the "
+        f"accuracies above stand on; what earlier layers add is in both.\n\n{tables.table(noise_head, noise)}"
+    )
+
+
+def _lookups(stored: Stored, folder: Path) -> str:
+    command = "python -m benchmarks primitives"
+    records = stored.newest("primitives", "params", "op", "threads", "system", "settings", command=command)
+    ours = [record for record in records if record.get("params") == DEFAULT]
+    if not ours:
+        raise MissingError(command)
+    return lookups(ours, [record for record in records if "peer" in record])
 
 
 def _growth(stored: Stored, folder: Path) -> str:
@@ -188,19 +202,18 @@ def _published() -> dict[str, Any]:
 def _she(stored: Stored, folder: Path) -> str:
     she = _published()["she"]
     runs = {record["model"]: record for record in stored.any("agreement", "model")}
-    systems = {record["system"]: record for record in stored.any("peers", "system")}
     guesses = {record["network"]: record for record in stored.any("estimates", "network")}
     rows = []
     for row in she["rows"]:
         name = row.get("ours", "")
         beside = (tables.NONE,) * 4
-        if name in runs and f"ciphershift, {name}" in systems:
-            system = systems[f"ciphershift, {name}"]
+        if name in runs:
+            run = runs[name]
             beside = (
-                tables.percent(system["accuracy_simulated"]) + " (simulated)",
-                tables.seconds(runs[name]["median_s"]),
-                f"{system['lookups']} look-ups",
-                tables.size(runs[name]["upload_bytes"]),
+                tables.percent(run["accuracy_simulated"]) + " (simulated)",
+                tables.seconds(run["median_s"]),
+                f"{run['bootstraps_per_image']} look-ups",
+                tables.size(run["upload_bytes"]),
             )
         elif name in guesses:
             guess = guesses[name]
@@ -280,6 +293,7 @@ SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
     ("Side by side", _side_by_side),
     ("Accuracy against latency and upload", _pareto),
     ("At the same error of a look-up", _same_error),
+    ("One look-up", _lookups),
     ("Where the time goes", _stages),
     ("Growth with the number of activations", _growth),
     ("Throughput", _throughput),

@@ -44,7 +44,11 @@ class Stored:
 
     def skipped(self) -> list[Record]:
         """Peers whose last word was that they cannot run."""
-        last = {record["peer"]: record for record in self.records if record["benchmark"] == "peers"}
+        last = {
+            record["peer"] if record["benchmark"] == "peers" else record["system"]: record
+            for record in self.records
+            if "peer" in record
+        }
         return [record for record in last.values() if "skipped" in record]
 
 

@@ -1,6 +1,7 @@
 """What the peers' driver makes of their scripts, and the weights that it hands them."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,11 @@ def test_folded_weights_around_a_square_compute_the_trained_network(activation: 
     x = (x @ w["dense.weight"].T + w["dense.bias"]) ** 2
     x = x @ w["head.weight"].T + w["head.bias"]
     np.testing.assert_allclose(x.numpy(), module(images).detach().numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_system_without_a_network_gets_no_images_and_measures_primitives(
+    installed: Path,
+) -> None:
+    installed.with_name("lookups.py").write_text("import json, sys\nprint(json.dumps({'arguments': sys.argv[1:]}))")
+    (record,) = measure.measure(replace(PEER, images=0, script="lookups.py", options=("--p", "1")), quick=False)
+    assert (record["benchmark"], record["system"], record["arguments"]) == ("primitives", "Some", ["--p", "1"])

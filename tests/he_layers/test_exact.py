@@ -16,9 +16,7 @@ from he_layers.program import InputSpec, OutputSpec, Program
 from he_layers.simulate import CircuitNoise
 
 MODULUS = 32
-SILENT = CircuitNoise(
-    polynomial_size=512, fresh=0, modulus_switch=0, input_key_switch=0, big_key_switch=0, lookup=0, packing=0
-)
+SILENT = CircuitNoise.silent(512)
 
 
 def relu(channels: int, *, modulus: int | None = MODULUS, levels: int = 3, delta_out: float = 1 / MODULUS) -> Relu:

@@ -147,9 +147,7 @@ def test_a_ramp_below_zero_is_exact_on_the_grid() -> None:
     x = np.arange(-40, 60).reshape(1, 1, -1).repeat(4, axis=1)
     assert layer.plain(x).min() == -8
     assert layer.plain(x).max() == 15
-    silent = simulate.CircuitNoise(
-        polynomial_size=512, fresh=0, modulus_switch=0, input_key_switch=0, big_key_switch=0, lookup=0, packing=0
-    )
+    silent = simulate.CircuitNoise.silent(512)
     circuit = simulate.NoisyCircuit(silent, RNG)
     scale = Scale(shape=(4, 100), delta=1 / 1024, polynomial_size=512)
     found = layer.apply(circuit, circuit.encrypt(x.reshape(1, -1) / 1024), scale).turns * 512

@@ -15,9 +15,7 @@ from he_layers.simulate import CircuitNoise
 
 RNG = np.random.default_rng(5)
 WEIGHTS = np.array([-8, -4, -2, -1, 0, 1, 2, 4, 8], dtype=np.int8)
-SILENT = CircuitNoise(
-    polynomial_size=512, fresh=0, modulus_switch=0, input_key_switch=0, big_key_switch=0, lookup=0, packing=0
-)
+SILENT = CircuitNoise.silent(512)
 
 
 def weights(*shape: int) -> NDArray[np.int8]:

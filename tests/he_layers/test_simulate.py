@@ -13,15 +13,7 @@ from he_layers.layers.layer import Scale
 from he_layers.program import Program
 from he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumbers
 
-SILENT = CircuitNoise(
-    polynomial_size=1 << 16,
-    fresh=0.0,
-    modulus_switch=0.0,
-    input_key_switch=0.0,
-    big_key_switch=0.0,
-    lookup=0.0,
-    packing=0.0,
-)
+SILENT = CircuitNoise.silent(1 << 16)
 
 
 def circuit(**levels: float) -> NoisyCircuit:

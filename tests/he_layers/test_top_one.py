@@ -12,9 +12,7 @@ from he_layers.layers import Scale, TopOne
 from he_layers.program import Program
 from he_layers.simulate import CircuitNoise
 
-SILENT = CircuitNoise(
-    polynomial_size=1024, fresh=0, modulus_switch=0, input_key_switch=0, big_key_switch=0, lookup=0, packing=0
-)
+SILENT = CircuitNoise.silent(1024)
 TOY = params.get("TOY_N128")
 
 

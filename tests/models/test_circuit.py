@@ -15,9 +15,7 @@ from models.circuit import max_pool, triangle, with_noise
 from models.convert import convert
 
 LAYERS = (nn.Conv2d(1, 3, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4))
-SILENT = CircuitNoise(
-    polynomial_size=1 << 16, fresh=0, modulus_switch=0, input_key_switch=0, big_key_switch=0, lookup=0, packing=0
-)
+SILENT = CircuitNoise.silent(1 << 16)
 
 
 def test_the_triangle_is_the_table_all_around_the_torus() -> None:

@@ -233,7 +233,7 @@ static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables,
     auto out = make<uint32_t>({job.count, job.glwe_dimension * job.polynomial_size + 1});
     job.out = out.data();
     without_gil([&] {
-        share(inputs.groups, threads, kernel().blind_rotate_chunk(job), [&](size_t begin, size_t end, size_t) {
+        share(inputs.groups, threads, MAX_GROUPS, [&](size_t begin, size_t end, size_t) {
             const Scratch scratch(kernel().blind_rotate_scratch(job));
             kernel().blind_rotate(job, begin, end, scratch.get());
         });
@@ -245,7 +245,7 @@ static size_t bootstrap_floor(In<int32_t, 2> switched, In<double, 2> tables, In<
                               int grouping_factor, size_t threads) {
     RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor);
     without_gil([&] {
-        share(inputs.groups, threads, kernel().blind_rotate_chunk(inputs.job), [&](size_t begin, size_t end, size_t) {
+        share(inputs.groups, threads, MAX_GROUPS, [&](size_t begin, size_t end, size_t) {
             const Scratch scratch(kernel().blind_rotate_scratch(inputs.job));
             kernel().bootstrap_floor(inputs.job, end - begin, scratch.get());
         });

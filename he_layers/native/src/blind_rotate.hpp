@@ -15,7 +15,6 @@
 namespace CS_ISA {
 
 constexpr size_t LOW = 16;  // a rotation factor is the product of one of LOW and one of M / LOW table entries
-constexpr size_t MAX_GROUPS = 64;
 
 struct RotateScratch {
     complex_vd* points;                // [(k + 1) * levels][M]
@@ -36,16 +35,8 @@ static size_t fixed_vectors(const BlindRotateJob& job) {
     return 2 * ((job.glwe_dimension + 1) * job.levels * m + 2 * (LOW + m / LOW));
 }
 
-// As many groups as keep one step's working set, with its share of the key, within about 1.5 MB of second-level cache.
-static size_t blind_rotate_chunk(const BlindRotateJob& job) {
-    const size_t key = keys_per_step(job) * ggsw_doubles(job) * 8;
-    const size_t fixed = fixed_vectors(job) * sizeof(vd) + key, group = group_vectors(job) * sizeof(vd), budget = 1500u << 10;
-    const size_t fit = fixed + group >= budget ? 1 : (budget - fixed) / group;
-    return fit < MAX_GROUPS ? fit : MAX_GROUPS;
-}
-
 static size_t blind_rotate_scratch(const BlindRotateJob& job) {
-    return (fixed_vectors(job) + blind_rotate_chunk(job) * group_vectors(job)) * sizeof(vd);
+    return (fixed_vectors(job) + MAX_GROUPS * group_vectors(job)) * sizeof(vd);
 }
 
 static RotateScratch carve(const BlindRotateJob& job, void* scratch) {

@@ -12,7 +12,6 @@ const KernelTable& table() {
     static const KernelTable t = {names[LANES],
                                   LANES,
                                   blind_rotate_scratch,
-                                  blind_rotate_chunk,
                                   blind_rotate,
                                   bootstrap_floor,
                                   key_switch_digit_bytes,

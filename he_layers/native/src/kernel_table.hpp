@@ -39,11 +39,13 @@ struct LinearJob {
     uint32_t* out;                // [outputs][width]
 };
 
+// Groups of `lanes` ciphertexts that read the bootstrapping key together: one alone waits for memory, more than these gain nothing.
+constexpr size_t MAX_GROUPS = 24;
+
 struct KernelTable {
     const char* name;
     size_t lanes;
     size_t (*blind_rotate_scratch)(const BlindRotateJob&);                                        // bytes, 64-aligned
-    size_t (*blind_rotate_chunk)(const BlindRotateJob&);                                          // groups worth taking at once
     void (*blind_rotate)(const BlindRotateJob&, size_t first_group, size_t last_group, void* scratch);
     void (*bootstrap_floor)(const BlindRotateJob&, size_t groups, void* scratch);                 // same FFTs and products, no data
     size_t (*key_switch_digit_bytes)(const KeySwitchJob&);

@@ -1,4 +1,4 @@
-// Work shared between threads by guided self-scheduling: chunks shrink towards the end, so all threads finish together.
+// Work shared between threads in equal pieces, as few as `most` allows: each piece has a price (a key read once more), so none is small.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -9,9 +9,11 @@
 #include <thread>
 #include <vector>
 
-// Calls work(begin, end, thread) over [0, count) in chunks of at most `most`.
+// Calls work(begin, end, thread) over [0, count) in pieces of at most `most`; a thread that is free takes the next one.
 inline void share(size_t count, size_t threads, size_t most, const std::function<void(size_t, size_t, size_t)>& work) {
+    if (count == 0) return;
     threads = std::max<size_t>(1, std::min(threads, count));
+    const size_t rounds = (count + threads * most - 1) / (threads * most), piece = (count + threads * rounds - 1) / (threads * rounds);
     std::mutex mutex;
     size_t next = 0;
     std::exception_ptr failure;
@@ -22,7 +24,7 @@ inline void share(size_t count, size_t threads, size_t most, const std::function
                 const std::lock_guard<std::mutex> lock(mutex);
                 if (next >= count || failure) return;
                 begin = next;
-                end = next += std::max<size_t>(1, std::min({most, (count - next + threads - 1) / threads, count - next}));
+                end = next += std::min(piece, count - next);
             }
             try {
                 work(begin, end, thread);

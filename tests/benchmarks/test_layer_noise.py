@@ -1,0 +1,17 @@
+"""The noise of each layer of an encrypted network is the simulation's."""
+
+import numpy as np
+
+from benchmarks import layer_noise
+from he_layers.program import Program
+from server.settings import Settings, available_cpus
+
+
+def test_each_layer_of_a_network_has_the_noise_that_was_simulated() -> None:
+    program = Program.load(Settings().models / "mnist-tiny")
+    image = np.random.default_rng(0).integers(0, 256, (1, 1, 28, 28), dtype=np.uint8)
+    found = layer_noise.measure(program, image, threads=available_cpus())
+    assert [layer["layer"] for layer in found] == [stage.layer.name for stage in program.stages]
+    for layer in found:
+        spread = 5 / np.sqrt(2 * layer["values"])  # five standard deviations of a standard deviation
+        assert abs(layer["ratio"] - 1) < spread + 0.05, layer
