@@ -153,6 +153,7 @@ class Network(nn.Module):
         torch._inductor.config.fallback_random = True  # the same noise as without
         for activation in self.of_type(Activation):
             activation.look_up = torch.compile(activation.look_up)
+            activation.moments = torch.compile(activation.moments)
         for pool in self.of_type(MaxPool):
             pool.tree = torch.compile(pool.tree)
 

@@ -23,6 +23,12 @@ def per_channel(values: Tensor, like: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (like.dim() - 2))
 
 
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean of each channel of [B, C, ...]."""
+    variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+    return variance, mean
+
+
 def deviation(x: Tensor) -> Tensor:
     """Standard deviation of each channel of [B, C, ...]."""
     return (x.var([0, *range(2, x.dim())], unbiased=False) + EPSILON).sqrt()
@@ -40,6 +46,7 @@ class Activation(nn.Module):
     spread: Tensor
     drive: Tensor
     look_up = staticmethod(look_up)
+    moments = staticmethod(moments)
 
     def __init__(self, channels: int, *, levels: int, lowest: int = 0) -> None:
         super().__init__()
@@ -78,7 +85,7 @@ class Activation(nn.Module):
             noise_std: of the look-up's input, turns; 0: compute exactly, without the torus.
         """
         if self.training and not self.frozen:
-            variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+            variance, mean = self.moments(x)
             std = (variance + EPSILON).sqrt()
             with torch.no_grad():
                 self.mean.lerp_(mean, MOMENTUM)

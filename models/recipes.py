@@ -224,7 +224,14 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             conversion=Conversion(
                 phases={
                     "noisy": Phase(
-                        epochs=20, learning_rate=2e-3, frozen=0.15, distortion=0.0, shift=4, smoothing=0.1, fused=True
+                        epochs=30,
+                        learning_rate=3e-3,
+                        frozen=0.15,
+                        distortion=0.0,
+                        shift=4,
+                        cut_out=8,
+                        smoothing=0.1,
+                        fused=True,
                     )
                 },
             ),

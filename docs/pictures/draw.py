@@ -79,12 +79,12 @@ def contract(name: str) -> dict[str, list[str]]:
 def rooms() -> str:
     """Draws who imports whom."""
     ways = {
-        ("client", "secrets"): [(80, 174), (80, 350)],
-        ("client", "crypto"): [(140, 174), (140, 326), (470, 326), (470, 350)],
-        ("client", "networks"): [(200, 174), (200, 308), (460, 308), (460, 294)],
+        ("client", "secrets"): [(70, 174), (70, 350)],
+        ("client", "crypto"): [(115, 174), (115, 326), (470, 326), (470, 350)],
+        ("client", "networks"): [(165, 174), (165, 308), (460, 308), (460, 294)],
         ("models", "torch"): [(387, 174), (387, 230)],
         ("models", "networks"): [(480, 174), (480, 230)],
-        ("models", "secrets"): [(335, 174), (335, 350)],
+        ("models", "secrets"): [(342, 174), (342, 350)],
         ("models", "crypto"): [(431, 174), (431, 382), (440, 382)],
         ("server", "networks"): [(720, 174), (720, 230)],
         ("server", "crypto"): [(860, 174), (860, 214), (892, 214), (892, 382), (880, 382)],
@@ -104,8 +104,8 @@ def rooms() -> str:
     )
     words = [
         svg.text(20, 545, f"Red: out of the server's reach, directly or not, by contract: {names}", "refused", "start"),
-        svg.text(329, 215, f"{checker} only", "label", "end"),
-        svg.text(207, 290, f"{comparer} only", "label", "start"),
+        svg.text(336, 215, f"{checker} only", "label", "end"),
+        svg.text(171, 290, f"{comparer} only", "label", "start"),
     ]
     parts = [svg.box(*place) for place in ROOMS.values()]
     parts += [svg.arrow(way) for way in ways.values()]
@@ -133,13 +133,13 @@ def way() -> str:
         svg.box(20, 60, 220, 310, "client"),
         svg.text(700, 44, "server: has evaluation keys, no secret", "title"),
         svg.box(390, 60, 640, 310, "server"),
-        step(40, 90, "card", ckks.encrypt, f"{pixels} pixels in the coefficients", "of one CKKS message"),
-        step(40, 220, "card", ckks.decrypt, f"{logits} logits", "if request and model match"),
+        step(40, 90, "card", ckks.encrypt, f"{pixels} pixels: coefficients", "of one CKKS message"),
+        step(40, 220, "card", ckks.decrypt, f"{logits} logits, if request", "and model match"),
         step(410, 90, "card", lwe.sample_extract, f"{pixels} LWE ciphertexts,", f"dimension {chosen.input_ring.ring_degree}"),
         step(620, 90, "card", lwe.linear, "convolution, dense layer:", "shifts and additions"),
         step(830, 90, "card", lwe.key_switch, "to the short key,", f"dimension {chosen.lwe_dimension}"),
         step(830, 220, "card", _kernel.modulus_switch, "rounded to a grid of", f"{2 * chosen.polynomial_size} points"),
-        step(620, 220, "card", _kernel.blind_rotate, "a table is read: ReLU, max;", f"dimension {chosen.big_dimension}, fresh noise"),
+        step(620, 220, "card", _kernel.blind_rotate, "reads a table: ReLU, max;", f"dimension {chosen.big_dimension}, low noise"),
         step(410, 220, "card", packing.packing_key_switch, f"{logits} logits in one", "CKKS ciphertext, flooded"),
         svg.arrow([(220, 128), (410, 128)]),
         svg.text(315, 118, f"{upload:.1f} kB"),

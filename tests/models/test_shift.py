@@ -33,11 +33,11 @@ def test_the_gradient_passes_the_rounding() -> None:
 
 
 def test_sums_keep_their_unit_when_the_weights_of_a_referring_layer_grow() -> None:
-    layer = ShiftLinear(50, 3)
+    layer = ShiftLinear(1000, 3)
     reference = torch.tensor([0.01, 0.1, 1.0])
     layer.refer_to(reference)
     layer.quantised = True
-    x = torch.randn(500, 50)
+    x = torch.randn(500, 1000)
     for growth in (1.0, 4.3):
         with torch.no_grad():
             layer.weight *= growth
