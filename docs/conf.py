@@ -4,6 +4,11 @@ The source is the whole checkout, so that README.md, SECURITY.md and CHANGELOG.m
 checked. Nothing is loaded from elsewhere: a built site can be read without a network.
 """
 
+from pathlib import Path
+from shutil import copytree
+
+from sphinx.application import Sphinx
+
 project = "ciphershift"
 author = "the ciphershift authors"
 copyright = "2026, the ciphershift authors; Apache-2.0"
@@ -31,3 +36,12 @@ html_css_files = ["width.css"]
 html_additional_pages = {
     "index": "to-docs.html"
 }  # pages lie where their sources lie; the site's own door leads to docs/
+
+
+def setup(app: Sphinx) -> None:
+    """Takes the figures of benchmarks.md along: Sphinx does not look into the HTML that chooses between light and dark ones."""
+
+    def copy(app: Sphinx, _: Exception | None) -> None:
+        copytree(Path(app.confdir, "figures"), Path(app.outdir, "docs", "figures"), dirs_exist_ok=True)
+
+    app.connect("build-finished", copy)

@@ -4,10 +4,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 from documents import ROOT
 
 TO_ELSEWHERE = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//")
+
+HERE = re.compile(r"\b(?:src|srcset|href)=\"((?!data:|#|[a-z]+:)[^\"#?]+)")
 
 
 def build(source: Path, site: Path) -> subprocess.CompletedProcess[str]:
@@ -17,13 +20,16 @@ def build(source: Path, site: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+def test_the_site_builds_without_warnings_and_all_that_its_pages_load_is_there(tmp_path: Path) -> None:
     done = build(ROOT, tmp_path)
     assert done.returncode == 0, done.stderr
     pages = list(tmp_path.rglob("*.html"))
     assert len(pages) > 30
     for page in pages:
-        assert not TO_ELSEWHERE.search(page.read_text(encoding="utf-8")), page
+        text = page.read_text(encoding="utf-8")
+        assert not TO_ELSEWHERE.search(text), page
+        missing = [name for name in HERE.findall(text) if not (page.parent / unquote(name)).exists()]
+        assert not missing, page
 
 
 def test_broken_links_fail_the_build(tmp_path: Path) -> None:
