@@ -40,7 +40,6 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
         client = Client(server.url, model=model, keystore=Keystore(Path(keys)), show_progress=False)
         profile = client.profile()
         client.prepare()
-        client.predict(pixels[:1])  # the first request expands the keys on the server
         logits, timings = [], []
         for image in watched(pixels, f"{model}: encrypted inference"):
             logits.append(client.predict(image)[0])
