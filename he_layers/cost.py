@@ -56,9 +56,8 @@ class WorkCircuit:
 
     def linear(self, x: Ciphertexts, layer: LinearLayer, shape: Shape) -> Ciphertexts:
         """Notes the number of products."""
-        entries = layer.matrix(shape)
-        self.products.append((len(entries.row), x))
-        return replace(x, count=entries.rows)
+        self.products.append((layer.products(shape), x))
+        return replace(x, count=flat_size(layer.output_shape(shape)))
 
     def add_constant(self, x: Ciphertexts, turns: FloatArray) -> Ciphertexts:
         """Costs next to nothing."""

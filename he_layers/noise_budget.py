@@ -66,13 +66,8 @@ class GainCircuit:
 
     def linear(self, x: Gains, layer: LinearLayer, shape: Shape) -> Gains:
         """Sum of squared weights times variances."""
-        entries = layer.matrix(shape)
-        squares = entries.values.astype(np.float64) ** 2
-        sums = [
-            np.bincount(entries.row, weights=squares * column[entries.column], minlength=entries.rows)
-            for column in x.multiples.T
-        ]
-        return replace(x, multiples=np.stack(sums, axis=1))
+        variances = layer.combine_squares(x.multiples.T.reshape(-1, *shape))
+        return replace(x, multiples=variances.reshape(len(variances), -1).T)
 
     def add_constant(self, x: Gains, turns: FloatArray) -> Gains:
         """A constant has no noise."""

@@ -87,7 +87,7 @@ def search(
     limits = [stage.std_dev * noise_factor for stage in noise_budget.under(gains, base, exact=exact)]
     for ring, body_bits in INPUTS:
         priced = []
-        for params in watch(list(_sets(replace(base, input_ring=ring, input_body_bits=body_bits)))):
+        for params in watch(list(_sets(base, ring, body_bits))):
             key_bytes = EvaluationKeys.nbytes(params)
             if key_bytes <= MOST_KEY_BYTES:
                 times = measure(params)
@@ -131,15 +131,17 @@ def _is_borne(stages: list[StageNoise], limits: list[float]) -> bool:
     return all(stage.std_dev <= limit * (1 + 1e-9) for stage, limit in zip(stages, limits, strict=True))
 
 
-def _sets(base: ParameterSet) -> Iterator[ParameterSet]:
+def _sets(base: ParameterSet, input_ring: CkksRing, input_body_bits: int) -> Iterator[ParameterSet]:
     for (k, size), levels, grouping_factor in product(LOOKUP_RINGS, PBS_LEVELS, GROUPING_FACTORS):
         answer_ring = next(answer for answer in ANSWER_RINGS if answer.ring_degree >= k * size)
-        if k * size == base.input_ring.ring_degree or (k, levels) == (8, 2):
+        if k * size == input_ring.ring_degree or (k, levels) == (8, 2):
             continue
         glwe_noise = max(published.least_log2_std_dev(k * size, TARGET_BITS), WORD_FLOOR_LOG2)
         lookup = replace(
             base,
             name="CANDIDATE",
+            input_ring=input_ring,
+            input_body_bits=input_body_bits,
             glwe_dimension=k,
             polynomial_size=size,
             glwe_log2_std_dev=glwe_noise,

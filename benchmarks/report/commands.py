@@ -45,6 +45,7 @@ def report(
     from models.data import DataError
 
     if not stored:
+        _prepare_peers()
         for question in plan.questions(quick=quick):
             known = results.of_this_machine(results.read(folder) if folder.exists() else [])
             if question.answers(known) and not fresh:
@@ -104,18 +105,26 @@ def peers(
 
       python -m benchmarks peers tenseal ciphershift --quick --json -
     """
-    from benchmarks.peers import measure, networks  # torch
+    from benchmarks.peers import measure
     from benchmarks.report import plan
 
     known = ["ciphershift", *(peer.folder for peer in measure.PEERS)]
     if unknown := set(name or ()) - set(known):
         raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    networks.prepare(measure.WORK, lambda stage, r: console.print(f"{stage}: epoch {r.epoch}/{r.epochs}"))
+    _prepare_peers()
     for question in plan.systems(quick=quick):
         if not name or question.members["peer"] in name:
             console.print(f"{question.about} …")
             for result in question.run():
                 write(result, json)
+
+
+def _prepare_peers() -> None:
+    """Trains the networks that the peers run, once; where none of them is installed, there is nothing to do."""
+    from benchmarks.peers import measure, networks  # torch
+
+    if any(peer.python.exists() for peer in measure.PEERS):
+        networks.prepare(measure.WORK, lambda stage, r: console.print(f"{stage}: epoch {r.epoch}/{r.epochs}"))
 
 
 @cli.command()

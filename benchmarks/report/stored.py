@@ -32,7 +32,7 @@ class Stored:
                 found[json.dumps([record.get(member) for member in members], sort_keys=True)] = record
         if not found:
             raise MissingError(command)
-        latest = machine(list(found.values())[-1])
+        latest = machine(max(found.values(), key=lambda record: str(record.get("date", ""))))
         return [record for record in found.values() if machine(record) == latest]
 
     def any(self, benchmark: str, *members: str) -> list[Record]:

@@ -54,6 +54,13 @@ class Conv(LinearLayer):
 
     def combine(self, x: FloatArray) -> FloatArray:
         """[batch, I, H, W] -> [batch, O, H', W'] as one matrix product per group."""
+        return self._correlate(x, self.weight.astype(np.float64))
+
+    def combine_squares(self, x: FloatArray) -> FloatArray:
+        """The same with squared weights."""
+        return self._correlate(x, self.weight.astype(np.float64) ** 2)
+
+    def _correlate(self, x: FloatArray, weight: FloatArray) -> FloatArray:
         batch, maps = len(x), self.weight.shape[0] // self.groups
         _, height, width = self.output_shape(x.shape[1:])
         padded = np.pad(x, ((0, 0), (0, 0), *((side, side) for side in self.padding)))
@@ -62,7 +69,7 @@ class Conv(LinearLayer):
         result = np.empty((batch, self.weight.shape[0], height, width))
         for group, channels in enumerate(np.split(windows, self.groups, axis=1)):
             columns = channels.transpose(0, 2, 3, 1, 4, 5).reshape(batch * height * width, -1)
-            kernel = self.weight[group * maps : (group + 1) * maps].reshape(maps, -1).astype(np.float64)
+            kernel = weight[group * maps : (group + 1) * maps].reshape(maps, -1)
             sums = (columns @ kernel.T).reshape(batch, height, width, maps)
             result[:, group * maps : (group + 1) * maps] = sums.transpose(0, 3, 1, 2)
         return result
@@ -86,6 +93,17 @@ class Conv(LinearLayer):
             column=(channel * height + source_y[row, tap]) * width + source_x[row, tap],
             values=weight[row, tap],
         )
+
+    def products(self, shape: Shape) -> int:
+        """For each tap, the weights there that are not 0 times the places where it lies on the image."""
+        _, height, width = shape
+        _, rows, columns = self.output_shape(shape)
+        ky, kx = (
+            np.arange(size)[:, None] - side for size, side in zip(self.weight.shape[2:], self.padding, strict=True)
+        )
+        y, x = np.arange(rows) * self.stride[0] + ky, np.arange(columns) * self.stride[1] + kx
+        places = np.outer(((y >= 0) & (y < height)).sum(axis=1), ((x >= 0) & (x < width)).sum(axis=1))
+        return int(((self.weight != 0).sum(axis=(0, 1)) * places).sum())
 
     def part(self, start: int, stop: int) -> Self | None:
         """The filters of these output channels; None for a grouped convolution, whose groups read different channels."""

@@ -181,6 +181,17 @@ class LinearLayer(Layer):
         """All rows."""
         return self.entries(shape, np.arange(flat_size(self.output_shape(shape))))
 
+    def combine_squares(self, x: FloatArray) -> FloatArray:
+        """The combination with squared weights: what it makes of the variances of independent values."""
+        entries, batch = self.matrix(x.shape[1:]), len(x)
+        flat, squares = x.reshape(batch, -1), entries.values.astype(np.float64) ** 2
+        sums = [np.bincount(entries.row, weights=squares * row[entries.column], minlength=entries.rows) for row in flat]
+        return np.stack(sums).reshape(batch, *self.output_shape(x.shape[1:]))
+
+    def products(self, shape: Shape) -> int:
+        """Entries of the matrix, without making it where that would be large."""
+        return len(self.matrix(shape).row)
+
     def plain(self, x: IntArray) -> IntArray:
         """Integer semantics: `[batch, *shape]` -> `[batch, *output_shape]`."""
         return self.combine(x.astype(np.float64)).astype(np.int64)

@@ -55,6 +55,8 @@ def test_the_sparse_matrix_is_the_layer(layer: LinearLayer) -> None:
     dense = np.zeros((entries.rows, entries.columns), dtype=np.int64)
     np.add.at(dense, (entries.row, entries.column), entries.values)
     assert np.array_equal(layer.plain(x).reshape(3, -1), x.reshape(3, -1) @ dense.T)
+    assert np.array_equal(layer.combine_squares(x.astype(np.float64)).reshape(3, -1), x.reshape(3, -1) @ (dense**2).T)
+    assert layer.products(shape) == np.count_nonzero(dense)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [((2, 2), (2, 2)), ((3, 3), (2, 2)), ((1, 3), (1, 1)), ((2, 3), (3, 1))])

@@ -108,6 +108,11 @@ def test_a_cheaper_neighbour_of_the_best_does_not_bear_the_noise(found: tuple[Pr
             assert any(stage.std_dev > limit.std_dev for stage, limit in zip(stages, limits, strict=True))
 
 
+def test_where_no_set_has_so_little_noise_none_is_found() -> None:
+    """All input rings are tried, that of the degree of the base's own k * N, too."""
+    assert search.search(program("fast"), FAST, flops, noise_factor=0.3, count=1) == []
+
+
 def test_more_noise_that_is_borne_makes_a_set_cheaper() -> None:
     chosen = program("fast")
     strict, lenient = (search.search(chosen, FAST, flops, noise_factor=factor, count=1) for factor in (1.0, 1.5))
