@@ -26,13 +26,11 @@ class Stored:
         Raises:
             MissingError: there is none.
         """
-        found: dict[str, Record] = {}
-        for record in self.records:
-            if record["benchmark"] == benchmark and "skipped" not in record:
-                found[json.dumps([record.get(member) for member in members], sort_keys=True)] = record
+        answers = [r for r in self.records if r["benchmark"] == benchmark and "skipped" not in r]
+        found = {json.dumps([r.get(member) for member in members], sort_keys=True): r for r in answers}
         if not found:
             raise MissingError(command)
-        latest = machine(max(found.values(), key=lambda record: str(record.get("date", ""))))
+        latest = machine(answers[-1])
         return [record for record in found.values() if machine(record) == latest]
 
     def any(self, benchmark: str, *members: str) -> list[Record]:

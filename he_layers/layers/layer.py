@@ -185,8 +185,10 @@ class LinearLayer(Layer):
         """The combination with squared weights: what it makes of the variances of independent values."""
         entries, batch = self.matrix(x.shape[1:]), len(x)
         flat, squares = x.reshape(batch, -1), entries.values.astype(np.float64) ** 2
-        sums = [np.bincount(entries.row, weights=squares * row[entries.column], minlength=entries.rows) for row in flat]
-        return np.stack(sums).reshape(batch, *self.output_shape(x.shape[1:]))
+        sums = np.empty((batch, entries.rows))
+        for row, result in zip(flat, sums, strict=True):
+            result[:] = np.bincount(entries.row, weights=squares * row[entries.column], minlength=entries.rows)
+        return sums.reshape(batch, *self.output_shape(x.shape[1:]))
 
     def products(self, shape: Shape) -> int:
         """Entries of the matrix, without making it where that would be large."""
