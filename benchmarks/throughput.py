@@ -17,7 +17,7 @@ from benchmarks.spread import spread
 from client import Client, Keystore
 from server.settings import available_cpus
 
-BATCHES = (1, 2, 4, 8, 16)
+BATCHES = (1, 2, 4, 8, 16, 64)
 
 
 def engines() -> tuple[str, ...]:
