@@ -67,7 +67,7 @@ def zoo(tiny_program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def server(zoo: Path) -> Iterator[ServerProcess]:
     """A server process that every test may use, and that every test must leave alive."""
-    with running_server(models=zoo, allow_toy_parameters=True, engine="local://?threads=2") as process:
+    with running_server(models=zoo, allow_toy_parameters=True, max_batch=64, engine="local://?threads=2") as process:
         yield process
 
 

@@ -194,10 +194,10 @@ def test_a_stream_is_taken_up_after_its_last_event(
 
 def test_progress_is_told_on_the_way(client: Client, tiny_images: NDArray[np.uint8]) -> None:
     seen = []
-    client.submit(np.concatenate([tiny_images] * 4)).wait(on_progress=seen.append)
-    running = [status.progress for status in seen if 0 < status.progress.bootstraps_done < 16 * 144]
+    client.submit(np.concatenate([tiny_images] * 16)).wait(on_progress=seen.append)
+    running = [status.progress for status in seen if 0 < status.progress.bootstraps_done < 64 * 144]
     assert running
     assert {progress.layer for progress in running} <= {"conv", "pool", "relu", "flatten", "dense"}
     assert any(progress.eta_seconds is not None for progress in running)
     assert seen[-1].state == "completed"
-    assert seen[-1].progress.images_done == 16
+    assert seen[-1].progress.images_done == 64

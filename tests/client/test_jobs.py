@@ -88,7 +88,7 @@ def test_a_job_that_is_not_there_is_unknown(client: Client, job_id: str) -> None
 
 
 def test_a_job_can_be_canceled_and_forgotten(client: Client, tiny_images: Images) -> None:
-    running = client.submit(np.concatenate([tiny_images] * 4))
+    running = client.submit(np.concatenate([tiny_images] * 16))
     running.cancel()
     assert running.wait().state == "canceled"
     with pytest.raises(errors.CanceledError):
@@ -101,7 +101,7 @@ def test_a_job_can_be_canceled_and_forgotten(client: Client, tiny_images: Images
 
 
 def test_a_wait_ends_with_its_time_and_the_job_goes_on(client: Client, tiny_images: Images) -> None:
-    job = client.submit(np.concatenate([tiny_images] * 4))
+    job = client.submit(np.concatenate([tiny_images] * 16))
     with pytest.raises(errors.DeadlineError, match="not finished"):
         job.result(timeout=0.01)
     assert job.wait().state == "completed"
@@ -247,11 +247,11 @@ def test_a_job_outlives_the_death_of_its_server(
     zoo: Path, keystore: Keystore, tiny_images: Images, tmp_path: Path
 ) -> None:
     """The client waits through it, and takes its answer from the server that comes after."""
-    settings = {"models": zoo, "allow_toy_parameters": True, "storage": tmp_path, "lease_seconds": 1}
+    settings = {"models": zoo, "allow_toy_parameters": True, "storage": tmp_path, "lease_seconds": 1, "max_batch": 64}
     with running_server(**settings) as first:
         port = int(first.url.rpartition(":")[2])
         client = Client(first.url, model="tiny", keystore=keystore, allow_toy_parameters=True)
-        job = client.submit(np.concatenate([tiny_images] * 4))
+        job = client.submit(np.concatenate([tiny_images] * 16))
         rows: list[NDArray[np.float64]] = []
         waiting = threading.Thread(target=lambda: rows.append(job.result()))
         waiting.start()
@@ -261,7 +261,7 @@ def test_a_job_outlives_the_death_of_its_server(
     with running_server(port=port, **settings):
         waiting.join(60)
         assert rows
-        assert rows[0].shape == (16, 3)
+        assert rows[0].shape == (64, 3)
         client.close()
 
 
@@ -281,7 +281,7 @@ def test_an_interrupt_ends_the_work_on_the_server(
     client.prepare()
     monkeypatch.setattr(Driver, "_take", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        client.predict(np.concatenate([tiny_images] * 4))
+        client.predict(np.concatenate([tiny_images] * 16))
     monkeypatch.undo()
     newest = client.job(client.jobs(limit=1)[0].id)
     assert newest.wait().state == "canceled"
@@ -296,7 +296,7 @@ def test_a_cancelled_coroutine_ends_the_work_on_the_server(
             for seconds in (0.0, 0.01, 0.05, 0.2):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(seconds):
-                        await client.predict(np.concatenate([tiny_images] * 4))
+                        await client.predict(np.concatenate([tiny_images] * 16))
             newest = await client.job((await client.jobs(limit=1))[0].id)
             return (await newest.wait()).state, await client.predict(tiny_images[:1])
 
