@@ -214,8 +214,8 @@ def test_a_stopping_server_finishes_what_it_can_and_keeps_the_rest(
 ) -> None:
     settings = {"storage": tmp_path, "drain_seconds": 3}
     with (first := serving(zoo, bundle, **settings)) as http, ThreadPoolExecutor(1) as pool:
-        short = pool.submit(post, http, INFER, make_body(20))
-        time.sleep(0.3)
+        short = pool.submit(post, http, INFER, make_body(60))
+        time.sleep(0.1)
         long = post(http, JOBS, make_body(500)).headers["Location"]
         os.kill(first.process.pid, signal.SIGTERM)
         time.sleep(0.2)
