@@ -1,6 +1,7 @@
 """How each network of the zoo is made: an ordinary module and its training. Chosen on the validation images, never on the test images."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -124,6 +125,11 @@ class ExactRecipe:
         )
 
 
+def _photographs(**choices: Any) -> Phase:
+    """A phase for pictures that may be mirrored, on large feature maps."""
+    return Phase(distortion=0.0, smoothing=0.1, fused=True, **choices)
+
+
 def _twice(maps: int) -> tuple[ConvSpec, ConvSpec]:
     """SHE's C-B-A-C-B-A-P (Lou and Jiang, NeurIPS 2019)."""
     return ConvSpec(maps=maps, kernel=3, padding=1), ConvSpec(maps=maps, kernel=3, padding=1, pool=2)
@@ -180,21 +186,9 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                 ConvSpec(maps=64, kernel=3, padding=1),
                 DenseSpec(units=128),
             ),
-            float_phase=Phase(
-                epochs=20,
-                learning_rate=4e-3,
-                distortion=0.0,
-                shift=2,
-                weight_decay=0.05,
-                smoothing=0.1,
-                fused=True,
-            ),
+            float_phase=_photographs(epochs=20, learning_rate=4e-3, shift=2, weight_decay=0.05),
             conversion=Conversion(
-                phases={
-                    "noisy": Phase(
-                        epochs=40, learning_rate=3e-3, frozen=0.15, distortion=0.0, shift=2, smoothing=0.1, fused=True
-                    )
-                },
+                phases={"noisy": _photographs(epochs=40, learning_rate=3e-3, frozen=0.15, shift=2)},
             ),
         ),
         Recipe(
@@ -212,28 +206,9 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             dataset="cifar10",
             input_shape=(3, 32, 32),
             blocks=(*_twice(32), *_twice(80), *_twice(224), DenseSpec(units=128)),
-            float_phase=Phase(
-                epochs=24,
-                learning_rate=3e-3,
-                distortion=0.0,
-                shift=4,
-                weight_decay=0.05,
-                smoothing=0.1,
-                fused=True,
-            ),
+            float_phase=_photographs(epochs=24, learning_rate=3e-3, shift=4, weight_decay=0.05),
             conversion=Conversion(
-                phases={
-                    "noisy": Phase(
-                        epochs=30,
-                        learning_rate=3e-3,
-                        frozen=0.15,
-                        distortion=0.0,
-                        shift=4,
-                        cut_out=8,
-                        smoothing=0.1,
-                        fused=True,
-                    )
-                },
+                phases={"noisy": _photographs(epochs=30, learning_rate=3e-3, frozen=0.15, shift=4, cut_out=8)},
             ),
         ),
         ExactRecipe(
