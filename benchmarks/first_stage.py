@@ -1,7 +1,8 @@
 """Does the cost model hold at full size? The first stage of AlexNet on an encrypted picture of 224 x 224, with a few of its 64 maps.
 
 Random weights: only the clock matters. Convolution 11 x 11 with stride 4, max-pool 3 x 3 with stride 2, activation, then a dense layer to
-ten values, since a Program ends with one.
+ten values, since a Program ends with one. The faster of two runs counts: the picture's 150 528 ciphertexts fill 620 MB, which a
+virtual machine may have to get from its host at first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from he_layers.layers import Conv, Flatten, Linear, MaxPool, Relu
 from he_layers.program import InputSpec, OutputSpec, Program
 
 SIDE, KERNEL, ALL_MAPS = 224, 11, 64
+RUNS = 2
 
 
 def stage(maps: int, parameter_set: str) -> Program:
@@ -57,10 +59,13 @@ def measure(name: str, *, maps: int, threads: int) -> dict[str, Any]:
     image = ckks.encrypt(keys, "00" * 32, np.zeros(3 * SIDE * SIDE))
     timing.forget()  # the machine may have changed its speed since
     predicted = cost.predict(program, parameter_set, timing.measure(parameter_set, threads))
-    started = time.perf_counter()
-    for _ in evaluate.run(program, server_keys, [image], threads=threads):
-        pass
-    measured = time.perf_counter() - started
+    seconds = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        for _ in evaluate.run(program, server_keys, [image], threads=threads):
+            pass
+        seconds.append(time.perf_counter() - started)
+    measured = min(seconds)
     return envelope("first-stage", threads=threads, params=parameter_set) | {
         "network": f"AlexNet's first stage, {maps} of {ALL_MAPS} maps, 3 x {SIDE} x {SIDE} pixels",
         "lookups": program.lookups,

@@ -92,7 +92,9 @@ class EncryptedCircuit:
         return LweCiphertextList(x.data[index])
 
     def join(self, parts: Sequence[LweCiphertextList]) -> LweCiphertextList:
-        """All rows, one part after the other, under the keys of all."""
+        """All rows, one part after the other, under the keys of all; a single part is not copied."""
+        if len(parts) == 1:
+            return parts[0]
         if len({part.dimension for part in parts}) > 1:
             parts = [self._under_both_keys(part) for part in parts]
         return LweCiphertextList(np.concatenate([part.data for part in parts]))

@@ -21,13 +21,14 @@ def triangle(phase: Tensor, ramp: Tensor | float) -> Tensor:
 
 
 def with_noise(phase: Tensor, std: float | Tensor) -> Tensor:
-    """Add Gaussian noise of the given standard deviation; the second half of a batch gets that of the first half, negated.
+    """Add Gaussian noise of the given standard deviation; four images of a batch share theirs: as it is, negated, mirrored, and both.
 
-    Drawing it is what training would wait for: it is drawn as it lies in memory, and half as often.
+    Drawing it is what training would wait for: it is drawn as it lies in memory, and a quarter of it.
     """
-    half = torch.empty_like(phase[: (len(phase) + 1) // 2])
-    half.as_strided((half.numel(),), (1,)).normal_()
-    noise = torch.cat([half, -half[: len(phase) // 2]])
+    quarter = torch.empty_like(phase[: -(-len(phase) // 4)])
+    quarter.as_strided((quarter.numel(),), (1,)).normal_()
+    mirrored = quarter.flip(-1)
+    noise = torch.cat([quarter, -quarter, mirrored, -mirrored])[: len(phase)]
     return phase + noise * std
 
 

@@ -29,6 +29,8 @@ class Network(nn.Module):
         noise: of the circuit, injected if there is any.
     """
 
+    with_noise = staticmethod(with_noise)
+
     def __init__(
         self, operations: list[ops.Operation], input_shape: Shape, *, levels: int = 31, exponents: int = 4
     ) -> None:
@@ -135,7 +137,8 @@ class Network(nn.Module):
         """Levels as they come from the client or from a look-up."""
         if self.noise is None:
             return x
-        return with_noise(x, (self.noise.fresh if name == IMAGE else self.noise.lookup) / torus.delta[name])
+        add = self.with_noise if self.training else with_noise
+        return add(x, (self.noise.fresh if name == IMAGE else self.noise.lookup) / torus.delta[name])
 
     def quantise(self, on: bool) -> None:
         """Use integer weights and integer activations from now on (or real ones again)."""
@@ -156,6 +159,7 @@ class Network(nn.Module):
             activation.moments = torch.compile(activation.moments)
         for pool in self.of_type(MaxPool):
             pool.tree = torch.compile(pool.tree)
+        self.with_noise = torch.compile(self.with_noise)
 
     def freeze(self, on: bool) -> None:
         """Stop tracking statistics: the network becomes the one that will be exported."""

@@ -110,7 +110,7 @@ class Activation(nn.Module):
     def track_spread(self, sums: Tensor) -> None:
         """Takes note of the sums before the pool."""
         if self.training and not self.frozen:
-            some = sums.detach()[: -(-len(sums) // 4)]  # enough for a running average
+            some = sums.detach()[: -(-len(sums) // 8)]  # enough for a running average
             self.spread.lerp_(deviation(some), MOMENTUM)
 
 

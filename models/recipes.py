@@ -130,6 +130,9 @@ def _photographs(**choices: Any) -> Phase:
     return Phase(distortion=0.0, smoothing=0.1, fused=True, **choices)
 
 
+_MUON: dict[str, Any] = {"muon": True, "batch": 256, "weight_decay": 0.01}
+
+
 def _twice(maps: int) -> tuple[ConvSpec, ConvSpec]:
     """SHE's C-B-A-C-B-A-P (Lou and Jiang, NeurIPS 2019)."""
     return ConvSpec(maps=maps, kernel=3, padding=1), ConvSpec(maps=maps, kernel=3, padding=1, pool=2)
@@ -205,10 +208,10 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             name="cifar10-she",
             dataset="cifar10",
             input_shape=(3, 32, 32),
-            blocks=(*_twice(32), *_twice(80), *_twice(224), DenseSpec(units=128)),
-            float_phase=_photographs(epochs=24, learning_rate=3e-3, shift=4, weight_decay=0.05),
+            blocks=(*_twice(32), *_twice(96), *_twice(256), DenseSpec(units=128)),
+            float_phase=_photographs(epochs=20, learning_rate=0.05, shift=4, cut_out=8, **_MUON),
             conversion=Conversion(
-                phases={"noisy": _photographs(epochs=30, learning_rate=3e-3, frozen=0.15, shift=4, cut_out=8)},
+                phases={"noisy": _photographs(epochs=36, learning_rate=0.03, frozen=0.1, shift=4, cut_out=8, **_MUON)},
             ),
         ),
         ExactRecipe(

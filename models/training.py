@@ -14,6 +14,7 @@ from torch.nn import functional
 from models.augment import cut_out, distort, shift_and_mirror
 from models.data import Split
 from models.exact import ExactNetwork
+from models.muon import Muon
 from models.network import Network
 
 EVALUATION_BATCH = 500
@@ -25,16 +26,17 @@ class Phase:
 
     Attributes:
         epochs: passes over the training images.
-        learning_rate: of AdamW at the start; it falls to zero along a cosine.
+        learning_rate: of the optimiser at the start; it falls to zero along a cosine.
         frozen: share of the epochs, at the end, during which statistics and torus scales stand still.
         distortion: strength of models.augment.distort.
         shift: greatest shift in pixels; images are then mirrored, too (models.augment.shift_and_mirror).
         cut_out: side in pixels of a square that is hidden in each image.
         batch: images in a step.
-        weight_decay: of AdamW.
+        weight_decay: of the optimiser.
         smoothing: share of the label that is spread over all classes.
         fused: compile the look-ups (models.network.Network.fuse) and multiply in bfloat16, channels last, for large feature maps.
         paired: every batch is seen with noise and without; the network learns to be right in both and to answer alike.
+        muon: by models.muon, not AdamW; the learning rate is that of its hidden weights.
     """
 
     epochs: int
@@ -48,6 +50,7 @@ class Phase:
     smoothing: float = 0.0
     fused: bool = False
     paired: bool = False
+    muon: bool = False
 
 
 FINE_TUNING = Phase(epochs=8, learning_rate=1e-3, frozen=0.25, distortion=0.0)
@@ -106,7 +109,14 @@ def fit(
         report: called after every epoch.
     """
     torch.manual_seed(seed)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay)
+    if phase.fused:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(network, Network):
+            network.fuse()
+    optimiser = (Muon if phase.muon else torch.optim.AdamW)(
+        network.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay
+    )
+    rates = [group["lr"] for group in optimiser.param_groups]
     steps = len(train.labels) // phase.batch
     done = 0
     if checkpoint.exists():
@@ -115,10 +125,6 @@ def fit(
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
         done = int(state["epoch"])
-    if phase.fused:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if isinstance(network, Network):
-            network.fuse()
     images, labels = torch.tensor(train.images), torch.tensor(train.labels)
     for epoch in range(done, phase.epochs):
         network.train()
@@ -128,8 +134,8 @@ def fit(
         total = 0.0
         for step in range(steps):
             progress = (epoch + step / steps) / phase.epochs
-            for group in optimiser.param_groups:
-                group["lr"] = phase.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 + math.cos(math.pi * progress)) / 2
             chosen = order[step * phase.batch : (step + 1) * phase.batch]
             batch = augmented(to_unit(images[chosen]), phase)
             if phase.fused:
