@@ -69,6 +69,8 @@ def write(
 ) -> dict[str, Any]:
     """Writes program, baseline and card into ``folder``; returns the card.
 
+    The baseline is rounded to half precision, in place: it is measured as it is stored.
+
     Args:
         dataset: its name for models.data.load.
         module_source: where the float module comes from: a recipe's name, or path/to/file.py:factory.
@@ -78,7 +80,8 @@ def write(
         test: images that are looked at here for the first time.
     """
     program.save(folder)
-    save_file(baseline.state_dict(), folder / FLOAT_FILE)
+    save_file(baseline.half().state_dict(), folder / FLOAT_FILE)
+    baseline.float()
     params = parameter_sets.get(program.params)
     watched = windows.measure(program, params, test.images[:WINDOW_IMAGES], np.random.default_rng(0))
     card: dict[str, Any] = {
