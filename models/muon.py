@@ -1,7 +1,7 @@
 """Muon for networks with convolutions: steps along the orthogonalised momentum (Jordan et al. 2024; torch.optim.Muon takes matrices only).
 
-Hidden weights are seen as matrices [outputs, inputs x kernel] over the same memory; the last layer's weights and all vectors go by AdamW, as Muon's
-authors advise.
+Hidden weights are seen as matrices [outputs, inputs x kernel] over the same memory; the last layer's weights and all vectors go by
+AdamW, as Muon's authors advise.
 """
 
 from collections.abc import Iterable

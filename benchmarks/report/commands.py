@@ -12,7 +12,7 @@ from benchmarks import first_stage as stages
 from benchmarks import results
 from benchmarks.envelope import ROOT, write
 from he_layers.crypto.params import DEFAULT
-from server.settings import available_cpus
+from server.settings import Settings, available_cpus
 
 cli = typer.Typer()
 console = Console(stderr=True, highlight=False)
@@ -30,8 +30,10 @@ def report(
     page: Annotated[Path, typer.Option("--page", help="The page to write; figures go beside it.")] = ROOT
     / "docs"
     / "benchmarks.md",
+    readme: Annotated[Path, typer.Option("--readme", help="The README whose table of networks to write.")] = ROOT
+    / "README.md",
 ) -> None:
-    """Write docs/benchmarks.md and its figures: measure what is not stored for this machine yet, and reuse the rest.
+    """Write docs/benchmarks.md, its figures and the README's table: measure what is not stored for this machine yet, and reuse the rest.
 
     Examples:
 
@@ -41,6 +43,7 @@ def report(
     """
     from benchmarks.report import page as pages  # needs matplotlib
     from benchmarks.report import plan
+    from benchmarks.report import readme as readmes
     from he_layers.crypto.errors import HEServiceError
     from models.data import DataError
 
@@ -57,8 +60,10 @@ def report(
                     results.store(record, folder)
             except (DataError, HEServiceError) as problem:
                 console.print(f"[yellow]left out: {problem}")
-    pages.write(results.read(folder) if folder.exists() else [], page)
-    console.print(f"wrote {page}")
+    records = results.read(folder) if folder.exists() else []
+    pages.write(records, page)
+    readmes.write(records, Settings().models, readme)
+    console.print(f"wrote {page} and the table in {readme}")
 
 
 @cli.command()

@@ -11,12 +11,14 @@ from typer.testing import CliRunner
 from benchmarks import results
 from benchmarks.__main__ import cli
 from benchmarks.envelope import envelope
-from benchmarks.report import page, plan, tables
+from benchmarks.report import page, plan, readme, tables
 from benchmarks.report.figures import pareto
 from benchmarks.report.lookups import lookups
 from benchmarks.report.points import Fit, Point, points
+from benchmarks.report.readme import BEGIN, END
 from benchmarks.report.stored import Stored
 from he_layers.crypto.params import DEFAULT
+from server.settings import Settings
 
 
 def peer(system: str, *, accuracy: float, seconds: float, name: str = "tenseal", **members: Any) -> dict[str, Any]:
@@ -69,7 +71,8 @@ def records() -> list[dict[str, Any]]:
         peer("TenSEAL, tutorial network", accuracy=0.98, seconds=0.5, upload_bytes=477_000),
         envelope("peers") | {"peer": "orion", "system": "Orion", "skipped": "not installed: install.sh orion"},
         envelope("agreement")
-        | {"model": "mnist-she", "bootstraps_per_image": 330, "agree": 5, "images": 5, "median_s": 0.63, "p90_s": 0.7}
+        | {"program": "of an older network", "model": "mnist-she"}
+        | {"bootstraps_per_image": 330, "agree": 5, "images": 5, "median_s": 0.63, "p90_s": 0.7}
         | {"p10_s": 0.6, "stage_median_s": stages, "upload_bytes": 4600, "download_bytes": 5700}
         | {"server_peak_memory_bytes": 1e8, "accuracy_simulated": 0.9, "layer_noise": [LAYER_NOISE]},
         *LOOKUPS,
@@ -136,9 +139,14 @@ def stored_in(folder: Path, lines: Sequence[dict[str, Any]]) -> Path:
 
 def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) -> None:
     stored = stored_in(tmp_path / "results", records())
-    options = ["report", "--stored", "--results", str(stored), "--page", str(tmp_path / "docs" / "page.md")]
+    written = tmp_path / "README.md"
+    written.write_text(f"before\n{BEGIN}an old table\n{END}after\n")
+    page_options = ["--page", str(tmp_path / "docs" / "page.md"), "--readme", str(written)]
+    options = ["report", "--stored", "--results", str(stored), *page_options]
     done = CliRunner().invoke(cli, options)
     assert done.exit_code == 0, done.output
+    assert "an old table" not in written.read_text()
+    assert "| **mnist-tiny** |" in written.read_text()
     text = (tmp_path / "docs" / "page.md").read_text()
     assert "Not measured yet" not in text
     assert text.index("## Where others win") < text.index("## Side by side")
@@ -149,6 +157,27 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
         for theme in ("light", "dark"):
             assert f"figures/{name}-{theme}.svg" in text
             assert (tmp_path / "docs" / "figures" / f"{name}-{theme}.png").stat().st_size > 5000
+
+
+def test_the_readme_has_each_network_with_its_newest_run_or_none(tmp_path: Path) -> None:
+    zoo, name = Settings().models, "mnist-fast"
+    digest = json.loads((zoo / name / "card.json").read_text())["digest"]
+    runs = [
+        envelope("agreement")
+        | {"model": name, "program": program, "agree": agree, "images": 7, "median_s": 1.5, "upload_bytes": 4600}
+        | {"download_bytes": 5700, "key_bytes": 10**7, "server_peak_memory_bytes": 10**9}
+        for program, agree in ((digest, 5), (digest, 6))
+    ]
+    rows = {line.split("**")[1]: line for line in readme.zoo(runs, zoo).splitlines()[2:]}
+    assert rows.keys() == {path.parent.name for path in zoo.glob("*/card.json")}
+    assert "| C3-A-C12-A-F160-A-F10 | 892 |" in rows[name]
+    assert rows[name].endswith("| 6 of 7 | 1.5 s | 4.6 KB, 5.7 KB | 10 MB | 1 GB |")
+    assert rows["mnist-tiny"].endswith("| – | – | – | – | – |")
+    of_another = [runs[1] | {"program": "of an older network"}]
+    assert "6 of 7" not in readme.zoo(of_another, zoo)
+    (tmp_path / "README.md").write_text("no place")
+    with pytest.raises(ValueError, match="lacks the lines"):
+        readme.write(runs, zoo, tmp_path / "README.md")
 
 
 def test_each_missing_measurement_is_said_with_its_command(tmp_path: Path) -> None:
@@ -175,6 +204,7 @@ def test_a_stored_answer_of_this_machine_is_reused_and_another_machines_is_not(
 
     monkeypatch.setattr(plan, "questions", lambda *, quick: [question(maps=1), question(maps=2)])
     monkeypatch.setattr(page, "write", lambda records, target: None)
+    monkeypatch.setattr(readme, "write", lambda records, models, target: None)
     elsewhere = envelope("growth") | {"maps": 2, "cpu": "another"}
     stored = stored_in(tmp_path, [envelope("growth") | {"maps": 1}, elsewhere])
     options = ["report", "--results", str(stored), "--page", str(tmp_path / "page.md")]
