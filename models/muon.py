@@ -27,7 +27,7 @@ class Muon:
         *self._hidden, last = [parameter for parameter in parameters if parameter.dim() > 1]
         self._matrices = [nn.Parameter(_matrix(weight.data, weight)) for weight in self._hidden]
         vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
-        self._parts = (
+        self._parts: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(self._matrices, lr=lr, weight_decay=weight_decay, momentum=MOMENTUM),
             torch.optim.AdamW([*vectors, last], lr=VECTOR_RATE, weight_decay=0.0),
         )
