@@ -96,16 +96,14 @@ def _stages(stored: Stored, folder: Path) -> str:
     picture = _picture(
         folder, "stages", "Seconds of each layer for one image, by network", figures.stages_and_layers(runs, layers)
     )
-    noise = [
-        (r["model"], layer["layer"], layer["values"], layer["encrypted_std"], layer["simulated_std"], layer["ratio"])
-        for r in runs
-        for layer in r["layer_noise"]
-    ]
-    noise_head = ("network", "layer", "values", "encrypted, 1e-3 turns", "simulated", "ratio")
-    return (
-        f"Through a real server process on loopback.\n\n{tables.table((*head, 'request, answer', 'memory'), rows)}\n\n{picture}\n\n"
+    about_noise = (
         "Noise of each layer's values in one encrypted image, decrypted layer by layer on this machine, against the simulation that the "
-        f"accuracies above stand on; what earlier layers add is in both.\n\n{tables.table(noise_head, noise)}"
+        "accuracies above stand on; what earlier layers add is in both. Values that share their inputs err together, so that the layers "
+        "with few values, the last ones, say little."
+    )
+    stages = tables.table((*head, "request, answer", "memory"), rows)
+    return "\n\n".join(
+        ("Through a real server process on loopback.", stages, picture, about_noise, tables.layer_noise(runs))
     )
 
 

@@ -9,6 +9,8 @@ from benchmarks.report.points import Point
 from benchmarks.results import Record
 
 NONE = "–"
+MANY_VALUES = 1000
+"""Enough that a layer's standard deviation is known to a few per cent."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -90,6 +92,23 @@ COSTS: tuple[tuple[str, Callable[[Point], float], Callable[[float], str]], ...] 
     ("needs smaller keys", lambda point: point.key_bytes, size),
     ("makes its keys faster", lambda point: float(point.record["keygen_s"]), seconds),
 )
+
+
+def layer_noise(runs: Sequence[Record]) -> str:
+    """Ratio of encrypted to simulated noise by network; every layer in a part that is folded."""
+    rows, layers = [], []
+    for run in runs:
+        cells: list[object] = []
+        for many in (True, False):
+            ratios = [layer["ratio"] for layer in run["layer_noise"] if (layer["values"] >= MANY_VALUES) == many]
+            cells += [len(ratios), f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else NONE]
+        rows.append((run["model"], *cells))
+        members = ("layer", "values", "encrypted_std", "simulated_std", "ratio")
+        layers += [(run["model"], *(layer[member] for member in members)) for layer in run["layer_noise"]]
+    large, ratio = f"layers of {MANY_VALUES} values or more", "encrypted / simulated"
+    summary = table(("network", large, ratio, "smaller layers", ratio), rows)
+    detail = table(("network", "layer", "values", "encrypted, 1e-3 turns", "simulated", "ratio"), layers)
+    return f"{summary}\n\n<details><summary>Every layer</summary>\n\n{detail}\n\n</details>"
 
 
 def where_others_win(points: Sequence[Point]) -> list[str]:
