@@ -211,7 +211,10 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             blocks=(*_twice(32), *_twice(96), *_twice(256), DenseSpec(units=128)),
             float_phase=_photographs(epochs=20, learning_rate=0.05, shift=4, cut_out=8, **_MUON),
             conversion=Conversion(
-                phases={"noisy": _photographs(epochs=24, learning_rate=0.03, frozen=0.1, shift=4, cut_out=8, **_MUON)},
+                phases={
+                    "noisy": _photographs(epochs=24, learning_rate=0.03, frozen=0.1, shift=4, cut_out=8, **_MUON),
+                    "settled": _photographs(epochs=8, learning_rate=4e-3, frozen=1.0, shift=4, cut_out=8, **_MUON),
+                },
             ),
         ),
         ExactRecipe(
