@@ -214,6 +214,7 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                 phases={
                     "noisy": _photographs(epochs=24, learning_rate=0.03, frozen=0.1, shift=4, cut_out=8, **_MUON),
                     "settled": _photographs(epochs=8, learning_rate=4e-3, frozen=1.0, shift=4, cut_out=8, **_MUON),
+                    "polished": _photographs(epochs=6, learning_rate=2e-3, frozen=1.0, shift=4, **_MUON),
                 },
             ),
         ),

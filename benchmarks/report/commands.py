@@ -35,6 +35,8 @@ def report(
 ) -> None:
     """Write docs/benchmarks.md, its figures and the README's table: measure what is not stored for this machine yet, and reuse the rest.
 
+    What a quick run measured does not spare a full one the work.
+
     Examples:
 
       python -m benchmarks report --quick
@@ -51,13 +53,13 @@ def report(
         _prepare_peers()
         for question in plan.questions(quick=quick):
             known = results.of_this_machine(results.read(folder) if folder.exists() else [])
-            if question.answers(known) and not fresh:
+            if question.answers(record for record in known if quick or not record.get("quick")) and not fresh:
                 console.print(f"stored: {question.about}")
                 continue
             console.print(f"measuring: {question.about} …")
             try:
                 for record in question.run():
-                    results.store(record, folder)
+                    results.store(record | ({"quick": True} if quick else {}), folder)
             except (DataError, HEServiceError) as problem:
                 console.print(f"[yellow]left out: {problem}")
     records = results.read(folder) if folder.exists() else []

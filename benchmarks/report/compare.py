@@ -33,7 +33,7 @@ IDENTITY = (
     "threads",
 )
 """Members by which two records are known to be of the same thing."""
-SETTINGS = {"images", "start", "samples", "repetitions", "epochs", "security_bits", "cores"}
+SETTINGS = {"quick", "images", "start", "samples", "repetitions", "epochs", "security_bits", "cores"}
 """Numbers that were chosen, not measured."""
 SPREADS = {  # a figure and its 10th and 90th percentile
     "median_s": ("p10_s", "p90_s"),

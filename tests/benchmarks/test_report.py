@@ -216,6 +216,21 @@ def test_a_stored_answer_of_this_machine_is_reused_and_another_machines_is_not(
     assert asked == [{"maps": 2}, {"maps": 1}, {"maps": 2}]
 
 
+def test_a_full_run_does_not_make_do_with_quick_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def questions(*, quick: bool) -> list[plan.Question]:
+        return [
+            plan.Question(benchmark="growth", about="a question", run=lambda: [envelope("growth") | {"was": quick}])
+        ]
+
+    monkeypatch.setattr(plan, "questions", questions)
+    monkeypatch.setattr(page, "write", lambda records, target: None)
+    monkeypatch.setattr(readme, "write", lambda records, models, target: None)
+    options = ["report", "--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]
+    for flags in (["--quick"], ["--quick"], [], [], ["--quick"]):
+        assert CliRunner().invoke(cli, [*options, *flags]).exit_code == 0
+    assert [record["was"] for record in results.read(tmp_path / "results")] == [True, False]
+
+
 def test_the_newest_answer_counts_and_machines_are_not_mixed() -> None:
     old, new, elsewhere = (
         envelope("growth") | {"maps": maps, "median_s": s} for maps, s in ((1, 1.0), (1, 2.0), (2, 9.0))
