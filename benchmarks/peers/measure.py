@@ -68,6 +68,19 @@ class Peer:
 
 OUR_ERROR = ("--p-error", "1.2e-3")
 """Of a 4-bit look-up in our fast profile."""
+MEMBERS = (
+    "version",
+    "activation",
+    "lookup_error_4bit",
+    "accuracy_clear",
+    "accuracy_encrypted_n",
+    "seconds_per_image",
+    "keygen_s",
+    "upload_bytes",
+    "key_bytes",
+    "security_bits",
+)
+"""That every system's object has; null where it has no such figure, as look-ups alone have no accuracy."""
 PEERS = (
     Peer(folder="tenseal", system="TenSEAL", images=20, quick_images=5),
     Peer(folder="concrete_ml", system="Concrete ML", images=2, quick_images=1, options=OUR_ERROR),
@@ -98,9 +111,17 @@ def measure(peer: Peer, *, quick: bool) -> Iterator[dict[str, Any]]:
         return
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     for result in found:
-        yield about | result
+        yield about | _members(result) | result
     if done.returncode or not found:
         yield about | _skipped(" ".join(done.stderr.strip().splitlines()[-LINES_OF_ERROR:]) or "said nothing")
+
+
+def _members(result: dict[str, Any]) -> dict[str, Any]:
+    """MEMBERS, as far as they follow from what a script that looks up single numbers prints."""
+    known: dict[str, Any] = {"activation": "look-up"} if "op" in result else {}
+    if result.get("op") == "lookup_4bit":
+        known["lookup_error_4bit"] = result.get("lookup_error")
+    return dict.fromkeys(MEMBERS) | known
 
 
 def _skipped(why: str) -> dict[str, Any]:

@@ -34,7 +34,17 @@ def test_what_a_script_prints_becomes_records(installed: Path) -> None:
     (record,) = measure.measure(PEER, quick=False)
     assert record["benchmark"] == "peers"
     assert (record["peer"], record["system"], record["images"]) == ("some", "Some", 3)
+    assert record["security_bits"] is None
+    assert record.keys() >= set(measure.MEMBERS)
     assert [record["images"] for record in measure.measure(PEER, quick=True)] == [1]
+
+
+def test_single_look_ups_have_the_same_members_as_networks(installed: Path) -> None:
+    installed.write_text("import json\nprint(json.dumps({'op': 'lookup_4bit', 'lookup_error': 1e-3, 'key_bytes': 5}))")
+    (record,) = measure.measure(replace(PEER, images=0), quick=False)
+    assert record.keys() >= set(measure.MEMBERS)
+    assert (record["activation"], record["lookup_error_4bit"], record["key_bytes"]) == ("look-up", 1e-3, 5)
+    assert record["accuracy_clear"] is None
 
 
 def test_a_script_that_fails_is_said_with_its_own_words_beside_what_it_found(installed: Path) -> None:

@@ -172,9 +172,7 @@ def test_pictures_from_elsewhere_clip_and_do_not_wrap(kind: str) -> None:
         params=PARAMS.name,
         classes=("a", "b", "c"),
     )
-    assert (
-        max(window.outside for window in windows.measure(wide, PARAMS, 255 - IMAGES, np.random.default_rng(0))) > 0.1
-    )
+    assert max(window.outside for window in windows.measure(wide, PARAMS, 255 - IMAGES, np.random.default_rng(0))) > 0.1
 
 
 def test_the_noise_is_that_of_the_parameter_set() -> None:
