@@ -44,7 +44,7 @@ def estimated(records: Sequence[Record], growth: Sequence[Record], stages: Seque
 def workers(scaling: Record, records: Sequence[Record]) -> str:
     """Seconds on several Ray workers of one thread each, by the speed-up that was measured for two."""
     parallel = 2 - 2 / scaling["speed_up"]  # Amdahl: the share of the work that is divided
-    head = ("network", *(f"{count} workers" for count in WORKERS))
+    head = ("network", *(tables.several(count, "worker") for count in WORKERS))
     rows = [
         (
             record["network"],

@@ -86,9 +86,7 @@ def stages_and_layers(agreement: Sequence[Record], cost: Sequence[Record]) -> Dr
         shown = [record for record in agreement if record["model"] in layers]
         for row, record in enumerate(shown):
             rest = sum(record["stage_median_s"][stage] for stage in STAGES if stage != "server")
-            parts = [
-                (layer["layer"].replace(" ", "\n"), layer["measured_seconds"]) for layer in layers[record["model"]]
-            ]
+            parts = [(_ends(layer["layer"].split()), layer["measured_seconds"]) for layer in layers[record["model"]]]
             total = rest + sum(seconds for _, seconds in parts)
             left = 0.0
             for number, (name, seconds) in enumerate([*parts, ("client,\ntransfer", rest)]):
@@ -110,6 +108,11 @@ def stages_and_layers(agreement: Sequence[Record], cost: Sequence[Record]) -> Dr
     return draw
 
 
+def _ends(names: Sequence[str]) -> str:
+    """The first and the last of layers that are timed together."""
+    return names[0] if len(names) == 1 else f"{names[0]} …\n{names[-1]}"
+
+
 def growth(records: Sequence[Record], networks: Sequence[Record], fit: Fit) -> Draw:
     """Seconds over look-ups: one topology wider and wider, networks of the zoo, the fit and the cost model."""
 
@@ -126,13 +129,15 @@ def growth(records: Sequence[Record], networks: Sequence[Record], fit: Fit) -> D
         predicted = [record.get("predicted_s", np.nan) for record in records]
         if not np.isnan(predicted).all():
             axes.plot(x, predicted, ":", color=theme.palette[2], label="cost model")
-        for record in networks:
+        for number, record in enumerate(sorted(networks, key=lambda record: int(record["bootstraps_per_image"]))):
+            under = number % 2 == 0
             axes.plot(record["bootstraps_per_image"], record["median_s"], MARKERS[3], color=theme.palette[3])
             axes.annotate(
                 record["model"],
                 (record["bootstraps_per_image"], record["median_s"]),
-                xytext=(6, -10),
+                xytext=(6, -10) if under else (-6, 6),
                 textcoords="offset points",
+                horizontalalignment="left" if under else "right",
                 fontsize=7.5,
             )
         axes.set_xscale("log")
@@ -187,7 +192,7 @@ def parameters(records: Sequence[Record]) -> Draw:
             )
             for r in these:
                 axes.annotate(
-                    f"{r['predicted_s']:.1f} s",
+                    f"{r['predicted_s']:.2g} s",
                     (1e3 * r["input_noise"], 100 * r["accuracy_simulated"]),
                     xytext=(0, -13 if number else 8),
                     textcoords="offset points",

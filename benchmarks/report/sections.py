@@ -260,7 +260,7 @@ def _elsewhere(stored: Stored, folder: Path) -> str:
 
 def _estimates(stored: Stored, folder: Path) -> str:
     records = stored.newest("estimates", "network", command="python -m benchmarks estimates")
-    return estimated(records, stored.any("growth", "maps"), stored.any("first-stage", "network"))
+    return estimated(records, stored.any("growth", "maps"), stored.any("first-stage", "params"))
 
 
 def _workers(stored: Stored, folder: Path) -> str:
@@ -271,7 +271,10 @@ def _workers(stored: Stored, folder: Path) -> str:
 def _yardstick(stored: Stored, folder: Path) -> str:
     records = stored.newest("yardstick", "size", "model_name", command="python -m benchmarks yardstick")
     steps = list(records[0]["Timing"])
-    columns = [f"{r['model_name']}, {r['Quality']['Encrypted model quality']['total_samples']} images" for r in records]
+    columns = [
+        f"{r['model_name']}, {tables.several(r['Quality']['Encrypted model quality']['total_samples'], 'image')}"
+        for r in records
+    ]
     rows = [(step, *(r["Timing"][step] for r in records)) for step in steps]
     rows += [
         (f"server reported: {step}", *(r["Server Reported"][step] for r in records))

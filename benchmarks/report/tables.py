@@ -44,6 +44,11 @@ def size(count: float | None) -> str:
     return f"{count:.0f} B"
 
 
+def several(count: int, thing: str) -> str:
+    """A count with its noun."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def error(value: float | None) -> str:
     """The error of a look-up of 4-bit messages."""
     return NONE if value is None else "< 1e-40" if value < 1e-40 else f"{value:.1e}"
