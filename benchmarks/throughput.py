@@ -41,7 +41,7 @@ def measure(
     for engine in engines():
         with (
             tempfile.TemporaryDirectory() as folder,
-            running_server(models=models, engine=engine) as server,
+            running_server(models=models, engine=engine, max_batch=max(batches)) as server,
             Client(server.url, model=model, keystore=Keystore(Path(folder)), show_progress=False) as client,
         ):
             params = client.profile().params
