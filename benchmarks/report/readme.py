@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.agreement import read_card
-from benchmarks.report.stored import MissingError, Stored
+from benchmarks.report.stored import Stored
 from benchmarks.report.tables import NONE, percent, seconds, size, table
 from benchmarks.results import Record
 
@@ -31,10 +31,7 @@ LETTERS = {"conv": "C", "linear": "F", "max_pool": "P", "avg_pool": "average", "
 
 def zoo(records: Sequence[Record], models: Path) -> str:
     """One row for each network, the cheapest first."""
-    try:
-        runs = {run["program"]: run for run in Stored(records).newest("agreement", "model", command="")}
-    except MissingError:
-        runs = {}
+    runs = {run["program"]: run for run in Stored(records).any("agreement", "model")}
     cards = sorted(
         (read_card(path.parent) for path in models.glob("*/card.json")), key=lambda card: int(card["lookups"])
     )
