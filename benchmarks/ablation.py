@@ -7,7 +7,7 @@ Few epochs: differences below the stated deviation say nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from models.convert import convert
 from models.making import CALIBRATION_IMAGES, Splits, train_phase
 from models.network import Network
 from models.shift import ShiftWeights
-from models.training import Phase, Report, accuracy, to_unit
+from models.steps import Show
+from models.training import Phase, accuracy, to_unit
 
 MAPS, UNITS = (8, 16), 64
 FLOAT_PHASE = Phase(epochs=4, learning_rate=4e-3, distortion=0.0)
@@ -131,7 +132,7 @@ def module(variant: Variant, channels: int, side: int) -> nn.Module:
 
 
 def measure(
-    dataset: str, *, variants: Sequence[Variant], work: Path, seed: int, show: Callable[[str, Report], None]
+    dataset: str, *, variants: Sequence[Variant], work: Path, seed: int, show: Show
 ) -> Iterator[dict[str, Any]]:
     """Yields one object per variant, trained on the training images but the last 5000 and tested on all test images.
 
@@ -140,7 +141,7 @@ def measure(
         variants: in this order.
         work: folder for checkpoints; an interrupted run goes on from there.
         seed: of weights, shuffling and noise.
-        show: called with the name of a variant and its report, after every epoch.
+        show: called with the name of a variant after every epoch; see models.steps.
     """
     splits = Splits.load(dataset)
     for variant in variants:
@@ -160,7 +161,7 @@ def measure(
         }
 
 
-def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Callable[[str, Report], None]) -> nn.Module:
+def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show) -> nn.Module:
     torch.manual_seed(seed)
     start = replace(variant, exponents=None, noise=None)
     _, channels, side, _ = splits.train.images.shape

@@ -30,7 +30,9 @@ def measure(model: str, *, noise_images: int = NOISE_IMAGES) -> dict[str, Any]:
     program = Program.load(folder)
     test = data.load(cards.read(folder)["dataset"]).test
     module = RECIPES[model].module() if model in RECIPES else loading.load_module(cards.read(folder)["module"])
-    accuracies = cards.measure(program, cards.load_baseline(module, folder), test)
+    accuracies = cards.measure(
+        program, cards.load_baseline(module, folder), watched(test.parts(cards.PART), f"{model}: test images")
+    )
     return {
         "model": model,
         "images": len(test.labels),

@@ -10,7 +10,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 from rich.table import Table
 
 from he_layers import answers
@@ -24,7 +24,8 @@ from models.check import check as check_module
 from models.follow import follow
 from models.making import Conversion, Splits
 from models.recipes import RECIPES
-from models.training import FINE_TUNING, Report
+from models.steps import Step
+from models.training import FINE_TUNING
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -227,11 +228,11 @@ def list_zoo() -> None:
 
 
 class _Bars:
-    """One bar for each phase of a training; lines instead where nobody watches."""
+    """One bar for each stage of a training; lines instead where nobody watches."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.tasks: dict[str, int] = {}
+        self.tasks: dict[str, TaskID] = {}
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -248,14 +249,14 @@ class _Bars:
     def __exit__(self, *exception: object) -> None:
         self.bar.stop()
 
-    def show(self, stage: str, report: Report) -> None:
-        """An epoch of a phase is over."""
-        state = f"epoch {report.epoch} loss {report.loss:.4f} validation {report.accuracy:.4f}"
+    def show(self, stage: str, step: Step) -> None:
+        """A step of a stage is over."""
         if stage not in self.tasks:
-            self.tasks[stage] = self.bar.add_task(f"{self.name} {stage}", total=report.epochs, state="")
-        self.bar.update(self.bar.task_ids[list(self.tasks).index(stage)], completed=report.epoch, state=state)
+            self.tasks[stage] = self.bar.add_task(f"{self.name} {stage}", total=step.total, state="")
+        state = f"{step.done} of {step.total} {step.state}".rstrip()
+        self.bar.update(self.tasks[stage], completed=step.done, state=state)
         if not console.is_terminal:
-            console.print(f"{self.name} {stage} {state}")
+            console.print(f"{self.name} {stage} {state}", highlight=False, soft_wrap=True)
 
 
 class _Steps:

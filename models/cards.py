@@ -1,6 +1,7 @@
 """An entry of the zoo: a Program, its float baseline and a card with the figures measured on the test images."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +16,13 @@ from he_layers.crypto import noise
 from he_layers.crypto import params as parameter_sets
 from he_layers.program import Program
 from models.data import Split
-from models.training import accuracy
+from models.steps import Show, Step
+from models.training import logits
 
 ZOO = Path(__file__).parent / "zoo"
 WINDOW_IMAGES = 500
+PART = 500
+"""Images that are measured between two steps that are shown."""
 FLOAT_FILE, CARD_FILE = "float.safetensors", "card.json"
 
 
@@ -35,17 +39,26 @@ class Accuracies:
     agreement_simulated: float
 
 
-def measure(program: Program, baseline: nn.Module, split: Split, *, seed: int = 0) -> Accuracies:
-    """All three accuracies; ``seed`` is that of the simulated noise."""
-    plain = simulate.plain(program, split.images).argmax(1)
-    noisy = simulate.run(program, parameter_sets.get(program.params), split.images, np.random.default_rng(seed)).argmax(
-        1
-    )
+def measure(program: Program, baseline: nn.Module, parts: Iterable[Split], *, seed: int = 0) -> Accuracies:
+    """All three accuracies over all parts together; ``seed`` is that of the simulated noise."""
+    params, rng = parameter_sets.get(program.params), np.random.default_rng(seed)
+    rows = []
+    for part in parts:
+        clear, plain, noisy = (
+            answers.argmax(1)
+            for answers in (
+                logits(baseline, part.images),
+                simulate.plain(program, part.images),
+                simulate.run(program, params, part.images, rng),
+            )
+        )
+        rows.append([clear == part.labels, plain == part.labels, noisy == part.labels, noisy == plain])
+    shares = np.concatenate(rows, axis=1).mean(axis=1)
     return Accuracies(
-        accuracy_float=accuracy(baseline, split),
-        accuracy_quantised=float((plain == split.labels).mean()),
-        accuracy_simulated=float((noisy == split.labels).mean()),
-        agreement_simulated=float((noisy == plain).mean()),
+        accuracy_float=float(shares[0]),
+        accuracy_quantised=float(shares[1]),
+        accuracy_simulated=float(shares[2]),
+        agreement_simulated=float(shares[3]),
     )
 
 
@@ -66,6 +79,7 @@ def write(
     made_by: str,
     validation: Split,
     test: Split,
+    show: Show,
 ) -> dict[str, Any]:
     """Writes program, baseline and card into ``folder``; returns the card.
 
@@ -78,6 +92,7 @@ def write(
         made_by: the command that makes the same again.
         validation: images that choices were made on.
         test: images that are looked at here for the first time.
+        show: see models.steps.
     """
     program.save(folder)
     save_file(baseline.half().state_dict(), folder / FLOAT_FILE)
@@ -101,9 +116,9 @@ def write(
         "profile": program.profile,
         "lookup_error_4bit": noise.lookup_error(params),
         "log2_failure_per_image": noise_budget.log2_failure(noise_budget.of_program(program, params)),
-        **asdict(measure(program, baseline, test)),
+        **asdict(measure(program, baseline, _shown(test, "test images", show))),
         "accuracy_images": f"the {len(test.labels)} test images",
-        "validation": asdict(measure(program, baseline, validation)),
+        "validation": asdict(measure(program, baseline, _shown(validation, "validation images", show))),
         "validation_images": f"the last {len(validation.labels)} training images, not trained on",
         "outside_window": {window.layer: window.outside for window in watched},
         "outside_window_images": f"the first {WINDOW_IMAGES} test images",
@@ -113,6 +128,14 @@ def write(
     }
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
+
+
+def _shown(split: Split, stage: str, show: Show) -> Iterator[Split]:
+    done = 0
+    for part in split.parts(PART):
+        yield part
+        done += len(part.labels)
+        show(stage, Step(done=done, total=len(split.labels)))
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -36,6 +36,10 @@ class Split:
         """The images from ``start`` up to ``stop``."""
         return Split(images=self.images[start:stop], labels=self.labels[start:stop])
 
+    def parts(self, size: int) -> "list[Split]":
+        """All images, ``size`` at a time; the last part may be smaller."""
+        return [self.part(start, start + size) for start in range(0, len(self.labels), size)]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:

@@ -10,8 +10,9 @@ import torch
 from he_layers import noise_budget
 from he_layers.crypto import params as parameter_sets
 from models import cards, exact
-from models.making import VERSION, Show, Splits, make, train_phase
+from models.making import VERSION, Splits, make, train_phase
 from models.recipes import ExactRecipe, Recipe
+from models.steps import Show
 
 
 def follow(recipe: Recipe | ExactRecipe, splits: Splits, *, work: Path, output: Path, show: Show) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def follow(recipe: Recipe | ExactRecipe, splits: Splits, *, work: Path, output: 
         splits: of the recipe's data set.
         work: folder for checkpoints; an interrupted run goes on from there.
         output: folder of the entry.
-        show: called with the name of a phase and its report, after every epoch.
+        show: called after every epoch and while the card is measured; see models.steps.
     """
     made_by = f"python -m models train {recipe.name}"
     if isinstance(recipe, ExactRecipe):
@@ -66,4 +67,5 @@ def _exact(
         made_by=made_by,
         validation=splits.validation,
         test=splits.test,
+        show=show,
     )

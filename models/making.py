@@ -1,6 +1,6 @@
 """From a float module to an entry of the zoo: convert, train with the circuit's noise, export, measure. Recipes and users go this way."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ from models import cards, data
 from models.convert import LEAVING, convert
 from models.data import Split
 from models.export import export
+from models.steps import Show, Step
 from models.training import Phase, Report, fit, to_unit
 
 VERSION = "1"
 VALIDATION_IMAGES = 5000
 """Taken from the end of the training set."""
 CALIBRATION_IMAGES = 500
-
-Show = Callable[[str, Report], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,15 +71,19 @@ def train_phase(
     stage: str, module: nn.Module, phase: Phase, splits: Splits, *, work: Path, seed: int, show: Show
 ) -> None:
     """Trains any module for one phase; goes on from its checkpoint in ``work``."""
-    checkpoint = work / f"{stage}.pt"
+
+    def report(after: Report) -> None:
+        state = f"loss {after.loss:.4f}, validation {after.accuracy:.4f}"
+        show(stage, Step(done=after.epoch, total=after.epochs, state=state))
+
     fit(
         module,
         phase,
         splits.train,
         splits.validation,
-        checkpoint=checkpoint,
+        checkpoint=work / f"{stage}.pt",
         seed=seed,
-        report=lambda r: show(stage, r),
+        report=report,
     )
 
 
@@ -104,7 +107,7 @@ def make(
         output: folder of the entry.
         source: where the module comes from, for the card: a recipe's name, or path/to/file.py:factory.
         made_by: the command that does the same again.
-        show: called with the name of a phase and its report, after every epoch.
+        show: called after every epoch and while the card is measured; see models.steps.
         training: what the card says on top of the conversion's choices.
 
     Raises:
@@ -132,4 +135,5 @@ def make(
         made_by=made_by,
         validation=splits.validation,
         test=splits.test,
+        show=show,
     )

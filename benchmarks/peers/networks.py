@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.ablation import Polynomial, Square
 from models.making import Conversion, Splits, make, train_phase
-from models.training import Phase, Report
+from models.steps import Show
+from models.training import Phase
 
 TUTORIAL = "conv 4 x 7 x 7 stride 3, 64, 10"
 PHASE = Phase(epochs=10, learning_rate=4e-3, distortion=0.3)
@@ -25,8 +26,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "polynomial": lambda: Polynomial(2),
     "relu": nn.ReLU,
 }
-
-Show = Callable[[str, Report], None]
 
 
 def tutorial(activation: str) -> nn.Sequential:

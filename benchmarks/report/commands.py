@@ -12,6 +12,7 @@ from benchmarks import first_stage as stages
 from benchmarks import results
 from benchmarks.envelope import ROOT, write
 from he_layers.crypto.params import DEFAULT
+from models.steps import Step
 from server.settings import Settings, available_cpus
 
 cli = typer.Typer()
@@ -126,12 +127,16 @@ def peers(
                 write(result, json)
 
 
+def _print_step(stage: str, step: Step) -> None:
+    console.print(f"{stage} {step.done} of {step.total} {step.state}", soft_wrap=True)
+
+
 def _prepare_peers() -> None:
     """Trains the networks that the peers run, once; where none of them is installed, there is nothing to do."""
     from benchmarks.peers import measure, networks  # torch
 
     if any(peer.python.exists() for peer in measure.PEERS):
-        networks.prepare(measure.WORK, lambda stage, r: console.print(f"{stage}: epoch {r.epoch}/{r.epochs}"))
+        networks.prepare(measure.WORK, _print_step)
 
 
 @cli.command()
@@ -165,7 +170,7 @@ def ablation(
         variants=missing,
         work=work,
         seed=seed,
-        show=lambda name, r: console.print(f"{name}: epoch {r.epoch}/{r.epochs}, validation {r.accuracy:.4f}"),
+        show=_print_step,
     ):
         results.store(record, folder)
 

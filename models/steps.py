@@ -1,0 +1,17 @@
+"""What a long piece of work tells whoever watches it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """``done`` of ``total`` parts of a stage are over; ``state`` is a line on how it goes, or empty."""
+
+    done: int
+    total: int
+    state: str = ""
+
+
+Show = Callable[[str, Step], None]
+"""Called with the name of a stage after each of its steps."""

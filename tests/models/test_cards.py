@@ -1,0 +1,53 @@
+"""Cards: what is measured in parts is what is measured at once, and whoever watches sees every part."""
+
+from pathlib import Path
+
+import pytest
+
+from he_layers.program import Program
+from models import cards, data
+from models.data import DataError, Split
+from models.recipes import RECIPES
+from models.steps import Step
+
+NAME = "mnist-tiny"
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    try:
+        return data.load("mnist").test.part(0, 2 * cards.PART + 100)
+    except DataError as error:
+        pytest.skip(f"no MNIST here: {error}")
+
+
+def test_parts_give_what_the_whole_gives(digits: Split) -> None:
+    program = Program.load(cards.ZOO / NAME)
+    baseline = cards.load_baseline(RECIPES[NAME].module(), cards.ZOO / NAME)
+    parts = digits.parts(cards.PART)
+    assert [len(part.labels) for part in parts] == [cards.PART, cards.PART, 100]
+    assert cards.measure(program, baseline, parts) == cards.measure(program, baseline, [digits])
+
+
+def test_whoever_watches_sees_every_part(digits: Split, tmp_path: Path) -> None:
+    seen: list[tuple[str, Step]] = []
+    card = cards.write(
+        tmp_path,
+        Program.load(cards.ZOO / NAME),
+        cards.load_baseline(RECIPES[NAME].module(), cards.ZOO / NAME),
+        dataset="mnist",
+        module_source=NAME,
+        training={},
+        made_by="a test",
+        validation=digits.part(0, 100),
+        test=digits,
+        show=lambda stage, step: seen.append((stage, step)),
+    )
+    assert [(stage, step.done, step.total) for stage, step in seen] == [
+        ("test images", 500, 1100),
+        ("test images", 1000, 1100),
+        ("test images", 1100, 1100),
+        ("validation images", 100, 100),
+    ]
+    assert card["accuracy_simulated"] > 0.95
+    assert cards.read(tmp_path)["validation"] == card["validation"]
