@@ -117,8 +117,15 @@ def search(
 
       python -m benchmarks search --model mnist-exact
     """
-    for result in search_benchmark.measure(model, noise_factor=noise, count=count):
+    results = list(search_benchmark.measure(model, noise_factor=noise, count=count))
+    for result in results:
         write(result, json)
+    if not results:
+        typer.echo(
+            f"no set keeps the noise of every layer of {model} to {noise} of what it bears; try --noise nearer to 1",
+            err=True,
+        )
+        raise typer.Exit(1)
 
 
 @cli.command()
