@@ -253,10 +253,9 @@ class _Bars:
         """A step of a stage is over."""
         if stage not in self.tasks:
             self.tasks[stage] = self.bar.add_task(f"{self.name} {stage}", total=step.total, state="")
-        state = f"{step.done} of {step.total} {step.state}".rstrip()
-        self.bar.update(self.tasks[stage], completed=step.done, state=state)
+        self.bar.update(self.tasks[stage], completed=step.done, state=str(step))
         if not console.is_terminal:
-            console.print(f"{self.name} {stage} {state}", highlight=False, soft_wrap=True)
+            console.print(f"{self.name} {stage} {step}", highlight=False, soft_wrap=True)
 
 
 class _Steps:

@@ -22,7 +22,7 @@ from models.training import logits
 ZOO = Path(__file__).parent / "zoo"
 WINDOW_IMAGES = 500
 PART = 500
-"""Images that are measured between two steps that are shown."""
+"""Images that are measured between two steps that are shown; whole batches of the simulation, so that its draws stay the same."""
 FLOAT_FILE, CARD_FILE = "float.safetensors", "card.json"
 
 

@@ -12,6 +12,9 @@ class Step:
     total: int
     state: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total} {self.state}".rstrip()
+
 
 Show = Callable[[str, Step], None]
 """Called with the name of a stage after each of its steps."""

@@ -128,7 +128,7 @@ def peers(
 
 
 def _print_step(stage: str, step: Step) -> None:
-    console.print(f"{stage} {step.done} of {step.total} {step.state}", soft_wrap=True)
+    console.print(f"{stage} {step}", soft_wrap=True)
 
 
 def _prepare_peers() -> None:
