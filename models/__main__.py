@@ -136,6 +136,9 @@ def train(
     work: Work = WORK,
     output: Output = cards.ZOO,
     threads: Threads = 1,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Keep no validation images: for when nothing is left to choose.")
+    ] = False,
 ) -> None:
     """Train a network of the zoo from nothing, convert it, and write its card.
 
@@ -149,11 +152,12 @@ def train(
     torch.set_num_threads(threads)
     recipe = RECIPES[name]
     try:
-        splits = Splits.load(recipe.dataset)
+        splits = Splits.load(recipe.dataset, everything=everything)
     except data.DataError as error:
         _fail(error)
     with _Bars(name) as bars:
-        card = follow(recipe, splits, work=work / name, output=output / name, show=bars.show)
+        checkpoints = work / (f"{name}-everything" if everything else name)
+        card = follow(recipe, splits, work=checkpoints, output=output / name, show=bars.show)
     _print_card(card)
 
 

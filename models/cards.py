@@ -77,7 +77,7 @@ def write(
     module_source: str,
     training: dict[str, Any],
     made_by: str,
-    validation: Split,
+    validation: Split | None,
     test: Split,
     show: Show,
 ) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def write(
         module_source: where the float module comes from: a recipe's name, or path/to/file.py:factory.
         training: everything that was chosen.
         made_by: the command that makes the same again.
-        validation: images that choices were made on.
+        validation: images that choices were made on; None if they were trained on afterwards.
         test: images that are looked at here for the first time.
         show: see models.steps.
     """
@@ -118,8 +118,7 @@ def write(
         "log2_failure_per_image": noise_budget.log2_failure(noise_budget.of_program(program, params)),
         **asdict(measure(program, baseline, _shown(test, "test images", show))),
         "accuracy_images": f"the {len(test.labels)} test images",
-        "validation": asdict(measure(program, baseline, _shown(validation, "validation images", show))),
-        "validation_images": f"the last {len(validation.labels)} training images, not trained on",
+        **_validated(program, baseline, validation, show),
         "outside_window": {window.layer: window.outside for window in watched},
         "outside_window_images": f"the first {WINDOW_IMAGES} test images",
         "training": training,
@@ -128,6 +127,15 @@ def write(
     }
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
+
+
+def _validated(program: Program, baseline: nn.Module, validation: Split | None, show: Show) -> dict[str, Any]:
+    if validation is None:
+        return {"validation": None, "validation_images": "none: all training images were trained on"}
+    return {
+        "validation": asdict(measure(program, baseline, _shown(validation, "validation images", show))),
+        "validation_images": f"the last {len(validation.labels)} training images, not trained on",
+    }
 
 
 def _shown(split: Split, stage: str, show: Show) -> Iterator[Split]:

@@ -26,6 +26,8 @@ def follow(recipe: Recipe | ExactRecipe, splits: Splits, *, work: Path, output: 
         show: called after every epoch and while the card is measured; see models.steps.
     """
     made_by = f"python -m models train {recipe.name}"
+    if splits.validation is None:
+        made_by += " --everything"
     if isinstance(recipe, ExactRecipe):
         return _exact(recipe, splits, work=work, output=output, show=show, made_by=made_by)
     seed = recipe.conversion.seed

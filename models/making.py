@@ -45,19 +45,24 @@ class Conversion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Splits:
-    """A data set's name, its training images without the last VALIDATION_IMAGES, those, and its test images."""
+    """A data set's name, its training images without the last VALIDATION_IMAGES, those, and its test images.
+
+    ``validation`` is None if all training images are trained on.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Split
-    validation: Split
+    validation: Split | None
     test: Split
 
     @classmethod
-    def load(cls, name: str) -> "Splits":
-        """Raises models.data.DataError."""
+    def load(cls, name: str, *, everything: bool = False) -> "Splits":
+        """Raises models.data.DataError. ``everything``: no image is kept out of training, for when nothing is left to choose."""
         dataset = data.load(name)
         count = len(dataset.train.labels)
+        if everything:
+            return cls(name=name, classes=dataset.classes, train=dataset.train, validation=None, test=dataset.test)
         return cls(
             name=name,
             classes=dataset.classes,
@@ -73,7 +78,9 @@ def train_phase(
     """Trains any module for one phase; goes on from its checkpoint in ``work``."""
 
     def report(after: Report) -> None:
-        state = f"loss {after.loss:.4f}, validation {after.accuracy:.4f}"
+        state = f"loss {after.loss:.4f}"
+        if after.accuracy is not None:
+            state += f", validation {after.accuracy:.4f}"
         show(stage, Step(done=after.epoch, total=after.epochs, state=state))
 
     fit(

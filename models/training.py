@@ -59,18 +59,18 @@ FINE_TUNING = Phase(epochs=8, learning_rate=1e-3, frozen=0.25, distortion=0.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """After an epoch: its number from 1, the mean loss, the accuracy on the validation images."""
+    """After an epoch: its number from 1, the mean loss, the accuracy on the validation images, if any are kept out."""
 
     epoch: int
     epochs: int
     loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 def fine_tune(
     network: Network,
     train: Split,
-    validation: Split,
+    validation: Split | None,
     *,
     checkpoint: Path,
     phase: Phase = FINE_TUNING,
@@ -91,7 +91,7 @@ def fit(
     network: nn.Module,
     phase: Phase,
     train: Split,
-    validation: Split,
+    validation: Split | None,
     *,
     checkpoint: Path,
     seed: int,
@@ -103,7 +103,7 @@ def fit(
         network: any module, or a Network in the state (quantised or not, with noise or without) that is to be trained.
         phase: how long and how hard.
         train: images to learn from.
-        validation: images to report on.
+        validation: images to report on; None if all are trained on.
         checkpoint: file that is written after every epoch.
         seed: of shuffling, distortion and noise; an interrupted run ends like one that was not.
         report: called after every epoch.
@@ -158,7 +158,8 @@ def fit(
                 "epoch": epoch + 1,
             },
         )
-        report(Report(epoch=epoch + 1, epochs=phase.epochs, loss=total / steps, accuracy=accuracy(network, validation)))
+        right = None if validation is None else accuracy(network, validation)
+        report(Report(epoch=epoch + 1, epochs=phase.epochs, loss=total / steps, accuracy=right))
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.eval()
 
