@@ -17,14 +17,17 @@ from models.recipes import RECIPES
 from server.settings import available_cpus
 
 NOISE_IMAGES = 50
+NOISE_LOOKUPS = 300_000
+"""Look-ups after which no further image is encrypted: some five minutes on two cores. The logits of two images are always compared."""
 SIMULATIONS = 20
 
 
-def measure(model: str, *, noise_images: int = NOISE_IMAGES) -> dict[str, Any]:
+def measure(model: str) -> dict[str, Any]:
     """Returns accuracy_float, accuracy_quantised and accuracy_simulated on all test images, and the logits' noise on the first few.
 
-    The noise of a logit is its difference from the plaintext network's: `encrypted_std` over the encrypted images, `simulated_std` over
-    as many simulated ones, drawn SIMULATIONS times; both in units of the logits' own standard deviation over the images.
+    Encrypted are NOISE_IMAGES, or as many as make NOISE_LOOKUPS look-ups. The noise of a logit is its difference from the plaintext
+    network's: `encrypted_std` over the encrypted images, `simulated_std` over as many simulated ones, drawn SIMULATIONS times; both in
+    units of the logits' own standard deviation over the images.
     """
     folder = cards.ZOO / model
     program = Program.load(folder)
@@ -33,11 +36,12 @@ def measure(model: str, *, noise_images: int = NOISE_IMAGES) -> dict[str, Any]:
     accuracies = cards.measure(
         program, cards.load_baseline(module, folder), watched(test.parts(cards.PART), f"{model}: test images")
     )
+    encrypted_images = min(NOISE_IMAGES, max(2, NOISE_LOOKUPS // program.lookups))
     return {
         "model": model,
         "images": len(test.labels),
         **asdict(accuracies),
-        "logit_noise": _logit_noise(program, test.images[:noise_images]),
+        "logit_noise": _logit_noise(program, test.images[:encrypted_images]),
     }
 
 
