@@ -108,11 +108,20 @@ def layer_noise(runs: Sequence[Record]) -> str:
             ratios = [layer["ratio"] for layer in run["layer_noise"] if (layer["values"] >= MANY_VALUES) == many]
             cells += [len(ratios), f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else NONE]
         rows.append((run["model"], *cells))
-        members = ("layer", "values", "encrypted_std", "simulated_std", "ratio")
-        layers += [(run["model"], *(layer[member] for member in members)) for layer in run["layer_noise"]]
+        members = (
+            "layer",
+            "values",
+            "encrypted_std",
+            "simulated_std",
+            "ratio",
+            "ratio_std",
+        )  # the last not in old records
+        layers += [(run["model"], *(layer.get(member, NONE) for member in members)) for layer in run["layer_noise"]]
     large, ratio = f"layers of {MANY_VALUES} values or more", "encrypted / simulated"
     summary = table(("network", large, ratio, "smaller layers", ratio), rows)
-    detail = table(("network", "layer", "values", "encrypted, 1e-3 turns", "simulated", "ratio"), layers)
+    detail = table(
+        ("network", "layer", "values", "encrypted, 1e-3 turns", "simulated", "ratio", "its standard deviation"), layers
+    )
     return f"{summary}\n\n<details><summary>Every layer</summary>\n\n{detail}\n\n</details>"
 
 

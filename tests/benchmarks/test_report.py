@@ -49,7 +49,14 @@ def peer(system: str, *, accuracy: float, seconds: float, name: str = "tenseal",
     )
 
 
-LAYER_NOISE = {"layer": "conv", "values": 144, "encrypted_std": 1.02, "simulated_std": 1.0, "ratio": 1.02}
+LAYER_NOISE = {
+    "layer": "conv",
+    "values": 144,
+    "encrypted_std": 1.02,
+    "simulated_std": 1.0,
+    "ratio": 1.02,
+    "ratio_std": 0.06,
+}
 LOOKUPS = [
     *(
         envelope("primitives", threads=threads)
