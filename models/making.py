@@ -73,7 +73,15 @@ class Splits:
 
 
 def train_phase(
-    stage: str, module: nn.Module, phase: Phase, splits: Splits, *, work: Path, seed: int, show: Show
+    stage: str,
+    module: nn.Module,
+    phase: Phase,
+    splits: Splits,
+    *,
+    work: Path,
+    seed: int,
+    show: Show,
+    teacher: nn.Module | None = None,
 ) -> None:
     """Trains any module for one phase; goes on from its checkpoint in ``work``."""
 
@@ -90,6 +98,7 @@ def train_phase(
         splits.validation,
         checkpoint=work / f"{stage}.pt",
         seed=seed,
+        teacher=teacher,
         report=report,
     )
 
@@ -130,7 +139,7 @@ def make(
         leaving=conversion.leaving,
     )
     for stage, phase in conversion.phases.items():
-        train_phase(stage, network, phase, splits, work=work, seed=conversion.seed, show=show)
+        train_phase(stage, network, phase, splits, work=work, seed=conversion.seed, show=show, teacher=module)
     program = export(network, name=name, version=VERSION, params=conversion.params, classes=splits.classes)
     return cards.write(
         output,

@@ -209,12 +209,13 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             dataset="cifar10",
             input_shape=(3, 32, 32),
             blocks=(*_twice(32), *_twice(96), *_twice(256), DenseSpec(units=128)),
-            float_phase=_photographs(epochs=20, learning_rate=0.05, shift=4, cut_out=8, **_MUON),
+            float_phase=_photographs(epochs=40, learning_rate=0.05, shift=4, cut_out=12, **_MUON),
             conversion=Conversion(
                 phases={
-                    "noisy": _photographs(epochs=24, learning_rate=0.03, frozen=0.1, shift=4, cut_out=8, **_MUON),
-                    "settled": _photographs(epochs=8, learning_rate=4e-3, frozen=1.0, shift=4, cut_out=8, **_MUON),
-                    "polished": _photographs(epochs=6, learning_rate=2e-3, frozen=1.0, shift=4, **_MUON),
+                    "noisy": _photographs(
+                        epochs=20, learning_rate=0.02, frozen=0.1, shift=4, cut_out=12, taught=True, **_MUON
+                    ),
+                    "polished": _photographs(epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, taught=True, **_MUON),
                 },
             ),
         ),

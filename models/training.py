@@ -37,6 +37,8 @@ class Phase:
         fused: compile the look-ups (models.network.Network.fuse) and multiply in bfloat16, channels last, for large feature maps.
         paired: every batch is seen with noise and without; the network learns to be right in both and to answer alike.
         muon: by models.muon, not AdamW; the learning rate is that of its hidden weights.
+        taught: half of the loss is the distance from the float module's answers to the same images (Hinton et al., arXiv 1503.02531,
+            at temperature 1).
     """
 
     epochs: int
@@ -51,6 +53,7 @@ class Phase:
     fused: bool = False
     paired: bool = False
     muon: bool = False
+    taught: bool = False
 
 
 FINE_TUNING = Phase(epochs=8, learning_rate=1e-3, frozen=0.25, distortion=0.0)
@@ -75,6 +78,7 @@ def fine_tune(
     checkpoint: Path,
     phase: Phase = FINE_TUNING,
     seed: int = 0,
+    teacher: nn.Module | None = None,
     report: Callable[[Report], None] = lambda _: None,
 ) -> None:
     """Recovers the accuracy of a converted network: trains it with integer weights and the circuit's noise, then holds its scales still.
@@ -84,7 +88,7 @@ def fine_tune(
     if network.noise is None:
         raise ValueError("the network has no noise to be trained with; use the network that models.convert returns")
     network.quantise(True)
-    fit(network, phase, train, validation, checkpoint=checkpoint, seed=seed, report=report)
+    fit(network, phase, train, validation, checkpoint=checkpoint, seed=seed, teacher=teacher, report=report)
 
 
 def fit(
@@ -95,6 +99,7 @@ def fit(
     *,
     checkpoint: Path,
     seed: int,
+    teacher: nn.Module | None = None,
     report: Callable[[Report], None] = lambda _: None,
 ) -> None:
     """Trains ``network`` in place; goes on from ``checkpoint`` if it exists.
@@ -106,8 +111,16 @@ def fit(
         validation: images to report on; None if all are trained on.
         checkpoint: file that is written after every epoch.
         seed: of shuffling, distortion and noise; an interrupted run ends like one that was not.
+        teacher: the float module in evaluation mode, for a phase that is taught.
         report: called after every epoch.
+
+    Raises:
+        ValueError: the phase is taught and there is no teacher.
     """
+    if phase.taught and teacher is None:
+        raise ValueError(
+            "a phase that is taught needs a teacher; give the float module that the network was converted from"
+        )
     torch.manual_seed(seed)
     if phase.fused:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -145,6 +158,10 @@ def fit(
                 loss = functional.cross_entropy(outputs, labels[chosen], label_smoothing=phase.smoothing)
                 if phase.paired and isinstance(network, Network):
                     loss = loss + _paired_loss(network, outputs, labels[chosen], batch)
+                if phase.taught and teacher is not None:
+                    with torch.no_grad():
+                        wanted = functional.softmax(teacher(batch), dim=1)
+                    loss = (loss + functional.cross_entropy(outputs, wanted)) / 2
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -13,7 +13,7 @@ from models.convert import convert
 from models.data import DataError, Dataset
 from models.network import Network
 from models.recipes import RECIPES, ConvSpec, DenseSpec
-from models.training import Phase, Report, accuracy, fine_tune
+from models.training import Phase, Report, accuracy, fine_tune, logits
 
 RECIPE = replace(RECIPES["mnist-fast"], blocks=(ConvSpec(maps=4, kernel=6, stride=3, padding=1), DenseSpec(units=32)))
 LEARNING = Phase(epochs=6, learning_rate=1e-2, frozen=0.2, batch=20)
@@ -51,7 +51,22 @@ def float_module(mnist: Dataset) -> nn.Module:
     return module.eval()
 
 
-def trained(mnist: Dataset, checkpoint: Path, phase: Phase, *, images: int, stop_after: int | None = None) -> Network:
+class AlwaysThree(nn.Module):
+    """A teacher who is sure of himself."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 20 * functional.one_hot(torch.full((len(images),), 3), 10).float()
+
+
+def trained(
+    mnist: Dataset,
+    checkpoint: Path,
+    phase: Phase,
+    *,
+    images: int,
+    stop_after: int | None = None,
+    teacher: nn.Module | None = None,
+) -> Network:
     def report(after: Report) -> None:
         if after.epoch == stop_after:
             raise StoppedError
@@ -65,6 +80,7 @@ def trained(mnist: Dataset, checkpoint: Path, phase: Phase, *, images: int, stop
         phase=phase,
         checkpoint=checkpoint,
         seed=0,
+        teacher=teacher,
         report=report,
     )
     return network
@@ -85,6 +101,18 @@ def test_an_interrupted_training_ends_the_same(mnist: Dataset, tmp_path: Path) -
     resumed = trained(mnist, tmp_path / "cut.pt", SHORT, images=200)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_taught_network_answers_as_its_teacher(mnist: Dataset, tmp_path: Path) -> None:
+    def threes(phase: Phase, teacher: nn.Module | None) -> float:
+        network = trained(mnist, tmp_path / f"{phase.taught}.pt", phase, images=400, teacher=teacher)
+        return float((logits(network, mnist.train.images[700:900]).argmax(1) == 3).mean())
+
+    alone = replace(LEARNING, epochs=2)
+    assert threes(alone, None) < 0.3
+    assert threes(replace(alone, taught=True), AlwaysThree()) > 0.6
+    with pytest.raises(ValueError, match="needs a teacher"):
+        trained(mnist, tmp_path / "none.pt", replace(alone, taught=True), images=100)
 
 
 def test_damaged_data_are_refused(mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
