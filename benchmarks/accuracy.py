@@ -41,11 +41,17 @@ def measure(model: str) -> dict[str, Any]:
         "model": model,
         "images": len(test.labels),
         **asdict(accuracies),
-        "logit_noise": _logit_noise(program, test.images[:encrypted_images]),
+        "logit_noise": logit_noise(program, test.images[:encrypted_images]),
     }
 
 
-def _logit_noise(program: Program, images: NDArray[np.uint8]) -> dict[str, float]:
+def logit_noise(program: Program, images: NDArray[np.uint8]) -> dict[str, Any]:
+    """Returns encrypted_std, simulated_std and their ratio, which is None where the simulation has no noise, as in the exact profile.
+
+    Args:
+        program: the network.
+        images: uint8 [B, C, H, W], two or more.
+    """
     plain = simulate.plain(program, images) * program.output.scale
     repeated = np.concatenate([images] * SIMULATIONS)
     simulated = simulate.run(program, params.get(program.params), repeated, np.random.default_rng(0))
@@ -58,5 +64,5 @@ def _logit_noise(program: Program, images: NDArray[np.uint8]) -> dict[str, float
         "images": len(images),
         "encrypted_std": round(encrypted_std, 4),
         "simulated_std": round(simulated_std, 4),
-        "ratio": round(encrypted_std / simulated_std, 3),
+        "ratio": round(encrypted_std / simulated_std, 3) if simulated_std else None,
     }
