@@ -213,9 +213,11 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             conversion=Conversion(
                 phases={
                     "noisy": _photographs(
-                        epochs=20, learning_rate=0.02, frozen=0.1, shift=4, cut_out=12, taught=True, **_MUON
+                        epochs=20, learning_rate=0.02, frozen=0.1, shift=4, cut_out=12, distilled=True, **_MUON
                     ),
-                    "polished": _photographs(epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, taught=True, **_MUON),
+                    "polished": _photographs(
+                        epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, distilled=True, **_MUON
+                    ),
                 },
             ),
         ),

@@ -37,7 +37,7 @@ class Phase:
         fused: compile the look-ups (models.network.Network.fuse) and multiply in bfloat16, channels last, for large feature maps.
         paired: every batch is seen with noise and without; the network learns to be right in both and to answer alike.
         muon: by models.muon, not AdamW; the learning rate is that of its hidden weights.
-        taught: half of the loss is the distance from the float module's answers to the same images (Hinton et al., arXiv 1503.02531,
+        distilled: half of the loss is the distance from the float module's answers to the same images (Hinton et al., arXiv 1503.02531,
             at temperature 1).
     """
 
@@ -53,7 +53,7 @@ class Phase:
     fused: bool = False
     paired: bool = False
     muon: bool = False
-    taught: bool = False
+    distilled: bool = False
 
 
 FINE_TUNING = Phase(epochs=8, learning_rate=1e-3, frozen=0.25, distortion=0.0)
@@ -111,15 +111,15 @@ def fit(
         validation: images to report on; None if all are trained on.
         checkpoint: file that is written after every epoch.
         seed: of shuffling, distortion and noise; an interrupted run ends like one that was not.
-        teacher: the float module in evaluation mode, for a phase that is taught.
+        teacher: the float module in evaluation mode, for a phase that is distilled.
         report: called after every epoch.
 
     Raises:
-        ValueError: the phase is taught and there is no teacher.
+        ValueError: the phase is distilled and there is no teacher.
     """
-    if phase.taught and teacher is None:
+    if phase.distilled and teacher is None:
         raise ValueError(
-            "a phase that is taught needs a teacher; give the float module that the network was converted from"
+            "a phase that is distilled needs a teacher; give the float module that the network was converted from"
         )
     torch.manual_seed(seed)
     if phase.fused:
@@ -158,7 +158,7 @@ def fit(
                 loss = functional.cross_entropy(outputs, labels[chosen], label_smoothing=phase.smoothing)
                 if phase.paired and isinstance(network, Network):
                     loss = loss + _paired_loss(network, outputs, labels[chosen], batch)
-                if phase.taught and teacher is not None:
+                if phase.distilled and teacher is not None:
                     with torch.no_grad():
                         wanted = functional.softmax(teacher(batch), dim=1)
                     loss = (loss + functional.cross_entropy(outputs, wanted)) / 2

@@ -115,7 +115,7 @@ def layer_noise(runs: Sequence[Record]) -> str:
             "simulated_std",
             "ratio",
             "ratio_std",
-        )  # the last not in old records
+        )  # old records lack the last
         layers += [(run["model"], *(layer.get(member, NONE) for member in members)) for layer in run["layer_noise"]]
     large, ratio = f"layers of {MANY_VALUES} values or more", "encrypted / simulated"
     summary = table(("network", large, ratio, "smaller layers", ratio), rows)

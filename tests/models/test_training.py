@@ -105,14 +105,14 @@ def test_an_interrupted_training_ends_the_same(mnist: Dataset, tmp_path: Path) -
 
 def test_a_taught_network_answers_as_its_teacher(mnist: Dataset, tmp_path: Path) -> None:
     def threes(phase: Phase, teacher: nn.Module | None) -> float:
-        network = trained(mnist, tmp_path / f"{phase.taught}.pt", phase, images=400, teacher=teacher)
+        network = trained(mnist, tmp_path / f"{phase.distilled}.pt", phase, images=400, teacher=teacher)
         return float((logits(network, mnist.train.images[700:900]).argmax(1) == 3).mean())
 
     alone = replace(LEARNING, epochs=2)
     assert threes(alone, None) < 0.3
-    assert threes(replace(alone, taught=True), AlwaysThree()) > 0.6
+    assert threes(replace(alone, distilled=True), AlwaysThree()) > 0.6
     with pytest.raises(ValueError, match="needs a teacher"):
-        trained(mnist, tmp_path / "none.pt", replace(alone, taught=True), images=100)
+        trained(mnist, tmp_path / "none.pt", replace(alone, distilled=True), images=100)
 
 
 def test_damaged_data_are_refused(mnist: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
