@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from he_layers.crypto.errors import ConfigurationError
 
-Scheme = Literal["local", "ray", "queue"]
+Scheme = Literal["local", "ray", "torch", "queue"]
 ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
 
 
@@ -31,9 +31,9 @@ class EngineUrl:
     """What an engine's URL says.
 
     Attributes:
-        scheme: ``local``, ``ray``, or ``queue`` for none in this process.
-        address: host and port of the Ray cluster; empty to start one here.
-        workers: jobs that are computed at once (local), or actors that share each job (ray).
+        scheme: ``local``, ``ray``, ``torch``, or ``queue`` for none in this process.
+        address: host and port of the Ray cluster, empty to start one here; or torch's name of a device, such as ``cuda:0``.
+        workers: jobs that are computed at once (local, torch), or actors that share each job (ray).
         threads: kernel threads of one worker.
     """
 
@@ -44,7 +44,7 @@ class EngineUrl:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Reads ``local://?workers=1&threads=2``, ``ray://host:port?workers=4`` or ``queue://``.
+        """Reads ``local://?workers=1&threads=2``, ``ray://host:port?workers=4``, ``torch://cuda:0`` or ``queue://``.
 
         Raises:
             ValueError: the URL names something else, or an impossible number.
@@ -52,7 +52,9 @@ class EngineUrl:
         parts = urlsplit(url)
         scheme = next((known for known in get_args(Scheme) if known == parts.scheme), None)
         if scheme is None:
-            raise ValueError(f"engine {url!r} is none of local://, ray:// and queue://")
+            raise ValueError(f"engine {url!r} is none of local://, ray://, torch:// and queue://")
+        if scheme == "torch" and not parts.netloc:
+            raise ValueError(f"engine {url!r} names no device: write torch://cuda:0, or torch://cpu")
         options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         if unknown := options.keys() - {"workers", "threads"}:
             raise ValueError(f"engine {url!r} has unknown options {sorted(unknown)}; known are workers and threads")
@@ -97,7 +99,7 @@ class Settings(BaseSettings):
     storage_bytes: int = Field(10 << 30, gt=0, description="bytes of keys kept; the least recently used go")
     engine: str = Field(
         "local://",
-        description="local://?workers=1&threads=2, ray://host:port?workers=4, or queue:// for workers elsewhere",
+        description="local://?workers=1&threads=2, ray://host:port?workers=4, torch://cuda:0, or queue:// for workers elsewhere",
     )
     worker_key_bytes: int = Field(512 << 20, gt=0, description="bytes of expanded keys that one worker keeps")
     max_batch: int = Field(16, ge=1, description="images in one request")

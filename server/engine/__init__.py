@@ -1,5 +1,8 @@
 """Where the work is done: workers that know ciphertexts and keys, and nothing of HTTP."""
 
+from importlib.util import find_spec
+
+from he_layers.crypto.errors import ConfigurationError
 from server.engine.engine import Engine
 from server.engine.local import LocalEngine
 from server.settings import Settings
@@ -9,6 +12,12 @@ def make_engine(settings: Settings) -> Engine | None:
     """Returns the engine that the settings ask for; None if jobs are computed by other processes."""
     match settings.engine_url.scheme:
         case "local":
+            return LocalEngine(settings)
+        case "torch":
+            if find_spec("torch") is None:
+                raise ConfigurationError(
+                    f"engine {settings.engine} needs torch, which is not installed: pip install 'ciphershift[gpu]'"
+                )
             return LocalEngine(settings)
         case "ray":
             from server.engine.ray import RayEngine  # an extra, which the other engines run without

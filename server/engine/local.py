@@ -24,7 +24,7 @@ from typing import Any
 from he_layers.crypto.errors import DeadlineError, HEServiceError, WorkerLostError
 from server import logs
 from server.engine.engine import Answer, Step, Stopped, Task, WorkerState
-from server.engine.worker import Worker
+from server.engine.worker import KernelWorker, Worker
 from server.settings import Settings
 
 GRACE_SECONDS = 5.0  # for the one layer that a worker cannot interrupt when the deadline passes
@@ -159,7 +159,11 @@ class _Process:
         while self.state is None:
             if ending.is_set():
                 raise WorkerLostError("the server stops")
-            self.state = self._receive()
+            message = self._receive()
+            if isinstance(message, HEServiceError):
+                _log.error("worker_refused", extra={"detail": message.message})
+                raise WorkerLostError(message.message)
+            self.state = message
 
     def run(self, order: _Order, ending: threading.Event) -> Answer:
         """Computes an order. Raises what Engine.run raises, and Stopped."""
@@ -207,7 +211,11 @@ def serve(settings: Settings, pipe: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(NICENESS)
     logs.configure(settings.log_level)
-    worker = Worker(settings, settings.engine_url.threads)
+    try:
+        worker = _make_worker(settings)
+    except HEServiceError as error:
+        pipe.send(error)
+        return
     pipe.send(worker.state)
     while True:
         task = pipe.recv()
@@ -217,7 +225,16 @@ def serve(settings: Settings, pipe: Connection) -> None:
             pipe.send(answer)
 
 
-def _answer(worker: Worker, task: Task, pipe: Connection) -> Answer | HEServiceError | Stopped:
+def _make_worker(settings: Settings) -> Worker[Any]:
+    url = settings.engine_url
+    if url.scheme == "torch":
+        from server.engine.device import DeviceWorker  # an extra, which the other engines run without
+
+        return DeviceWorker(settings, url.threads)
+    return KernelWorker(settings, url.threads)
+
+
+def _answer(worker: Worker[Any], task: Task, pipe: Connection) -> Answer | HEServiceError | Stopped:
     try:
         for item in worker.run(task):
             if isinstance(item, Answer):

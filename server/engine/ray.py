@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -29,7 +29,7 @@ from he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
 from he_layers.layers.layer import FloatArray
 from server import logs
 from server.engine.engine import Answer, Step, Stopped, Task, WorkerState
-from server.engine.worker import Worker, read_bundle, resident_bytes
+from server.engine.worker import KernelWorker, read_bundle, resident_bytes
 from server.repository import Model
 from server.settings import Settings
 
@@ -61,7 +61,7 @@ class Looker:
         return resident_bytes()
 
 
-class Conductor(Worker):
+class Conductor(KernelWorker):
     """Goes through jobs layer by layer; one at a time, while another call may stop it or ask for its state."""
 
     def __init__(self, settings: Settings, lookers: list[Any]) -> None:
@@ -95,12 +95,15 @@ class Conductor(Worker):
         self._stored = {name: kept for name, kept in self._stored.items() if name in cached} | {id(keys): reference}
         return keys
 
-    def _evaluate(self, model: Model, keys: ServerKeys, image: CkksCiphertext) -> Iterator[evaluate.Progress]:
+    def _evaluate(
+        self, model: Model, keys: ServerKeys, images: Sequence[CkksCiphertext]
+    ) -> Iterator[evaluate.Progress]:
         reference = self._stored[id(keys)]
 
         def lookup(x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]) -> LweCiphertextList:
             return self._share(reference, x, tables, index)
 
+        (image,) = images
         return evaluate.run(model.program, keys, [image], threads=self._threads, lookup=lookup)
 
     def _share(
