@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ciphershift.benchmarks.cli import cli
+from ciphershift.benchmarks.cli import app
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.report.compare import compare, table
 
@@ -25,7 +25,7 @@ def timed(median: float, low: float, high: float, **members: Any) -> dict[str, A
 def run(folder: Path, before: list[dict[str, Any]], after: list[dict[str, Any]], *options: str) -> Any:
     for name, records in (("before.jsonl", before), ("after.jsonl", after)):
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in records))
-    return CliRunner().invoke(cli, ["compare", str(folder / "before.jsonl"), str(folder / "after.jsonl"), *options])
+    return CliRunner().invoke(app, ["compare", str(folder / "before.jsonl"), str(folder / "after.jsonl"), *options])
 
 
 def test_a_ratio_has_the_spread_of_both_runs() -> None:
@@ -79,6 +79,6 @@ def test_a_damaged_line_is_named_and_a_missing_file_too(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"benchmark": "x"}\n{"figure": 1}\n')
     with pytest.raises(results.BadResultError, match="line 2"):
         results.read(tmp_path)
-    done = CliRunner().invoke(cli, ["compare", str(tmp_path / "none.jsonl"), str(tmp_path / "bad.jsonl")])
+    done = CliRunner().invoke(app, ["compare", str(tmp_path / "none.jsonl"), str(tmp_path / "bad.jsonl")])
     assert done.exit_code == 2
     assert "there is no" in done.output

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ciphershift.benchmarks.cli import cli
+from ciphershift.benchmarks.cli import app
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.report import page, plan, readme, tables
@@ -150,7 +150,7 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
     written.write_text(f"before\n{BEGIN}an old table\n{END}after\n")
     page_options = ["--page", str(tmp_path / "docs" / "page.md"), "--readme", str(written)]
     options = ["report", "--stored", "--results", str(stored), *page_options]
-    done = CliRunner().invoke(cli, options)
+    done = CliRunner().invoke(app, options)
     assert done.exit_code == 0, done.output
     assert "an old table" not in written.read_text()
     assert "| **mnist-tiny** |" in written.read_text()
@@ -215,11 +215,11 @@ def test_a_stored_answer_of_this_machine_is_reused_and_another_machines_is_not(
     elsewhere = envelope("growth") | {"maps": 2, "cpu": "another"}
     stored = stored_in(tmp_path, [envelope("growth") | {"maps": 1}, elsewhere])
     options = ["report", "--results", str(stored), "--page", str(tmp_path / "page.md")]
-    assert CliRunner().invoke(cli, options).exit_code == 0
+    assert CliRunner().invoke(app, options).exit_code == 0
     assert asked == [{"maps": 2}]
-    assert CliRunner().invoke(cli, options).exit_code == 0
+    assert CliRunner().invoke(app, options).exit_code == 0
     assert asked == [{"maps": 2}]
-    assert CliRunner().invoke(cli, [*options, "--fresh"]).exit_code == 0
+    assert CliRunner().invoke(app, [*options, "--fresh"]).exit_code == 0
     assert asked == [{"maps": 2}, {"maps": 1}, {"maps": 2}]
 
 
@@ -234,7 +234,7 @@ def test_a_full_run_does_not_make_do_with_quick_answers(tmp_path: Path, monkeypa
     monkeypatch.setattr(readme, "write", lambda records, models, target: None)
     options = ["report", "--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]
     for flags in (["--quick"], ["--quick"], [], [], ["--quick"]):
-        assert CliRunner().invoke(cli, [*options, *flags]).exit_code == 0
+        assert CliRunner().invoke(app, [*options, *flags]).exit_code == 0
     assert [record["was"] for record in results.read(tmp_path / "results")] == [True, False]
 
 
