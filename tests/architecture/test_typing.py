@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 from ciphershift import Client, Program, convert
 from ciphershift.errors import CiphershiftError
