@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto.ciphertexts import Binding, LweCiphertextList, PackedAnswer
-from he_layers.crypto.errors import BadShapeError
-from he_layers.crypto.params import ParameterSet
-from he_layers.crypto.published import SEAL_STD_DEV
-from he_layers.native import _kernel
+from ciphershift.errors import BadShapeError
+from ciphershift.he_layers.crypto.ciphertexts import Binding, LweCiphertextList, PackedAnswer
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
+from ciphershift.he_layers.native import _kernel
 
 
 class AnswerKeys(Protocol):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from he_layers.crypto.params import Gadget, ParameterSet
-from he_layers.gpu.fourier import Fourier
-from he_layers.gpu.steps import StepShape
+from ciphershift.he_layers.crypto.params import Gadget, ParameterSet
+from ciphershift.he_layers.gpu.fourier import Fourier
+from ciphershift.he_layers.gpu.steps import StepShape
 
 
 def key_for_steps(fourier_bsk: Tensor, shape: StepShape) -> Tensor:

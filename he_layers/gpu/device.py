@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from he_layers.crypto.errors import ConfigurationError
+from ciphershift.errors import ConfigurationError
 
 CPU_BYTES = 2 << 30
 """What a batch may take of the host's memory where the device is the CPU."""

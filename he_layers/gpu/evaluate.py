@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from he_layers.crypto import lwe as words_of
-from he_layers.crypto import packing
-from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
-from he_layers.crypto.errors import BusyError
-from he_layers.evaluate import Progress, check_images, walk
-from he_layers.gpu import lwe
-from he_layers.gpu.device import words_from, words_to
-from he_layers.gpu.keys import DeviceKeys
-from he_layers.gpu.pbs import CPU_TOGETHER, pbs
-from he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
-from he_layers.program import Program
+from ciphershift.errors import BusyError
+from ciphershift.he_layers.crypto import lwe as words_of
+from ciphershift.he_layers.crypto import packing
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
+from ciphershift.he_layers.evaluate import Progress, check_images, walk
+from ciphershift.he_layers.gpu import lwe
+from ciphershift.he_layers.gpu.device import words_from, words_to
+from ciphershift.he_layers.gpu.keys import DeviceKeys
+from ciphershift.he_layers.gpu.pbs import CPU_TOGETHER, pbs
+from ciphershift.he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
+from ciphershift.he_layers.program import Program
 
 ROWS = 16384
 """Ciphertexts of a slice's sums, and of one layer of all images that are evaluated together: 134 MB, twice that in double precision."""

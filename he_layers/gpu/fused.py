@@ -13,18 +13,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from he_layers.crypto.params import ParameterSet
-from he_layers.gpu import blind_rotate
-from he_layers.gpu.fourier import Fourier
-from he_layers.gpu.nvrtc import Kernel, KernelError, compile_cubin, shared_memory_limit
-from he_layers.gpu.steps import StepShape
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.gpu import blind_rotate
+from ciphershift.he_layers.gpu.fourier import Fourier
+from ciphershift.he_layers.gpu.nvrtc import Kernel, KernelError, compile_cubin, shared_memory_limit
+from ciphershift.he_layers.gpu.steps import StepShape
 
 SOURCE = Path(__file__).with_name("blind_rotate.cu")
 POLYNOMIAL_SIZE, LANES, EXCHANGE, BYTES = 512, 16, 272, 16  # as the kernel has them
 TOGETHER = (4, 3, 2)
 """Ciphertexts of one block: the more, the less often the key is read; what the card's shared memory holds is used."""
 WORD_BOUND = 1 << 9
-"""Largest difference of a word after one step: two transforms' rounding, each below 2^-24 of the torus (tests/native/test_kernel.py)."""
+"""Largest difference of a word after one step: the rounding of two transforms (tests/he_layers/native/test_kernel.py)."""
 _log = logging.getLogger("ciphershift.gpu")
 
 

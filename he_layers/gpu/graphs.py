@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from he_layers.crypto.params import ParameterSet
-from he_layers.gpu import blind_rotate
-from he_layers.gpu.fourier import Fourier
-from he_layers.gpu.steps import StepShape
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.gpu import blind_rotate
+from ciphershift.he_layers.gpu.fourier import Fourier
+from ciphershift.he_layers.gpu.steps import StepShape
 
 
 @dataclass(frozen=True, slots=True)

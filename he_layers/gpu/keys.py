@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from he_layers.crypto.evaluation_keys import ServerKeys
-from he_layers.crypto.params import ParameterSet
-from he_layers.gpu import blind_rotate, fused
-from he_layers.gpu.fourier import Fourier, natural_order
-from he_layers.gpu.fused import FusedRotation
-from he_layers.gpu.graphs import StepGraphs
-from he_layers.gpu.steps import StepShape
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.gpu import blind_rotate, fused
+from ciphershift.he_layers.gpu.fourier import Fourier, natural_order
+from ciphershift.he_layers.gpu.fused import FusedRotation
+from ciphershift.he_layers.gpu.graphs import StepGraphs
+from ciphershift.he_layers.gpu.steps import StepShape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

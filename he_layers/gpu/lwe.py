@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from he_layers.crypto import lwe
-from he_layers.crypto.ciphertexts import CkksCiphertext
-from he_layers.crypto.errors import BadShapeError
-from he_layers.crypto.params import Gadget
-from he_layers.gpu.device import words_to
-from he_layers.layers.conv import Conv
-from he_layers.layers.layer import LinearLayer, Shape
-from he_layers.layers.linear import Linear
+from ciphershift.errors import BadShapeError
+from ciphershift.he_layers.crypto import lwe
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.params import Gadget
+from ciphershift.he_layers.gpu.device import words_to
+from ciphershift.he_layers.layers.conv import Conv
+from ciphershift.he_layers.layers.layer import LinearLayer, Shape
+from ciphershift.he_layers.layers.linear import Linear
 
 MOST_FACTORS = 1 << 22
 """Sum of the sizes of the factors of one sum, below which it is exact."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from he_layers.crypto.errors import BadShapeError
-from he_layers.gpu import blind_rotate, lwe
-from he_layers.gpu.device import free_bytes
-from he_layers.gpu.keys import DeviceKeys
+from ciphershift.errors import BadShapeError
+from ciphershift.he_layers.gpu import blind_rotate, lwe
+from ciphershift.he_layers.gpu.device import free_bytes
+from ciphershift.he_layers.gpu.keys import DeviceKeys
 
 MOST_TOGETHER = 16384
 MOST_TOGETHER_UNFUSED = 4096

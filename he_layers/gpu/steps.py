@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from he_layers.crypto.params import ParameterSet
-from he_layers.gpu.fourier import Fourier
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.gpu.fourier import Fourier
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

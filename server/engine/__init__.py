@@ -2,10 +2,10 @@
 
 from importlib.util import find_spec
 
-from he_layers.crypto.errors import ConfigurationError
-from server.engine.engine import Engine
-from server.engine.local import LocalEngine
-from server.settings import Settings
+from ciphershift.errors import ConfigurationError
+from ciphershift.server.engine.base import Engine
+from ciphershift.server.engine.local import LocalEngine
+from ciphershift.server.settings import Settings
 
 
 def make_engine(settings: Settings) -> Engine | None:
@@ -20,7 +20,7 @@ def make_engine(settings: Settings) -> Engine | None:
                 )
             return LocalEngine(settings)
         case "ray":
-            from server.engine.ray import RayEngine  # an extra, which the other engines run without
+            from ciphershift.server.engine.ray import RayEngine
 
             return RayEngine(settings)
         case "queue":

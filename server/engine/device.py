@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from he_layers import evaluate
-from he_layers.crypto.ciphertexts import CkksCiphertext
-from he_layers.crypto.evaluation_keys import EvaluationKeys
-from he_layers.gpu import device
-from he_layers.gpu import evaluate as on_device
-from he_layers.gpu.keys import DeviceKeys
-from server.engine.engine import Task
-from server.engine.worker import Worker, read_bundle
-from server.repository import Model
-from server.settings import Settings
+from ciphershift.he_layers import evaluate
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.gpu import device
+from ciphershift.he_layers.gpu import evaluate as on_device
+from ciphershift.he_layers.gpu.keys import DeviceKeys
+from ciphershift.server.engine.base import Task
+from ciphershift.server.engine.worker import Worker, read_bundle
+from ciphershift.server.repository import Model
+from ciphershift.server.settings import Settings
 
 
 class DeviceWorker(Worker[DeviceKeys]):

@@ -7,15 +7,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from he_layers import evaluate, simulate
-from he_layers.crypto import ckks, params
-from he_layers.crypto.ciphertexts import CkksCiphertext
-from he_layers.crypto.errors import BadShapeError, WrongParamsError
-from he_layers.crypto.secret_keys import ClientKeys
-from he_layers.gpu import evaluate as on_device
-from he_layers.gpu.keys import DeviceKeys
-from he_layers.layers import Add, Flatten, Linear, MaxPool, Relu
-from he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.errors import BadShapeError, WrongParamsError
+from ciphershift.he_layers import evaluate, simulate
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.gpu import evaluate as on_device
+from ciphershift.he_layers.gpu.keys import DeviceKeys
+from ciphershift.he_layers.layers import Add, Flatten, Linear, MaxPool, Relu
+from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 TOY = params.get("TOY_N128")
 CPU = torch.device("cpu")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from he_layers.crypto import params
-from he_layers.crypto.params import ParameterSet
-from he_layers.crypto.secret_keys import ClientKeys
-from he_layers.gpu import blind_rotate, fused
-from he_layers.gpu.fourier import natural_order
-from he_layers.gpu.keys import tables
-from he_layers.gpu.steps import StepShape
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.gpu import blind_rotate, fused
+from ciphershift.he_layers.gpu.fourier import natural_order
+from ciphershift.he_layers.gpu.keys import tables
+from ciphershift.he_layers.gpu.steps import StepShape
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(5)
@@ -59,7 +59,7 @@ def short(name: str, bits: int) -> ParameterSet:
 def test_the_kernel_is_torchs_rotation_within_the_transforms_rounding(
     parameter_set: ParameterSet, together: int, tmp_path: Path
 ) -> None:
-    """After one step every word; after more the phases, since a digit may round to the other side (tests/native/test_kernel.py)."""
+    """After one step every word; after more the phases, since a digit may round to the other side."""
     keys = ClientKeys.generate(parameter_set)
     server, shape, count = keys.evaluation_keys(2).expand(2), StepShape.of(parameter_set), 5
     fourier = tables(parameter_set.polynomial_size, CPU)

@@ -5,18 +5,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from he_layers.crypto import ckks, lwe, params
-from he_layers.crypto.ciphertexts import LweCiphertextList
-from he_layers.crypto.errors import BadShapeError, ConfigurationError
-from he_layers.crypto.params import Gadget, ParameterSet
-from he_layers.crypto.secret_keys import ClientKeys
-from he_layers.gpu import device, fourier, pbs
-from he_layers.gpu import lwe as on_device
-from he_layers.gpu.device import words_from, words_to
-from he_layers.gpu.keys import DeviceKeys
-from he_layers.layers import AvgPool, Conv, Linear
-from he_layers.layers.layer import LinearLayer, Shape
-from he_layers.native import _kernel
+from ciphershift.errors import BadShapeError, ConfigurationError
+from ciphershift.he_layers.crypto import ckks, lwe, params
+from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
+from ciphershift.he_layers.crypto.params import Gadget, ParameterSet
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.gpu import device, fourier, pbs
+from ciphershift.he_layers.gpu import lwe as on_device
+from ciphershift.he_layers.gpu.device import words_from, words_to
+from ciphershift.he_layers.gpu.keys import DeviceKeys
+from ciphershift.he_layers.layers import AvgPool, Conv, Linear
+from ciphershift.he_layers.layers.layer import LinearLayer, Shape
+from ciphershift.he_layers.native import _kernel
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(3)
@@ -94,7 +94,7 @@ def test_sums_that_could_be_inexact_are_refused() -> None:
 
 @pytest.mark.parametrize("polynomial_size", [128, 512, 2048])
 def test_the_transforms_product_is_the_kernels(polynomial_size: int) -> None:
-    """Both are within 2^-45 of the largest exact coefficient (tests/native/test_kernel.py)."""
+    """Both are within 2^-45 of the largest exact coefficient (tests/he_layers/native/test_kernel.py)."""
     lanes, points = _kernel.lanes(), polynomial_size // 2
     a, b = RNG.integers(-(2**11), 2**11, (lanes, polynomial_size)), RNG.uniform(-0.5, 0.5, (lanes, polynomial_size))
     transforms = fourier.Fourier(polynomial_size, CPU)
@@ -141,7 +141,7 @@ def rotations(keys: ClientKeys, count: int, steps: int | None = None) -> tuple[N
 
 
 def test_one_step_is_the_kernels_within_the_transforms_rounding(keys: ClientKeys) -> None:
-    """Each is within 2^-24 of the torus of the exact one (tests/native/test_kernel.py)."""
+    """Each is within 2^-24 of the torus of the exact one (tests/he_layers/native/test_kernel.py)."""
     got, want = rotations(keys, 9, steps=1)
     assert np.abs((got - want).astype(np.int32)).max() < 2**9
 

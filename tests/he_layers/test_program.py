@@ -3,15 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from he_layers import simulate
-from he_layers.crypto.errors import BadShapeError, ProgramError, UnsupportedLayerError
-from he_layers.layers import Flatten, MaxPool, Relu
-from he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.errors import BadShapeError, ProgramError, UnsupportedLayerError
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.layers import Flatten, MaxPool, Relu
+from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 
 def test_a_program_survives_its_files(tiny_program: Program, tiny_images: NDArray[np.uint8], tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_damaged_files_are_refused(tiny_program: Program, tmp_path: Path) -> Non
     tiny_program.save(tmp_path)
     description = json.loads((tmp_path / "program.json").read_text())
 
-    def refused(change: dict[str, object], error: type[ProgramError], message: str) -> None:
+    def refused(change: dict[str, Any], error: type[ProgramError], message: str) -> None:
         (tmp_path / "program.json").write_text(json.dumps(description | change))
         with pytest.raises(error, match=message):
             Program.load(tmp_path)

@@ -1,0 +1,129 @@
+"""The kernel's functions again, in a few lines of NumPy each: slow, exact, and what the kernel is held against."""
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+U32: TypeAlias = NDArray[np.uint32]
+U64: TypeAlias = NDArray[np.uint64]
+
+
+def chacha20(key: bytes, counter: int, nonce: U32, blocks: int) -> U32:
+    """RFC 8439, section 2.3."""
+
+    def quarter(x: U32, a: int, b: int, c: int, d: int) -> None:
+        for to, by, turned, bits in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+            x[to] += x[by]
+            x[turned] ^= x[to]
+            x[turned] = x[turned] << np.uint32(bits) | x[turned] >> np.uint32(32 - bits)
+
+    constants = np.frombuffer(b"expand 32-byte k", dtype="<u4")
+    start = np.empty((16, blocks), dtype=np.uint32)
+    start[:] = np.concatenate([constants, np.frombuffer(key, dtype="<u4"), [0], nonce])[:, None]
+    start[12] = counter + np.arange(blocks)
+    x = start.copy()
+    for _ in range(10):
+        for i in range(4):
+            quarter(x, i, 4 + i, 8 + i, 12 + i)
+        for i in range(4):
+            quarter(x, i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4)
+    return (x + start).T.reshape(-1)
+
+
+def negacyclic(a: NDArray[np.object_], b: NDArray[np.object_]) -> NDArray[np.object_]:
+    """a * b modulo X^N + 1 over the integers."""
+    n = len(a)
+    full = np.convolve(a.astype(object), b.astype(object))
+    full = np.concatenate([full, [0] * (2 * n - len(full))])
+    return full[:n] - full[n:]
+
+
+def ntt(x: U64, modulus: int) -> list[int]:
+    """Evaluations at the odd powers of the smallest primitive 2N-th root, in bit-reversed order."""
+    n = len(x)
+    candidates = (pow(g, (modulus - 1) // (2 * n), modulus) for g in range(2, 100))
+    root = next(r for r in candidates if pow(r, n, modulus) == modulus - 1)
+    root = min(pow(root, odd, modulus) for odd in range(1, 2 * n, 2))
+    bits = n.bit_length() - 1
+    reversed_index = [int(f"{m:0{bits}b}"[::-1], 2) for m in range(n)]
+    return [
+        sum(int(c) * pow(root, (2 * m + 1) * j, modulus) for j, c in enumerate(x)) % modulus for m in reversed_index
+    ]
+
+
+def digits(word: int, base_log: int, levels: int) -> tuple[list[int], int]:
+    """Balanced digits of a 32-bit word, most significant first, and the signed rest that they leave out."""
+    dropped, base = 32 - base_log * levels, 1 << base_log
+    x = (word >> dropped) + (word >> (dropped - 1) & 1)
+    rest = (word - (x << dropped) + 2**31) % 2**32 - 2**31
+    out = []
+    for level in reversed(range(levels)):
+        d, x = x % base, x // base
+        next_is_high = x % base >= base // 2 if level else bool(word & 1)
+        carry = d > base // 2 or (d == base // 2 and next_is_high)
+        out.append(d - base if carry else d)
+        x += carry
+    return out[::-1], rest
+
+
+def key_switch(x: U32, key: U32, base_log: int, levels: int, binary_key: bool) -> U32:
+    """(0, b) - sum digit * key row, and half of what the digits leave out taken from the body under a binary key."""
+    out = np.zeros((len(x), key.shape[1]), dtype=np.uint32)
+    for c, row in enumerate(x):
+        parts = [digits(int(word), base_log, levels) for word in row[:-1]]
+        flat = np.array([d for part, _ in parts for d in part], dtype=np.int64)
+        total = -(flat @ key.astype(np.int64))
+        total[-1] += int(row[-1])
+        total[-1] -= sum(rest for _, rest in parts) >> 1 if binary_key else 0
+        out[c] = (total % 2**32).astype(np.uint32)
+    return out
+
+
+def modulus_switch(x: U32, polynomial_size: int) -> NDArray[np.int64]:
+    """Nearest multiples of 2^32 / 2N; half the mask's rounding error is taken from the body."""
+    step = 2**32 // (2 * polynomial_size)
+    mask = x[:, :-1].astype(np.int64)
+    rounded = (mask + step // 2) // step
+    body = x[:, -1].astype(np.int64) - ((mask - rounded * step).sum(axis=1) >> 1)
+    return np.concatenate([rounded, ((body + step // 2) // step)[:, None]], axis=1) % (2 * polynomial_size)
+
+
+def rotate(poly: NDArray[np.object_], power: int) -> NDArray[np.object_]:
+    """X^power * poly modulo X^N + 1."""
+    n = len(poly)
+    at = (np.arange(n) - power) % (2 * n)
+    return np.where(at < n, poly[at % n], -poly[at % n])
+
+
+def blind_rotate(
+    switched: NDArray[np.int32], table: U64, bsk: U64, base_log: int, levels: int, grouping_factor: int = 1
+) -> list[int]:
+    """Blind rotation and sample extraction of one ciphertext, exact modulo 2^64.
+
+    Args:
+        switched: [n + 1].
+        table: test polynomial, torus words [N].
+        bsk: [entries, rows, k + 1, N], masks and bodies: for every `grouping_factor` bits one entry for each way in which not all are 0.
+        base_log, levels: of the gadget.
+        grouping_factor: bits of the key in one step.
+    """
+    n, k1 = len(table), bsk.shape[2]
+    acc = np.zeros((k1, n), dtype=object)
+    acc[-1] = rotate(table.astype(object), -int(switched[-1]))
+    per_step = 2**grouping_factor - 1
+    for step, ggsws in enumerate(bsk.reshape(-1, per_step, *bsk.shape[1:])):
+        powers = [int(power) for power in switched[step * grouping_factor : (step + 1) * grouping_factor]]
+        digits = np.zeros((len(bsk[0]), n), dtype=object)
+        for p in range(k1):
+            rest = (acc[p] + 2**63) % 2**64 - 2**63
+            for level in range(levels):
+                unit = 2 ** (64 - base_log * (level + 1))
+                digits[p * levels + level] = (rest + unit // 2) // unit
+                rest = rest - digits[p * levels + level] * unit
+        for ggsw, power in zip(ggsws, powers if per_step == 1 else [*powers, sum(powers)], strict=True):
+            for q in range(k1):
+                product = sum(negacyclic(digit, row[q].astype(object)) for digit, row in zip(digits, ggsw, strict=True))
+                acc[q] = (acc[q] + rotate(product, power % (2 * n)) - product) % 2**64
+    mask = [v for p in acc[:-1] for v in [p[0], *(-p[:0:-1])]]
+    return [int(v) % 2**64 for v in [*mask, acc[-1][0]]]
