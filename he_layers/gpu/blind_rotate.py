@@ -76,7 +76,7 @@ def run_steps(acc: Tensor, switched: Tensor, key: Tensor, params: ParameterSet, 
         points = fourier.forward(decompose(acc, params.pbs))
         factors = shape.factors(exponents, fourier)
         products = (factors[:, :, None] * points[:, None]).reshape(len(acc), -1, fourier.points)
-        sums = torch.bmm(products.permute(2, 0, 1), key[step])
+        sums = torch.bmm(products.permute(2, 0, 1).contiguous(), key[step])
         acc += fourier.inverse(sums.permute(1, 2, 0).contiguous())
         parts -= parts.round()
 

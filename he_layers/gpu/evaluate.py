@@ -16,24 +16,25 @@ from ciphershift.he_layers.crypto import packing
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
 from ciphershift.he_layers.evaluate import Progress, check_images, walk
 from ciphershift.he_layers.gpu import lwe
-from ciphershift.he_layers.gpu.device import words_from, words_to
+from ciphershift.he_layers.gpu.device import free_bytes, words_from, words_to
 from ciphershift.he_layers.gpu.keys import DeviceKeys
-from ciphershift.he_layers.gpu.pbs import CPU_TOGETHER, pbs
+from ciphershift.he_layers.gpu.pbs import pbs
 from ciphershift.he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
 from ciphershift.he_layers.program import Program
 
-ROWS = 16384
-"""Ciphertexts of a slice's sums, and of one layer of all images that are evaluated together: 134 MB, twice that in double precision."""
+MOST_ROWS, CPU_ROWS = 65536, 1024
+"""Ciphertexts of a slice's sums, and of one layer of all images that are evaluated together: a second or so of a card's work."""
+BYTES_PER_ROW = 1 << 19
+"""What one of them may cost of a card's free memory: 8 KB itself, sixteen in double precision, and a layer has many inputs for it."""
 
 
 class DeviceCircuit:
     """The circuit operations on int32 tensors [images, values, words]; see he_layers.evaluate.EncryptedCircuit."""
 
-    slice_rows = ROWS
-
     def __init__(self, keys: DeviceKeys) -> None:
         """Args: keys: of all images' owner."""
         self.keys = keys
+        self.slice_rows = rows_together(keys.device)
         self.input_dimension = keys.params.input_ring.ring_degree
         self.big_dimension = keys.params.big_dimension
 
@@ -106,10 +107,15 @@ class DeviceCircuit:
         return result
 
 
+def rows_together(device: torch.device) -> int:
+    """Ciphertexts that are dealt with at once."""
+    return CPU_ROWS if device.type == "cpu" else max(CPU_ROWS, min(MOST_ROWS, free_bytes(device) // BYTES_PER_ROW))
+
+
 def images_together(program: Program, device: torch.device) -> int:
-    """How many images are evaluated at once: those whose largest layer has ROWS ciphertexts in all (a CPU's caches hold less), or one."""
+    """How many images are evaluated at once: as many as fill a card, and one on a CPU, whose caches hold no more."""
     largest = max(flat_size(program.input.shape), *(flat_size(stage.output_shape) for stage in program.stages))
-    return max(1, (CPU_TOGETHER if device.type == "cpu" else ROWS) // largest)
+    return 1 if device.type == "cpu" else max(1, rows_together(device) // largest)
 
 
 def run(program: Program, keys: DeviceKeys, images: Sequence[Sequence[CkksCiphertext]]) -> Iterator[Progress]:

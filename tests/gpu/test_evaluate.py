@@ -62,7 +62,7 @@ def test_slices_give_what_the_whole_gives(
     tiny_program: Program,
     tiny_images: NDArray[np.uint8],
 ) -> None:
-    monkeypatch.setattr(on_device.DeviceCircuit, "slice_rows", 64)
+    monkeypatch.setattr(on_device, "rows_together", lambda device: 64)
     progress = list(on_device.run(tiny_program, device_keys, encrypt(client_keys, tiny_program, tiny_images[:2])))
     assert [step.layer for step in progress] == ["relu"] * 4 + ["flatten", "dense"]
     rng = np.random.default_rng(2)
@@ -106,7 +106,11 @@ def test_what_does_not_fit_is_a_typed_error(
         next(on_device.run(tiny_program, device_keys, [[other]]))
 
 
-def test_a_card_takes_as_many_images_as_fill_it_and_a_cpu_few(tiny_program: Program) -> None:
+def test_a_card_takes_as_many_images_as_its_free_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, tiny_program: Program
+) -> None:
     largest = 4 * 6 * 6  # the convolution's sums
-    assert on_device.images_together(tiny_program, torch.device("cuda")) == on_device.ROWS // largest
+    for free, rows in ((80 << 30, on_device.MOST_ROWS), (8 << 30, 16384), (0, on_device.CPU_ROWS)):
+        monkeypatch.setattr(on_device, "free_bytes", lambda device, free=free: free)
+        assert on_device.images_together(tiny_program, torch.device("cuda")) == rows // largest
     assert on_device.images_together(tiny_program, CPU) == 1

@@ -1,0 +1,222 @@
+"""A device of torch against this machine's CPU: seconds an image, batches, memory and agreement of whole networks; one JSON file.
+
+The file is written anew after every figure, so that what was measured is there whatever happens then.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ciphershift.benchmarks.crypto import gpu as primitives
+from ciphershift.benchmarks.crypto.gpu import KEY_ID, Workbench
+from ciphershift.benchmarks.harness.envelope import envelope
+from ciphershift.he_layers import evaluate, simulate
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.gpu import device as devices
+from ciphershift.he_layers.gpu import evaluate as on_device
+from ciphershift.he_layers.gpu.nvrtc import KernelError
+from ciphershift.he_layers.program import Program
+from ciphershift.server.settings import available_cpus
+
+COUNTS, QUICK_COUNTS = (256, 2048, 16384), (8, 16)
+BATCH, QUICK_BATCH = 64, 2
+MODELS, QUICK_MODELS = ("mnist-tiny", "mnist-she", "cifar10-she"), ("mnist-tiny",)
+NOISE_SAMPLES, QUICK_NOISE_SAMPLES = 4096, 16
+
+
+class Record:
+    """The JSON object that grows, and the time that is left."""
+
+    def __init__(self, target: Path, seconds: float, shared: dict[str, Any]) -> None:
+        """Args: seconds: after which nothing new is begun."""
+        self.target, self.values, self._started, self._seconds = target, shared, time.perf_counter(), seconds
+        self._write()
+
+    def add(self, name: str, measure: Callable[[], Any], *, needs: float = 0.0) -> None:
+        """Measures something, unless less than ``needs`` seconds are left; what fails is written down with its reason."""
+        elapsed = time.perf_counter() - self._started
+        if elapsed + needs > self._seconds:
+            self.values[name] = {"skipped": f"{elapsed:.0f} of {self._seconds:.0f} s are over"}
+        else:
+            try:
+                self.values[name] = measure()
+            except (RuntimeError, KernelError) as error:  # torch's and the driver's
+                self.values[name] = {"failed": f"{type(error).__name__}: {error}"}
+        self.values["elapsed_s"] = round(time.perf_counter() - self._started, 1)
+        self._write()
+
+    def _write(self) -> None:
+        aside = self.target.with_suffix(".tmp")
+        aside.write_text(json.dumps(self.values, indent=2) + "\n", encoding="utf-8")
+        aside.replace(self.target)
+
+
+def measure(
+    models: Path,
+    images_of: Callable[[str], NDArray[np.uint8]],
+    target: Path,
+    *,
+    device_name: str,
+    seconds: float,
+    quick: bool,
+) -> dict[str, Any]:
+    """Measures what there is time for.
+
+    Args:
+        models: folder of Programs.
+        images_of: test images of a data set.
+        target: of the JSON object.
+        device_name: torch's, such as ``cuda:0``.
+        seconds: after which nothing new is begun.
+        quick: few samples and the smallest network, for a machine without a GPU.
+    """
+    device, threads = devices.find(device_name), available_cpus()
+    programs = {name: Program.load(models / name) for name in (QUICK_MODELS if quick else MODELS)}
+    parameter_set = params.get(programs["mnist-tiny"].params)
+    record = Record(target, seconds, envelope("gpu", params=parameter_set) | describe(device) | {"quick": quick})
+    bench = Workbench(parameter_set, device, threads)
+    record.add(
+        "keys",
+        lambda: {
+            "bytes": bench.keys.nbytes,
+            "load_s": round(bench.load_seconds, 3),
+            "fused": bench.keys.fused is not None,
+        },
+    )
+    record.add("correctness", lambda: primitives.correctness(bench, QUICK_NOISE_SAMPLES if quick else NOISE_SAMPLES))
+    for count in QUICK_COUNTS if quick else COUNTS:
+        record.add(f"lookups_{count}", lambda count=count: primitives.lookups(bench, bench.keys, count))
+    networks = Networks(bench, programs, models, images_of, quick=quick)
+    for name in programs:
+        record.add(f"{name}_one_image", lambda name=name: networks.images(name, 1), needs=10)
+    for name in programs:
+        if name != "cifar10-she":
+            record.add(
+                f"{name}_batch", lambda name=name: networks.images(name, QUICK_BATCH if quick else BATCH), needs=20
+            )
+    record.add(
+        "lookups_host", lambda: primitives.lookups_on_host(bench, QUICK_COUNTS[-1] if quick else COUNTS[1]), needs=5
+    )
+    for name in programs:
+        record.add(
+            f"{name}_host", lambda name=name: networks.image_on_host(name), needs=10 if name != "cifar10-she" else 40
+        )
+    if bench.keys.fused is not None:
+        for count in COUNTS:
+            record.add(f"rotations_by_block_{count}", lambda count=count: primitives.blocks(bench, count), needs=5)
+        unfused = bench.unfused()
+        for count in COUNTS:
+            record.add(
+                f"lookups_unfused_{count}", lambda count=count: primitives.lookups(bench, unfused, count), needs=15
+            )
+    if not quick:
+        record.add(
+            "cifar10-she_batch",
+            lambda: networks.images("cifar10-she", BATCH),
+            needs=networks.predicted("cifar10-she", BATCH),
+        )
+    return record.values
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """The card, and what drives it."""
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
+    if device.type != "cuda":
+        return {"device": device.type, **versions}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "device": properties.name,
+        "device_memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        **versions,
+    }
+
+
+class Networks:
+    """Networks of the zoo on encrypted test images."""
+
+    def __init__(
+        self,
+        bench: Workbench,
+        programs: Mapping[str, Program],
+        models: Path,
+        images_of: Callable[[str], NDArray[np.uint8]],
+        *,
+        quick: bool,
+    ) -> None:
+        """Takes note."""
+        self.bench, self.programs, self._models, self._images_of, self._quick = (
+            bench,
+            programs,
+            models,
+            images_of,
+            quick,
+        )
+        self._seconds: dict[str, float] = {}
+
+    def images(self, name: str, count: int) -> dict[str, Any]:
+        """Seconds for ``count`` images handed over at once, memory, and how many predictions are the plaintext network's."""
+        program, encrypted, plain = self._prepare(name, count)
+        together = on_device.images_together(program, self.bench.device)
+        cuda = self.bench.device.type == "cuda"
+
+        def evaluate_all() -> list[PackedAnswer]:
+            answers: list[PackedAnswer] = []
+            for start in range(0, count, together):
+                (*_, last) = on_device.run(
+                    program, self.bench.keys, [[image] for image in encrypted[start : start + together]]
+                )
+                answers += last.answers
+            return answers
+
+        if count == 1 and not self._quick:
+            evaluate_all()  # tables, plans and reserves of memory
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(self.bench.device)
+        started = time.perf_counter()
+        answers = evaluate_all()
+        seconds = time.perf_counter() - started
+        if count == 1:
+            self._seconds[name] = seconds
+        return {
+            "images": count,
+            "together": min(count, together),
+            "seconds": round(seconds, 4),
+            "seconds_an_image": round(seconds / count, 4),
+            "lookups_per_second": round(program.lookups * count / seconds),
+            "agree": int((self._predictions(answers) == plain).sum()),
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(self.bench.device) if cuda else None,
+        }
+
+    def image_on_host(self, name: str) -> dict[str, Any]:
+        """Seconds for one image by the native kernel on all threads."""
+        program, encrypted, plain = self._prepare(name, 1)
+        started = time.perf_counter()
+        (*_, last) = evaluate.run(program, self.bench.server, encrypted, threads=self.bench.threads)
+        seconds = time.perf_counter() - started
+        return {"seconds": round(seconds, 3), "agree": int((self._predictions(last.answers) == plain).sum())}
+
+    def predicted(self, name: str, count: int) -> float:
+        """Seconds that so many images should take, from one."""
+        return 1.2 * count * self._seconds.get(name, 60.0)
+
+    def _prepare(self, name: str, count: int) -> tuple[Program, list[CkksCiphertext], NDArray[np.int64]]:
+        program = self.programs[name]
+        dataset = json.loads((self._models / name / "card.json").read_text(encoding="utf-8"))["dataset"]
+        available = self._images_of(dataset)
+        images = available[np.arange(count) % len(available)]
+        levels = program.input.integers(images).reshape(count, -1)
+        encrypted = [ckks.encrypt(self.bench.client, KEY_ID, row * program.input.delta) for row in levels]
+        return program, encrypted, simulate.plain(program, images).argmax(axis=1)
+
+    def _predictions(self, answers: list[PackedAnswer] | tuple[PackedAnswer, ...]) -> NDArray[np.int64]:
+        return np.stack([ckks.decrypt(self.bench.client, answer) for answer in answers]).argmax(axis=1)
