@@ -176,7 +176,7 @@ class ServerKeys:
     params: ParameterSet
     input_ksk: NDArray[np.uint32]  # [tiles, input ring degree * levels, 32]: n + 1 columns in tiles of 32
     ksk: NDArray[np.uint32]  # [tiles, k * N * levels, 32]
-    fourier_bsk: NDArray[np.float64]  # [entries, N/2, k + 1, rows, (re, im)]
+    fourier_bsk: NDArray[np.float64]  # [steps * ggsws_per_step, N/2, k + 1, rows, (re, im)]; steps: see ParameterSet
     answer_key: NDArray[np.uint64]  # [rows, (body, mask), answer ring degree]
 
     @property
