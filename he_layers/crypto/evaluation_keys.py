@@ -59,6 +59,7 @@ class EvaluationKeys:
                 modulus_log2=32.0,
                 log2_std_dev=params.lwe_log2_std_dev,
                 body_bits=32.0,
+                block_length=params.block_length,
             )
 
         ring = params.answer_ring

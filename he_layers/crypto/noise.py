@@ -17,6 +17,9 @@ from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
 # Rounding of the double-precision transforms, as a multiple of 2**-53 times the size of an external product's sum; measured.
 FFT_ROUNDING = 3.5
 
+STAND_IN_MARGIN = 1.001
+"""How much larger a deviation may be under a set that stands in for a network's own: less than is ever measured."""
+
 
 def fresh_ckks_variance(params: ParameterSet) -> float:
     """An encrypted pixel as it arrives: SEAL's error and the encoder's rounding modulo q, c0 rounded to input_body_bits."""
@@ -112,6 +115,39 @@ def packing_variance(params: ParameterSet) -> float:
     zero = (1 + 2 * ternary) * (SEAL_STD_DEV / ring.modulus) ** 2
     rounding = (1 + ternary) * math.exp2(-2 * params.answer_bits) / 12
     return packing_key_switch_variance(params) + zero + math.exp2(2 * params.flooding_log2_std_dev) + rounding
+
+
+def may_stand_in(params: ParameterSet, own: ParameterSet) -> bool:
+    """Whether a network made for the set `own` may be evaluated under `params` as it is.
+
+    Upload, answer and look-up ring are the same, and no noise is larger (by more than a thousandth): that of look-ups of values under the
+    input key and under the big key, and that of a bootstrap's output. Values under both keys at once are not counted here, since few
+    networks have them; noise_budget.bears holds a whole Program to its own set.
+    """
+
+    def shape(chosen: ParameterSet) -> tuple[object, ...]:
+        return (
+            chosen.input_ring,
+            chosen.input_body_bits,
+            chosen.glwe_dimension,
+            chosen.polynomial_size,
+            chosen.answer_ring,
+            chosen.answer,
+            chosen.answer_bits,
+            chosen.flooding_log2_std_dev,
+        )
+
+    def variances(chosen: ParameterSet) -> tuple[float, ...]:
+        switched = modulus_switch_variance(chosen)
+        return (
+            switched + input_key_switch_variance(chosen),
+            switched + key_switch_variance(chosen),
+            pbs_variance(chosen),
+        )
+
+    return shape(params) == shape(own) and all(
+        mine <= theirs * STAND_IN_MARGIN**2 for mine, theirs in zip(variances(params), variances(own), strict=True)
+    )
 
 
 def gaussian_tail(deviations: float) -> float:

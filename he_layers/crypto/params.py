@@ -286,6 +286,12 @@ SETS = {
     )
 }
 DEFAULT = FAST_N512_PAIRS.name
+"""The set whose noise networks are made for, unless they say otherwise."""
+STAND_INS = (FAST_N512_BLOCK3.name, EXACT_N2048_BLOCK3.name)
+"""Sets that servers use in place of a network's own unless told otherwise, the first that it bears.
+
+docs/decisions/0081-block-keys-by-default.md has both sides.
+"""
 
 
 def get(name_or_id: str) -> ParameterSet:

@@ -155,7 +155,7 @@ class ClientKeys:
                 )
         if keys["small_lwe_key"].reshape(-1, params.block_length).sum(axis=1).max() > 1:
             raise NotConformantError(
-                f"small_lwe_key has a block of {params.block_length} bits with more than a single one; the key file is damaged, make new keys"
+                f"small_lwe_key has a block of {params.block_length} bits with two ones; the key file is damaged, make new keys"
             )
         keys["glwe_key"] = keys["glwe_key"].reshape(params.glwe_dimension, params.polynomial_size)
         return cls(params=params, **keys)
