@@ -145,14 +145,11 @@ def run(
 
     Raises:
         BadShapeError: the ciphertexts hold another number of values than the Program's input.
-        WrongParamsError: keys and ciphertexts do not belong to one parameter set, the Program's or one that may stand in for it
-            (noise.may_stand_in; whether the whole Program bears its noise is noise_budget.bears).
+        WrongParamsError: keys and ciphertexts do not belong to one parameter set, the Program's or one that may stand in for it.
     """
     params = keys.params
     own = parameter_sets.get(program.params)
-    if any(ciphertext.params.id != params.id for ciphertext in ciphertexts) or not (
-        params is own or noise.may_stand_in(params, own)
-    ):
+    if any(ciphertext.params.id != params.id for ciphertext in ciphertexts) or not noise.may_stand_in(params, own):
         raise WrongParamsError(
             f"program {program.name!r} is made for {program.params}; the keys are under {params.name}"
         )

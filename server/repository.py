@@ -12,6 +12,7 @@ from typing import Any
 
 from ciphershift.errors import CiphershiftError, InsecureParamsError, ProgramError, UnknownModelError
 from ciphershift.he_layers.analysis import noise_budget
+from ciphershift.he_layers.crypto import noise
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
@@ -154,7 +155,7 @@ class Repository(Mapping[str, Model]):
 def _load(folder: Path, stand_ins: Sequence[ParameterSet]) -> Model:
     program = Program.load(folder)
     own = parameter_sets.get(program.params)
-    params = next((candidate for candidate in stand_ins if noise_budget.bears(program, candidate)), own)
+    params = next((candidate for candidate in stand_ins if noise.may_stand_in(candidate, own)), own)
     noise_budget.require_exact(program, params)
     return Model(
         program=program,

@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     models: Path = Field(ZOO, description="folder of Programs, one sub-folder per model")
     parameter_sets: str = Field(
         ",".join(STAND_INS),
-        description="sets that networks are evaluated under in place of their own, the first that a network bears; `own` for none",
+        description="sets that networks are evaluated under in place of their own, the first that has no more noise; `own` for none",
     )
     storage: str = Field(
         default_factory=lambda: str(platformdirs.user_data_path("ciphershift") / "server"),

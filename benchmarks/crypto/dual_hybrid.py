@@ -37,7 +37,7 @@ PROGRESSIVE = 1 / (1 - 2**-SIEVE_SLOPE)
 MULTIPLICATION, ADDITION = 1024.0, 160.0
 """Gates of one operation of the Fourier transform."""
 BLOCK_SIZES = np.arange(280.0, 500.0)
-MOST_ENUMERATED, MOST_TRANSFORMED = 140, 140
+MOST_ENUMERATED, MOST_TRANSFORMED = 141, 141
 MODULI = (2, 3)
 
 
@@ -81,15 +81,32 @@ class Attack:
 
 @cache
 def cheapest(dimension: int, log2_std_dev: float, secret: Secret, counting: Counting) -> Attack:
-    """Returns the cheapest attack over a grid of its parameters on LWE with this noise, log2 of a fraction of the torus."""
-    attacks = [_cheapest(dimension, log2_std_dev, secret, counting, p) for p in MODULI]
-    return min(attacks, key=lambda attack: attack.bits)
+    """Returns the cheapest attack found on LWE with this noise, log2 of a fraction of the torus.
+
+    The estimator goes through enumerated and transformed coordinates in steps of five. The exact count goes through both in steps of
+    four (or of a block), and then through every one (or every block) around the best.
+    """
+    step = 5 if counting == "estimator" else 4 if secret.unit == 1 else secret.unit
+    everything = np.arange(0, MOST_ENUMERATED, step), np.arange(0, MOST_TRANSFORMED, step)
+    attacks = [_cheapest(dimension, log2_std_dev, secret, counting, p, *everything) for p in MODULI]
+    best = min(attacks, key=lambda attack: attack.bits)
+    if counting == "estimator" or secret.unit > 1:
+        return best
+    near = [np.arange(max(0, at - 8), at + 9) for at in (best.enumerated, best.transformed)]
+    return _cheapest(dimension, log2_std_dev, secret, counting, best.modulus, *near)
 
 
-def _cheapest(dimension: int, log2_std_dev: float, secret: Secret, counting: Counting, p: int) -> Attack:
-    grid = 5 if counting == "estimator" else max(secret.unit, 2)
-    enumerated = np.arange(0, MOST_ENUMERATED, grid, dtype=np.float64)[:, None, None]
-    transformed = np.arange(0, MOST_TRANSFORMED, grid, dtype=np.float64)[:, None]
+def _cheapest(
+    dimension: int,
+    log2_std_dev: float,
+    secret: Secret,
+    counting: Counting,
+    p: int,
+    enumerated_counts: NDArray[np.int64],
+    transformed_counts: NDArray[np.int64],
+) -> Attack:
+    enumerated = enumerated_counts.astype(np.float64)[:, None, None]
+    transformed = transformed_counts.astype(np.float64)[:, None]
     deviation = math.sqrt(secret.variance) if counting == "estimator" else secret.radius
     per_coordinate = secret.patterns ** (1 / secret.unit)
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ciphershift.errors import ProgramError
-from ciphershift.he_layers.crypto import noise
-from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.crypto.noise import gaussian_tail
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
 from ciphershift.he_layers.program import Program
@@ -130,7 +129,7 @@ def under(stages: list[StageGains], params: ParameterSet, *, exact: bool) -> lis
             for read in stage.read
         ]
         std = math.sqrt(max(variances))
-        failure = math.log2(noise.gaussian_tail(stage.delta / 2 / std)) if exact else None
+        failure = math.log2(gaussian_tail(stage.delta / 2 / std)) if exact else None
         count = sum(len(read.multiples) for read in stage.read)
         result.append(StageNoise(layer=stage.layer, lookups=count, std_dev=std, log2_failure=failure))
     return result
@@ -145,21 +144,6 @@ def log2_failure(stages: list[StageNoise]) -> float | None:
     """log2 of the probability that any look-up or logit of one image is off, by the union bound; None in the fast profile."""
     exponents = [math.log2(stage.lookups) + stage.log2_failure for stage in stages if stage.log2_failure is not None]
     return float(np.logaddexp2.reduce(exponents)) if exponents else None
-
-
-def bears(program: Program, params: ParameterSet) -> bool:
-    """Whether a Program may be evaluated under a set that stands in for its own: no layer reads more noise, or it stays exact."""
-    own = parameter_sets.get(program.params)
-    if params is own or not noise.may_stand_in(params, own):
-        return params is own
-    found = gains(program)
-    stages = under(found, params, exact=program.profile == "exact")
-    if program.profile == "exact":
-        return all(stage.log2_failure is None or stage.log2_failure <= LOG2_FAILURE_LIMIT for stage in stages)
-    limits = under(found, own, exact=False)
-    return all(
-        stage.std_dev <= limit.std_dev * noise.STAND_IN_MARGIN for stage, limit in zip(stages, limits, strict=True)
-    )
 
 
 def require_exact(program: Program, params: ParameterSet) -> None:

@@ -17,9 +17,6 @@ from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
 # Rounding of the double-precision transforms, as a multiple of 2**-53 times the size of an external product's sum; measured.
 FFT_ROUNDING = 3.5
 
-STAND_IN_MARGIN = 1.001
-"""How much larger a deviation may be under a set that stands in for a network's own: less than is ever measured."""
-
 
 def fresh_ckks_variance(params: ParameterSet) -> float:
     """An encrypted pixel as it arrives: SEAL's error and the encoder's rounding modulo q, c0 rounded to input_body_bits."""
@@ -118,11 +115,10 @@ def packing_variance(params: ParameterSet) -> float:
 
 
 def may_stand_in(params: ParameterSet, own: ParameterSet) -> bool:
-    """Whether a network made for the set `own` may be evaluated under `params` as it is.
+    """Whether any network made for the set `own` may be evaluated under `params` as it is.
 
-    Upload, answer and look-up ring are the same, and no noise is larger (by more than a thousandth): that of look-ups of values under the
-    input key and under the big key, and that of a bootstrap's output. Values under both keys at once are not counted here, since few
-    networks have them; noise_budget.bears holds a whole Program to its own set.
+    Upload, answer and look-up ring are the same, and no noise is larger: that of the look-up of a value under the input key, the big key or
+    both, and that of a bootstrap's output. So every layer reads at most the noise that it was made for.
     """
 
     def shape(chosen: ParameterSet) -> tuple[object, ...]:
@@ -138,15 +134,12 @@ def may_stand_in(params: ParameterSet, own: ParameterSet) -> bool:
         )
 
     def variances(chosen: ParameterSet) -> tuple[float, ...]:
+        of_input, of_big = input_key_switch_variance(chosen), key_switch_variance(chosen)
         switched = modulus_switch_variance(chosen)
-        return (
-            switched + input_key_switch_variance(chosen),
-            switched + key_switch_variance(chosen),
-            pbs_variance(chosen),
-        )
+        return switched + of_input, switched + of_big, switched + of_input + of_big, pbs_variance(chosen)
 
     return shape(params) == shape(own) and all(
-        mine <= theirs * STAND_IN_MARGIN**2 for mine, theirs in zip(variances(params), variances(own), strict=True)
+        mine <= theirs for mine, theirs in zip(variances(params), variances(own), strict=True)
     )
 
 

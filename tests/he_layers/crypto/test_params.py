@@ -21,6 +21,9 @@ def test_ids_of_older_sets_are_what_they_were_before_younger_fields() -> None:
     assert params.FAST_N512.id == "14d81e492ba997aa421e904315107f357e65eca89dcac7109b4d9ca9b63bdcc4"
     assert params.FAST_N512_PAIRS.id == "e218f0e0d83723c61d6a7c195be7ac6fd82fda69ada37ba4d83f399698e27a3d"
     assert params.EXACT_N2048.id == "78aa7c85de4f52835300f1c909a8df5e240352d952ed2e97013c9f489fc939a6"
+    assert params.FAST_N512_BLOCK3.id == "cee87f874515fb615f2d452c5c07a20384c5edefb427fc5ccc7c62887f0c40e6"
+    assert params.FAST_N512_BLOCK4.id == "ea296f105b1d1ca3a75ccc9672d577109664fd62c740e4c9a83445948aaace00"
+    assert params.EXACT_N2048_BLOCK3.id == "350b5148908896d1987fe68087a3c5fa892a1f022365adcc3f706f3449fc057f"
     assert len({replace(params.TOY_N128_BLOCK3, block_length=length).id for length in (1, 2, 3)}) == 3
 
 

@@ -87,7 +87,7 @@ def test_the_patterns_of_a_block_are_alike_likely_and_independent(length: int) -
 
 
 def test_block_keys_have_a_single_one_in_a_block_at_most_and_alike_likely_at_every_place() -> None:
-    """200 keys: ones at each of 804 places, and no two keys alike."""
+    """200 keys: ones at each of 807 places, and no two keys alike."""
     parameter_set = params.FAST_N512_BLOCK3
     keys = np.stack([ClientKeys.generate(parameter_set).small_lwe_key for _ in range(200)])
     assert keys.reshape(-1, 3).sum(axis=1).max() == 1
