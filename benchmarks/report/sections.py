@@ -8,13 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ciphershift.benchmarks.report import figures, tables
+from ciphershift.benchmarks.report import figures, tables, zoo
 from ciphershift.benchmarks.report.estimates import estimated, workers
 from ciphershift.benchmarks.report.lookups import lookups
 from ciphershift.benchmarks.report.points import Fit, Point, points
 from ciphershift.benchmarks.report.stored import MissingError, Stored
 from ciphershift.benchmarks.report.style import Draw, markdown, save
 from ciphershift.he_layers.crypto.params import DEFAULT
+from ciphershift.server.settings import Settings
 
 FIGURES = "figures"
 DATASETS = ("mnist", "fashion-mnist", "cifar10")
@@ -104,6 +105,17 @@ def _stages(stored: Stored, folder: Path) -> str:
     stages = tables.table((*head, "request, answer", "memory"), rows)
     return "\n\n".join(
         ("Through a real server process on loopback.", stages, picture, about_noise, tables.layer_noise(runs))
+    )
+
+
+def _networks(stored: Stored, folder: Path) -> str:
+    found = zoo.cards_with_runs(stored.records, Settings().models)
+    return (
+        "Accuracies are those of the test images; *simulated* draws the noise of the encrypted circuit. Times go from the client's call "
+        "to its logits, through a server process on loopback. C: convolution with so many maps, F: dense layer with so many units, A: "
+        f"ReLU that clips, with batch norm; P: max-pool.\n\n{zoo.full(found)}\n\nmnist-she has SHE's C-B-A-P-C-P-F-B-A-F, mnist-dshe its "
+        "[C-B-A-C-B-A-P]x4-F-F, cifar10-she its [C-B-A-C-B-A-P]x3-F-F; lenet5 is an ordinary PyTorch module, converted; mnist-exact has "
+        "sparse ternary weights, and each of its encrypted logits is the plaintext network's."
     )
 
 
@@ -290,6 +302,7 @@ def _yardstick(stored: Stored, folder: Path) -> str:
 SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
     ("Where others win", _wins),
     ("Side by side", _side_by_side),
+    ("The networks of the zoo", _networks),
     ("Accuracy against latency and upload", _pareto),
     ("At the same error of a look-up", _same_error),
     ("One look-up", _lookups),
