@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 
-.PHONY: setup demo page test lint docs pictures stub clean
+.PHONY: setup demo page test test-slow lint docs pictures stub clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,10 @@ page: setup
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# What takes minutes: the built package in clean environments.
+test-slow: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

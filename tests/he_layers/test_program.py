@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_damaged_files_are_refused(tiny_program: Program, tmp_path: Path) -> Non
     tiny_program.save(tmp_path)
     description = json.loads((tmp_path / "program.json").read_text())
 
-    def refused(change: dict[str, object], error: type[ProgramError], message: str) -> None:
+    def refused(change: dict[str, Any], error: type[ProgramError], message: str) -> None:
         (tmp_path / "program.json").write_text(json.dumps(description | change))
         with pytest.raises(error, match=message):
             Program.load(tmp_path)

@@ -1,9 +1,12 @@
 """The kernel's functions again, in a few lines of NumPy each: slow, exact, and what the kernel is held against."""
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
-U32, U64 = NDArray[np.uint32], NDArray[np.uint64]
+U32: TypeAlias = NDArray[np.uint32]
+U64: TypeAlias = NDArray[np.uint64]
 
 
 def chacha20(key: bytes, counter: int, nonce: U32, blocks: int) -> U32:
