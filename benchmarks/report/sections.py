@@ -21,7 +21,7 @@ FIGURES = "figures"
 DATASETS = ("mnist", "fashion-mnist", "cifar10")
 
 
-def _picture(folder: Path, name: str, alternative: str, draw: Draw) -> str:
+def _figure(folder: Path, name: str, alternative: str, draw: Draw) -> str:
     save(folder, name, draw)
     return markdown(FIGURES, name, alternative)
 
@@ -57,8 +57,8 @@ def _pareto(stored: Stored, folder: Path) -> str:
     upload = against(systems, lambda point: point.upload_bytes, "bytes uploaded for one image, logarithmic")
     return "\n\n".join(
         (
-            _picture(folder, "accuracy-latency", "Accuracy over seconds for one image, all systems", time),
-            _picture(folder, "accuracy-upload", "Accuracy over bytes uploaded for one image, all systems", upload),
+            _figure(folder, "accuracy-latency", "Accuracy over seconds for one image, all systems", time),
+            _figure(folder, "accuracy-upload", "Accuracy over bytes uploaded for one image, all systems", upload),
         )
     )
 
@@ -94,7 +94,7 @@ def _stages(stored: Stored, folder: Path) -> str:
         "s (10 to 90 %)",
         *(f"{stage}, ms" for stage in figures.STAGES),
     )
-    picture = _picture(
+    figure = _figure(
         folder, "stages", "Seconds of each layer for one image, by network", figures.stages_and_layers(runs, layers)
     )
     about_noise = (
@@ -104,7 +104,7 @@ def _stages(stored: Stored, folder: Path) -> str:
     )
     stages = tables.table((*head, "request, answer", "memory"), rows)
     return "\n\n".join(
-        ("Through a real server process on loopback.", stages, picture, about_noise, tables.layer_noise(runs))
+        ("Through a real server process on loopback.", stages, figure, about_noise, tables.layer_noise(runs))
     )
 
 
@@ -132,18 +132,18 @@ def _growth(stored: Stored, folder: Path) -> str:
     records = stored.newest("growth", "maps", command="ciphershift bench growth")
     zoo = stored.any("agreement", "model")
     fit = Fit.of(records)
-    picture = _picture(folder, "growth", "Seconds over look-ups, with a fit", figures.growth(records, zoo, fit))
+    figure = _figure(folder, "growth", "Seconds over look-ups, with a fit", figures.growth(records, zoo, fit))
     return (
         f"Two convolutions and a dense layer, from {records[0]['maps']} to {records[-1]['maps']} maps, random weights, "
         f"{records[0]['params']}, {records[0]['threads']} threads: {fit.text} look-up; as a power law, seconds grow with the "
-        f"{fit.exponent:.2f}th power of the look-ups. Networks of the zoo stand beside it, through a server.\n\n{picture}"
+        f"{fit.exponent:.2f}th power of the look-ups. Networks of the zoo stand beside it, through a server.\n\n{figure}"
     )
 
 
 def _throughput(stored: Stored, folder: Path) -> str:
     records = stored.newest("throughput", "engine", "batch", command="ciphershift bench throughput")
-    picture = _picture(folder, "throughput", "Images a second over the batch", figures.throughput(records))
-    return f"{records[0]['model']}, through a real server; {records[0]['samples']} samples of each.\n\n{picture}"
+    figure = _figure(folder, "throughput", "Images a second over the batch", figures.throughput(records))
+    return f"{records[0]['model']}, through a real server; {records[0]['samples']} samples of each.\n\n{figure}"
 
 
 def _parameters(stored: Stored, folder: Path) -> str:
@@ -173,10 +173,10 @@ def _parameters(stored: Stored, folder: Path) -> str:
         "keys",
         "bits",
     )
-    picture = _picture(folder, "parameters", "Simulated accuracy over noise, by network", figures.parameters(records))
+    figure = _figure(folder, "parameters", "Simulated accuracy over noise, by network", figures.parameters(records))
     return (
         "The cheapest set of at least 132 bits for each amount of noise, and what a network that was trained for its own set then does; "
-        f"{records[0]['images']} test images.\n\n{picture}\n\n{tables.table(head, rows)}"
+        f"{records[0]['images']} test images.\n\n{figure}\n\n{tables.table(head, rows)}"
     )
 
 
