@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, WrongParamsError
-from ciphershift.he_layers.crypto import lwe, packing, pbs
+from ciphershift.he_layers.crypto import lwe, noise, packing, pbs
+from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
@@ -212,7 +213,7 @@ def run(
 
     Raises:
         BadShapeError: the ciphertexts hold another number of values than the Program's input.
-        WrongParamsError: keys or ciphertexts belong to another parameter set than the Program's.
+        WrongParamsError: keys and ciphertexts do not belong to one parameter set, the Program's or one that may stand in for it.
     """
     check_images(program, keys.params, ciphertexts)
     started = perf_counter()
@@ -231,7 +232,8 @@ def run(
 
 def check_images(program: Program, params: ParameterSet, ciphertexts: Sequence[CkksCiphertext]) -> None:
     """Raises what ``run`` raises for an image that the program, or the keys' parameter set, does not fit."""
-    if program.params != params.name or any(ciphertext.params.id != params.id for ciphertext in ciphertexts):
+    own = parameter_sets.get(program.params)
+    if any(ciphertext.params.id != params.id for ciphertext in ciphertexts) or not noise.may_stand_in(params, own):
         raise WrongParamsError(
             f"program {program.name!r} is made for {program.params}; the keys are under {params.name}"
         )

@@ -19,7 +19,7 @@ from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
-from ciphershift.he_layers.gpu import lwe, pbs
+from ciphershift.he_layers.gpu import pbs
 from ciphershift.he_layers.gpu.device import words_from, words_to
 from ciphershift.he_layers.gpu.keys import DeviceKeys
 from ciphershift.he_layers.native import _kernel
@@ -75,8 +75,10 @@ def correctness(bench: Workbench, count: int) -> dict[str, Any]:
     x = bench.words(min(count, 256))
     switched = pbs.key_switch(words_to(bench.device, x), bench.keys)
     small = on_host.key_switch(LweCiphertextList(x), bench.server, threads=bench.threads)
-    rounded = lwe.modulus_switch(switched, bench.params.polynomial_size)
-    want = _kernel.modulus_switch(small.data, polynomial_size=bench.params.polynomial_size)
+    rounded = pbs.modulus_switch(switched, bench.keys)
+    want = _kernel.modulus_switch(
+        small.data, polynomial_size=bench.params.polynomial_size, block_length=bench.params.block_length
+    )
     result: dict[str, Any] = {
         "key_switch_equal": bool(np.array_equal(words_from(switched), small.data)),
         "modulus_switch_equal": bool(np.array_equal(rounded.cpu().numpy(), want)),
@@ -113,9 +115,7 @@ def lookups(bench: Workbench, keys: DeviceKeys, count: int) -> dict[str, Any]:
     """Look-ups a second: key switch, modulus switch, rotation and extraction of ``count`` ciphertexts that lie on the device."""
     x, table, index = _inputs(bench, count)
     seconds = bench.timed(lambda: pbs.pbs(x, keys, table, index))
-    switching = bench.timed(
-        lambda: lwe.modulus_switch(pbs.key_switch(x[:2048], keys), bench.params.polynomial_size)
-    ) / min(count, 2048)
+    switching = bench.timed(lambda: pbs.modulus_switch(pbs.key_switch(x[:2048], keys), keys)) / min(count, 2048)
     return {
         "count": count,
         "seconds": round(seconds, 5),
@@ -130,7 +130,7 @@ def blocks(bench: Workbench, count: int) -> dict[str, int]:
     if fused is None:
         return {}
     x, table, index = _inputs(bench, count)
-    switched = lwe.modulus_switch(pbs.key_switch(x[:2048], bench.keys), bench.params.polynomial_size)
+    switched = pbs.modulus_switch(pbs.key_switch(x[:2048], bench.keys), bench.keys)
     switched = switched.repeat(-(-count // len(switched)), 1)[:count]
     return {
         str(together): round(

@@ -16,7 +16,7 @@ from ciphershift.he_layers.crypto import lwe
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
 from ciphershift.he_layers.crypto.params import Gadget
 from ciphershift.he_layers.gpu.device import words_to
-from ciphershift.he_layers.layers.conv import Conv
+from ciphershift.he_layers.layers.conv import Conv2d
 from ciphershift.he_layers.layers.layer import LinearLayer, Shape
 from ciphershift.he_layers.layers.linear import Linear
 
@@ -52,7 +52,7 @@ def linear(x: Tensor, layer: LinearLayer, shape: Shape) -> Tensor:
     Raises:
         BadShapeError: a sum could be inexact.
     """
-    if isinstance(layer, Conv):
+    if isinstance(layer, Conv2d):
         weight = torch.from_numpy(layer.weight).to(x.device, torch.float64)
         return _convolve(x, weight, layer, shape)
     if isinstance(layer, Linear):
@@ -71,7 +71,7 @@ def linear(x: Tensor, layer: LinearLayer, shape: Shape) -> Tensor:
     return torch.stack([_words(torch.sparse.mm(matrix, image.to(torch.float64))) for image in x])
 
 
-def _convolve(x: Tensor, weight: Tensor, layer: Conv, shape: Shape) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, layer: Conv2d, shape: Shape) -> Tensor:
     """One matrix product for each tap of the filters, over all places of an image and all words of a row at once."""
     maps, inputs, height, width = weight.shape
     _check_sums(float(weight.abs().sum(dim=(1, 2, 3)).max()))
@@ -146,11 +146,14 @@ def key_switch(x: Tensor, key: Tensor, gadget: Gadget, *, binary_key: bool) -> T
     return out
 
 
-def modulus_switch(x: Tensor, polynomial_size: int) -> Tensor:
-    """Nearest multiples of 2^32 / 2N, int32 in 0..2N - 1; the mean of the mask's rounding error is taken from the body."""
+def modulus_switch(x: Tensor, polynomial_size: int, block_length: int) -> Tensor:
+    """Nearest multiples of 2^32 / 2N, int32 in 0..2N - 1; the mean of the mask's rounding error is taken from the body.
+
+    A bit of a key in blocks of l bits is 1 with probability 1 / (l + 1): this part of the error is its mean.
+    """
     shift = 32 - (2 * polynomial_size).bit_length() + 1
     half, modulus_mask = 1 << (shift - 1), 2 * polynomial_size - 1
     mask = ((x[:, :-1] + half) >> shift) & modulus_mask
     error = (x[:, :-1] - (mask << shift)).sum(dim=1, dtype=torch.int64)
-    body = x[:, -1] - (error >> 1).to(torch.int32)
+    body = x[:, -1] - error.div(block_length + 1, rounding_mode="floor").to(torch.int32)
     return torch.cat([mask, (((body + half) >> shift) & modulus_mask)[:, None]], dim=1)

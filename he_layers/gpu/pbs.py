@@ -36,8 +36,7 @@ def pbs(x: Tensor, keys: DeviceKeys, tables: Tensor, table_index: Tensor) -> Ten
     step = together(keys)
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        switched = lwe.modulus_switch(key_switch(x[part], keys), keys.params.polynomial_size)
-        out[part] = rotate(switched, keys, tables, table_index[part])
+        out[part] = rotate(modulus_switch(key_switch(x[part], keys), keys), keys, tables, table_index[part])
     return out
 
 
@@ -71,6 +70,11 @@ def key_switch(x: Tensor, keys: DeviceKeys) -> Tensor:
         switched = lwe.key_switch(input_part, keys.input_ksk, params.key_switch, binary_key=False)
         return switched + lwe.key_switch(x[:, from_input:], keys.ksk, params.key_switch, binary_key=True)
     raise BadShapeError(f"ciphertexts of dimension {dimension} are under no key of {params.name}")
+
+
+def modulus_switch(x: Tensor, keys: DeviceKeys) -> Tensor:
+    """Rounds ciphertexts under the small key to 2N."""
+    return lwe.modulus_switch(x, keys.params.polynomial_size, keys.params.block_length)
 
 
 def rotate(switched: Tensor, keys: DeviceKeys, tables: Tensor, table_index: Tensor) -> Tensor:

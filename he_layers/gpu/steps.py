@@ -35,14 +35,11 @@ class StepShape:
     @classmethod
     def of(cls, params: ParameterSet) -> Self:
         """The shape under a parameter set."""
-        bits = params.grouping_factor
-        steps = params.lwe_dimension // bits
-        keys = params.bsk_entries // steps
         return cls(
-            bits=bits,
-            keys=keys,
-            products=keys > bits,
-            steps=steps,
+            bits=params.bits_per_step,
+            keys=params.ggsws_per_step,
+            products=params.ggsws_per_step > params.bits_per_step,
+            steps=params.steps,
             rows=params.ggsw_rows,
             polynomials=params.glwe_dimension + 1,
         )

@@ -14,7 +14,7 @@ from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.gpu import evaluate as on_device
 from ciphershift.he_layers.gpu.keys import DeviceKeys
-from ciphershift.he_layers.layers import Add, Flatten, Linear, MaxPool, Relu
+from ciphershift.he_layers.layers import Add, Flatten, Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 TOY = params.get("TOY_N128")
@@ -79,10 +79,10 @@ def test_values_under_both_keys_are_added(client_keys: ClientKeys, device_keys: 
         params=TOY.name,
         input=InputSpec(shape=(1, 4, 4), levels=15, delta=1 / 64),
         layers=(
-            Relu(name="first", **relu),
+            ReLU(name="first", **relu),
             Add(name="sum", terms=2, inputs=("image", "first")),
-            MaxPool(name="pool", kernel=(2, 2), stride=(2, 2)),
-            Relu(name="second", **relu),
+            MaxPool2d(name="pool", kernel=(2, 2), stride=(2, 2)),
+            ReLU(name="second", **relu),
             Flatten(name="flatten"),
             Linear(name="dense", weight=np.eye(2, 4, dtype=np.int8)),
         ),

@@ -51,10 +51,11 @@ def short(name: str, bits: int) -> ParameterSet:
     [
         (short("FAST_N512_PAIRS", 2), 4),
         (short("FAST_N512_PAIRS", 6), 2),
-        (short("FAST_N512", 3), 3),
+        (short("FAST_N512_BLOCK3", 6), 4),
+        (short("FAST_N512_BLOCK4", 8), 3),
         (short("TOY_EXACT_N512", 3), 2),
     ],
-    ids=["pairs, one step", "pairs", "single bits", "one polynomial"],
+    ids=["pairs, one step", "pairs", "blocks of three", "blocks of four", "one polynomial"],
 )
 def test_the_kernel_is_torchs_rotation_within_the_transforms_rounding(
     parameter_set: ParameterSet, together: int, tmp_path: Path

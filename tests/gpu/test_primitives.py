@@ -1,5 +1,7 @@
 """Every primitive on the device `cpu` against the native kernel: integers equal, rotations within the transforms' rounding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,13 @@ from numpy.typing import NDArray
 from ciphershift.errors import BadShapeError, ConfigurationError
 from ciphershift.he_layers.crypto import ckks, lwe, params
 from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
-from ciphershift.he_layers.crypto.params import Gadget, ParameterSet
+from ciphershift.he_layers.crypto.params import Gadget
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.gpu import device, fourier, pbs
 from ciphershift.he_layers.gpu import lwe as on_device
 from ciphershift.he_layers.gpu.device import words_from, words_to
 from ciphershift.he_layers.gpu.keys import DeviceKeys
-from ciphershift.he_layers.layers import AvgPool, Conv, Linear
+from ciphershift.he_layers.layers import AvgPool2d, Conv2d, Linear
 from ciphershift.he_layers.layers.layer import LinearLayer, Shape
 from ciphershift.he_layers.native import _kernel
 
@@ -27,7 +29,7 @@ def words(*shape: int) -> NDArray[np.uint32]:
     return RNG.integers(0, 2**32, shape, dtype=np.uint32)
 
 
-@pytest.fixture(scope="module", params=["TOY_N128", "TOY_EXACT_N512"])
+@pytest.fixture(scope="module", params=["TOY_N128", "TOY_N128_BLOCK3", "TOY_EXACT_N512"])
 def keys(request: pytest.FixtureRequest) -> ClientKeys:
     return ClientKeys.generate(params.get(request.param))
 
@@ -55,12 +57,14 @@ def test_key_switch_is_the_kernels(base_log: int, levels: int, binary_key: bool)
     assert np.array_equal(words_from(got), want)
 
 
+@pytest.mark.parametrize("block_length", [1, 3, 4])
 @pytest.mark.parametrize("polynomial_size", [128, 512, 2048])
-def test_modulus_switch_is_the_kernels(polynomial_size: int) -> None:
+def test_modulus_switch_is_the_kernels(polynomial_size: int, block_length: int) -> None:
     x = words(40, 101)
     x[0], x[1, -1] = 2**32 - 1, 2**31
-    got = on_device.modulus_switch(words_to(CPU, x), polynomial_size)
-    assert np.array_equal(got.numpy(), _kernel.modulus_switch(x, polynomial_size=polynomial_size))
+    got = on_device.modulus_switch(words_to(CPU, x), polynomial_size, block_length)
+    want = _kernel.modulus_switch(x, polynomial_size=polynomial_size, block_length=block_length)
+    assert np.array_equal(got.numpy(), want)
 
 
 def weights(*shape: int) -> NDArray[np.int8]:
@@ -68,10 +72,10 @@ def weights(*shape: int) -> NDArray[np.int8]:
 
 
 LINEAR: list[tuple[LinearLayer, Shape]] = [
-    (Conv(name="conv", weight=weights(4, 3, 3, 3), stride=(2, 1), padding=(1, 2)), (3, 7, 6)),
-    (Conv(name="conv", weight=weights(6, 2, 2, 3), groups=3), (6, 5, 5)),
+    (Conv2d(name="conv", weight=weights(4, 3, 3, 3), stride=(2, 1), padding=(1, 2)), (3, 7, 6)),
+    (Conv2d(name="conv", weight=weights(6, 2, 2, 3), groups=3), (6, 5, 5)),
     (Linear(name="dense", weight=weights(5, 24)), (24,)),
-    (AvgPool(name="pool", kernel=(2, 2), stride=(2, 2)), (2, 4, 6)),
+    (AvgPool2d(name="pool", kernel=(2, 2), stride=(2, 2)), (2, 4, 6)),
 ]
 
 
@@ -118,10 +122,10 @@ def rotations(keys: ClientKeys, count: int, steps: int | None = None) -> tuple[N
     """Rotations by so many steps (all, if left out) on the device and by the kernel."""
     parameter_set = keys.params
     server = keys.evaluation_keys(2).expand(2)
-    n, grouping = parameter_set.lwe_dimension, parameter_set.grouping_factor
+    n = parameter_set.lwe_dimension
     switched = RNG.integers(0, 2 * parameter_set.polynomial_size, (count, n + 1)).astype(np.int32)
     if steps is not None:  # a step by exponents of zero changes nothing
-        switched[:, steps * grouping : n] = 0
+        switched[:, steps * parameter_set.bits_per_step : n] = 0
     tables = RNG.uniform(-0.25, 0.25, (2, parameter_set.polynomial_size))
     index = RNG.integers(0, 2, count).astype(np.int32)
     want = _kernel.blind_rotate(
@@ -131,7 +135,8 @@ def rotations(keys: ClientKeys, count: int, steps: int | None = None) -> tuple[N
         server.fourier_bsk,
         base_log=parameter_set.pbs.base_log,
         levels=parameter_set.pbs.levels,
-        grouping_factor=grouping,
+        grouping_factor=parameter_set.grouping_factor,
+        block_length=parameter_set.block_length,
         threads=2,
     )
     loaded = DeviceKeys.load(server, CPU)
@@ -152,11 +157,10 @@ def test_a_whole_rotation_has_the_kernels_phase(keys: ClientKeys) -> None:
     assert np.abs(phase_error(got, want, keys.glwe_key.reshape(-1))).max() < 2**19
 
 
-@pytest.mark.parametrize("name", ["FAST_N512_PAIRS", "FAST_N512"])
+@pytest.mark.parametrize("name", ["FAST_N512_PAIRS", "FAST_N512_BLOCK3", "FAST_N512_BLOCK4", "EXACT_N2048_BLOCK3"])
 def test_the_published_sets_rotate_alike(name: str) -> None:
-    """The first eight bits of the key: a full rotation takes the CPU a second for each ciphertext."""
-    published = params.get(name)
-    short = ParameterSet(**{f: getattr(published, f) for f in published.__slots__} | {"lwe_dimension": 8})
+    """The first twelve bits of the key alone."""
+    short = replace(params.get(name), lwe_dimension=12)
     keys = ClientKeys.generate(short)
     got, want = rotations(keys, 5)
     assert np.abs(phase_error(got, want, keys.glwe_key.reshape(-1))).max() < 2**19
