@@ -36,12 +36,14 @@ class EngineUrl:
         address: host and port of the Ray cluster, empty to start one here; or torch's name of a device, such as ``cuda:0``.
         workers: jobs that are computed at once (local, torch), or actors that share each job (ray).
         threads: kernel threads of one worker.
+        fused: whether a device uses the fused kernel of the blind rotation where there is one (torch).
     """
 
     scheme: Scheme
     address: str
     workers: int
     threads: int
+    fused: bool = False
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -57,16 +59,20 @@ class EngineUrl:
         if scheme == "torch" and not parts.netloc:
             raise ValueError(f"engine {url!r} names no device: write torch://cuda:0, or torch://cpu")
         options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        if unknown := options.keys() - {"workers", "threads"}:
-            raise ValueError(f"engine {url!r} has unknown options {sorted(unknown)}; known are workers and threads")
+        known = {"workers", "threads"} | ({"fused"} if scheme == "torch" else set())
+        if unknown := options.keys() - known:
+            raise ValueError(
+                f"engine {url!r} has unknown options {sorted(unknown)}; known are {', '.join(sorted(known, reverse=True))}"
+            )
         if not all(value.isdecimal() and int(value) >= 1 for value in options.values()):
-            raise ValueError(f"engine {url!r}: workers and threads are numbers from 1 on")
+            raise ValueError(f"engine {url!r}: options are numbers from 1 on")
         threads = 1 if scheme == "ray" else available_cpus()
         return cls(
             scheme=scheme,
             address=parts.netloc,
             workers=int(options.get("workers", 1)),
             threads=int(options.get("threads", threads)),
+            fused="fused" in options,
         )
 
 
@@ -188,7 +194,7 @@ class Settings(BaseSettings):
 def masked(url: str) -> str:
     """Returns a URL without its password and without the values in its query that could be one."""
     url = re.sub(r"://([^/:@]*):[^/]*@", r"://\1:***@", url)
-    return re.sub(r"([?&](?!(?:workers|threads|sslmode)=)[^=&]+)=[^&]*", r"\1=***", url) if "://" in url else url
+    return re.sub(r"([?&](?!(?:workers|threads|fused|sslmode)=)[^=&]+)=[^&]*", r"\1=***", url) if "://" in url else url
 
 
 def load_settings(**given: Any) -> Settings:

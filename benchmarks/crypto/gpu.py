@@ -40,6 +40,12 @@ class Workbench:
         started = time.perf_counter()
         self.keys = DeviceKeys.load(self.server, device)
         self.load_seconds = time.perf_counter() - started
+        self.fused_keys = DeviceKeys.load(self.server, device, use_fused=True)
+
+    @property
+    def variants(self) -> dict[str, DeviceKeys]:
+        """The keys for torch's own operations, and for the fused kernel where there is one."""
+        return {"torch": self.keys} | ({"fused": self.fused_keys} if self.fused_keys.fused is not None else {})
 
     def words(self, count: int) -> NDArray[np.uint32]:
         """Ciphertexts of nothing in particular under the big key."""
@@ -61,10 +67,6 @@ class Workbench:
             seconds.append(time.perf_counter() - started)
         return median(seconds[1:])
 
-    def unfused(self) -> DeviceKeys:
-        """The same keys for torch's own operations."""
-        return DeviceKeys.load(self.server, self.device, use_fused=False)
-
 
 def correctness(bench: Workbench, count: int) -> dict[str, Any]:
     """Key switch and modulus switch word for word against the kernel, and the noise of rotations against its formula.
@@ -82,11 +84,9 @@ def correctness(bench: Workbench, count: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         "key_switch_equal": bool(np.array_equal(words_from(switched), small.data)),
         "modulus_switch_equal": bool(np.array_equal(rounded.cpu().numpy(), want)),
-        "rotation": _rotation_noise(bench, bench.keys, count),
-    }
-    if bench.keys.fused is not None:
-        result["one_step_worst_word_difference"] = bench.keys.fused.worst_difference()
-        result["rotation_unfused"] = _rotation_noise(bench, bench.unfused(), count)
+    } | {f"rotation_{name}": _rotation_noise(bench, keys, count) for name, keys in bench.variants.items()}
+    if bench.fused_keys.fused is not None:
+        result["one_step_worst_word_difference"] = bench.fused_keys.fused.worst_difference()
     return result
 
 
@@ -126,7 +126,7 @@ def lookups(bench: Workbench, keys: DeviceKeys, count: int) -> dict[str, Any]:
 
 def blocks(bench: Workbench, count: int) -> dict[str, int]:
     """Rotations a second of the fused kernel by the ciphertexts of one block."""
-    fused = bench.keys.fused
+    fused = bench.fused_keys.fused
     if fused is None:
         return {}
     x, table, index = _inputs(bench, count)
@@ -134,7 +134,7 @@ def blocks(bench: Workbench, count: int) -> dict[str, int]:
     switched = switched.repeat(-(-count // len(switched)), 1)[:count]
     return {
         str(together): round(
-            count / bench.timed(lambda few=together: fused(switched, table, index, bench.keys.bsk, together=few))  # type: ignore[misc]
+            count / bench.timed(lambda few=together: fused(switched, table, index, bench.fused_keys.bsk, together=few))  # type: ignore[misc]
         )
         for together in fused.kernels
     }

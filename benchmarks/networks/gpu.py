@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,19 @@ from ciphershift.benchmarks.crypto import gpu as primitives
 from ciphershift.benchmarks.crypto.gpu import KEY_ID, Workbench
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.he_layers import evaluate, simulate
-from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto import ckks, noise, params
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.gpu import device as devices
 from ciphershift.he_layers.gpu import evaluate as on_device
+from ciphershift.he_layers.gpu.keys import DeviceKeys
 from ciphershift.he_layers.gpu.nvrtc import KernelError
 from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import available_cpus
 
-COUNTS, QUICK_COUNTS = (256, 2048, 16384), (8, 16)
-BATCH, QUICK_BATCH = 64, 2
-MODELS, QUICK_MODELS = ("mnist-tiny", "mnist-she", "cifar10-she"), ("mnist-tiny",)
+COUNTS, QUICK_COUNTS = (256, 2048, 16384), (8,)
+BATCH = 64
+LARGE = "cifar10-she"
+MODELS, QUICK_MODELS = ("mnist-tiny", "mnist-she", LARGE), ("mnist-tiny",)
 NOISE_SAMPLES, QUICK_NOISE_SAMPLES = 4096, 16
 
 
@@ -81,49 +84,28 @@ def measure(
     """
     device, threads = devices.find(device_name), available_cpus()
     programs = {name: Program.load(models / name) for name in (QUICK_MODELS if quick else MODELS)}
-    parameter_set = params.get(programs["mnist-tiny"].params)
+    own, default = params.get(programs["mnist-tiny"].params), params.get(params.DEFAULT)
+    parameter_set = default if noise.may_stand_in(default, own) else own
     record = Record(target, seconds, envelope("gpu", params=parameter_set) | describe(device) | {"quick": quick})
     bench = Workbench(parameter_set, device, threads)
-    record.add(
-        "keys",
-        lambda: {
-            "bytes": bench.keys.nbytes,
-            "load_s": round(bench.load_seconds, 3),
-            "fused": bench.keys.fused is not None,
-        },
-    )
+    record.add("keys", lambda: {"bytes": bench.keys.nbytes, "load_s": round(bench.load_seconds, 3)})
     record.add("correctness", lambda: primitives.correctness(bench, QUICK_NOISE_SAMPLES if quick else NOISE_SAMPLES))
-    for count in QUICK_COUNTS if quick else COUNTS:
-        record.add(f"lookups_{count}", lambda count=count: primitives.lookups(bench, bench.keys, count))
-    networks = Networks(bench, programs, models, images_of, quick=quick)
-    for name in programs:
-        record.add(f"{name}_one_image", lambda name=name: networks.images(name, 1), needs=10)
-    for name in programs:
-        if name != "cifar10-she":
-            record.add(
-                f"{name}_batch", lambda name=name: networks.images(name, QUICK_BATCH if quick else BATCH), needs=20
-            )
-    record.add(
-        "lookups_host", lambda: primitives.lookups_on_host(bench, QUICK_COUNTS[-1] if quick else COUNTS[1]), needs=5
-    )
-    for name in programs:
-        record.add(
-            f"{name}_host", lambda name=name: networks.image_on_host(name), needs=10 if name != "cifar10-she" else 40
-        )
-    if bench.keys.fused is not None:
-        for count in COUNTS:
-            record.add(f"rotations_by_block_{count}", lambda count=count: primitives.blocks(bench, count), needs=5)
-        unfused = bench.unfused()
-        for count in COUNTS:
-            record.add(
-                f"lookups_unfused_{count}", lambda count=count: primitives.lookups(bench, unfused, count), needs=15
-            )
+    for name, keys in bench.variants.items():
+        for count in QUICK_COUNTS if quick else COUNTS:
+            record.add(f"lookups_{name}_{count}", partial(primitives.lookups, bench, keys, count))
+    record.add("lookups_host", partial(primitives.lookups_on_host, bench, QUICK_COUNTS[-1] if quick else COUNTS[1]))
+    networks = Networks(bench, programs, models, images_of, warm=not quick)
+    for model in programs:
+        for name, keys in bench.variants.items():
+            record.add(f"{model}_{name}", partial(networks.images, model, keys, 1), needs=10)
+        record.add(f"{model}_host", partial(networks.image_on_host, model), needs=40 if model == LARGE else 10)
     if not quick:
-        record.add(
-            "cifar10-she_batch",
-            lambda: networks.images("cifar10-she", BATCH),
-            needs=networks.predicted("cifar10-she", BATCH),
-        )
+        for count in COUNTS:
+            record.add(f"rotations_fused_by_block_{count}", partial(primitives.blocks, bench, count), needs=5)
+        for model in programs:
+            for name, keys in bench.variants.items():
+                needs = networks.predicted(model, keys, BATCH)
+                record.add(f"{model}_{name}_batch", partial(networks.images, model, keys, BATCH), needs=needs)
     return record.values
 
 
@@ -151,19 +133,13 @@ class Networks:
         models: Path,
         images_of: Callable[[str], NDArray[np.uint8]],
         *,
-        quick: bool,
+        warm: bool,
     ) -> None:
-        """Takes note."""
-        self.bench, self.programs, self._models, self._images_of, self._quick = (
-            bench,
-            programs,
-            models,
-            images_of,
-            quick,
-        )
-        self._seconds: dict[str, float] = {}
+        """Takes note. Args: warm: whether one image is evaluated once before it counts."""
+        self.bench, self.programs, self._models, self._images_of, self._warm = bench, programs, models, images_of, warm
+        self._seconds: dict[tuple[str, bool], float] = {}
 
-    def images(self, name: str, count: int) -> dict[str, Any]:
+    def images(self, name: str, keys: DeviceKeys, count: int) -> dict[str, Any]:
         """Seconds for ``count`` images handed over at once, memory, and how many predictions are the plaintext network's."""
         program, encrypted, plain = self._prepare(name, count)
         together = on_device.images_together(program, self.bench.device)
@@ -172,13 +148,11 @@ class Networks:
         def evaluate_all() -> list[PackedAnswer]:
             answers: list[PackedAnswer] = []
             for start in range(0, count, together):
-                (*_, last) = on_device.run(
-                    program, self.bench.keys, [[image] for image in encrypted[start : start + together]]
-                )
+                (*_, last) = on_device.run(program, keys, [[image] for image in encrypted[start : start + together]])
                 answers += last.answers
             return answers
 
-        if count == 1 and not self._quick:
+        if count == 1 and self._warm:
             evaluate_all()  # tables, plans and reserves of memory
         if cuda:
             torch.cuda.reset_peak_memory_stats(self.bench.device)
@@ -186,7 +160,7 @@ class Networks:
         answers = evaluate_all()
         seconds = time.perf_counter() - started
         if count == 1:
-            self._seconds[name] = seconds
+            self._seconds[name, keys.fused is not None] = seconds
         return {
             "images": count,
             "together": min(count, together),
@@ -205,9 +179,9 @@ class Networks:
         seconds = time.perf_counter() - started
         return {"seconds": round(seconds, 3), "agree": int((self._predictions(last.answers) == plain).sum())}
 
-    def predicted(self, name: str, count: int) -> float:
-        """Seconds that so many images should take, from one."""
-        return 1.2 * count * self._seconds.get(name, 60.0)
+    def predicted(self, name: str, keys: DeviceKeys, count: int) -> float:
+        """Seconds that so many images should take at most, from one."""
+        return 1.2 * count * self._seconds.get((name, keys.fused is not None), 60.0)
 
     def _prepare(self, name: str, count: int) -> tuple[Program, list[CkksCiphertext], NDArray[np.int64]]:
         program = self.programs[name]

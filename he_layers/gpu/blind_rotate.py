@@ -1,7 +1,7 @@
 """Blind rotation and sample extraction by torch's own operations, a step of the key at a time (CGGI, eprint 2018/421, Algorithm 9).
 
 As native/src/blind_rotate.hpp has it: the accumulator is on the torus in [-1/2, 1/2), here as complex [count, k + 1, M], and a step adds
-the inverse transform of sum_c (X^a_c - 1) sum_r FFT(digit_r) key_cr. Moves about twenty times the memory that it computes with;
+the inverse transform of sum_c (X^a_c - 1) sum_r FFT(digit_r) key_cr. Every intermediate result goes through the device's memory;
 he_layers.gpu.fused does all steps in one launch where the device and the parameter set allow it.
 """
 

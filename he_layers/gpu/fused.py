@@ -1,6 +1,7 @@
 """The whole blind rotation in one launch (blind_rotate.cu): on NVIDIA cards, polynomials of 512 coefficients, one decomposition level.
 
-Compiled for the card on first use, and used there only after one step of it agreed with torch's own operations.
+Compiled for the card on first use, and used there only after one step of it agreed with torch's own operations. Whoever loads the keys asks
+for it: tests run it on the CPU (tests/gpu/test_fused.py), on a card it has not been measured yet (docs/gpu.md).
 """
 
 from __future__ import annotations

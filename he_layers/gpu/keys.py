@@ -34,13 +34,13 @@ class DeviceKeys:
     graphs: StepGraphs
 
     @classmethod
-    def load(cls, keys: ServerKeys, device: torch.device, *, use_fused: bool = True) -> DeviceKeys:
+    def load(cls, keys: ServerKeys, device: torch.device, *, use_fused: bool = False) -> DeviceKeys:
         """Copies expanded keys to the device.
 
         Args:
             keys: as the kernel takes them.
             device: where to.
-            use_fused: whether the fused rotation is used where there is one.
+            use_fused: whether the fused rotation is used where there is one; off until it has been measured (docs/gpu.md).
         """
         params, shape = keys.params, StepShape.of(keys.params)
         fourier = tables(params.polynomial_size, device)

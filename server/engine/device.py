@@ -37,7 +37,7 @@ class DeviceWorker(Worker[DeviceKeys]):
 
     def _expand(self, task: Task, model: Model) -> DeviceKeys:
         keys = EvaluationKeys.from_bytes(read_bundle(task), model.params).expand(self._threads)
-        return DeviceKeys.load(keys, self._device)
+        return DeviceKeys.load(keys, self._device, use_fused=self._settings.engine_url.fused)
 
     def _evaluate(
         self, model: Model, keys: DeviceKeys, images: Sequence[CkksCiphertext]
