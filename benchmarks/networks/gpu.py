@@ -82,7 +82,8 @@ def measure(
         seconds: after which nothing new is begun.
         quick: few samples and the smallest network, for a machine without a GPU.
     """
-    device, threads = devices.find(device_name), available_cpus()
+    threads = available_cpus()
+    device = devices.find(device_name, threads=threads)
     programs = {name: Program.load(models / name) for name in (QUICK_MODELS if quick else MODELS)}
     own, default = params.get(programs["mnist-tiny"].params), params.get(params.DEFAULT)
     parameter_set = default if noise.may_stand_in(default, own) else own
@@ -188,9 +189,10 @@ class Networks:
         dataset = json.loads((self._models / name / "card.json").read_text(encoding="utf-8"))["dataset"]
         available = self._images_of(dataset)
         images = available[np.arange(count) % len(available)]
-        levels = program.input.integers(images).reshape(count, -1)
+        levels = program.input.integers(images).reshape(count, -1).astype(np.float64)
         encrypted = [ckks.encrypt(self.bench.client, KEY_ID, row * program.input.delta) for row in levels]
         return program, encrypted, simulate.plain(program, images).argmax(axis=1)
 
     def _predictions(self, answers: list[PackedAnswer] | tuple[PackedAnswer, ...]) -> NDArray[np.int64]:
-        return np.stack([ckks.decrypt(self.bench.client, answer) for answer in answers]).argmax(axis=1)
+        logits = np.stack([ckks.decrypt(self.bench.client, answer) for answer in answers])
+        return np.asarray(logits.argmax(axis=1))

@@ -13,8 +13,12 @@ CPU_BYTES = 2 << 30
 """What a batch may take of the host's memory where the device is the CPU."""
 
 
-def find(name: str) -> torch.device:
+def find(name: str, *, threads: int) -> torch.device:
     """Returns the device of a name such as ``cuda:0`` or ``cpu``.
+
+    Args:
+        name: torch's.
+        threads: of torch in this process, where the device is the CPU.
 
     Raises:
         ConfigurationError: there is none of this name here, or it computes no double precision.
@@ -22,6 +26,7 @@ def find(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, dtype=torch.complex128, device=device)
+        torch.set_num_threads(threads)
     except (
         RuntimeError,
         AssertionError,

@@ -1,10 +1,8 @@
-"""The inside of a worker that computes on a device of torch; the only file of the server that loads torch, where the engine's URL asks."""
+"""The inside of a worker that computes on a device of torch; loaded only where the engine's URL asks for one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-
-import torch
 
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
@@ -31,8 +29,7 @@ class DeviceWorker(Worker[DeviceKeys]):
         Raises:
             ConfigurationError: there is no such device.
         """
-        self._device = device.find(settings.engine_url.address)
-        torch.set_num_threads(threads)
+        self._device = device.find(settings.engine_url.address, threads=threads)
         super().__init__(settings, threads)
 
     def _expand(self, task: Task, model: Model) -> DeviceKeys:

@@ -194,4 +194,4 @@ def test_other_dimensions_are_refused(keys: ClientKeys) -> None:
 @pytest.mark.parametrize("name", ["cuda:77", "nothing", "mps"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name!r}"):
-        device.find(name)
+        device.find(name, threads=1)

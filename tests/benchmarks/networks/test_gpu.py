@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from ciphershift.benchmarks.networks import gpu
@@ -17,7 +16,6 @@ def models(tiny_program: Program, tmp_path: Path) -> Path:
     """A zoo whose smallest network is the tests' tiny one, under TOY parameters."""
     tiny_program.save(tmp_path / "mnist-tiny")
     (tmp_path / "mnist-tiny/card.json").write_text('{"dataset": "mnist"}')
-    torch.set_num_threads(1)
     return tmp_path
 
 
