@@ -24,6 +24,8 @@ from tests.support.command_line import Done, run
         ({"engine": "slurm://"}, "not one of local"),
         ({"engine": "local://?worker=2"}, "unknown options"),
         ({"engine": "local://?workers=0"}, "at least 1"),
+        ({"parameter_sets": "FAST_N512_BLOCK3,own"}, r"names \['own'\]; known are"),
+        ({"parameter_sets": "FAST"}, "FAST_N512_BLOCK4"),
         ({"queue_depth": -1}, "queue_depth"),
         ({"port": 70000}, "port"),
     ],
