@@ -12,20 +12,21 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt $(KERNEL)
 	@echo "building $(VENV) and the C++ kernel: one to four minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.[client,demo,server]'
+	$(INSTALL) -e '.[client,page,server]'
 	touch $@
 
 # Torch and the tools are for training and testing alone.
-$(VENV)/.ready-dev: $(VENV)/.ready
-	@echo "installing torch and the tools into $(VENV): some minutes"
+$(VENV)/.ready-dev: pyproject.toml constraints.txt $(KERNEL)
+	@echo "building $(VENV) with torch and the tools, and the C++ kernel: three to six minutes"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e '.[dev]'
-	touch $@
+	touch $(VENV)/.ready $@
 
 demo: setup
-	$(BIN)/python -m benchmarks demo
+	$(BIN)/ciphershift bench demo
 
 page: setup
-	$(BIN)/python -m client demo
+	$(BIN)/ciphershift page
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -49,4 +50,4 @@ clean:
 
 # The kernel's types, for editors and mypy.
 stub: $(VENV)/.ready-dev
-	$(BIN)/python -m nanobind.stubgen -m he_layers.native._kernel -o he_layers/native/_kernel.pyi
+	$(BIN)/python -m nanobind.stubgen -m ciphershift.he_layers.native._kernel -o he_layers/native/_kernel.pyi

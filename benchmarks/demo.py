@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.envelope import ROOT
-from benchmarks.server_process import running_server
-from client import Client, Keystore
-from he_layers import simulate
-from he_layers.program import Program
-from server.settings import Settings
+from ciphershift.benchmarks.harness.envelope import ROOT
+from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.client import Client, Keystore
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.program import Program
+from ciphershift.server.settings import Settings
 
 SAMPLES = ROOT / "client" / "samples"
 REQUIRED_AGREEMENT = 9
@@ -44,7 +44,7 @@ def run(model: str) -> bool:
             )
     agree = int((np.asarray(predictions) == plain).sum())
     correct = int((np.asarray(predictions) == labels).sum())
-    console.print("draw a digit of your own: make page, or python -m client demo")
+    console.print("draw a digit of your own: make page, or ciphershift page")
     console.print(
         f"demo: model={model} images={len(images)} agree={agree} correct={correct} median_s={median(seconds):.3f} "
         f"upload_bytes={client.traffic.sent} download_bytes={client.traffic.received} key_bytes={key_bytes}",

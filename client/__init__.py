@@ -1,9 +1,9 @@
 """The client: makes keys, encrypts images, asks a server and decrypts the answer."""
 
-from client.async_client import AsyncClient, AsyncJob
-from client.client import Client, Job
-from client.jobs import JobStatus
-from client.keystore import Keystore
-from client.timings import Timings
+from ciphershift.client.async_client import AsyncClient, AsyncJob
+from ciphershift.client.client import Client, Job
+from ciphershift.client.jobs import JobStatus
+from ciphershift.client.keystore import Keystore
+from ciphershift.client.timings import Timings
 
 __all__ = ["AsyncClient", "AsyncJob", "Client", "Job", "JobStatus", "Keystore", "Timings"]

@@ -9,12 +9,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from client.base import BaseClient
-from client.following import Observer
-from client.jobs import JobStatus
-from client.protocol import ModelProfile
-from client.session import Session
-from client.transport import Driver
+from ciphershift.client._base import BaseClient
+from ciphershift.client._following import Observer
+from ciphershift.client._session import Session
+from ciphershift.client._transport import Driver
+from ciphershift.client._wire import ModelProfile
+from ciphershift.client.jobs import JobStatus
 
 
 class Client(BaseClient):
@@ -48,7 +48,7 @@ class Client(BaseClient):
             timeout: seconds to wait for the server in all; what is not done then is canceled.
 
         Raises:
-            HEServiceError: its subclass says what to change.
+            CiphershiftError: its subclass says what to change.
         """
         return self._driver.run(self._session.predict(images, timeout))
 
@@ -138,7 +138,7 @@ class Job:
             DeadlineError: the timeout has passed; the job goes on.
             UnknownJobError: the images were not sent with this keystore.
             CanceledError, ExpiredError: there is no answer any more.
-            HEServiceError: why the job failed.
+            CiphershiftError: why the job failed.
         """
         return self._driver.run(self._session.result(self.id, timeout))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from client.protocol import ModelProfile
-from he_layers.crypto.errors import BadShapeError, OutOfLevelsError
+from ciphershift.client._wire import ModelProfile
+from ciphershift.errors import BadShapeError, OutOfLevelsError
 
 
 def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
-from client.protocol import Digest, Message, ModelProfile, Text, read
-from he_layers.crypto.errors import HEServiceError, UnknownJobError, from_code
+from ciphershift.client._wire import Digest, Message, ModelProfile, Text, read
+from ciphershift.errors import CiphershiftError, UnknownJobError, from_code
 
 KEPT_SECONDS = 30 * 86400.0  # longer than any server keeps an answer
 
@@ -27,7 +27,7 @@ def job_path(job_id: str) -> str:
         UnknownJobError: no job can have this id.
     """
     if not re.fullmatch("[A-Za-z0-9_-]{1,64}", job_id):
-        raise UnknownJobError(f"{job_id!r} is not the id of a job: `python -m client jobs list` shows them")
+        raise UnknownJobError(f"{job_id!r} is not the id of a job: `ciphershift jobs list` shows them")
     return f"/v2/jobs/{job_id}"
 
 
@@ -69,9 +69,9 @@ class JobStatus(Message):
         """Whether nothing more will happen to it."""
         return self.state in ("completed", "failed", "canceled")
 
-    def failure(self) -> HEServiceError:
+    def failure(self) -> CiphershiftError:
         """Returns the typed error of a job that failed."""
-        error = self.error or JobError(code=HEServiceError.code, detail=f"job {self.id} failed without a reason")
+        error = self.error or JobError(code=CiphershiftError.code, detail=f"job {self.id} failed without a reason")
         return from_code(error.code, error.detail)
 
 

@@ -2,7 +2,7 @@
 
 A pair is the secret keys and the evaluation keys made from them, each in a container of its own. Both are written to a temporary
 folder that is then renamed, so that two processes which start at once end up with the same pair. Under a passphrase the secret keys
-rest sealed (client/passphrase.py); without one, the file's mode is all that protects them.
+rest sealed (client/_passphrase.py); without one, the file's mode is all that protects them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import platformdirs
 
-from client.passphrase import is_locked, lock, unlock
-from he_layers.crypto.container import HEADER_BYTES, read_header
-from he_layers.crypto.errors import ExposedKeyError, LockedKeyError
-from he_layers.crypto.params import ParameterSet
-from he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.client._passphrase import is_locked, lock, unlock
+from ciphershift.errors import ExposedKeyError, LockedKeyError
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.protocol.container import HEADER_BYTES, read_header
 
 PASSPHRASE = "CIPHERSHIFT_PASSPHRASE"
 _SECRET = "client.keys"

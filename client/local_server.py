@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from he_layers.crypto.errors import ConfigurationError
+from ciphershift.errors import ConfigurationError
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -36,7 +36,7 @@ class LocalServer:
 def local_server(
     *,
     storage: Path | None = None,
-    program: Sequence[str] = ("-m", "server"),
+    program: Sequence[str] = ("-m", "ciphershift", "serve"),
     wait_until_ready: bool = True,
     **settings: object,
 ) -> Iterator[LocalServer]:

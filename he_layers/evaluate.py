@@ -15,12 +15,12 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto import lwe, packing, pbs
-from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
-from he_layers.crypto.errors import BadShapeError, WrongParamsError
-from he_layers.crypto.evaluation_keys import ServerKeys
-from he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
-from he_layers.program import IMAGE, Program, Stage
+from ciphershift.errors import BadShapeError, WrongParamsError
+from ciphershift.he_layers.crypto import lwe, packing, pbs
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
+from ciphershift.he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
+from ciphershift.he_layers.program import IMAGE, Program, Stage
 
 SLICE_ROWS = 1024
 """Ciphertexts of a slice's sums: 8 MB under the big key, enough of them to keep the kernel busy, and few enough that progress is seen."""

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError, UnsupportedLayerError
-from he_layers.layers import KINDS, Circuit, Layer, Scale, Shape
-from he_layers.layers.layer import T
+from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError, UnsupportedLayerError
+from ciphershift.he_layers.layers import KINDS, Circuit, Layer, Scale, Shape
+from ciphershift.he_layers.layers.layer import T
 
 FORMAT = 1
 IMAGE = "image"

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto import noise
-from he_layers.crypto.params import ParameterSet
-from he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape
-from he_layers.program import Program
+from ciphershift.he_layers.crypto import noise
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape
+from ciphershift.he_layers.program import Program
 
 BATCH = 100
 """Images at a time: a layer's values then stay in the cache."""

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from server import problems
-from server.requests import Requests
-from server.routes import health, infer, jobs, keys, metrics, models, repository
-from server.service import Service
-from server.settings import Settings
-from server.version import VERSION
+from ciphershift.server.api import problems
+from ciphershift.server.api.middleware import Requests
+from ciphershift.server.api.routes import health, infer, jobs, keys, metrics, models, repository
+from ciphershift.server.service import Service
+from ciphershift.server.settings import Settings
+from ciphershift.server.version import VERSION
 
 
 def create_app(settings: Settings, *, api: bool = True) -> FastAPI:

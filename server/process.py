@@ -11,9 +11,9 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 
-from server import logs
-from server.service import Service
-from server.settings import Settings
+from ciphershift.server import logs
+from ciphershift.server.service import Service
+from ciphershift.server.settings import Settings
 
 
 def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from he_layers import noise_budget
-from he_layers.crypto import params as parameter_sets
-from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
-from he_layers.crypto.errors import HEServiceError, InsecureParamsError, ProgramError, UnknownModelError
-from he_layers.crypto.evaluation_keys import EvaluationKeys
-from he_layers.crypto.params import ParameterSet
-from he_layers.program import Program
-from server.settings import Settings
+from ciphershift.errors import CiphershiftError, InsecureParamsError, ProgramError, UnknownModelError
+from ciphershift.he_layers.analysis import noise_budget
+from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.program import Program
+from ciphershift.server.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +73,7 @@ class Repository(Mapping[str, Model]):
         self._allow_toy_parameters = settings.allow_toy_parameters
         self._entries: dict[str, Entry] = {}
         for name in self._names():
-            with suppress(HEServiceError):
+            with suppress(CiphershiftError):
                 self.load(name)
 
     def load(self, name: str) -> Model:
@@ -89,7 +89,7 @@ class Repository(Mapping[str, Model]):
         before = self._entries.get(name, Entry(model=None, reason=""))
         try:
             model = self._read(name)
-        except HEServiceError as error:
+        except CiphershiftError as error:
             self._entries[name] = replace(before, reason=error.message)
             raise
         if before.model is None or before.model.program.digest != model.program.digest:

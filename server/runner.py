@@ -1,6 +1,6 @@
 """The runner: takes waiting jobs from the database, has an engine compute them, and writes what becomes of them.
 
-The same code runs inside the server process and in `python -m server worker`; any number of runners share one queue.
+The same code runs inside the server process and in `ciphershift worker`; any number of runners share one queue.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import ParamSpec, TypeVar
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from he_layers.crypto.errors import HEServiceError
-from server import jobs as states
-from server import logs, tensors
-from server.changes import QUEUE, Changes, ringing
-from server.database import Job
-from server.engine.engine import Answer, Engine, Step, Task
-from server.jobs import JobStore
-from server.keys import KeyStore
-from server.metrics import Metrics
-from server.settings import Settings
+from ciphershift.errors import CiphershiftError
+from ciphershift.server import logs
+from ciphershift.server.api import tensors
+from ciphershift.server.engine.base import Answer, Engine, Step, Task
+from ciphershift.server.metrics import Metrics
+from ciphershift.server.notifier import QUEUE, Changes, ringing
+from ciphershift.server.settings import Settings
+from ciphershift.server.store import jobs as states
+from ciphershift.server.store.database import Job
+from ciphershift.server.store.jobs import JobStore
+from ciphershift.server.store.keys import KeyStore
 
 POLL_SECONDS = 0.5  # between two looks for jobs that another process has accepted
 TICK_SECONDS = 0.25  # between two looks at a running job: progress out, cancellation in
@@ -101,7 +102,7 @@ class Runner:
         _log.info("job_started", images=job.images, waited=round(job.started - job.created, 3))
         try:
             answer = await self._run(job)
-        except HEServiceError as error:
+        except CiphershiftError as error:
             state = await _persisted(self._jobs.fail, job, error)
             self._changes.ring(QUEUE)
             _log.warning("job_failed", code=error.code, detail=error.message, state=state)
@@ -140,7 +141,7 @@ class Runner:
         try:
             images = tensors.split_elements(self._jobs.images(job))
         except FileNotFoundError:
-            raise HEServiceError("the job's images are not in the store any more") from None
+            raise CiphershiftError("the job's images are not in the store any more") from None
         return Task(
             job_id=job.id,
             model=job.model,

@@ -9,20 +9,20 @@ from typing import Annotated, cast
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from he_layers.crypto.errors import NotReadyError
-from server import logs
-from server.blobs import Blobs
-from server.changes import Changes
-from server.database import Database, Job
-from server.engine import make_engine
-from server.jobs import JobStore
-from server.keys import KeyStore
-from server.metrics import Metrics
-from server.model_states import ModelStates
-from server.repository import Model, Repository
-from server.runner import Runner, surviving
-from server.settings import Settings
-from server.tenants import Caller, Scope, TenantStore
+from ciphershift.errors import NotReadyError
+from ciphershift.server import logs
+from ciphershift.server.engine import make_engine
+from ciphershift.server.metrics import Metrics
+from ciphershift.server.notifier import Changes
+from ciphershift.server.repository import Model, Repository
+from ciphershift.server.runner import Runner, surviving
+from ciphershift.server.settings import Settings
+from ciphershift.server.store.blobs import Blobs
+from ciphershift.server.store.database import Database, Job
+from ciphershift.server.store.jobs import JobStore
+from ciphershift.server.store.keys import KeyStore
+from ciphershift.server.store.model_states import ModelStates
+from ciphershift.server.store.tenants import Caller, Scope, TenantStore
 
 SWEEP_SECONDS = 1.0
 WATCH_SECONDS = 0.25  # between two looks at the jobs that somebody waits for
@@ -100,7 +100,7 @@ class Service:
             await asyncio.to_thread(self.blobs.check)
             ready = await asyncio.to_thread(self.jobs.slots) > 0
         if not ready:
-            raise NotReadyError("database or store are away, or no worker has been heard of (python -m server worker)")
+            raise NotReadyError("database or store are away, or no worker has been heard of (ciphershift worker)")
 
     async def _do_drain(self) -> None:
         _log.info("draining")

@@ -15,7 +15,7 @@ import platformdirs
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from he_layers.crypto.errors import ConfigurationError
+from ciphershift.errors import ConfigurationError
 
 Scheme = Literal["local", "ray", "queue"]
 ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         if self.open and not (self.is_loopback or self.open_to_network):
             raise ValueError(
                 f"open = true lets everybody who reaches {self.host} use this server: listen on 127.0.0.1, make API keys "
-                "(python -m server tenants), or set CIPHERSHIFT_OPEN_TO_NETWORK=true"
+                "(ciphershift tenants), or set CIPHERSHIFT_OPEN_TO_NETWORK=true"
             )
         if self.allow_toy_parameters and not self.is_loopback:
             raise ValueError(f"TOY parameters protect nothing and are for tests on a loopback address, not {self.host}")

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.server_process import ServerProcess, running_server
-from client import Client, Keystore
-from he_layers.layers import Conv, Flatten, Linear, MaxPool, Relu
-from he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.client import Client, Keystore
+from ciphershift.he_layers.layers import Conv, Flatten, Linear, MaxPool, Relu
+from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 TINY = "tiny"
 

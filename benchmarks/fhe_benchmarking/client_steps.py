@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.fhe_benchmarking.instance import Instance, parameter_set, program, write
-from he_layers.crypto import ckks
-from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
-from he_layers.crypto.container import HEADER_BYTES, read_header
-from he_layers.crypto.secret_keys import ClientKeys
-from server.settings import available_cpus
+from ciphershift.benchmarks.fhe_benchmarking.instance import Instance, parameter_set, program, write
+from ciphershift.he_layers.crypto import ckks
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.protocol.container import HEADER_BYTES, read_header
+from ciphershift.server.settings import available_cpus
 
 
 def generate_keys(instance: Instance) -> None:

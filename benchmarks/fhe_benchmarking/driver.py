@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fhe_benchmarking.instance import MODEL, SIZES, Instance, write
-from models.data import Split
+from ciphershift.benchmarks.fhe_benchmarking.instance import MODEL, SIZES, Instance, write
+from ciphershift.models.training.data import Split
 
 STEPS = Path(__file__).parent / "submission"
 IMAGES = (1, 100, 1000, 10000)

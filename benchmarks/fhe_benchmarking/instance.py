@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from he_layers.crypto import params as parameter_sets
-from he_layers.crypto.params import ParameterSet
-from he_layers.crypto.security import require_secure
-from he_layers.program import Program
-from server.settings import Settings
+from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.security import require_secure
+from ciphershift.he_layers.program import Program
+from ciphershift.server.settings import Settings
 
 SIZES = ("single", "small", "medium", "large")
 """Instances by the number that the harness calls them; how many images each has, its input file tells."""

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fhe_benchmarking.instance import Instance, program, served_model, write
-from he_layers import evaluate
-from he_layers.crypto import params as parameter_sets
-from he_layers.crypto.ciphertexts import CkksCiphertext
-from he_layers.crypto.container import HEADER_BYTES, read_header
-from he_layers.crypto.evaluation_keys import EvaluationKeys
-from he_layers.program import Program
-from server.settings import available_cpus
+from ciphershift.benchmarks.fhe_benchmarking.instance import Instance, program, served_model, write
+from ciphershift.he_layers import evaluate
+from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.program import Program
+from ciphershift.protocol.container import HEADER_BYTES, read_header
+from ciphershift.server.settings import available_cpus
 
 
 def preprocess_model(root: Path) -> None:

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.agreement import read_card
-from benchmarks.envelope import ROOT, envelope
-from benchmarks.spread import spread
-from he_layers import evaluate
-from he_layers.crypto import ckks, noise, params
-from he_layers.crypto.ciphertexts import CkksCiphertext
-from he_layers.crypto.evaluation_keys import EvaluationKeys
-from he_layers.crypto.secret_keys import ClientKeys
-from he_layers.program import Program
-from models.data import Split
-from server.settings import available_cpus
+from ciphershift.benchmarks.harness.envelope import ROOT, envelope
+from ciphershift.benchmarks.harness.summary import spread
+from ciphershift.benchmarks.networks.agreement import read_card
+from ciphershift.he_layers import evaluate
+from ciphershift.he_layers.crypto import ckks, noise, params
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.program import Program
+from ciphershift.models.training.data import Split
+from ciphershift.server.settings import available_cpus
 
 SCRIPTS = Path(__file__).parent
 WORK = ROOT / "build" / "peers"

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.ablation import Polynomial, Square
-from models.making import Conversion, Splits, make, train_phase
-from models.steps import Show
-from models.training import Phase
+from ciphershift.benchmarks.networks.ablation import Polynomial, Square
+from ciphershift.models.progress import Show
+from ciphershift.models.training.loop import Phase
+from ciphershift.models.training.pipeline import Conversion, Splits, make, train_phase
 
 TUTORIAL = "conv 4 x 7 x 7 stride 3, 64, 10"
 PHASE = Phase(epochs=10, learning_rate=4e-3, distortion=0.3)
@@ -60,7 +60,7 @@ def lola() -> nn.Sequential:
 def prepare(work: Path, show: Show) -> None:
     """Trains what is missing and writes into ``work``: train.npz, test.npz, {square,polynomial,relu,lola}.npz, and our own Program.
 
-    ``work / "zoo" / "tutorial"`` is the ReLU network, converted by models.convert and trained with the circuit's noise.
+    ``work / "zoo" / "tutorial"`` is the ReLU network, converted by models.compiler.convert and trained with the circuit's noise.
     """
     splits = Splits.load("mnist")
     work.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def prepare(work: Path, show: Show) -> None:
             splits,
             work=work,
             output=work / "zoo" / "tutorial",
-            made_by="python -m benchmarks peers",
+            made_by="ciphershift bench peers",
             show=show,
             source="benchmarks/peers/networks.py:tutorial",
         )

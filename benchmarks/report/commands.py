@@ -8,21 +8,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import first_stage as stages
-from benchmarks import results
-from benchmarks.envelope import ROOT, write
-from he_layers.crypto.params import DEFAULT
-from models.steps import Step
-from server.settings import Settings, available_cpus
+from ciphershift.benchmarks.harness import results
+from ciphershift.benchmarks.harness.envelope import ROOT, write
+from ciphershift.benchmarks.networks import first_stage as stages
+from ciphershift.he_layers.crypto.params import DEFAULT
+from ciphershift.models.progress import Step
+from ciphershift.server.settings import Settings, available_cpus
 
-cli = typer.Typer()
+app = typer.Typer()
 console = Console(stderr=True, highlight=False)
 
 Json = Annotated[str, typer.Option("--json", help="File to append the JSON objects to; - is stdout.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Few images and repetitions: minutes instead of an hour.")]
 
 
-@cli.command()
+@app.command()
 def report(
     quick: Quick = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure everything anew, stored or not.")] = False,
@@ -40,15 +40,14 @@ def report(
 
     Examples:
 
-      python -m benchmarks report --quick
+      ciphershift bench report --quick
 
-      python -m benchmarks report --stored
+      ciphershift bench report --stored
     """
-    from benchmarks.report import page as pages  # needs matplotlib
-    from benchmarks.report import plan
-    from benchmarks.report import readme as readmes
-    from he_layers.crypto.errors import HEServiceError
-    from models.data import DataError
+    from ciphershift.benchmarks.report import page as pages
+    from ciphershift.benchmarks.report import plan
+    from ciphershift.benchmarks.report import readme as readmes
+    from ciphershift.errors import CiphershiftError
 
     if not stored:
         _prepare_peers()
@@ -61,7 +60,7 @@ def report(
             try:
                 for record in question.run():
                     results.store(record | ({"quick": True} if quick else {}), folder)
-            except (DataError, HEServiceError) as problem:
+            except CiphershiftError as problem:
                 console.print(f"[yellow]left out: {problem}")
     records = results.read(folder) if folder.exists() else []
     pages.write(records, page)
@@ -69,7 +68,7 @@ def report(
     console.print(f"wrote {page} and the table in {readme}")
 
 
-@cli.command()
+@app.command()
 def compare(
     before: Annotated[Path, typer.Argument(help="File or folder of JSON lines.")],
     after: Annotated[Path, typer.Argument(help="The same of the other run.")],
@@ -81,10 +80,10 @@ def compare(
 
     Example:
 
-      python -m benchmarks primitives --json before.jsonl; git switch my-branch; python -m benchmarks primitives --json after.jsonl;
-      python -m benchmarks compare before.jsonl after.jsonl
+      ciphershift bench primitives --json before.jsonl; git switch my-branch; ciphershift bench primitives --json after.jsonl;
+      ciphershift bench compare before.jsonl after.jsonl
     """
-    from benchmarks.report import compare as comparison
+    from ciphershift.benchmarks.report import compare as comparison
 
     try:
         rows, remarks = comparison.compare(results.read(before), results.read(after))
@@ -99,7 +98,7 @@ def compare(
     raise typer.Exit(1 if late else 0)
 
 
-@cli.command()
+@app.command()
 def peers(
     name: Annotated[
         list[str] | None, typer.Argument(help="Some of them: ciphershift, or the name of a folder.")
@@ -111,10 +110,10 @@ def peers(
 
     Example:
 
-      python -m benchmarks peers tenseal ciphershift --quick --json -
+      ciphershift bench peers tenseal ciphershift --quick --json -
     """
-    from benchmarks.peers import measure
-    from benchmarks.report import plan
+    from ciphershift.benchmarks.peers import measure
+    from ciphershift.benchmarks.report import plan
 
     known = ["ciphershift", *(peer.folder for peer in measure.PEERS)]
     if unknown := set(name or ()) - set(known):
@@ -133,13 +132,13 @@ def _print_step(stage: str, step: Step) -> None:
 
 def _prepare_peers() -> None:
     """Trains the networks that the peers run, once; where none of them is installed, there is nothing to do."""
-    from benchmarks.peers import measure, networks  # torch
+    from ciphershift.benchmarks.peers import measure, networks
 
     if any(peer.python.exists() for peer in measure.PEERS):
         networks.prepare(measure.WORK, _print_step)
 
 
-@cli.command()
+@app.command()
 def ablation(
     dataset: Annotated[str, typer.Option("--data", help="mnist, fashion-mnist or cifar10.")] = "mnist",
     seed: Annotated[int, typer.Option(help="Of weights, shuffling and noise.")] = 1,
@@ -150,11 +149,11 @@ def ablation(
 
     Example:
 
-      nice -n 19 python -m benchmarks ablation --data fashion-mnist
+      nice -n 19 ciphershift bench ablation --data fashion-mnist
     """
     from dataclasses import asdict
 
-    from benchmarks import ablation as ablations  # torch
+    from ciphershift.benchmarks.networks import ablation as ablations
 
     known = results.read(folder) if folder.exists() else []
     missing = [
@@ -175,7 +174,7 @@ def ablation(
         results.store(record, folder)
 
 
-@cli.command()
+@app.command()
 def yardstick(
     size: Annotated[int, typer.Option(min=0, max=3, help="0: 1 image, 1: 100, 2: 1000, 3: 10 000.")] = 0,
     model: Annotated[str, typer.Option("--model", "-m", help="Name of a model in the zoo.")] = "mnist-fast",
@@ -185,28 +184,28 @@ def yardstick(
 
     Example:
 
-      python -m benchmarks yardstick --size 1 --model mnist-tiny --json -
+      ciphershift bench yardstick --size 1 --model mnist-tiny --json -
     """
-    from benchmarks.report import plan
+    from ciphershift.benchmarks.report import plan
 
     write(plan.yardstick(size, model), json)
 
 
-@cli.command()
+@app.command()
 def estimates(json: Json = "-") -> None:
     """Predict the cost of ImageNet's networks and of SHE's recurrent net on this machine.
 
     Example:
 
-      python -m benchmarks estimates --json -
+      ciphershift bench estimates --json -
     """
-    from benchmarks import estimates as predictions  # torch
+    from ciphershift.benchmarks.networks import estimates as predictions
 
     for record in predictions.measure(DEFAULT, threads=available_cpus()):
         write(record, json)
 
 
-@cli.command()
+@app.command()
 def first_stage(
     maps: Annotated[int, typer.Option(min=1, max=64, help="How many of AlexNet's first 64 maps.")] = 2,
     json: Json = "-",
@@ -215,6 +214,6 @@ def first_stage(
 
     Example:
 
-      python -m benchmarks first-stage --maps 2 --json -
+      ciphershift bench first-stage --maps 2 --json -
     """
     write(stages.measure(DEFAULT, maps=maps, threads=available_cpus()), json)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.results import MACHINE, Record
+from ciphershift.benchmarks.harness.results import MACHINE, Record
 
 IDENTITY = (
     "benchmark",

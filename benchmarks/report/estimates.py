@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.report import tables
-from benchmarks.report.points import Fit
-from benchmarks.results import Record
+from ciphershift.benchmarks.harness.results import Record
+from ciphershift.benchmarks.report import tables
+from ciphershift.benchmarks.report.points import Fit
 
 WORKERS = (1, 2, 8, 32, 128)
 

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from benchmarks.report.points import Fit, Point
-from benchmarks.report.style import MARKERS, Draw, Theme
-from benchmarks.results import Record
+from ciphershift.benchmarks.harness.results import Record
+from ciphershift.benchmarks.report.points import Fit, Point
+from ciphershift.benchmarks.report.style import MARKERS, Draw, Theme
 
 STAGES = ("encrypt", "transfer", "server", "decrypt")
 """Of one prediction, without making keys."""

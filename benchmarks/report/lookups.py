@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.report import tables
-from benchmarks.results import Record
+from ciphershift.benchmarks.harness.results import Record
+from ciphershift.benchmarks.report import tables
 
 HEAD = ("system", "settings", "look-up", "ms per look-up and core (10 to 90 %)", "at once", "error", "keys")
 FIRST = ("key_switch", "bootstrap")
@@ -31,7 +31,7 @@ def lookups(ours: Sequence[Record], others: Sequence[Record]) -> str:
         "Other libraries' ReLU of encrypted numbers on the same machine, every result compared:"
     )
     if not rows:
-        return text + "\n\nNone was measured here: `benchmarks/peers/install.sh`, then `python -m benchmarks report`."
+        return text + "\n\nNone was measured here: `benchmarks/peers/install.sh`, then `ciphershift bench report`."
     crossings = [
         f"{bulk['system']} takes {bulk['seconds_per_call']:.3g} s on {bulk['threads']} cores whether one or all of its "
         f"{bulk['batch']} numbers are needed, {1e3 * bulk['seconds_per_call'] / bulk['batch']:.3g} ms each if all are. Up to "

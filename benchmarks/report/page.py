@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.report.sections import FIGURES, SECTIONS
-from benchmarks.report.stored import MissingError, Stored, machine
-from benchmarks.results import Record
+from ciphershift.benchmarks.harness.results import Record
+from ciphershift.benchmarks.report.sections import FIGURES, SECTIONS
+from ciphershift.benchmarks.report.stored import MissingError, Stored, machine
 
 HEAD = """# Latency against accuracy
 
-This page is written by `python -m benchmarks report` from the measurements in `benchmarks/results/`; do not edit it. Accuracies in the
+This page is written by `ciphershift bench report` from the measurements in `benchmarks/results/`; do not edit it. Accuracies in the
 clear are those of all 10 000 test images, unless something else is said; each encrypted figure says on how many images it stands. Times
 on a shared machine wander: the 10th and 90th percentile stand beside a median where there are several samples."""
 

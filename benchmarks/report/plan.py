@@ -9,30 +9,22 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import (
-    agreement,
-    cost,
-    engines,
-    estimates,
-    first_stage,
-    growth,
-    parameters,
-    primitives,
-    results,
-    throughput,
-)
-from benchmarks.envelope import envelope
-from benchmarks.fhe_benchmarking import driver
-from benchmarks.fhe_benchmarking.instance import DEFAULT_MODEL, SIZES
-from benchmarks.peers import measure as peers
-from benchmarks.results import Record
-from he_layers import cost as costs
-from he_layers.crypto import params, timing
-from he_layers.crypto.params import DEFAULT
-from he_layers.program import Program
-from models import data
-from models.data import Split
-from server.settings import Settings, available_cpus
+from ciphershift.benchmarks.crypto import parameters, primitives
+from ciphershift.benchmarks.fhe_benchmarking import driver
+from ciphershift.benchmarks.fhe_benchmarking.instance import DEFAULT_MODEL, SIZES
+from ciphershift.benchmarks.harness import results
+from ciphershift.benchmarks.harness.envelope import envelope
+from ciphershift.benchmarks.harness.results import Record
+from ciphershift.benchmarks.networks import agreement, cost, estimates, first_stage, growth, throughput
+from ciphershift.benchmarks.peers import measure as peers
+from ciphershift.benchmarks.service import engines
+from ciphershift.he_layers.analysis import cost as costs
+from ciphershift.he_layers.crypto import params, timing
+from ciphershift.he_layers.crypto.params import DEFAULT
+from ciphershift.he_layers.program import Program
+from ciphershift.models.training import data
+from ciphershift.models.training.data import Split
+from ciphershift.server.settings import Settings, available_cpus
 
 MOST_IMAGES = 50
 
@@ -179,7 +171,7 @@ def systems(*, quick: bool) -> list[Question]:
 
 
 def _same_topology() -> list[Network]:
-    """Our network of the peers' topology, where it was trained (`python -m benchmarks peers` does)."""
+    """Our network of the peers' topology, where it was trained (`ciphershift bench peers` does)."""
     folder = peers.WORK / "zoo"
     return [_read(path.parent) for path in folder.glob("*/card.json")]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.results import Record
+from ciphershift.benchmarks.harness.results import Record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

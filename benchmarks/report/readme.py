@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.agreement import read_card
-from benchmarks.report.stored import Stored
-from benchmarks.report.tables import NONE, percent, seconds, size, table
-from benchmarks.results import Record
+from ciphershift.benchmarks.harness.results import Record
+from ciphershift.benchmarks.networks.agreement import read_card
+from ciphershift.benchmarks.report.stored import Stored
+from ciphershift.benchmarks.report.tables import NONE, percent, seconds, size, table
 
-BEGIN, END = "<!-- written by python -m benchmarks report -->\n", "<!-- end of what is written -->\n"
+BEGIN, END = "<!-- written by ciphershift bench report -->\n", "<!-- end of what is written -->\n"
 HEAD = (
     "network",
     "data",

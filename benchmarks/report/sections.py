@@ -8,13 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import figures, tables
-from benchmarks.report.estimates import estimated, workers
-from benchmarks.report.lookups import lookups
-from benchmarks.report.points import Fit, Point, points
-from benchmarks.report.stored import MissingError, Stored
-from benchmarks.report.style import Draw, markdown, save
-from he_layers.crypto.params import DEFAULT
+from ciphershift.benchmarks.report import figures, tables
+from ciphershift.benchmarks.report.estimates import estimated, workers
+from ciphershift.benchmarks.report.lookups import lookups
+from ciphershift.benchmarks.report.points import Fit, Point, points
+from ciphershift.benchmarks.report.stored import MissingError, Stored
+from ciphershift.benchmarks.report.style import Draw, markdown, save
+from ciphershift.he_layers.crypto.params import DEFAULT
 
 FIGURES = "figures"
 DATASETS = ("mnist", "fashion-mnist", "cifar10")
@@ -26,7 +26,7 @@ def _picture(folder: Path, name: str, alternative: str, draw: Draw) -> str:
 
 
 def _systems(stored: Stored) -> list[Point]:
-    return points(stored.newest("peers", "system", command="python -m benchmarks report"))
+    return points(stored.newest("peers", "system", command="ciphershift bench report"))
 
 
 def _wins(stored: Stored, folder: Path) -> str:
@@ -72,8 +72,8 @@ def _same_error(stored: Stored, folder: Path) -> str:
 
 
 def _stages(stored: Stored, folder: Path) -> str:
-    runs = stored.newest("agreement", "model", command="python -m benchmarks agreement --model NAME")
-    layers = stored.newest("cost", "model", command="python -m benchmarks cost --model NAME")
+    runs = stored.newest("agreement", "model", command="ciphershift bench agreement --model NAME")
+    layers = stored.newest("cost", "model", command="ciphershift bench cost --model NAME")
     rows = [
         (
             r["model"],
@@ -108,7 +108,7 @@ def _stages(stored: Stored, folder: Path) -> str:
 
 
 def _lookups(stored: Stored, folder: Path) -> str:
-    command = "python -m benchmarks primitives"
+    command = "ciphershift bench primitives"
     records = stored.newest("primitives", "params", "op", "threads", "system", "settings", command=command)
     ours = [record for record in records if record.get("params") == DEFAULT]
     if not ours:
@@ -117,7 +117,7 @@ def _lookups(stored: Stored, folder: Path) -> str:
 
 
 def _growth(stored: Stored, folder: Path) -> str:
-    records = stored.newest("growth", "maps", command="python -m benchmarks growth")
+    records = stored.newest("growth", "maps", command="ciphershift bench growth")
     zoo = stored.any("agreement", "model")
     fit = Fit.of(records)
     picture = _picture(folder, "growth", "Seconds over look-ups, with a fit", figures.growth(records, zoo, fit))
@@ -129,15 +129,13 @@ def _growth(stored: Stored, folder: Path) -> str:
 
 
 def _throughput(stored: Stored, folder: Path) -> str:
-    records = stored.newest("throughput", "engine", "batch", command="python -m benchmarks throughput")
+    records = stored.newest("throughput", "engine", "batch", command="ciphershift bench throughput")
     picture = _picture(folder, "throughput", "Images a second over the batch", figures.throughput(records))
     return f"{records[0]['model']}, through a real server; {records[0]['samples']} samples of each.\n\n{picture}"
 
 
 def _parameters(stored: Stored, folder: Path) -> str:
-    records = stored.newest(
-        "parameters", "model", "noise_factor", command="python -m benchmarks parameters --model NAME"
-    )
+    records = stored.newest("parameters", "model", "noise_factor", command="ciphershift bench parameters --model NAME")
     rows = [
         (
             r["model"],
@@ -171,9 +169,7 @@ def _parameters(stored: Stored, folder: Path) -> str:
 
 
 def _ablation(stored: Stored, folder: Path) -> str:
-    records = stored.newest(
-        "ablation", "dataset", "variant", "seed", command="python -m benchmarks ablation --data mnist"
-    )
+    records = stored.newest("ablation", "dataset", "variant", "seed", command="ciphershift bench ablation --data mnist")
     datasets = [name for name in DATASETS if any(record["dataset"] == name for record in records)]
     worst = max(record["standard_error"] for record in records if record["accuracy"] > 0.5)
     return (
@@ -185,7 +181,7 @@ def _ablation(stored: Stored, folder: Path) -> str:
         + "\n\n"
         + tables.ablation(records, datasets)
         + "".join(
-            f"\n\n{name} was not measured: `python -m benchmarks ablation --data {name}`."
+            f"\n\n{name} was not measured: `ciphershift bench ablation --data {name}`."
             for name in DATASETS
             if name not in datasets
         )
@@ -193,7 +189,9 @@ def _ablation(stored: Stored, folder: Path) -> str:
 
 
 def _published() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(files("benchmarks.report").joinpath("published.json").read_text("utf-8"))
+    content: dict[str, Any] = json.loads(
+        files("ciphershift.benchmarks.report").joinpath("published.json").read_text("utf-8")
+    )
     return content
 
 
@@ -259,17 +257,17 @@ def _elsewhere(stored: Stored, folder: Path) -> str:
 
 
 def _estimates(stored: Stored, folder: Path) -> str:
-    records = stored.newest("estimates", "network", command="python -m benchmarks estimates")
+    records = stored.newest("estimates", "network", command="ciphershift bench estimates")
     return estimated(records, stored.any("growth", "maps"), stored.any("first-stage", "params"))
 
 
 def _workers(stored: Stored, folder: Path) -> str:
-    scaling = stored.newest("engines", "model", command="python -m benchmarks engines")
+    scaling = stored.newest("engines", "model", command="ciphershift bench engines")
     return workers(scaling[-1], stored.any("estimates", "network"))
 
 
 def _yardstick(stored: Stored, folder: Path) -> str:
-    records = stored.newest("yardstick", "size", "model_name", command="python -m benchmarks yardstick")
+    records = stored.newest("yardstick", "size", "model_name", command="ciphershift bench yardstick")
     steps = list(records[0]["Timing"])
     columns = [
         f"{r['model_name']}, {tables.several(r['Quality']['Encrypted model quality']['total_samples'], 'image')}"

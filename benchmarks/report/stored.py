@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.results import MACHINE, Record
+from ciphershift.benchmarks.harness.results import MACHINE, Record
 
 
 class MissingError(Exception):

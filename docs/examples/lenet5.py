@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models import data
+from ciphershift.models.training import data
 
 log = logging.getLogger("lenet5")
 

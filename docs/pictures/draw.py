@@ -14,22 +14,27 @@ from pathlib import Path
 import grimp
 import svg
 
-from he_layers.crypto import ckks, lwe, packing, params
-from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
-from he_layers.crypto.evaluation_keys import EvaluationKeys
-from he_layers.layers.layer import flat_size
-from he_layers.native import _kernel
-from he_layers.program import Program
+from ciphershift.he_layers.crypto import ckks, lwe, packing, params
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.layers.layer import flat_size
+from ciphershift.he_layers.native import _kernel
+from ciphershift.he_layers.program import Program
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
-PACKAGES = ("benchmarks", "server", "client", "models", "he_layers")
-SECRETS = ("he_layers.crypto.secret_keys", "he_layers.crypto.ckks", "he_layers.crypto.seal")
+SECRETS = (
+    "ciphershift.he_layers.crypto.secret_keys",
+    "ciphershift.he_layers.crypto.ckks",
+    "ciphershift.he_layers.crypto.seal",
+)
 PARTS = {
-    "he_layers.native": "kernel",
-    "he_layers.crypto": "crypto",
-    "he_layers": "networks",
-    **{name: name for name in ("benchmarks", "client", "models", "server", "tenseal", "torch")},
+    "ciphershift.he_layers.native": "kernel",
+    "ciphershift.he_layers.crypto": "crypto",
+    "ciphershift.he_layers": "networks",
+    **{f"ciphershift.{name}": name for name in ("benchmarks", "client", "models", "server", "protocol")},
+    "tenseal": "tenseal",
+    "torch": "torch",
 }
 MODEL = "mnist-tiny"
 
@@ -60,7 +65,7 @@ def room(module: str) -> str | None:
 
 def imports() -> dict[tuple[str, str], set[str]]:
     """Returns every pair of rooms of which the first imports the second, with the modules that do."""
-    graph = grimp.build_graph(*PACKAGES, include_external_packages=True)
+    graph = grimp.build_graph("ciphershift", include_external_packages=True)
     pairs: dict[tuple[str, str], set[str]] = {}
     for module in graph.modules:
         for imported in graph.find_modules_directly_imported_by(module):

@@ -10,11 +10,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto import container
-from he_layers.crypto.container import Bytes, Field, Kind
-from he_layers.crypto.errors import NotConformantError, WrongAnswerError
-from he_layers.crypto.params import ParameterSet
-from he_layers.crypto.published import PublishedRow
+from ciphershift.errors import NotConformantError, WrongAnswerError
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.published import PublishedRow
+from ciphershift.protocol import container
+from ciphershift.protocol.container import Bytes, Field, Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto import seal
-from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
-from he_layers.crypto.errors import BadShapeError, NotConformantError, WrongParamsError
-from he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.errors import BadShapeError, NotConformantError, WrongParamsError
+from ciphershift.he_layers.crypto import seal
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 
 
 def encrypt(keys: ClientKeys, key_id: str, values: NDArray[np.float64]) -> CkksCiphertext:

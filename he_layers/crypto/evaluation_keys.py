@@ -10,12 +10,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto import container
-from he_layers.crypto.container import Bytes, Field, Kind
-from he_layers.crypto.errors import NotConformantError
-from he_layers.crypto.params import ParameterSet
-from he_layers.crypto.published import PublishedRow
-from he_layers.native import _kernel
+from ciphershift.errors import NotConformantError
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.published import PublishedRow
+from ciphershift.he_layers.native import _kernel
+from ciphershift.protocol import container
+from ciphershift.protocol.container import Bytes, Field, Kind
 
 SEED_BYTES = 32
 

@@ -8,10 +8,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
-from he_layers.crypto.errors import BadShapeError
-from he_layers.crypto.evaluation_keys import ServerKeys
-from he_layers.native import _kernel
+from ciphershift.errors import BadShapeError
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
+from ciphershift.he_layers.native import _kernel
 
 TORUS = 2.0**32
 

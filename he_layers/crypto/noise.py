@@ -1,6 +1,6 @@
 """How much noise each primitive adds: variances on the torus (fractions of one turn, squared), from a parameter set.
 
-The errors are independent and centred, so variances add. Every formula is held to a measurement by tests/crypto/test_noise.py.
+The errors are independent and centred, so variances add. Every formula is held to a measurement by tests/he_layers/crypto/test_noise.py.
 Notation: n small dimension, k N big dimension, B = 2**base_log, L levels, s key, sigma noise of a key row.
 """
 
@@ -11,8 +11,8 @@ from functools import cache
 
 import numpy as np
 
-from he_layers.crypto.params import Gadget, ParameterSet
-from he_layers.crypto.published import SEAL_STD_DEV
+from ciphershift.he_layers.crypto.params import Gadget, ParameterSet
+from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
 
 # Rounding of the double-precision transforms, as a multiple of 2**-53 times the size of an external product's sum; measured.
 FFT_ROUNDING = 3.5

@@ -6,11 +6,11 @@ import os
 
 import numpy as np
 
-from he_layers.crypto.ciphertexts import Binding, LweCiphertextList, PackedAnswer
-from he_layers.crypto.errors import BadShapeError
-from he_layers.crypto.evaluation_keys import ServerKeys
-from he_layers.crypto.published import SEAL_STD_DEV
-from he_layers.native import _kernel
+from ciphershift.errors import BadShapeError
+from ciphershift.he_layers.crypto.ciphertexts import Binding, LweCiphertextList, PackedAnswer
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
+from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
+from ciphershift.he_layers.native import _kernel
 
 
 def packing_key_switch(x: LweCiphertextList, keys: ServerKeys, binding: Binding) -> PackedAnswer:

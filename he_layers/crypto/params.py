@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 
-from he_layers.crypto.errors import ParameterError, UnknownParamsError
+from ciphershift.errors import ParameterError, UnknownParamsError
 
 TOY = "TOY_"
 
@@ -137,7 +137,7 @@ def _power_of_two(field: str, value: int, least: int, most: int) -> None:
         raise ParameterError(f"{field} = {value} is not a power of two in {least}..{most}")
 
 
-# Published rows, closest to the limit first (python -m benchmarks security): key switch keys n=736 at 2^-15.66 and bootstrapping key
+# Published rows, closest to the limit first (ciphershift bench security): key switch keys n=736 at 2^-15.66 and bootstrapping key
 # k*N=2048 at 2^-48.32 on the 132-bit line of docs/security.md; answer key 2048 at 50 bits; upload 1024 at 22 bits. A look-up's input
 # carries noise of 4.8e-3 of the torus: made for networks trained with it, not for exact integers.
 FAST_N512 = ParameterSet(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto.ciphertexts import LweCiphertextList
-from he_layers.crypto.evaluation_keys import ServerKeys
-from he_layers.crypto.lwe import key_switch
-from he_layers.native import _kernel
+from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
+from ciphershift.he_layers.crypto.lwe import key_switch
+from ciphershift.he_layers.native import _kernel
 
 
 def pbs(

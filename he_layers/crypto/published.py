@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from he_layers.crypto.params import CkksRing
+from ciphershift.he_layers.crypto.params import CkksRing
 
 SEAL_STD_DEV = math.sqrt(10.5)  # centred binomial over 21 + 21 bits
 MINIMUM_BITS = 128.0

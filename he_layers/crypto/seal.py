@@ -18,8 +18,8 @@ import numpy as np
 import tenseal.sealapi as sealapi
 from numpy.typing import NDArray
 
-from he_layers.crypto.params import CkksRing
-from he_layers.native import _kernel
+from ciphershift.he_layers.crypto.params import CkksRing
+from ciphershift.he_layers.native import _kernel
 
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, major, minor, compression, reserved, total size
 _MAGIC, _VERSION = 0xA15E, (4, 3)

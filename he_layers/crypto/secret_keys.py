@@ -14,13 +14,14 @@ from typing import NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto import container, seal
-from he_layers.crypto.container import Bytes, Field, Kind
-from he_layers.crypto.errors import NotConformantError, WrongKeyError
-from he_layers.crypto.evaluation_keys import SEED_BYTES, EvaluationKeys
-from he_layers.crypto.params import ParameterSet
-from he_layers.crypto.published import SEAL_STD_DEV
-from he_layers.native import _kernel
+from ciphershift.errors import NotConformantError, WrongKeyError
+from ciphershift.he_layers.crypto import seal
+from ciphershift.he_layers.crypto.evaluation_keys import SEED_BYTES, EvaluationKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
+from ciphershift.he_layers.native import _kernel
+from ciphershift.protocol import container
+from ciphershift.protocol.container import Bytes, Field, Kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from he_layers.crypto.ciphertexts import CkksCiphertext
-from he_layers.crypto.errors import InsecureParamsError
-from he_layers.crypto.evaluation_keys import EvaluationKeys
-from he_layers.crypto.params import ParameterSet
-from he_layers.crypto.published import MINIMUM_BITS, PublishedRow
+from ciphershift.errors import InsecureParamsError
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.published import MINIMUM_BITS, PublishedRow
 
 PUBLISHED = (CkksCiphertext, EvaluationKeys)
 """Every type whose bytes leave the client."""

@@ -14,10 +14,10 @@ from statistics import median
 
 import numpy as np
 
-from he_layers.crypto import lwe
-from he_layers.crypto.ciphertexts import LweCiphertextList
-from he_layers.crypto.params import CkksRing, Gadget, ParameterSet
-from he_layers.native import _kernel
+from ciphershift.he_layers.crypto import lwe
+from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
+from ciphershift.he_layers.crypto.params import CkksRing, Gadget, ParameterSet
+from ciphershift.he_layers.native import _kernel
 
 BITS = 320
 """Bits of the small key whose steps are timed: their part of the key is then too large for most caches, as the whole key is."""

@@ -1,15 +1,15 @@
 """The layers of a Program, one file each: shape rule, integer semantics and torus circuit side by side."""
 
-from he_layers.layers.add import Add
-from he_layers.layers.avg_pool import AvgPool
-from he_layers.layers.conv import Conv
-from he_layers.layers.flatten import Flatten
-from he_layers.layers.layer import Circuit, Entries, Layer, Scale, Shape
-from he_layers.layers.linear import Linear
-from he_layers.layers.max_pool import MaxPool
-from he_layers.layers.relu import Relu
-from he_layers.layers.shuffle import Shuffle
-from he_layers.layers.top_one import TopOne
+from ciphershift.he_layers.layers.add import Add
+from ciphershift.he_layers.layers.avg_pool import AvgPool
+from ciphershift.he_layers.layers.conv import Conv
+from ciphershift.he_layers.layers.flatten import Flatten
+from ciphershift.he_layers.layers.layer import Circuit, Entries, Layer, Scale, Shape
+from ciphershift.he_layers.layers.linear import Linear
+from ciphershift.he_layers.layers.max_pool import MaxPool
+from ciphershift.he_layers.layers.relu import Relu
+from ciphershift.he_layers.layers.shuffle import Shuffle
+from ciphershift.he_layers.layers.top_one import TopOne
 
 KINDS: dict[str, type[Layer]] = {
     kind.kind: kind for kind in (Add, AvgPool, Conv, Flatten, Linear, MaxPool, Relu, Shuffle, TopOne)

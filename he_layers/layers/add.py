@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from he_layers.crypto.errors import BadShapeError, ProgramError
-from he_layers.layers.layer import Entries, FloatArray, IntArray, LinearLayer, Shape, flat_size
+from ciphershift.errors import BadShapeError, ProgramError
+from ciphershift.he_layers.layers.layer import Entries, FloatArray, IntArray, LinearLayer, Shape, flat_size
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

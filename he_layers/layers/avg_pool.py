@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from he_layers.layers.layer import (
+from ciphershift.he_layers.layers.layer import (
     LATER,
     Entries,
     FloatArray,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from he_layers.layers.layer import Circuit, IntArray, Layer, Scale, Shape, T, flat_size
+from ciphershift.he_layers.layers.layer import Circuit, IntArray, Layer, Scale, Shape, T, flat_size
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

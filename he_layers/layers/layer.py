@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError
+from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
 
 Shape = tuple[int, ...]
 """Shape of one image's values: (C, H, W) or (length,)."""

@@ -6,8 +6,8 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto.errors import BadShapeError, ProgramError
-from he_layers.layers.layer import (
+from ciphershift.errors import BadShapeError, ProgramError
+from ciphershift.he_layers.layers.layer import (
     Circuit,
     Entries,
     FloatArray,

@@ -9,8 +9,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from he_layers.crypto.errors import ProgramError
-from he_layers.layers.layer import (
+from ciphershift.errors import ProgramError
+from ciphershift.he_layers.layers.layer import (
     LATER,
     Circuit,
     IntArray,

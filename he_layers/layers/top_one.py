@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from he_layers.crypto.errors import BadShapeError
-from he_layers.layers.layer import Circuit, IntArray, Layer, Scale, Shape, T
-from he_layers.layers.linear import Linear
+from ciphershift.errors import BadShapeError
+from ciphershift.he_layers.layers.layer import Circuit, IntArray, Layer, Scale, Shape, T
+from ciphershift.he_layers.layers.linear import Linear
 
 MAX_CLASSES = 64
 """Look-ups grow with the square of the classes, and the step between two sums of comparisons shrinks with them."""

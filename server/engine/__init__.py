@@ -1,8 +1,8 @@
 """Where the work is done: workers that know ciphertexts and keys, and nothing of HTTP."""
 
-from server.engine.engine import Engine
-from server.engine.local import LocalEngine
-from server.settings import Settings
+from ciphershift.server.engine.base import Engine
+from ciphershift.server.engine.local import LocalEngine
+from ciphershift.server.settings import Settings
 
 
 def make_engine(settings: Settings) -> Engine | None:
@@ -11,7 +11,7 @@ def make_engine(settings: Settings) -> Engine | None:
         case "local":
             return LocalEngine(settings)
         case "ray":
-            from server.engine.ray import RayEngine  # an extra, which the other engines run without
+            from ciphershift.server.engine.ray import RayEngine
 
             return RayEngine(settings)
         case "queue":

@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from he_layers.crypto.errors import DeadlineError, HEServiceError, WorkerLostError
-from server import logs
-from server.engine.engine import Answer, Step, Stopped, Task, WorkerState
-from server.engine.worker import Worker
-from server.settings import Settings
+from ciphershift.errors import CiphershiftError, DeadlineError, WorkerLostError
+from ciphershift.server import logs
+from ciphershift.server.engine.base import Answer, Step, Stopped, Task, WorkerState
+from ciphershift.server.engine.worker import Worker
+from ciphershift.server.settings import Settings
 
 GRACE_SECONDS = 5.0  # for the one layer that a worker cannot interrupt when the deadline passes
 LOOK_SECONDS = 0.1  # between two looks at what no pipe announces
@@ -94,7 +94,7 @@ class LocalEngine:
             return await asyncio.shield(answer)
         except asyncio.CancelledError:
             order.stop.set()
-            with suppress(HEServiceError, Stopped):
+            with suppress(CiphershiftError, Stopped):
                 await answer
             raise
 
@@ -120,7 +120,7 @@ class LocalEngine:
     def _serve(self, name: str, process: _Process, order: _Order) -> None:
         try:
             answer = process.run(order, self._ending)
-        except (HEServiceError, Stopped) as error:
+        except (CiphershiftError, Stopped) as error:
             order.answer.set_exception(error)
         else:
             order.answer.set_result(answer)
@@ -174,7 +174,7 @@ class _Process:
                     self.state = message
                 case Answer():
                     return message
-                case HEServiceError() | Stopped():
+                case CiphershiftError() | Stopped():
                     raise message
             if order.stop.is_set() and not told:
                 self._send(order.task.job_id)
@@ -217,7 +217,7 @@ def serve(settings: Settings, pipe: Connection) -> None:
             pipe.send(answer)
 
 
-def _answer(worker: Worker, task: Task, pipe: Connection) -> Answer | HEServiceError | Stopped:
+def _answer(worker: Worker, task: Task, pipe: Connection) -> Answer | CiphershiftError | Stopped:
     try:
         for item in worker.run(task):
             if isinstance(item, Answer):
@@ -226,11 +226,11 @@ def _answer(worker: Worker, task: Task, pipe: Connection) -> Answer | HEServiceE
             if pipe.poll() and pipe.recv() == task.job_id:
                 return Stopped()
         raise AssertionError("a worker ends with an answer or an error")
-    except HEServiceError as error:
+    except CiphershiftError as error:
         return error
     except Exception as error:  # a fault of ours: the worker is the border that keeps it from the other jobs
         _log.exception("job %s failed", task.job_id)
-        return HEServiceError(f"the worker failed ({type(error).__name__}); the server's log says why")
+        return CiphershiftError(f"the worker failed ({type(error).__name__}); the server's log says why")
 
 
 def _end_with_parent() -> None:

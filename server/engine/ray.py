@@ -21,17 +21,17 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from he_layers import evaluate
-from he_layers.crypto import pbs
-from he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
-from he_layers.crypto.errors import ConfigurationError, DeadlineError, HEServiceError, WorkerLostError
-from he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
-from he_layers.layers.layer import FloatArray
-from server import logs
-from server.engine.engine import Answer, Step, Stopped, Task, WorkerState
-from server.engine.worker import Worker, read_bundle, resident_bytes
-from server.repository import Model
-from server.settings import Settings
+from ciphershift.errors import CiphershiftError, ConfigurationError, DeadlineError, WorkerLostError
+from ciphershift.he_layers import evaluate
+from ciphershift.he_layers.crypto import pbs
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
+from ciphershift.he_layers.layers.layer import FloatArray
+from ciphershift.server import logs
+from ciphershift.server.engine.base import Answer, Step, Stopped, Task, WorkerState
+from ciphershift.server.engine.worker import Worker, read_bundle, resident_bytes
+from ciphershift.server.repository import Model
+from ciphershift.server.settings import Settings
 
 CHUNKS_PER_LOOKER = 2  # so that one slow looker does not hold up a layer by a whole share
 GRACE_SECONDS = 5.0
@@ -203,10 +203,10 @@ class RayEngine:
                 report(item)
         except RayTaskError as error:
             cause = error.cause
-            if isinstance(cause, HEServiceError):
+            if isinstance(cause, CiphershiftError):
                 raise cause from None
             _log.error("job_failed", exc_info=error)
-            raise HEServiceError(f"the worker failed ({type(cause).__name__}); the server's log says why") from None
+            raise CiphershiftError(f"the worker failed ({type(cause).__name__}); the server's log says why") from None
         except RayError as error:
             raise WorkerLostError(f"the conductor of this job was lost ({type(error).__name__})") from None
         raise Stopped

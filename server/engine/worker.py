@@ -13,14 +13,14 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from he_layers import evaluate
-from he_layers.crypto.ciphertexts import CkksCiphertext
-from he_layers.crypto.container import Bytes
-from he_layers.crypto.errors import DeadlineError, NotReadyError, UnknownKeyError
-from he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
-from server.engine.engine import Answer, Step, Task, WorkerState
-from server.repository import Model, Repository
-from server.settings import Settings
+from ciphershift.errors import DeadlineError, NotReadyError, UnknownKeyError
+from ciphershift.he_layers import evaluate
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
+from ciphershift.protocol.container import Bytes
+from ciphershift.server.engine.base import Answer, Step, Task, WorkerState
+from ciphershift.server.repository import Model, Repository
+from ciphershift.server.settings import Settings
 
 
 class Worker:
@@ -57,7 +57,7 @@ class Worker:
 
         Raises:
             DeadlineError: the deadline passed.
-            HEServiceError: what is wrong with keys or images.
+            CiphershiftError: what is wrong with keys or images.
         """
         model = self._model(task)
         started = time.perf_counter()

@@ -9,11 +9,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from server import __main__ as command
-from server.app import create_app
-from server.engine import local
-from server.engine.engine import Answer, Step, Task
-from server.settings import Settings
+from ciphershift.server.app import create_app
+from ciphershift.server.cli import serve as command
+from ciphershift.server.engine import local
+from ciphershift.server.engine.base import Answer, Step, Task
+from ciphershift.server.settings import Settings
 
 WORKER_MODULES = Path(os.environ["CIPHERSHIFT_STORAGE"], "worker-modules.json")
 
@@ -37,6 +37,6 @@ class SpyingWorker(local.Worker):
 
 if __name__ == "__main__":
     command.create_app = spying_app
-    command.cli()
+    command.app()
 else:  # a spawned worker imports the program of its parent, too
     local.Worker = SpyingWorker  # type: ignore[misc]

@@ -6,19 +6,21 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
-from benchmarks.server_process import running_server
-from client import Client, Keystore
+import ciphershift
+from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.client import Client, Keystore
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = (
     "tenseal",
-    "he_layers.crypto.secret_keys",
-    "he_layers.crypto.ckks",
-    "he_layers.crypto.seal",
+    "ciphershift.he_layers.crypto.secret_keys",
+    "ciphershift.he_layers.crypto.ckks",
+    "ciphershift.he_layers.crypto.seal",
     "torch",
-    "client",
+    "ciphershift.client",
 )
 
 
@@ -37,12 +39,32 @@ def test_no_secret_code_is_loaded_where_requests_are_served(
         with Client(server.url, keystore=keystore, allow_toy_parameters=True) as client:
             assert client.predict(tiny_images[:1]).shape == (1, 3)
         loaded = httpx.get(f"{server.url}/modules").json()
-    assert "he_layers.evaluate" in loaded["worker"]
+    assert "ciphershift.he_layers.evaluate" in loaded["worker"]
     for process in ("server", "worker"):
         assert not set(SECRETS) & set(loaded[process])
 
 
 def test_the_client_runs_without_torch_and_networks() -> None:
-    code = "import client, sys; print(*sys.modules)"
+    code = "import ciphershift.client, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"torch", "server", "models", "he_layers.layers", "he_layers.program"} & set(done.stdout.split())
+    assert not {
+        "torch",
+        "ciphershift.server",
+        "ciphershift.models",
+        "ciphershift.he_layers.layers",
+        "ciphershift.he_layers.program",
+    } & set(done.stdout.split())
+
+
+def test_the_package_loads_nothing_that_was_not_asked_for() -> None:
+    code = "import ciphershift, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "tenseal", "fastapi", "httpx", "numpy"} & set(done.stdout.split())
+
+
+def test_every_public_name_is_there() -> None:
+    for name in ciphershift.__all__:
+        assert getattr(ciphershift, name) is not None
+    assert set(ciphershift.__all__) <= set(dir(ciphershift))
+    with pytest.raises(AttributeError, match="nonsense"):
+        ciphershift.nonsense  # noqa: B018

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hostile import Tally
+
+from tests.support.hostile import Tally
 
 COUNTS = pytest.StashKey[Tally]()
 

@@ -11,16 +11,18 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from wire import WatchedDriver
 
-from benchmarks.server_process import ServerProcess, running_server
-from client import Keystore
-from client.protocol import HEADER_LENGTH
-from client.session import Session
-from he_layers.crypto import container, errors, params
-from he_layers.crypto.container import HEADER_BYTES, Kind
-from he_layers.crypto.errors import HEServiceError
-from he_layers.program import Program
+from ciphershift import errors
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.client import Keystore
+from ciphershift.client._session import Session
+from ciphershift.client._wire import HEADER_LENGTH
+from ciphershift.errors import CiphershiftError
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.program import Program
+from ciphershift.protocol import container
+from ciphershift.protocol.container import HEADER_BYTES, Kind
+from tests.support.wire import WatchedDriver
 
 TOY = params.get("TOY_N128")
 Spoil = Callable[[dict[str, object], bytes, str], tuple[dict[str, object], bytes]]
@@ -76,7 +78,7 @@ def test_a_wrong_answer(
     keystore: Keystore,
     tiny_images: NDArray[np.uint8],
     spoil: Spoil,
-    error: type[HEServiceError],
+    error: type[CiphershiftError],
 ) -> None:
     with pytest.raises(error) as raised:
         ask(server, keystore, tiny_images[:1], spoil)
@@ -143,7 +145,7 @@ def test_the_answers_of_a_batch_keep_their_places(
     keystore: Keystore,
     tiny_images: NDArray[np.uint8],
     change: Callable[[bytes, bytes], list[bytes]],
-    error: type[HEServiceError],
+    error: type[CiphershiftError],
 ) -> None:
     def rearranged(response: httpx.Response) -> httpx.Response:
         split = int(response.headers[HEADER_LENGTH])

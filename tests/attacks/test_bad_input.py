@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.server_process import ServerProcess
-from client import Client, Keystore
-from client.protocol import HEADER_LENGTH, error_of
-from he_layers.crypto import ckks, container, errors, params
-from he_layers.crypto.container import HEADER_BYTES, Kind
-from he_layers.crypto.errors import HEServiceError
+from ciphershift import errors
+from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.client import Client, Keystore
+from ciphershift.client._wire import HEADER_LENGTH, error_of
+from ciphershift.errors import CiphershiftError
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.protocol import container
+from ciphershift.protocol.container import HEADER_BYTES, Kind
 
 TOY = params.get("TOY_N128")
 
@@ -37,7 +39,7 @@ def send(server: ServerProcess, image: bytes, key_id: str, shape: str = "1x8x8",
     )
 
 
-def assert_refused(answer: httpx.Response, error: type[HEServiceError]) -> None:
+def assert_refused(answer: httpx.Response, error: type[CiphershiftError]) -> None:
     """The server says the code, and the client makes the same type of it."""
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert (answer.json()["code"], answer.status_code) == (error.code, error.http_status)
@@ -103,7 +105,7 @@ def test_a_wrong_ciphertext(
     good: bytes,
     tiny_images: NDArray[np.uint8],
     spoil: Callable[[bytes, str], bytes],
-    error: type[HEServiceError],
+    error: type[CiphershiftError],
 ) -> None:
     key_id = client.prepare()
     assert_refused(send(server, spoil(good, key_id), key_id), error)

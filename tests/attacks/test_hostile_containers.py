@@ -8,16 +8,16 @@ import resource
 
 import numpy as np
 import pytest
-from hostile import Case, Tally, Target, cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from he_layers.crypto import ckks, params
-from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
-from he_layers.crypto.container import Kind, read_header
-from he_layers.crypto.errors import HEServiceError
-from he_layers.crypto.evaluation_keys import EvaluationKeys
-from he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.errors import CiphershiftError
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.protocol.container import Kind, read_header
+from tests.support.hostile import Case, Tally, Target, cases
 
 TOY = params.get("TOY_N128")
 PER_CHECK = 200
@@ -103,7 +103,7 @@ def test_every_check_refuses_what_is_made_to_reach_it(name: str, tally: Tally) -
 def test_every_truncation_of_the_header_is_refused(name: str, tally: Tally) -> None:
     target = TARGETS[name]
     for length in range(112):
-        assert isinstance(outcome(target, target.good[:length], tally), HEServiceError)
+        assert isinstance(outcome(target, target.good[:length], tally), CiphershiftError)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -117,7 +117,7 @@ def test_random_damage_is_refused(name: str, tally: Tally, data: st.DataObject) 
     for bit in bits:
         damaged[bit // 8] ^= 1 << bit % 8
     error = outcome(target, bytes(damaged), tally)
-    assert isinstance(error, HEServiceError)
+    assert isinstance(error, CiphershiftError)
     tally.refuse(name, "random damage", error, type(error))
 
 
@@ -126,7 +126,7 @@ def test_random_damage_is_refused(name: str, tally: Tally, data: st.DataObject) 
 @given(data=st.binary(max_size=4096))
 def test_bytes_of_any_kind_are_refused(name: str, tally: Tally, data: bytes) -> None:
     error = outcome(TARGETS[name], data, tally)
-    assert isinstance(error, HEServiceError)
+    assert isinstance(error, CiphershiftError)
     tally.refuse(name, "bytes of any kind", error, type(error))
 
 
@@ -139,7 +139,7 @@ def test_random_payloads_with_a_right_digest_are_refused_or_hold_only_allowed_va
             payload[rng.randrange(len(payload))] = 0xFF
         data = target.with_payload(bytes(payload))
         error = outcome(target, data, tally)
-        assert error is None or isinstance(error, HEServiceError)
+        assert error is None or isinstance(error, CiphershiftError)
         if error is None:
             read = target.read(data)
             assert isinstance(read, CkksCiphertext)
@@ -153,7 +153,7 @@ def test_a_case_that_is_accepted_would_be_seen(tally: Tally) -> None:
     with pytest.raises(AssertionError):
         own.refuse("self-test", case.check, outcome(target, target.good, tally), case.error)
     assert own.accepted == ["self-test: length limit"]
-    wrong = Case("digest", HEServiceError.by_code["digest_mismatch"], case.data)
+    wrong = Case("digest", CiphershiftError.by_code["digest_mismatch"], case.data)
     with pytest.raises(AssertionError):
         own.refuse("self-test", wrong.check, outcome(target, wrong.data, tally), wrong.error)
 

@@ -10,18 +10,20 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hostile import Tally, Target, cases
 from numpy.typing import NDArray
 
-from benchmarks.server_process import ServerProcess
-from client import Client, Keystore
-from client.keystore import KeyPair
-from client.protocol import HEADER_LENGTH
-from he_layers.crypto import ckks, container, errors, params
-from he_layers.crypto.ciphertexts import CkksCiphertext
-from he_layers.crypto.container import HEADER_BYTES, Kind
-from he_layers.crypto.errors import HEServiceError
-from he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift import errors
+from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.client import Client, Keystore
+from ciphershift.client._wire import HEADER_LENGTH
+from ciphershift.client.keystore import KeyPair
+from ciphershift.errors import CiphershiftError
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.protocol import container
+from ciphershift.protocol.container import HEADER_BYTES, Kind
+from tests.support.hostile import Tally, Target, cases
 
 TOY = params.get("TOY_N128")
 PIXELS = 64
@@ -114,7 +116,7 @@ def test_ciphertexts(
 
 
 # The store knows several parameter sets, so it says that it knows no such set; what the fields hold is checked when a key is used.
-AT_UPLOAD: dict[str, type[HEServiceError]] = {"params_id": errors.UnknownParamsError}
+AT_UPLOAD: dict[str, type[CiphershiftError]] = {"params_id": errors.UnknownParamsError}
 AT_USE = ("values of answer_key",)
 
 
@@ -189,7 +191,7 @@ def test_members_of_the_header(
         ):
             code = refused(infer(http, good, pair.key_id, **{member: value}))
             assert code in (errors.MalformedError.code, errors.BadShapeError.code), (value, code)
-            tally.refuse("HTTP request", "members of the header", code, HEServiceError.by_code[code])
+            tally.refuse("HTTP request", "members of the header", code, CiphershiftError.by_code[code])
 
 
 def framing(good: bytes, rng: random.Random) -> Iterator[tuple[str, bytes, bytes, str | None]]:
@@ -237,5 +239,5 @@ def test_framing(
     with unharmed(server, client, tiny_images):
         for what, text, data, length in framing(good, random.Random(5)):
             code = refused(post(http, text, data, length))
-            assert code in HEServiceError.by_code, (what, code)
-            tally.refuse("HTTP request", what, code, HEServiceError.by_code[code])
+            assert code in CiphershiftError.by_code, (what, code)
+            tally.refuse("HTTP request", what, code, CiphershiftError.by_code[code])

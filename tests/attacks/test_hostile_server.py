@@ -19,18 +19,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hostile import Tally, Target, cases
 from numpy.typing import NDArray
 
-from benchmarks.server_process import ServerProcess
-from client import Client, Keystore
-from client.protocol import HEADER_LENGTH
-from client.session import Session
-from client.steps import Call
-from he_layers.crypto import errors, params
-from he_layers.crypto.ciphertexts import Binding, PackedAnswer
-from he_layers.crypto.container import read_header
-from he_layers.crypto.errors import HEServiceError
+from ciphershift import errors
+from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.client import Client, Keystore
+from ciphershift.client._requests import Call
+from ciphershift.client._session import Session
+from ciphershift.client._wire import HEADER_LENGTH
+from ciphershift.errors import CiphershiftError
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.crypto.ciphertexts import Binding, PackedAnswer
+from ciphershift.protocol.container import read_header
+from tests.support.hostile import Tally, Target, cases
 
 TOY = params.get("TOY_N128")
 PER_CHECK = 20
@@ -192,7 +193,7 @@ def test_random_damage_to_a_profile_is_refused_or_harmless(keystore: Keystore, p
         for at in rng.sample(range(len(text)), 2):
             damaged[at] = rng.randrange(256)
         outcomes.append(read_profile(keystore, bytes(damaged)))
-    assert all(error is None or isinstance(error, HEServiceError) for error in outcomes)
+    assert all(error is None or isinstance(error, CiphershiftError) for error in outcomes)
 
 
 def test_a_profile_with_parameters_that_are_not_known_or_too_weak_is_refused(
@@ -362,7 +363,7 @@ class Endless(BaseHTTPRequestHandler):
         pytest.param("/bomb", errors.MalformedError, id="never inflated, hence no JSON"),
     ],
 )
-def test_a_body_is_cut_off_and_never_inflated(keystore: Keystore, path: str, error: type[HEServiceError]) -> None:
+def test_a_body_is_cut_off_and_never_inflated(keystore: Keystore, path: str, error: type[CiphershiftError]) -> None:
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

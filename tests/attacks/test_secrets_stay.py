@@ -13,16 +13,16 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from wire import WatchedDriver
 
-from benchmarks.server_process import ServerProcess, running_server
-from client import Keystore
-from client.session import Session
-from client.steps import Upload
-from he_layers.crypto import params
-from he_layers.crypto.container import pack_bits
-from he_layers.crypto.secret_keys import ClientKeys
-from he_layers.native import _kernel
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.client import Keystore
+from ciphershift.client._requests import Upload
+from ciphershift.client._session import Session
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.native import _kernel
+from ciphershift.protocol.container import pack_bits
+from tests.support.wire import WatchedDriver
 
 TOY = params.get("TOY_N128")
 START, LENGTH = 16, 48  # the window of coefficients; the shortest key has 64

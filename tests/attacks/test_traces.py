@@ -10,16 +10,18 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from wire import WatchedDriver
 
-from benchmarks.server_process import ServerProcess
-from client import Keystore
-from client.protocol import HEADER_LENGTH
-from client.session import Session
-from client.steps import Call
-from he_layers.crypto import container, errors, params
-from he_layers.crypto.container import HEADER_BYTES, Kind
-from he_layers.crypto.errors import HEServiceError
+from ciphershift import errors
+from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.client import Keystore
+from ciphershift.client._requests import Call
+from ciphershift.client._session import Session
+from ciphershift.client._wire import HEADER_LENGTH
+from ciphershift.errors import CiphershiftError
+from ciphershift.he_layers.crypto import params
+from ciphershift.protocol import container
+from ciphershift.protocol.container import HEADER_BYTES, Kind
+from tests.support.wire import WatchedDriver
 
 TOY = params.get("TOY_N128")
 Change = Callable[[bytes], bytes]
@@ -27,7 +29,7 @@ Change = Callable[[bytes], bytes]
 
 def trace(
     server: ServerProcess, keystore: Keystore, images: NDArray[np.uint8], change: Change
-) -> tuple[list[Call], NDArray[np.float64] | HEServiceError]:
+) -> tuple[list[Call], NDArray[np.float64] | CiphershiftError]:
     """All that a client sends for these images, and what it makes of answers that are changed on the way."""
 
     def changed(response: httpx.Response) -> httpx.Response:
@@ -44,7 +46,7 @@ def trace(
     with closing(WatchedDriver(server.url, changed)) as driver:
         try:
             return driver.sent, driver.run(session.predict(images, None))
-        except HEServiceError as error:
+        except CiphershiftError as error:
             return driver.sent, error
 
 
@@ -114,7 +116,7 @@ def test_after_an_answer_that_is_refused_nothing_is_sent(
     tiny_images: NDArray[np.uint8],
     good: list[Call],
     change: Change,
-    error: type[HEServiceError],
+    error: type[CiphershiftError],
 ) -> None:
     """What makes the client stop is public: the server that changed the answer learns nothing from it."""
     sent, outcome = trace(server, keystore, tiny_images[:3], change)

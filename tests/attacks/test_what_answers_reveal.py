@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from he_layers import evaluate, simulate
-from he_layers.crypto import ckks, noise, params
-from he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
-from he_layers.crypto.evaluation_keys import ServerKeys
-from he_layers.crypto.secret_keys import ClientKeys
-from he_layers.layers import Conv, Linear
-from he_layers.program import Program
+from ciphershift.he_layers import evaluate, simulate
+from ciphershift.he_layers.crypto import ckks, noise, params
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.layers import Conv, Linear
+from ciphershift.he_layers.program import Program
 
 KEY_ID = "00" * 32
 TOY = params.get("TOY_N128")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.expected import ExpectedLogits
-from benchmarks.fhe_benchmarking import driver
-from benchmarks.fhe_benchmarking.instance import Instance
-from he_layers.crypto.errors import InsecureParamsError
-from he_layers.program import Program
-from models.data import Split
+from ciphershift.benchmarks.fhe_benchmarking import driver
+from ciphershift.benchmarks.fhe_benchmarking.instance import Instance
+from ciphershift.benchmarks.harness.expected import ExpectedLogits
+from ciphershift.errors import InsecureParamsError
+from ciphershift.he_layers.program import Program
+from ciphershift.models.training.data import Split
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.peers import measure, networks
-from benchmarks.peers.measure import Peer
+from ciphershift.benchmarks.peers import measure, networks
+from ciphershift.benchmarks.peers.measure import Peer
 
 PEER = Peer(folder="some", system="Some", images=3, quick_images=1, limit_s=30.0)
 

@@ -8,7 +8,7 @@ from threading import Thread
 import httpx
 import pytest
 
-from benchmarks.server_process import ServerProcess
+from ciphershift.benchmarks.harness.server_process import ServerProcess
 
 Hook = Callable[[BaseHTTPRequestHandler, "Between"], bool]
 

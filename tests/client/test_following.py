@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client import Client, Keystore, following
-from client.events import MAX_IDLE_BYTES
-from he_layers.crypto import errors
+from ciphershift import errors
+from ciphershift.client import Client, Keystore
+from ciphershift.client import _following as following
+from ciphershift.client._sse import MAX_IDLE_BYTES
 
 Handler = BaseHTTPRequestHandler
 Middle = Callable[[Callable[..., bool]], AbstractContextManager]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from client.images import to_levels
-from client.protocol import ModelProfile
-from he_layers.crypto import errors
+from ciphershift import errors
+from ciphershift.client._wire import ModelProfile
+from ciphershift.client.images import to_levels
 
 PROFILE = ModelProfile(
     model="m",

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.server_process import ServerProcess, running_server
-from client import AsyncClient, Client, Job, Keystore
-from client.jobs import KEPT_SECONDS
-from client.transport import Driver
-from he_layers.crypto import errors
-from server.database import Database
-from server.settings import Settings
-from server.tenants import Scope, TenantStore
+from ciphershift import errors
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.client import AsyncClient, Client, Job, Keystore
+from ciphershift.client._transport import Driver
+from ciphershift.client.jobs import KEPT_SECONDS
+from ciphershift.server.settings import Settings
+from ciphershift.server.store.database import Database
+from ciphershift.server.store.tenants import Scope, TenantStore
 
 Images = NDArray[np.uint8]
 Between = Callable[[Callable[..., bool]], AbstractContextManager]
@@ -221,9 +221,9 @@ def test_keys_are_read_from_the_disk_as_they_are_sent(
     server: ServerProcess, client: Client, keystore: Keystore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sync and async; a bundle is never in memory whole, and its length is announced."""
-    monkeypatch.setattr("client.steps._CHUNK_BYTES", 1000)
+    monkeypatch.setattr("ciphershift.client._requests._CHUNK_BYTES", 1000)
     sizes: list[int] = []
-    monkeypatch.setattr("client.progress.ProgressBar.uploaded", lambda _, count: sizes.append(count))
+    monkeypatch.setattr("ciphershift.client._progress.ProgressBar.uploaded", lambda _, count: sizes.append(count))
     key_id = client.prepare()
     (bundle,) = keystore.folder.glob("*/evaluation.keys")
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import Client, Keystore
-from client.keystore import PASSPHRASE
-from client.passphrase import is_locked
-from he_layers.crypto import ckks, container, errors, params
-from he_layers.crypto.container import Kind
-from he_layers.crypto.secret_keys import ClientKeys
+from ciphershift import errors
+from ciphershift.client import Client, Keystore
+from ciphershift.client._passphrase import is_locked
+from ciphershift.client.keystore import PASSPHRASE
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.protocol import container
+from ciphershift.protocol.container import Kind
 
 TOY = params.get("TOY_N128")
 
@@ -89,7 +91,7 @@ def test_keys_without_a_passphrase_are_sealed_when_one_is_given(tmp_path: Path) 
     ],
 )
 def test_a_forged_key_file_is_refused(
-    tmp_path: Path, forge: Callable[[bytes], bytes], error: type[errors.HEServiceError]
+    tmp_path: Path, forge: Callable[[bytes], bytes], error: type[errors.CiphershiftError]
 ) -> None:
     Keystore(tmp_path, passphrase="correct horse").open(TOY)
     payload = forge((tmp_path / SECRET).read_bytes()[container.HEADER_BYTES :])

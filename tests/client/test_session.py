@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from client import Keystore
-from client.session import Session
-from he_layers.crypto import errors
+from ciphershift import errors
+from ciphershift.client import Keystore
+from ciphershift.client._session import Session
 
 REQUEST = httpx.Request("GET", "http://server/v2/models/m/profile")
 

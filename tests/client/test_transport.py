@@ -15,11 +15,12 @@ from threading import Thread
 import pytest
 import trustme
 
-from benchmarks.server_process import running_server
-from client import AsyncClient, Client, Keystore, transport
-from client.steps import Call, Steps
-from client.transport import Address, AsyncDriver, Driver
-from he_layers.crypto import errors
+from ciphershift import errors
+from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.client import AsyncClient, Client, Keystore
+from ciphershift.client import _transport as transport
+from ciphershift.client._requests import Call, Steps
+from ciphershift.client._transport import Address, AsyncDriver, Driver
 
 API_KEY = "csk_0123abcd_" + "s" * 43
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -289,7 +290,7 @@ def test_a_redirection_is_not_followed() -> None:
     with (
         odd_server(redirect) as url,
         Client(url, model="m", api_key=API_KEY) as client,
-        pytest.raises(errors.HEServiceError, match="is this a ciphershift server"),
+        pytest.raises(errors.CiphershiftError, match="is this a ciphershift server"),
     ):
         client.profile()
     assert len(heads) == 1

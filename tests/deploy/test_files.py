@@ -18,9 +18,9 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from benchmarks.server_process import ServerProcess
-from client import Client
-from server.settings import Settings
+from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.client import Client
+from ciphershift.server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from documents import DOCUMENTS, ROOT, Reader, blocks, name_of
 
-from models import data
-from models.data import DataError
+from ciphershift.errors import UnreadableDataError
+from ciphershift.models.training import data
+from tests.support.documents import DOCUMENTS, ROOT, Reader, blocks, name_of
 
 RUN = [name_of(document) for document in DOCUMENTS if any(block.is_run for block in blocks(document))]
 OWN_NETWORK = "docs/tutorials/own-network.md"
@@ -35,7 +35,7 @@ def mnist() -> None:
     """The data set, and as many threads as the other tests leave."""
     try:
         data.load("mnist")
-    except DataError as error:
+    except UnreadableDataError as error:
         pytest.skip(f"no MNIST here: {error}")
     torch.set_num_threads(1)
 

@@ -3,12 +3,12 @@
 import re
 
 import httpx
-from documents import ROOT
 
-from benchmarks.server_process import ServerProcess
-from he_layers.crypto.errors import HEServiceError
-from server.metrics import Metrics
-from server.settings import Settings
+from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.errors import CiphershiftError
+from ciphershift.server.metrics import Metrics
+from ciphershift.server.settings import Settings
+from tests.support.documents import ROOT
 
 
 def rows(page: str, pattern: str) -> dict[str, list[str]]:
@@ -23,7 +23,7 @@ def rows(page: str, pattern: str) -> dict[str, list[str]]:
 
 
 def test_every_error_code_is_in_troubleshooting_with_its_status(server: ServerProcess) -> None:
-    known = {code: str(error.http_status) for code, error in HEServiceError.by_code.items()}
+    known = {code: str(error.http_status) for code, error in CiphershiftError.by_code.items()}
     for answer in (httpx.get(f"{server.url}/nowhere"), httpx.put(f"{server.url}/v2")):  # the framework's own
         known[answer.json()["code"]] = str(answer.status_code)
     listed = rows("troubleshooting.md", "[a-z_]+")

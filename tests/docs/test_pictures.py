@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from documents import ROOT
+from tests.support.documents import ROOT
 
 
 def test_the_pictures_show_the_code_as_it_is(tmp_path: Path) -> None:

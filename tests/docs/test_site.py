@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
-from documents import ROOT
+from tests.support.documents import ROOT
 
 TO_ELSEWHERE = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//")
 

@@ -5,8 +5,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from demo_page import browser, draw, opened, send, served
 from playwright.sync_api import expect
+
+from tests.support.demo_page import browser, draw, opened, send, served
 
 SHOTS: dict[str, dict[str, Any]] = {
     "page": {"viewport": {"width": 1280, "height": 900}},

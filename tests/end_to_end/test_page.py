@@ -14,14 +14,14 @@ import httpx
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from demo_page import browser as headless
-from demo_page import draw, opened, send, served, wait_for_answer
 from PIL import Image, ImageOps
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from client import Client, Keystore
-from he_layers.crypto.container import HEADER_BYTES
-from he_layers.crypto.errors import ForbiddenError
+from ciphershift.client import Client, Keystore
+from ciphershift.errors import ForbiddenError
+from ciphershift.protocol.container import HEADER_BYTES
+from tests.support.demo_page import browser as headless
+from tests.support.demo_page import draw, opened, send, served, wait_for_answer
 
 LISTEN = """
   const send = window.fetch;

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.server_process import ServerProcess, running_server
-from client import AsyncClient, Client, Keystore
-from he_layers import simulate
-from he_layers.crypto import params
-from he_layers.program import Program
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.client import AsyncClient, Client, Keystore
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.program import Program
 
 REPEATS = 50
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import demo
-from benchmarks.server_process import running_server
-from client import Client, Keystore
-from he_layers import simulate
-from he_layers.program import Program
-from server.settings import ZOO
+from ciphershift.benchmarks import demo
+from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.client import Client, Keystore
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.program import Program
+from ciphershift.server.settings import ZOO
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +57,7 @@ def test_the_shell_command_names_the_digit(home: Path, monkeypatch: pytest.Monke
         command = [
             sys.executable,
             "-m",
-            "client",
+            "ciphershift",
             "predict",
             str(picture),
             "--url",
@@ -72,7 +72,7 @@ def test_the_shell_command_names_the_digit(home: Path, monkeypatch: pytest.Monke
 
 
 def test_the_demonstration_ends_with_its_line() -> None:
-    command = [sys.executable, "-m", "benchmarks", "demo", "--model", "mnist-fast"]
+    command = [sys.executable, "-m", "ciphershift", "bench", "demo", "--model", "mnist-fast"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.fullmatch(

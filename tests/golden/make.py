@@ -14,11 +14,12 @@ from unittest import mock
 
 import numpy as np
 
-from client.passphrase import lock
-from he_layers.crypto import ckks, container, lwe, packing, params, pbs
-from he_layers.crypto.ciphertexts import Binding, CkksCiphertext
-from he_layers.crypto.evaluation_keys import EvaluationKeys
-from he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.client._passphrase import lock
+from ciphershift.he_layers.crypto import ckks, lwe, packing, params, pbs
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.protocol import container
 
 TOY = params.get("TOY_N128")
 PASSPHRASE = "golden"

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.passphrase import is_locked, unlock
-from he_layers.crypto import ckks, container, lwe, packing, params, pbs
-from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
-from he_layers.crypto.container import VERSION, Kind
-from he_layers.crypto.errors import WrongPassphraseError
-from he_layers.crypto.evaluation_keys import EvaluationKeys
-from he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.client._passphrase import is_locked, unlock
+from ciphershift.errors import WrongPassphraseError
+from ciphershift.he_layers.crypto import ckks, lwe, packing, params, pbs
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.protocol import container
+from ciphershift.protocol.container import VERSION, Kind
 
 FOLDER = Path(__file__).with_name("v1")
 KNOWN: dict[str, Any] = json.loads((FOLDER / "known.json").read_text(encoding="utf-8"))

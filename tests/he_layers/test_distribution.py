@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from he_layers import evaluate, simulate
-from he_layers.crypto import ckks, params
-from he_layers.crypto.secret_keys import ClientKeys
-from he_layers.program import Program
+from ciphershift.he_layers import evaluate, simulate
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.program import Program
 
 KEYS, RUNS, SIMULATIONS = 8, 50, 20_000
 KEY_ID = "00" * 32

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from he_layers import evaluate, noise_budget, simulate
-from he_layers.crypto import ckks, params
-from he_layers.crypto.errors import OutOfLevelsError, ProgramError
-from he_layers.crypto.evaluation_keys import ServerKeys
-from he_layers.crypto.secret_keys import ClientKeys
-from he_layers.layers import Conv, Flatten, Layer, Linear, MaxPool, Relu, Scale
-from he_layers.program import InputSpec, OutputSpec, Program
-from he_layers.simulate import CircuitNoise
+from ciphershift.errors import OutOfLevelsError, ProgramError
+from ciphershift.he_layers import evaluate, simulate
+from ciphershift.he_layers.analysis import noise_budget
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.layers import Conv, Flatten, Layer, Linear, MaxPool, Relu, Scale
+from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.he_layers.simulate import CircuitNoise
 
 MODULUS = 32
 SILENT = CircuitNoise.silent(512)

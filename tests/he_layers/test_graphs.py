@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from he_layers import evaluate, simulate
-from he_layers.crypto import ckks, params
-from he_layers.crypto.errors import BadShapeError, OutOfLevelsError, ProgramError
-from he_layers.crypto.secret_keys import ClientKeys
-from he_layers.layers import Add, AvgPool, Conv, Flatten, Linear, MaxPool, Relu, Scale, Shuffle
-from he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
+from ciphershift.he_layers import evaluate, simulate
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.layers import Add, AvgPool, Conv, Flatten, Linear, MaxPool, Relu, Scale, Shuffle
+from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 TOY = params.get("TOY_N128")
 KEY_ID = "ab" * 32

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from he_layers import simulate
-from he_layers.crypto.errors import BadShapeError, ProgramError, UnsupportedLayerError
-from he_layers.layers import Flatten, MaxPool, Relu
-from he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.errors import BadShapeError, ProgramError, UnsupportedLayerError
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.layers import Flatten, MaxPool, Relu
+from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 
 def test_a_program_survives_its_files(tiny_program: Program, tiny_images: NDArray[np.uint8], tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from he_layers import simulate
-from he_layers.crypto import params as parameter_sets
-from he_layers.layers import MaxPool, Relu
-from he_layers.layers.layer import Scale
-from he_layers.program import Program
-from he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumbers
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.layers import MaxPool, Relu
+from ciphershift.he_layers.layers.layer import Scale
+from ciphershift.he_layers.program import Program
+from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumbers
 
 SILENT = CircuitNoise.silent(1 << 16)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from client import Keystore
-from he_layers.crypto import ckks, params
+from ciphershift.client import Keystore
+from ciphershift.he_layers.crypto import ckks, params
 
 TOY = params.get("TOY_N128")
 

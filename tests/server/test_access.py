@@ -11,17 +11,17 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.server_process import ServerProcess, running_server
-from he_layers.crypto.errors import ConfigurationError
-from server.database import Database
-from server.settings import Settings
-from server.tenants import Scope, TenantStore
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.errors import ConfigurationError
+from ciphershift.server.settings import Settings
+from ciphershift.server.store.database import Database
+from ciphershift.server.store.tenants import Scope, TenantStore
 
 
 def command(storage: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"CIPHERSHIFT_STORAGE": str(storage), "COLUMNS": "200", "PATH": ""}
     return subprocess.run(
-        [sys.executable, "-m", "server", *arguments], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "ciphershift", *arguments], env=environment, capture_output=True, text=True, check=False
     )
 
 

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client import Keystore
-from he_layers import simulate
-from he_layers.crypto import ckks, errors, params
-from he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
-from he_layers.program import Program
-from server.engine import Engine, make_engine
-from server.engine.engine import Step, Task
-from server.settings import Settings
+from ciphershift import errors
+from ciphershift.client import Keystore
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.program import Program
+from ciphershift.server.engine import Engine, make_engine
+from ciphershift.server.engine.base import Step, Task
+from ciphershift.server.settings import Settings
 
 TOY = params.get("TOY_N128")
 ENGINES = ["local://?workers=1&threads=1", "ray://?workers=2&threads=1"]
@@ -146,7 +147,7 @@ def test_a_passed_deadline_is_said_so(bench: Bench, tiny_images: NDArray[np.uint
     ],
 )
 def test_what_is_wrong_with_a_task_is_a_typed_error(
-    bench: Bench, tiny_images: NDArray[np.uint8], changes: dict[str, Any], error: type[errors.HEServiceError]
+    bench: Bench, tiny_images: NDArray[np.uint8], changes: dict[str, Any], error: type[errors.CiphershiftError]
 ) -> None:
     task = bench.task(bench.encrypt(tiny_images[:1]), **changes)
     with pytest.raises(error):

@@ -14,12 +14,12 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.server_process import ServerProcess, running_server
-from client import Client, Keystore
-from client.keystore import KeyPair
-from client.protocol import submit_call
-from client.steps import IDEMPOTENCY_KEY, Call
-from he_layers.crypto import ckks, params
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.client import Client, Keystore
+from ciphershift.client._requests import IDEMPOTENCY_KEY, Call
+from ciphershift.client._wire import submit_call
+from ciphershift.client.keystore import KeyPair
+from ciphershift.he_layers.crypto import ckks, params
 
 TOY = params.get("TOY_N128")
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.server_process import running_server
+from ciphershift.benchmarks.harness.server_process import running_server
 
 INFER, JOBS = "/v2/models/tiny/infer", "/v2/models/tiny/jobs"
 LONG = 60  # images of a job that takes seconds

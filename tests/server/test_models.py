@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from benchmarks.server_process import ServerProcess
-from he_layers.crypto import params
-from he_layers.program import Program
+from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.program import Program
 
 
 def test_health_and_metadata(server: ServerProcess) -> None:

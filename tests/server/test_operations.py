@@ -15,10 +15,10 @@ import pytest
 import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.server_process import running_server
-from he_layers.crypto.errors import ConfigurationError
-from server.database import Database
-from server.settings import Settings
+from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.errors import ConfigurationError
+from ciphershift.server.settings import Settings
+from ciphershift.server.store.database import Database
 
 INFER = "/v2/models/tiny/infer"
 
@@ -128,7 +128,7 @@ def test_workers_in_processes_of_their_own_share_the_queue(
     database = Database(Settings(database=shared["database"]).database_url)
     database.migrate()
     database.close()
-    worker = ("-m", "server", "worker")
+    worker = ("-m", "ciphershift", "worker")
     with running_server(**shared, engine="queue://", wait_until_ready=False) as api:
         assert httpx.get(f"{api.url}/v2/health/live").status_code == 200
         assert ready(api.url) == 503

@@ -15,16 +15,16 @@ import tritonclient.http as triton
 from numpy.typing import NDArray
 from schemathesis import checks
 
-from benchmarks.server_process import ServerProcess, running_server
-from client import Keystore
-from he_layers import simulate
-from he_layers.crypto import ckks, params
-from he_layers.crypto.ciphertexts import Binding, PackedAnswer
-from he_layers.program import Program
-from server.app import create_app
-from server.database import Database
-from server.settings import Settings
-from server.tenants import Scope, TenantStore
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.client import Keystore
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.ciphertexts import Binding, PackedAnswer
+from ciphershift.he_layers.program import Program
+from ciphershift.server.app import create_app
+from ciphershift.server.settings import Settings
+from ciphershift.server.store.database import Database
+from ciphershift.server.store.tenants import Scope, TenantStore
 
 TOY = params.get("TOY_N128")
 

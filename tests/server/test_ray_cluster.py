@@ -11,16 +11,16 @@ import pytest
 import ray
 from numpy.typing import NDArray
 from ray.cluster_utils import Cluster
-from test_conformance import Bench
 
-from client import Keystore
-from he_layers import simulate
-from he_layers.crypto import params
-from he_layers.crypto.errors import ConfigurationError
-from he_layers.program import Program
-from server.engine.engine import Step
-from server.engine.ray import RayEngine
-from server.settings import Settings
+from ciphershift.client import Keystore
+from ciphershift.errors import ConfigurationError
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.program import Program
+from ciphershift.server.engine.base import Step
+from ciphershift.server.engine.ray import RayEngine
+from ciphershift.server.settings import Settings
+from tests.server.test_conformance import Bench
 
 TOY = params.get("TOY_N128")
 

@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.server_process import running_server
-from he_layers.crypto import errors
-from he_layers.program import Program
-from server.repository import Repository
-from server.settings import Settings
+from ciphershift import errors
+from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.he_layers.program import Program
+from ciphershift.server.repository import Repository
+from ciphershift.server.settings import Settings
 
 
 def repository(models: Path, *, toy: bool = True) -> Repository:
@@ -135,7 +135,7 @@ def test_load_unload_and_index_over_http(
         assert http.post("/v2/repository/models/none/load").json()["code"] == "unknown_model"
 
         environment = {f"CIPHERSHIFT_{name.upper()}": str(value) for name, value in settings.items()} | {"PATH": ""}
-        command = [sys.executable, "-m", "server", "repository"]
+        command = [sys.executable, "-m", "ciphershift", "repository"]
         subprocess.run([*command, "load", "one"], env=environment, check=True, capture_output=True)
         deadline = time.monotonic() + 10
         while infer(http, "one").status_code != 200:

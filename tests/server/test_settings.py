@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from he_layers.crypto.errors import ConfigurationError
-from server.settings import EngineUrl, Settings, available_cpus, load_settings, masked
+from ciphershift.errors import ConfigurationError
+from ciphershift.server.settings import EngineUrl, Settings, available_cpus, load_settings, masked
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_passwords_are_masked(url: str, shown: str) -> None:
 
 def command(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "server", *arguments], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "ciphershift", *arguments], env=environment, capture_output=True, text=True, check=False
     )
 
 

@@ -1,6 +1,6 @@
 """Write the predicted digits."""
 
-from benchmarks.fhe_benchmarking.client_steps import postprocess
-from benchmarks.fhe_benchmarking.instance import Instance
+from ciphershift.benchmarks.fhe_benchmarking.client_steps import postprocess
+from ciphershift.benchmarks.fhe_benchmarking.instance import Instance
 
 postprocess(Instance.of_command_line())

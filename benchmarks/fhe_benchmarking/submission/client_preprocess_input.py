@@ -1,6 +1,6 @@
 """Turn the text of pixels into integers."""
 
-from benchmarks.fhe_benchmarking.client_steps import preprocess_input
-from benchmarks.fhe_benchmarking.instance import Instance
+from ciphershift.benchmarks.fhe_benchmarking.client_steps import preprocess_input
+from ciphershift.benchmarks.fhe_benchmarking.instance import Instance
 
 preprocess_input(Instance.of_command_line())

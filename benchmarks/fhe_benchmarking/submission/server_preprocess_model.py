@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from benchmarks.fhe_benchmarking.server_steps import preprocess_model
+from ciphershift.benchmarks.fhe_benchmarking.server_steps import preprocess_model
 
 preprocess_model(Path.cwd())

@@ -1,0 +1,342 @@
+"""`ciphershift bench`: one command per question."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Annotated
+
+import typer
+
+from ciphershift.benchmarks import demo as demonstration
+from ciphershift.benchmarks.crypto import noise as noise_benchmark
+from ciphershift.benchmarks.crypto import parameters as parameters_benchmark
+from ciphershift.benchmarks.crypto import primitives as primitives_benchmark
+from ciphershift.benchmarks.crypto import search as search_benchmark
+from ciphershift.benchmarks.crypto import security as security_benchmark
+from ciphershift.benchmarks.harness.envelope import envelope, write
+from ciphershift.benchmarks.networks import agreement as agreement_benchmark
+from ciphershift.benchmarks.networks import cost as cost_benchmark
+from ciphershift.benchmarks.networks import growth as growth_benchmark
+from ciphershift.benchmarks.networks import throughput as throughput_benchmark
+from ciphershift.benchmarks.peers import measure as peers
+from ciphershift.benchmarks.report import commands
+from ciphershift.benchmarks.service import engines as engines_benchmark
+from ciphershift.benchmarks.service import faults as faults_benchmark
+from ciphershift.benchmarks.service import load as service_benchmark
+from ciphershift.he_layers.crypto.params import DEFAULT
+from ciphershift.he_layers.program import Program
+from ciphershift.models.training import data
+from ciphershift.server.settings import Settings, available_cpus
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Measure, on this machine.\n\nResults are JSON, one object a line; progress is shown on a terminal alone.\n\n"
+    "Examples:\n\n  ciphershift bench demo\n\n  ciphershift bench agreement --model mnist-fast --images 20",
+)
+
+app.add_typer(commands.app)
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model in the zoo.")]
+Params = Annotated[str, typer.Option("--params", help="Name of a parameter set.")]
+Json = Annotated[str, typer.Option("--json", help="File to append the JSON object to; - is stdout.")]
+
+
+@app.command()
+def demo(model: Model = "mnist-she") -> None:
+    """Classify ten encrypted digits through a real server, and compare with the plaintext network.
+
+    Example:
+
+      ciphershift bench demo --model mnist-fast
+    """
+    raise typer.Exit(0 if demonstration.run(model) else 1)
+
+
+@app.command()
+def agreement(
+    model: Model,
+    images: Annotated[int, typer.Option(min=1, help="How many test images.")] = 200,
+    start: Annotated[int, typer.Option(min=0, help="The first test image.")] = 0,
+    profile: Annotated[
+        str | None, typer.Option(help="Precision profile that the model must have, fast or exact.")
+    ] = None,
+    json: Json = "-",
+) -> None:
+    """Count how often the encrypted network predicts what the plaintext network predicts.
+
+    Examples:
+
+      ciphershift bench agreement --model mnist-fast --images 200 --start 0 --json -
+
+      ciphershift bench agreement --model mnist-exact --profile exact --images 20 --json -
+    """
+    has = Program.load(Settings().models / model).profile
+    if profile not in (None, has):
+        raise typer.BadParameter(f"{model} is of the {has} profile, not of {profile}")
+    write(agreement_benchmark.measure(model, images=images, start=start), json)
+
+
+@app.command()
+def accuracy(model: Model, json: Json = "-") -> None:
+    """Accuracy on the whole test set: float, quantised, and simulated with the circuit's noise.
+
+    Example:
+
+      ciphershift bench accuracy --model mnist-she --json -
+    """
+    from ciphershift.benchmarks.networks import accuracy as accuracy_benchmark
+
+    write(envelope("accuracy") | accuracy_benchmark.measure(model), json)
+
+
+@app.command()
+def security(params: Params = DEFAULT, json: Json = "-") -> None:
+    """Every key and ciphertext that leaves the client, with its estimated bits.
+
+    Example:
+
+      ciphershift bench security --json -
+    """
+    write(security_benchmark.measure(params), json)
+
+
+@app.command()
+def search(
+    model: Model,
+    noise: Annotated[float, typer.Option(min=0.1, help="Noise that the network bears, times that of its set.")] = 1.0,
+    count: Annotated[int, typer.Option(min=1, help="How many sets.")] = 10,
+    json: Json = "-",
+) -> None:
+    """Find the cheapest parameter sets for a network: predicted time, noise, key bytes, security.
+
+    Examples:
+
+      ciphershift bench search --model mnist-fast --count 5 --json -
+
+      ciphershift bench search --model mnist-exact
+    """
+    results = list(search_benchmark.measure(model, noise_factor=noise, count=count))
+    for result in results:
+        write(result, json)
+    if not results:
+        typer.echo(
+            f"no set keeps the noise of every layer of {model} to {noise} of what it bears; try --noise nearer to 1",
+            err=True,
+        )
+        raise typer.Exit(1)
+
+
+@app.command()
+def cost(
+    model: Model,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often it is measured; the median counts.")] = 5,
+    json: Json = "-",
+) -> None:
+    """Predicted against measured seconds of a network, layer by layer, in one run.
+
+    Example:
+
+      ciphershift bench cost --model mnist-fast --json -
+    """
+    write(cost_benchmark.measure(model, repetitions=repetitions), json)
+
+
+@app.command()
+def noise(params: Params = DEFAULT, json: Json = "-") -> None:
+    """Noise of each primitive, measured against its formula.
+
+    Example:
+
+      ciphershift bench noise --json -
+    """
+    for result in noise_benchmark.measure(params):
+        write(result, json)
+
+
+@app.command()
+def primitives(
+    params: Annotated[
+        list[str] | None,
+        typer.Option("--params", help="A parameter set; may be repeated. All that are secure if left out."),
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Threads of the kernel; may be repeated. 1 and all cores if left out."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Ciphertexts in one call.")] = 128,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="concrete or openfhe: time their look-ups, too, if benchmarks/peers/install.sh installed them; may be repeated."
+        ),
+    ] = None,
+    json: Json = "-",
+) -> None:
+    """Time of every primitive per item and core, and how a bootstrap compares with its own arithmetic.
+
+    Examples:
+
+      ciphershift bench primitives --json -
+
+      ciphershift bench primitives --peer concrete --peer openfhe
+    """
+    others = [(name, [p for p in peers.LOOKUPS if p.folder.startswith(name)]) for name in peer or ()]
+    if unknown := [name for name, found in others if not found]:
+        raise typer.BadParameter(
+            f"no peer with look-ups is called {', '.join(unknown)}; there are concrete and openfhe"
+        )
+    counts = tuple(threads or sorted({1, available_cpus()}))
+    for name in params or primitives_benchmark.NAMES:
+        for result in primitives_benchmark.measure(name, threads=counts, batch=batch):
+            write(result, json)
+    for result in chain.from_iterable(peers.measure(p, quick=False) for _, found in others for p in found):
+        write(result, json)
+
+
+@app.command()
+def memory(
+    source: Annotated[str, typer.Argument(help="A function that returns an nn.Module, as path/to/file.py:factory.")],
+    params: Params = DEFAULT,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = 1,
+    json: Json = "-",
+) -> None:
+    """Peak memory of evaluating a network of this shape with random weights and without blind rotations.
+
+    Example:
+
+      ciphershift bench memory docs/examples/vgg9.py:vgg9 --json -
+    """
+    from ciphershift.benchmarks.networks import memory as memory_benchmark
+    from ciphershift.models import cost_report as check
+    from ciphershift.models import user_module
+    from ciphershift.models.compiler import simplify, trace
+
+    module = user_module.load_module(source)
+    shape = user_module.input_shape(module, None)
+    program = check.stand_in(simplify.simplify(trace.read(module, shape)), shape, params)
+    write(
+        envelope("memory", threads=threads) | {"source": source} | memory_benchmark.measure(program, threads=threads),
+        json,
+    )
+
+
+@app.command()
+def growth(
+    params: Params = DEFAULT,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each is measured; the median counts.")] = 3,
+    json: Json = "-",
+) -> None:
+    """Seconds for one image against the number of look-ups: one topology, wider and wider.
+
+    Example:
+
+      ciphershift bench growth --json -
+    """
+    for result in growth_benchmark.measure(params, threads=threads, repetitions=repetitions):
+        write(result, json)
+
+
+@app.command()
+def throughput(
+    model: Model = "mnist-tiny",
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each batch is sent.")] = 1,
+    json: Json = "-",
+) -> None:
+    """Images a second through a real server, by the images handed over at once.
+
+    Example:
+
+      ciphershift bench throughput --model mnist-tiny --json -
+    """
+    models = Settings().models
+    images = data.load(agreement_benchmark.read_card(models / model)["dataset"]).test.images
+    for result in throughput_benchmark.measure(models, model, images, repetitions=repetitions):
+        write(result, json)
+
+
+@app.command()
+def parameters(
+    model: Model,
+    images: Annotated[int, typer.Option(min=1, help="Test images to simulate.")] = 10_000,
+    json: Json = "-",
+) -> None:
+    """Noise, simulated accuracy and predicted time of a network under cheaper and dearer parameter sets.
+
+    Example:
+
+      ciphershift bench parameters --model mnist-fast --json -
+    """
+    split = data.load(agreement_benchmark.read_card(Settings().models / model)["dataset"]).test.part(0, images)
+    for result in parameters_benchmark.measure(model, split):
+        write(result, json)
+
+
+@app.command()
+def engines(
+    model: Model = "mnist-tiny",
+    batch: Annotated[int, typer.Option(min=1, help="Images in the job.")] = 8,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often the job is sent.")] = 3,
+    json: Json = "-",
+) -> None:
+    """Send the same job to each engine: one local worker, one Ray worker, two Ray workers.
+
+    Example:
+
+      ciphershift bench engines --model mnist-tiny --batch 8 --json -
+    """
+    models = Settings().models
+    images = data.load(agreement_benchmark.read_card(models / model)["dataset"]).test.images[:batch]
+    write(engines_benchmark.measure(models, model, images=images, repetitions=repetitions), json)
+
+
+@app.command()
+def faults(
+    model: Model = "mnist-fast",
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs to hand in.")] = 40,
+    kills: Annotated[int, typer.Option(min=0, help="Kills of the server or of a worker.")] = 20,
+    batch: Annotated[int, typer.Option(min=1, help="Images in one job.")] = 2,
+    json: Json = "-",
+) -> None:
+    """Kill the server and its workers at random moments while jobs run; count the lost and the wrong ones.
+
+    Example:
+
+      ciphershift bench faults --json -
+    """
+    images, _ = demonstration.samples()
+    result = faults_benchmark.measure(Settings().models, model, images=images, batch=batch, jobs=jobs, kills=kills)
+    write(result, json)
+    raise typer.Exit(1 if result["lost"] or result["wrong"] else 0)
+
+
+@app.command()
+def service(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Name of a model in the zoo.", show_default="the smallest MNIST one"),
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Requests in all.")] = 200,
+    tenants: Annotated[int, typer.Option(min=1, help="Tenants who send them at once.")] = 4,
+    in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Open requests of one tenant.", show_default="all")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="The server's engine, such as local://?workers=2&threads=1.")] = "",
+    json: Json = "-",
+) -> None:
+    """Many tenants at once on one server: lost and crossed answers, waiting times, throughput against one client, memory.
+
+    Example:
+
+      ciphershift bench service --requests 200 --tenants 4 --json -
+    """
+    models = Settings().models
+    chosen = model or ("mnist-tiny" if (models / "mnist-tiny").exists() else "mnist-fast")
+    images = data.load(agreement_benchmark.read_card(models / chosen)["dataset"]).test.images[:requests]
+    result = service_benchmark.measure(
+        models, chosen, images=images, tenants=tenants, in_flight=in_flight, engine=engine
+    )
+    write(result, json)
+    raise typer.Exit(1 if result["lost"] or result["crossed"] else 0)

@@ -1,0 +1,1 @@
+"""Benchmarks of the cryptosystem's primitives."""

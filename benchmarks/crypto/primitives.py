@@ -1,0 +1,173 @@
+"""Time of each primitive: median with 10th and 90th percentile over repetitions, all primitives and thread counts in turns."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ciphershift.benchmarks.harness.envelope import envelope
+from ciphershift.benchmarks.harness.progress import watched
+from ciphershift.he_layers.crypto import ckks, lwe, packing, params
+from ciphershift.he_layers.crypto.ciphertexts import Binding, LweCiphertextList
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.layers.conv import Conv
+from ciphershift.he_layers.native import _kernel
+
+REPETITIONS = 9
+LOGITS = 10
+IMAGE = (1, 28, 28)
+NAMES = tuple(name for name, parameter_set in params.SETS.items() if not parameter_set.is_toy)
+KEY_ID = "00" * 32  # nothing is sent anywhere
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Primitive:
+    """One call to be timed.
+
+    Attributes:
+        call: takes the number of threads.
+        items: that one call deals with.
+        nbytes: that one call must read or write at least once: keys, inputs and results.
+        threaded: whether it uses more than one thread.
+    """
+
+    call: Callable[[int], object]
+    items: int
+    nbytes: int
+    threaded: bool = True
+
+
+class Workbench:
+    """Keys and random inputs of the right shapes for all primitives of one parameter set."""
+
+    def __init__(self, parameter_set: ParameterSet, batch: int) -> None:
+        """Args: batch: ciphertexts in one call of the key switch and of the bootstrap."""
+        self.params, self.batch, rng = parameter_set, batch, np.random.default_rng(0)
+        self.keys = ClientKeys.generate(parameter_set)
+        self.sent = self.keys.evaluation_keys(os.cpu_count() or 1)
+        self.server = self.sent.expand(os.cpu_count() or 1)
+        self.image = ckks.encrypt(self.keys, KEY_ID, rng.uniform(-0.2, 0.2, int(np.prod(IMAGE))))
+        self.pixels = lwe.sample_extract(self.image)
+        self.from_input = LweCiphertextList(np.resize(self.pixels.data, (batch, self.pixels.data.shape[1])))
+        self.big = LweCiphertextList(rng.integers(0, 2**32, (batch, parameter_set.big_dimension + 1), dtype=np.uint32))
+        self.small = lwe.key_switch(self.big, self.server, threads=os.cpu_count() or 1)
+        self.switched = _kernel.modulus_switch(self.small.data, polynomial_size=parameter_set.polynomial_size)
+        self.table = rng.uniform(-0.25, 0.25, (1, parameter_set.polynomial_size))
+        weight = rng.choice(np.array([-4, -2, -1, 0, 1, 2, 4], dtype=np.int8), (3, 1, 5, 5))
+        entries = Conv(name="conv", weight=weight, stride=(2, 2)).matrix(IMAGE)
+        self.matrix = lwe.ShiftMatrix.from_entries(
+            entries.rows, entries.columns, entries.row, entries.column, entries.values
+        )
+
+    def primitives(self) -> dict[str, Primitive]:
+        """All calls by name; ``floor`` is the transforms and products of the bootstrap alone."""
+        server, batch = self.server, self.batch
+        rotated = server.fourier_bsk.nbytes + self.switched.nbytes + self.big.data.nbytes
+        maps = self.matrix.rows * self.pixels.data.shape[1] * 4
+        logits = LweCiphertextList(np.resize(self.big.data, (LOGITS, self.big.data.shape[1])))
+        binding = Binding(key_id=KEY_ID, request=KEY_ID, program=KEY_ID)
+        return {
+            "key_generation": Primitive(
+                call=lambda threads: ClientKeys.generate(self.params).evaluation_keys(threads),
+                items=1,
+                nbytes=EvaluationKeys.nbytes(self.params),
+            ),
+            "key_expansion": Primitive(call=self.sent.expand, items=1, nbytes=server.nbytes),
+            "sample_extract": Primitive(
+                call=lambda _: lwe.sample_extract(self.image),
+                items=len(self.pixels),
+                nbytes=self.pixels.data.nbytes,
+                threaded=False,
+            ),
+            "shift_linear_conv_5x5_stride_2": Primitive(
+                call=lambda threads: lwe.linear(self.pixels, self.matrix, threads=threads),
+                items=1,
+                nbytes=self.pixels.data.nbytes + maps,
+            ),
+            "key_switch_from_input": Primitive(
+                call=lambda threads: lwe.key_switch(self.from_input, server, threads=threads),
+                items=batch,
+                nbytes=server.input_ksk.nbytes + self.from_input.data.nbytes + self.small.data.nbytes,
+            ),
+            "key_switch": Primitive(
+                call=lambda threads: lwe.key_switch(self.big, server, threads=threads),
+                items=batch,
+                nbytes=server.ksk.nbytes + self.big.data.nbytes + self.small.data.nbytes,
+            ),
+            "modulus_switch": Primitive(
+                call=lambda _: _kernel.modulus_switch(self.small.data, polynomial_size=self.params.polynomial_size),
+                items=batch,
+                nbytes=2 * self.small.data.nbytes,
+                threaded=False,
+            ),
+            "bootstrap": Primitive(call=self._rotation(_kernel.blind_rotate), items=batch, nbytes=rotated),
+            "floor": Primitive(call=self._rotation(_kernel.bootstrap_floor), items=batch, nbytes=rotated),
+            "packing": Primitive(
+                call=lambda _: packing.packing_key_switch(logits, server, binding),
+                items=LOGITS,
+                nbytes=server.answer_key.nbytes + logits.data.nbytes,
+                threaded=False,
+            ),
+        }
+
+    def _rotation(self, kernel: Callable[..., object]) -> Callable[[int], object]:
+        gadget, index = self.params.pbs, np.zeros(self.batch, np.int32)
+        return lambda threads: kernel(
+            self.switched,
+            self.table,
+            index,
+            self.server.fourier_bsk,
+            base_log=gadget.base_log,
+            levels=gadget.levels,
+            grouping_factor=self.params.grouping_factor,
+            threads=threads,
+        )
+
+
+def measure(name: str, *, threads: tuple[int, ...], batch: int) -> Iterator[dict[str, Any]]:
+    """Yields one object per primitive and number of threads.
+
+    ``median_us_per_item`` is wall-clock time per item, times threads: per item and core. A bootstrap's object also has ``floor_us``, the
+    same transforms and products alone, and ``ratio_to_floor``; one of several threads has ``speed_up`` over the first number of threads.
+
+    Args:
+        name: of the parameter set.
+        threads: of the kernel, all in the same run.
+        batch: ciphertexts in one call of the key switch and of the bootstrap.
+    """
+    parameter_set = params.get(name)
+    primitives = Workbench(parameter_set, batch).primitives()
+    runs = [(op, count) for op, made in primitives.items() for count in threads if made.threaded or count == threads[0]]
+    times: dict[tuple[str, int], list[float]] = {run: [] for run in runs}
+    for repetition in watched(range(REPETITIONS + 1), f"{name}: rounds"):
+        for op, count in runs:
+            started = time.perf_counter()
+            primitives[op].call(count)
+            if repetition:  # the first round warms the caches
+                times[op, count].append(time.perf_counter() - started)
+    for op, count in runs:
+        if op == "floor":
+            continue
+        made, used = primitives[op], count if primitives[op].threaded else 1
+        low, median, high = np.quantile(times[op, count], [0.1, 0.5, 0.9]) * 1e6 * used / made.items
+        result = {
+            "op": op,
+            "batch": made.items,
+            "median_us_per_item": round(median, 1),
+            "p10": round(low, 1),
+            "p90": round(high, 1),
+            "bytes_touched_per_item": round(made.nbytes / made.items),
+        }
+        if op == "bootstrap":
+            floor = float(np.median(times["floor", count])) * 1e6 * used / made.items
+            result |= {"floor_us": round(floor, 1), "ratio_to_floor": round(median / floor, 3)}
+        if made.threaded and count != threads[0]:
+            result |= {"speed_up": round(float(np.median(times[op, threads[0]]) / np.median(times[op, count])), 3)}
+        yield envelope("primitives", threads=used, params=parameter_set) | result

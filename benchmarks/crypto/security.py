@@ -1,0 +1,175 @@
+"""Every kind of key and ciphertext that leaves the client, with its estimated bits and the noise found in real ones with the secrets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ciphershift.benchmarks.crypto.noise import Errors, Laboratory, phases
+from ciphershift.benchmarks.harness.envelope import envelope
+from ciphershift.benchmarks.harness.progress import watched
+from ciphershift.he_layers.crypto import noise, params
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.crypto.security import published_rows, security_bits
+from ciphershift.he_layers.layers import Linear
+from ciphershift.he_layers.native import _kernel
+from ciphershift.he_layers.program import Program
+from ciphershift.server.settings import Settings
+
+SAMPLES = 20_000  # at least, of each kind of key: 0.5 % of a standard deviation
+CKKS_SAMPLES = 4096
+
+
+class OpenedObjects:
+    """One client's published objects, opened with its secrets: the errors of every field, in turns."""
+
+    def __init__(self, parameter_set: ParameterSet) -> None:
+        self._laboratory = Laboratory(parameter_set)
+        self.params = parameter_set
+        self.keys: ClientKeys = self._laboratory.keys
+        self.sent: EvaluationKeys = self._laboratory.sent
+
+    def errors(self, field: str) -> Errors:
+        """Returns the errors of a field of CkksCiphertext or EvaluationKeys; masks have none."""
+        match field:
+            case "c0":
+                return self._laboratory.fresh(CKKS_SAMPLES)
+            case "input_ksk":
+                return self._key_switch_key(self._laboratory.server.input_ksk, self.keys.input_secret)
+            case "ksk":
+                return self._key_switch_key(self._laboratory.server.ksk, self.keys.big_lwe_key)
+            case "bsk":
+                return self._bootstrapping_key()
+            case "answer_key":
+                return self._answer_key()
+        raise ValueError(field)
+
+    def _key_switch_key(self, tiles: NDArray[np.uint32], source: NDArray[np.int8]) -> Errors:
+        gadget, size = self.params.key_switch, self.params.lwe_dimension + 1
+        count = min(tiles.shape[1], -(-SAMPLES // gadget.levels) * gadget.levels)
+        rows = np.concatenate(list(tiles[:, :count]), axis=1)[:, :size]
+        units = np.exp2(-gadget.base_log * np.arange(1.0, gadget.levels + 1))
+        return phases(rows, self.keys.small_lwe_key) - np.outer(source, units).reshape(-1)[:count]
+
+    def _bootstrapping_key(self) -> Errors:
+        k, size, levels = self.params.glwe_dimension, self.params.polynomial_size, self.params.pbs.levels
+        products = np.concatenate(
+            [_negacyclic(part) for part in self.keys.glwe_key]
+        )  # [k * N, N]: masks times this is <mask, S>
+        errors: list[Errors] = []
+        for i in range(min(self.params.bsk_entries, -(-SAMPLES // (self.params.ggsw_rows * size)))):
+            masks = _kernel.bootstrapping_key_masks(
+                mask_seed=self.sent.mask_seed,
+                index=i,
+                rows=self.params.ggsw_rows,
+                glwe_dimension=k,
+                polynomial_size=size,
+            )
+            words = self.sent.bsk[i] - masks.reshape(self.params.ggsw_rows, k * size) @ products
+            bit = int(self.keys.bsk_bits[i])
+            for row, word in enumerate(words):
+                message = np.zeros(size, dtype=np.int64)
+                part, level = divmod(row, levels)
+                if part == k:
+                    message[0] = bit
+                else:
+                    message = -bit * self.keys.glwe_key[part].astype(np.int64)
+                unit = np.uint64(1 << (64 - self.params.pbs.base_log * (level + 1)))
+                errors.append((word - message.astype(np.uint64) * unit).astype(np.int64) / 2.0**64)
+        return np.concatenate(errors)
+
+    def _answer_key(self) -> Errors:
+        ring, gadget = self.params.answer_ring, self.params.answer
+        q, secret = ring.modulus, self.keys.answer_secret.astype(object)
+        secret_ntt = _kernel.ntt_forward((secret % q).astype(np.uint64), q).astype(object)
+        errors: list[Errors] = []
+        for row, (body, mask) in enumerate(self._laboratory.server.answer_key):
+            part, level = divmod(row, gadget.levels)
+            if part == 0:
+                source = np.concatenate([self.keys.big_lwe_key, np.zeros(ring.ring_degree - self.params.big_dimension)])
+            elif row < len(self.sent.answer_key) - 1:
+                source = _automorphism(secret, (1 << part) + 1)
+            else:
+                source = np.zeros(ring.ring_degree)  # the public key
+            phase = _kernel.ntt_inverse(
+                ((body.astype(object) + mask.astype(object) * secret_ntt) % q).astype(np.uint64), q
+            )
+            shift = gadget.base_log * (level + 1)
+            unit = (q + (1 << (shift - 1))) >> shift
+            error = (phase.astype(object) - source.astype(int).astype(object) * unit) % q
+            errors.append(((error + q // 2) % q - q // 2).astype(np.float64) / q)
+        return np.concatenate(errors)
+
+
+def _negacyclic(key: NDArray[np.int8]) -> NDArray[np.uint64]:
+    """The matrix [N, N] by which a row of coefficients is multiplied with the key modulo X^N + 1."""
+    size = len(key)
+    at = np.arange(size)[None, :] - np.arange(size)[:, None]
+    return np.asarray(np.where(at >= 0, key[at % size], -key[at % size]).astype(np.int64).astype(np.uint64))
+
+
+def _automorphism(x: NDArray[np.object_], power: int) -> NDArray[np.object_]:
+    """x(X^power) modulo X^N + 1."""
+    size = len(x)
+    at = np.arange(size) * power % (2 * size)
+    out = np.zeros(size, dtype=object)
+    out[at % size] = np.where(at < size, x, -x)
+    return out
+
+
+def _bits(parameter_set: ParameterSet, last_layer_norm: float) -> float:
+    """Minus log2 of the statistical distance that flooding leaves for one logit."""
+    return round(-math.log2(noise.flooding_distance(parameter_set, last_layer_norm)), 2)
+
+
+def _last_layer_norms(parameter_set: ParameterSet) -> dict[str, float]:
+    """Of each model in the zoo under these parameters: the largest norm of a row of its last layer's weights."""
+    norms = {}
+    for path in sorted(Settings().models.glob("*/program.json")):
+        program = Program.load(path.parent)
+        last = program.layers[-1]
+        if program.params == parameter_set.name and isinstance(last, Linear):
+            norms[program.name] = float(np.sqrt((last.weight.astype(np.float64) ** 2).sum(axis=1).max()))
+    return norms
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Returns the published rows of a parameter set with their bits, the noise found in real objects, and the least of the bits."""
+    parameter_set = params.get(name)
+    opened = OpenedObjects(parameter_set)
+    rows = []
+    for row in watched(published_rows(parameter_set), "published rows"):
+        errors = (opened.errors(row.fields[0]) + 0.5) % 1 - 0.5
+        measured = float(np.sqrt(np.mean(errors**2)))
+        rows.append(
+            asdict(row)
+            | {
+                "modulus_log2": round(row.modulus_log2, 3),
+                "log2_std_dev": round(row.log2_std_dev, 3),
+                "body_bits": round(row.body_bits, 3),
+                "bits": round(row.bits, 1),
+                "wire_log2_std_dev": round(math.log2(row.wire_std_dev), 3),
+                "measured_log2_std_dev": round(math.log2(measured), 3),
+                "measured_over_stated": round(measured / row.wire_std_dev, 4),
+                "samples": len(errors),
+            }
+        )
+    return envelope("security") | {
+        "params": parameter_set.name,
+        "params_id": parameter_set.id,
+        "minimum_bits": round(security_bits(parameter_set), 1),
+        "rows": rows,
+        "flooding": {
+            "log2_std_dev": parameter_set.flooding_log2_std_dev,
+            "bits_over_packing": _bits(parameter_set, 0.0),
+            "bits_over_last_layer": {
+                name: _bits(parameter_set, norm) for name, norm in _last_layer_norms(parameter_set).items()
+            },
+        },
+    }

@@ -1,0 +1,1 @@
+"""What every benchmark needs: a result's envelope, stored results, summaries, progress and a server process."""

@@ -1,0 +1,40 @@
+"""What an encrypted answer may look like: the plaintext network's logits, within the noise of the circuit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.program import Program
+
+REPEATS = 30  # of the simulation
+TOLERANCE = 6.0  # standard deviations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpectedLogits:
+    """Mean and spread of the logits of some images under the circuit's noise, [images, classes] each."""
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, program: Program, images: NDArray[np.uint8]) -> Self:
+        """Simulates; a thousandth of the largest logit is added to the spread, for what so few repeats do not show."""
+        rng = np.random.default_rng(0)
+        runs = np.stack([simulate.run(program, params.get(program.params), images, rng) for _ in range(REPEATS)])
+        return cls(mean=runs.mean(axis=0), spread=runs.std(axis=0) + np.abs(runs).max() / 1000)
+
+    def deviation(self, logits: NDArray[np.float64], images: NDArray[np.intp] | slice) -> NDArray[np.float64]:
+        """Returns how far each answer's worst logit is from what the image numbers in `images` give, in standard deviations."""
+        worst: NDArray[np.float64] = np.max(np.abs(logits - self.mean[images]) / self.spread[images], axis=1)
+        return worst
+
+    def fit(self, logits: NDArray[np.float64], images: NDArray[np.intp] | slice) -> bool:
+        """Whether answers can be those to these images."""
+        return bool(np.all(self.deviation(logits, images) < TOLERANCE))

@@ -1,0 +1,80 @@
+"""A bar on the terminal's stderr: keys on their way, the layer that is computed, look-ups done, time left."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from ciphershift.client.jobs import JobStatus
+
+
+class ProgressBar:
+    """One line that tells what is going on; shows nothing where nobody looks."""
+
+    def __init__(self, *, shown: bool) -> None:
+        """Shows nothing yet."""
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not (shown and console.is_terminal),
+        )
+        self._task: TaskID = self._bar.add_task("", total=None, note="")
+        self._done_before = 0
+        self._jobs_total = 0
+
+    def __enter__(self) -> Self:
+        """Shows the line."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Removes it."""
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Tells what is done now, without knowing how long it takes."""
+        self._bar.reset(self._task, total=None, description=text, note="")
+
+    def upload(self, nbytes: int) -> None:
+        """Begins with an upload of so many bytes."""
+        self._bar.reset(
+            self._task, total=nbytes, description="evaluation keys, sent once", note=f"{nbytes / 1e6:.1f} MB"
+        )
+
+    def uploaded(self, nbytes: int) -> None:
+        """Tells that so many more bytes are on their way."""
+        self._bar.advance(self._task, nbytes)
+
+    def jobs(self, bootstraps: int) -> None:
+        """Begins with one or more jobs of so many look-ups in all."""
+        self._jobs_total = bootstraps
+        self._done_before = 0
+        self._bar.reset(self._task, total=bootstraps or None, description="sent", note="")
+
+    def job(self, status: JobStatus) -> None:
+        """Tells what the server says of a job; one that is finished counts for those that come after it."""
+        progress = status.progress
+        done = self._done_before + progress.bootstraps_done
+        note = f"{done}/{self._jobs_total} look-ups"
+        if status.state == "pending":
+            ahead = status.queue_position
+            description = "waiting" if ahead is None else f"waiting, {ahead} before it"
+        else:
+            description = progress.layer or status.state
+            if (left := self._seconds_left(status)) is not None:
+                note += f", {left:.0f} s left"
+        if status.is_finished:
+            self._done_before += progress.bootstraps_total
+        self._bar.update(self._task, completed=done, description=description, note=note)
+
+    def _seconds_left(self, status: JobStatus) -> float | None:
+        if status.progress.bootstraps_total == self._jobs_total:
+            return status.progress.eta_seconds
+        return self._bar.tasks[0].time_remaining

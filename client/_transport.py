@@ -1,0 +1,272 @@
+"""Carries out a session's steps over HTTP, with and without an event loop: the only place that sends, waits and reads the clock.
+
+An answer is read under a limit of bytes and of time, and never decompressed: a server that sends without end, or a small body that
+unpacks to a large one, is refused before it fills the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import httpx
+
+from ciphershift.client._requests import Call, Pause, Step, Steps, Upload
+from ciphershift.errors import (
+    CiphershiftError,
+    InsecureTransportError,
+    TooLargeError,
+    UnauthorizedError,
+    UnreachableError,
+    UntrustedServerError,
+)
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 10.0
+WRITE_SECONDS = 120.0
+ANSWER_SECONDS = 600.0  # for the whole of one answer that is not a stream
+
+
+class Address:
+    """Where the server is, what opens it, and whom to believe that it is the one."""
+
+    def __init__(self, url: str, *, api_key: str | None = None, ca_file: Path | None = None) -> None:
+        """Checks that the key can be sent there.
+
+        Raises:
+            UnreachableError: the address is not that of a web server.
+            InsecureTransportError: the key would cross a network unencrypted.
+            UntrustedServerError: there are no certificates in `ca_file`.
+        """
+        try:
+            self.url = httpx.URL(url.rstrip("/"))
+        except httpx.InvalidURL as error:
+            raise UnreachableError(f"the server's address cannot be read: {error}") from None
+        if self.url.scheme not in ("http", "https") or not self.url.host or self.url.userinfo:
+            raise UnreachableError(
+                "the server's address must be like https://he.example.org or http://127.0.0.1:8000, without user or password"
+            )
+        self._api_key = api_key.strip() if api_key else None
+        if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
+            raise UnauthorizedError("the API key holds characters that no key has: copy it again")  # and never shows it
+        self._local = self.url.scheme == "http" and _is_loopback(self.url.host)
+        if api_key and self.url.scheme == "http" and not self._local:
+            raise InsecureTransportError(
+                f"an API key would cross the network in clear on its way to {self}: use https://{self.url.netloc.decode()}"
+            )
+        self._context = ssl.create_default_context()
+        if ca_file is not None:
+            try:
+                self._context.load_verify_locations(ca_file)
+            except (OSError, ssl.SSLError) as error:
+                raise UntrustedServerError(f"no certificates could be read from {ca_file} ({error})") from error
+
+    def __str__(self) -> str:
+        """The address."""
+        return str(self.url)
+
+    def options(self) -> dict[str, Any]:
+        """Returns what an httpx client is made with."""
+        headers = {"Accept-Encoding": "identity"}
+        if self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        # A proxy named by the environment must not see what is allowed to travel in clear because it stays on this machine.
+        return {"base_url": self.url, "headers": headers, "verify": self._context, "trust_env": not self._local}
+
+    def error(self, error: httpx.TransportError) -> CiphershiftError:
+        """Returns the typed error that a failure on the way stands for."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return UntrustedServerError(
+                    f"{self} shows a certificate that is not to be trusted ({cause.verify_message}): "
+                    "name the file of its authority as ca_file, or set CIPHERSHIFT_CA_FILE"
+                )
+            cause = cause.__cause__ or cause.__context__
+        return UnreachableError(f"no answer from {self} ({error or type(error).__name__}): is a server running there?")
+
+
+class Driver:
+    """Carries out steps, and waits for each."""
+
+    def __init__(self, address: Address) -> None:
+        """Opens no connection yet."""
+        self._address = address
+        self._http = httpx.Client(**address.options())
+
+    def run(self, steps: Steps[T]) -> T:
+        """Returns the result of the steps."""
+        with closing(steps):
+            resume: Callable[[], Step] = partial(next, steps)
+            while True:
+                step = _advance(resume)
+                if isinstance(step, _End):
+                    return cast(T, step.unwrap())
+                resume = self._taken(steps, step)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def _taken(self, steps: Steps[T], step: Step) -> Callable[[], Step]:
+        try:
+            return partial(steps.send, cast(httpx.Response, self._take(step)))
+        except httpx.TransportError as error:
+            return partial(steps.throw, self._address.error(error))
+        except BaseException as error:  # an interrupt, too, so that a session can cancel what it began
+            return partial(steps.throw, error)
+
+    def _take(self, step: Step) -> httpx.Response | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        content = step.content.chunks() if isinstance(step.content, Upload) else step.content
+        with self._http.stream(**_request(step), content=content) as response:
+            body = _Body(step, response)
+            for chunk in response.iter_raw():
+                if not body.take(chunk):
+                    break
+            return body.response()
+
+
+class AsyncDriver:
+    """Carries out steps from an event loop; what a session computes between two steps runs in a thread."""
+
+    def __init__(self, address: Address) -> None:
+        """Opens no connection yet."""
+        self._address = address
+        self._http = httpx.AsyncClient(**address.options())
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Returns the result of the steps."""
+        with closing(steps):
+            resume: Callable[[], Step] = partial(next, steps)
+            while True:
+                try:
+                    step = await _in_thread(partial(_advance, resume))
+                except asyncio.CancelledError as error:
+                    resume = partial(steps.throw, error)
+                    continue
+                if isinstance(step, _End):
+                    return cast(T, step.unwrap())
+                resume = await self._taken(steps, step)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def _taken(self, steps: Steps[T], step: Step) -> Callable[[], Step]:
+        try:
+            return partial(steps.send, cast(httpx.Response, await self._take(step)))
+        except httpx.TransportError as error:
+            return partial(steps.throw, self._address.error(error))
+        except BaseException as error:  # a cancellation, too, so that a session can cancel what it began
+            return partial(steps.throw, error)
+
+    async def _take(self, step: Step) -> httpx.Response | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        content = _asynchronous(step.content.chunks()) if isinstance(step.content, Upload) else step.content
+        async with self._http.stream(**_request(step), content=content) as response:
+            body = _Body(step, response)
+            async for chunk in response.aiter_raw():
+                if not body.take(chunk):
+                    break
+            return body.response()
+
+
+class _Body:
+    """Takes an answer as it arrives: in memory up to a limit, or, if it is good, to the call's own receiver."""
+
+    def __init__(self, call: Call, response: httpx.Response) -> None:
+        self._call = call
+        self._response = response
+        self._stream = call.receive if response.is_success else None
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._end = time.monotonic() + ANSWER_SECONDS
+
+    def take(self, chunk: bytes) -> bool:
+        """Returns whether to go on."""
+        if self._stream:
+            return self._stream(chunk)
+        self._size += len(chunk)
+        if self._size > self._call.answer_limit:
+            raise TooLargeError(
+                f"{self._response.request.url} answers with more than the {self._call.answer_limit} bytes that it can need"
+            )
+        if time.monotonic() > self._end:
+            raise UnreachableError(f"{self._response.request.url} was not done with its answer in {ANSWER_SECONDS:g} s")
+        self._chunks.append(chunk)
+        return True
+
+    def response(self) -> httpx.Response:
+        """Returns the answer as a value that needs no connection any more."""
+        given = self._response
+        kept = [(k, v) for k, v in given.headers.multi_items() if k not in ("content-encoding", "transfer-encoding")]
+        return httpx.Response(given.status_code, headers=kept, content=b"".join(self._chunks), request=given.request)
+
+
+def _request(call: Call) -> dict[str, Any]:
+    headers = dict(call.headers)
+    if isinstance(call.content, Upload):
+        headers["Content-Length"] = str(len(call.content))
+    timeout = httpx.Timeout(connect=CONNECT_SECONDS, read=call.silence_seconds, write=WRITE_SECONDS, pool=None)
+    return {"method": call.method, "url": call.path, "headers": headers, "timeout": timeout}
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How steps ended."""
+
+    result: object = None
+    error: BaseException | None = None
+
+    def unwrap(self) -> object:
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def _advance(resume: Callable[[], Step]) -> Step | _End:
+    """Runs the steps up to the next one, or to their end. What they raise is returned, and so told from what befalls the driver."""
+    try:
+        return resume()
+    except StopIteration as end:
+        return _End(result=end.value)
+    except BaseException as error:
+        return _End(error=error)
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Runs a function in a thread; one that is cancelled meanwhile ends first, so that nobody closes what it works on."""
+    task = asyncio.ensure_future(asyncio.to_thread(function))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+async def _asynchronous(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

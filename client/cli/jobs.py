@@ -1,0 +1,118 @@
+"""`ciphershift jobs`: work that goes on while nobody waits for it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ciphershift.client import image_files
+from ciphershift.client.cli.options import DEFAULT_URL, CaFile, ModelName, Pictures, Timeout, Url, open_client
+from ciphershift.client.jobs import JobStatus
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Submit encrypted pictures now, and fetch the answers later.\n\nJobs go on while nobody waits for them.\n\n"
+    "Example:\n\n  job=$(ciphershift jobs submit a.png b.png) && ciphershift jobs result $job",
+)
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as `submit` and `list` print it.")]
+
+
+@app.command()
+def submit(files: Pictures, url: Url = DEFAULT_URL, model: ModelName = None, ca_file: CaFile = None) -> None:
+    """Encrypt pictures, send them, and print the job's id without waiting for the answers.
+
+    What is needed to read the answers is kept beside the keys, so that `result` works from this user's account alone.
+
+    Examples:
+
+      ciphershift jobs submit client/samples/mnist-0-is-7.png --model mnist-fast
+
+      job=$(ciphershift jobs submit a.png b.png) && ciphershift jobs result $job
+    """
+    with open_client(url, model, ca_file) as client:
+        shape = client.profile().input_shape
+        typer.echo(client.submit(image_files.read(files, shape)).id)
+
+
+@app.command("list")
+def list_jobs(
+    url: Url = DEFAULT_URL,
+    ca_file: CaFile = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many jobs to show.")] = 20,
+) -> None:
+    """Show your jobs on the server, newest first.
+
+    Example:
+
+      ciphershift jobs list --limit 5
+    """
+    table = Table("job", "model", "images", "state", "look-ups", "time left", "created")
+    with open_client(url, None, ca_file) as client:
+        for status in client.jobs(limit):
+            progress = status.progress
+            table.add_row(
+                status.id,
+                status.model,
+                str(status.images),
+                _state(status),
+                f"{progress.bootstraps_done}/{progress.bootstraps_total}",
+                "" if progress.eta_seconds is None or status.is_finished else f"{progress.eta_seconds:.0f} s",
+                f"{status.created.astimezone():%Y-%m-%d %H:%M:%S}",
+            )
+    console = Console(markup=False, emoji=False)
+    # Ids are there to be copied: a table for a pipe is as wide as it needs to be.
+    console.print(table, width=None if console.is_terminal else 200)
+
+
+@app.command()
+def watch(job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None, timeout: Timeout = None) -> None:
+    """Follow a job until it ends; exit code 1 if it ends without answers.
+
+    Example:
+
+      ciphershift jobs watch 3f2a… --timeout 600
+    """
+    with open_client(url, None, ca_file) as client:
+        status = client.job(job).wait(timeout)
+    typer.echo(f"{status.id}: {_state(status)}")
+    raise typer.Exit(0 if status.state == "completed" else 1)
+
+
+@app.command()
+def result(job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None, timeout: Timeout = None) -> None:
+    """Wait for a job's answers, decrypt them, and say what each picture is, in the order of `submit`.
+
+    Example:
+
+      ciphershift jobs result 3f2a…
+    """
+    with open_client(url, None, ca_file) as client:
+        handle = client.job(job)
+        for number, row in enumerate(handle.result(timeout), start=1):
+            typer.echo(image_files.describe(f"picture {number}", row, handle.profile))
+
+
+@app.command()
+def cancel(job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None) -> None:
+    """End a job, or make the server forget the answers of one that is finished.
+
+    Example:
+
+      ciphershift jobs cancel 3f2a…
+    """
+    with open_client(url, None, ca_file) as client:
+        typer.echo(f"{job}: {_state(client.job(job).cancel())}")
+
+
+def _state(status: JobStatus) -> str:
+    if status.state == "failed":
+        failure = status.failure()
+        return f"failed, {failure.code}: {failure.message}"
+    if status.queue_position is not None and status.state == "pending":
+        return f"pending, {status.queue_position} before it"
+    return status.state.replace("_", " ")

@@ -1,0 +1,39 @@
+"""Options that the client's commands share, and the client made from them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ciphershift.client.client import Client
+from ciphershift.client.keystore import Keystore
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+Url = Annotated[str, typer.Option(envvar="CIPHERSHIFT_URL", help="Where the server listens.", show_envvar=True)]
+ModelName = Annotated[
+    str | None, typer.Option("--model", "-m", help="Model to use; not needed if the server has one only.")
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(envvar="CIPHERSHIFT_CA_FILE", help="Certificates of the authority behind a server of your own."),
+]
+Timeout = Annotated[float | None, typer.Option(min=0.0, help="Seconds to wait for the server.", show_default="no end")]
+Pictures = Annotated[
+    list[Path],
+    typer.Argument(help="Pictures: white on black, of the model's own size.", exists=True, dir_okay=False),
+]
+
+
+def open_client(url: str, model: str | None, ca_file: Path | None) -> Client:
+    """Returns a client that asks for the passphrase of sealed keys where a terminal is there to answer."""
+    return Client(url, model=model, ca_file=ca_file, keystore=Keystore(ask=ask()))
+
+
+def ask() -> Callable[[], str] | None:
+    """Returns a prompt for the passphrase, or None where stdin is not a terminal."""
+    return (lambda: str(typer.prompt("Passphrase", hide_input=True, err=True))) if sys.stdin.isatty() else None

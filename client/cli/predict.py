@@ -1,0 +1,116 @@
+"""`ciphershift keygen`, `predict` and `page`: make keys, and have a server classify images that it never sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ciphershift.client import image_files
+from ciphershift.client.cli.options import DEFAULT_URL, CaFile, ModelName, Pictures, Timeout, Url, ask, open_client
+from ciphershift.client.keystore import Keystore
+from ciphershift.errors import ConfigurationError
+from ciphershift.he_layers.crypto import params as parameter_sets
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command()
+def keygen(
+    params: Annotated[str, typer.Option(help="Name or id of a parameter set.")] = parameter_sets.DEFAULT,
+    home: Annotated[Path | None, typer.Option(help="Folder for keys.", show_default="the user's own")] = None,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Ask for a passphrase that seals the secret keys.")
+    ] = False,
+) -> None:
+    """Make a pair of secret and evaluation keys, unless there is one.
+
+    `predict` does the same when it needs keys; this is for making them ahead of time, or for sealing them under a passphrase.
+    Programs give it in CIPHERSHIFT_PASSPHRASE.
+
+    Examples:
+
+      ciphershift keygen --params FAST_N512
+
+      ciphershift keygen --passphrase
+    """
+    chosen = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True) if passphrase else None
+    pair = Keystore(home, passphrase=chosen, ask=ask()).open(parameter_sets.get(params))
+    size = pair.evaluation_keys.stat().st_size
+    typer.echo(f"{pair.evaluation_keys.parent}: key {pair.key_id[:16]}…, {size / 1e6:.1f} MB to upload")
+
+
+@app.command()
+def predict(
+    files: Pictures,
+    url: Url = DEFAULT_URL,
+    model: ModelName = None,
+    ca_file: CaFile = None,
+    timeout: Timeout = None,
+) -> None:
+    """Encrypt pictures, have a server evaluate its network on them, and decrypt the answers.
+
+    A bar shows the layer that is computed and the time left; Ctrl-C ends the work on the server, too.
+
+    Examples:
+
+      ciphershift predict client/samples/mnist-0-is-7.png --model mnist-fast
+
+      CIPHERSHIFT_API_KEY=csk_… ciphershift predict a.png b.png --url https://he.example.org
+    """
+    with open_client(url, model, ca_file) as client:
+        profile = client.profile()
+        logits = client.predict(image_files.read(files, profile.input_shape), timeout=timeout)
+        for file, row in zip(files, logits, strict=True):
+            typer.echo(image_files.describe(str(file), row, profile))
+        seconds = client.timings
+        typer.echo(
+            f"keys {seconds.keys:.2f} s, encrypt {seconds.encrypt:.2f} s, transfer {seconds.transfer:.2f} s, "
+            f"server {seconds.server:.2f} s, decrypt {seconds.decrypt:.2f} s"
+        )
+
+
+@app.command()
+def page(
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            envvar="CIPHERSHIFT_URL",
+            help="Where a server listens.",
+            show_default="one is started on this machine",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model that is chosen at first.")] = None,
+    ca_file: CaFile = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="CIPHERSHIFT_MODELS",
+            help="Folder of networks, for the server that is started and for answers in the clear.",
+            show_default="the shipped zoo",
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Open a page: draw a digit, see what the server sees of it, and get the answer.
+
+    The page is served by this process to this machine alone. Pictures are encrypted here, and the keys stay here.
+
+    Examples:
+
+      ciphershift page
+
+      ciphershift page --server https://he.example.org --model mnist-fast --no-browser
+    """
+    try:
+        from ciphershift.client.page import process
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the page needs {error.name}, which is not installed: pip install 'ciphershift[page]'"
+        ) from None
+    process.serve(
+        server, model=model, ca_file=ca_file, models=models, port=port, show=browser, keystore=Keystore(ask=ask())
+    )

@@ -1,0 +1,291 @@
+"""Command line: ``ciphershift check | convert | train | verify | answer | models``."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Self
+
+import torch
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
+from rich.table import Table
+
+from ciphershift.errors import UnknownModelError
+from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.program import Program
+from ciphershift.models import user_module, verification
+from ciphershift.models.compiler import answers
+from ciphershift.models.cost_report import STEPS
+from ciphershift.models.cost_report import check as check_module
+from ciphershift.models.progress import Step
+from ciphershift.models.training import cards, data, pipeline
+from ciphershift.models.training.follow import follow
+from ciphershift.models.training.loop import FINE_TUNING
+from ciphershift.models.training.pipeline import Conversion, Splits
+from ciphershift.models.training.recipes import RECIPES
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Bring your own network: check what it costs, convert it, verify it; train and list the networks of the zoo.\n\n"
+    "Examples:\n\n  ciphershift check docs/examples/lenet5.py:lenet5\n\n  ciphershift verify mnist-fast",
+)
+console = Console()
+Source = Annotated[str, typer.Argument(help="A function that returns an nn.Module, as path/to/file.py:factory.")]
+Input = Annotated[str | None, typer.Option("--input", help="Shape of a picture, as 3x32x32.")]
+Params = Annotated[str, typer.Option("--params", help="Name of a parameter set.")]
+Work = Annotated[Path, typer.Option(help="Folder for checkpoints; an interrupted training goes on from there.")]
+Output = Annotated[Path, typer.Option(help="Folder that gets the network's folder.", show_default="the zoo")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads to use.")]
+WORK = Path("build/training")
+
+
+@app.command()
+def check(
+    source: Source, input_shape: Input = None, params: Params = parameter_sets.DEFAULT, threads: Threads = 1
+) -> None:
+    """List what cannot be evaluated encrypted, or what the network would cost.
+
+    Example:
+
+      ciphershift check docs/examples/lenet5.py:lenet5
+    """
+    module = user_module.load_module(source)
+    shape = user_module.input_shape(module, input_shape)
+    with _Steps(STEPS) as steps:
+        report = check_module(module, shape, params=params, threads=threads, show=steps.show)
+    if report.cost is None:
+        table = Table("where", "what", "instead", title=f"{source} cannot be converted yet")
+        for finding in report.findings:
+            table.add_row(finding.place, finding.problem, finding.instead)
+        console.print(table)
+        raise typer.Exit(1)
+    table = Table(
+        "where", "operation", "result", "look-ups", title=f"{source} on {'x'.join(map(str, shape))}, {params}"
+    )
+    for step in report.steps:
+        table.add_row(step.place, step.operation, "x".join(map(str, step.shape)), f"{step.lookups or ''}")
+    console.print(table)
+    cost = report.cost
+    console.print(
+        f"{cost.lookups} look-ups for a picture, predicted {cost.seconds:.1f} s with {threads} threads of this machine;\n"
+        f"upload {cost.upload_bytes} bytes, answer {cost.download_bytes} bytes, evaluation keys {cost.key_bytes} bytes (sent once)",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def convert(
+    source: Source,
+    weights: Annotated[Path, typer.Option(help="The trained state dict: .safetensors, or a file of torch.save.")],
+    dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(data.CLASSES)}.")],
+    name: Annotated[str, typer.Option(help="Name of the new model.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training after the conversion.")] = FINE_TUNING.epochs,
+    learning_rate: Annotated[
+        float, typer.Option(help="Learning rate at the start; it falls to zero.")
+    ] = FINE_TUNING.learning_rate,
+    exponents: Annotated[int, typer.Option(min=1, max=7, help="Powers of two that a weight may take.")] = 4,
+    params: Params = parameter_sets.DEFAULT,
+    work: Work = WORK,
+    output: Output = cards.ZOO,
+    threads: Threads = 1,
+) -> None:
+    """Convert a trained module, recover its accuracy under the circuit's noise, and write program, weights and card.
+
+    Example:
+
+      ciphershift convert docs/examples/lenet5.py:lenet5 --weights lenet5.pt --dataset mnist --name lenet5
+    """
+    _log()
+    torch.set_num_threads(threads)
+    phase = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
+    conversion = Conversion(phases={"noisy": phase}, exponents=exponents, params=params)
+    module = user_module.load_module(source)
+    user_module.load_weights(module, weights)
+    splits = Splits.load(dataset)
+    with _Bars(name) as bars:
+        card = pipeline.make(
+            name,
+            module,
+            conversion,
+            splits,
+            work=work / name,
+            output=output / name,
+            source=source,
+            made_by=f"ciphershift convert {source} --weights {weights.name} --dataset {dataset} --name {name} "
+            f"--epochs {epochs} --learning-rate {learning_rate} --exponents {exponents} --params {params}",
+            show=bars.show,
+        )
+    _print_card(card)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
+    work: Work = WORK,
+    output: Output = cards.ZOO,
+    threads: Threads = 1,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Keep no validation images: for when nothing is left to choose.")
+    ] = False,
+) -> None:
+    """Train a network of the zoo from nothing, convert it, and write its card.
+
+    Example:
+
+      ciphershift train mnist-tiny
+    """
+    _log()
+    if name not in RECIPES:
+        raise typer.BadParameter(f"no recipe is called {name!r}; there are {', '.join(RECIPES)}")
+    torch.set_num_threads(threads)
+    recipe = RECIPES[name]
+    splits = Splits.load(recipe.dataset, everything=everything)
+    with _Bars(name) as bars:
+        checkpoints = work / (f"{name}-everything" if everything else name)
+        card = follow(recipe, splits, work=checkpoints, output=output / name, show=bars.show)
+    _print_card(card)
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="A model of the zoo, or the folder of one.")],
+    images: Annotated[int, typer.Option(min=1, help="How many test images.")] = 10,
+    start: Annotated[int, typer.Option(min=0, help="The first test image.")] = 0,
+    threads: Threads = 1,
+) -> None:
+    """Evaluate test images encrypted and in the clear, and compare the logits.
+
+    Example:
+
+      ciphershift verify mnist-fast --images 10
+    """
+    folder = Path(name) if Path(name, cards.CARD_FILE).is_file() else cards.ZOO / name
+    if not folder.is_dir():
+        raise UnknownModelError(f"{name!r} is neither a model of the zoo nor a folder with a model")
+    program = Program.load(folder)
+    test = data.load(cards.read(folder)["dataset"]).test.part(start, start + images)
+    table = Table("image", "label", "encrypted", "plaintext", "largest difference, in simulated deviations")
+    comparisons = verification.verify(program, test.images, threads=threads)
+    agree = 0
+    for index, comparison in enumerate(track(comparisons, name, total=len(test.labels), console=console)):
+        worst = abs((comparison.encrypted - comparison.plain) / comparison.simulated_std).max()
+        classes = (program.output.classes[row.argmax()] for row in (comparison.encrypted, comparison.plain))
+        table.add_row(str(start + index), program.output.classes[test.labels[index]], *classes, f"{worst:.1f}")
+        agree += comparison.agrees
+    console.print(table)
+    console.print(f"verify: model={program.name} images={len(test.labels)} agree={agree}", highlight=False)
+
+
+@app.command()
+def answer(
+    name: Annotated[str, typer.Argument(help="Network of the zoo.")],
+    output: Annotated[Path, typer.Option(help="Folder that gets the new network's folder.")],
+    levels: Annotated[
+        int | None,
+        typer.Option(help="Answer each logit as one of so many steps; without it, the predicted class alone."),
+    ] = None,
+) -> None:
+    """Make a network that gives away less: coarse logits, or only which class is the greatest.
+
+    Examples:
+
+      ciphershift answer mnist-fast --output build/zoo
+
+      ciphershift answer mnist-fast --output build/zoo --levels 31
+    """
+    program = Program.load(cards.ZOO / name)
+    changed = answers.top_one(program) if levels is None else answers.quantised(program, levels)
+    changed.save(output / changed.name)
+    console.print(f"{output / changed.name}: {changed.lookups} look-ups, {program.lookups} before")
+
+
+@app.command("models")
+def list_zoo() -> None:
+    """List the networks of the zoo with their measured accuracies.
+
+    Example:
+
+      ciphershift models
+    """
+    table = Table("name", "data", "look-ups", "float", "quantised", "simulated", "parameters")
+    for folder in sorted(path.parent for path in cards.ZOO.glob(f"*/{cards.CARD_FILE}")):
+        card = cards.read(folder)
+        accuracies = (f"{card[key]:.2%}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
+        table.add_row(card["name"], card["dataset"], str(card["lookups"]), *accuracies, card["params"])
+    console.print(table)
+
+
+class _Bars:
+    """One bar for each stage of a training; lines instead where nobody watches."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tasks: dict[str, TaskID] = {}
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> "_Bars":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def show(self, stage: str, step: Step) -> None:
+        """A step of a stage is over."""
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bar.add_task(f"{self.name} {stage}", total=step.total, state="")
+        self.bar.update(self.tasks[stage], completed=step.done, state=str(step))
+        if not console.is_terminal:
+            console.print(f"{self.name} {stage} {step}", highlight=False, soft_wrap=True)
+
+
+class _Steps:
+    """One bar over a few steps; nothing where nobody watches."""
+
+    def __init__(self, steps: Sequence[str]) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.steps = steps
+        self.task = self.bar.add_task("", total=len(steps))
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def show(self, step: str) -> None:
+        """A step begins."""
+        self.bar.update(self.task, completed=self.steps.index(step), description=step)
+
+
+def _log() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+    )
+
+
+def _print_card(card: dict[str, object]) -> None:
+    figures = ", ".join(f"{key} {card[key]}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
+    console.print(f"{card['name']}: {card['lookups']} look-ups; test images: {figures}", highlight=False)

@@ -1,0 +1,181 @@
+"""From a trained network to a Program: integer weights, integer biases, multipliers and torus scales."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ciphershift.he_layers.layers import Add as Add_
+from ciphershift.he_layers.layers import AvgPool, Conv, Flatten, Layer, Linear, Relu, Shuffle
+from ciphershift.he_layers.layers import MaxPool as MaxPool_
+from ciphershift.he_layers.layers.layer import MAX_EXPONENT
+from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
+from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.scales import PIXEL_LEVELS, Step
+from ciphershift.models.nn.layers import Activation, Add, Concat, Head, MaxPool, SumPool
+from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
+
+
+def export(network: Network, *, name: str, version: str, params: str, classes: tuple[str, ...]) -> Program:
+    """The Program that computes what ``network``, quantised, computes in evaluation mode.
+
+    Args:
+        network: trained with integer weights; its statistics fix the torus scales.
+        name: of the model.
+        version: of the weights.
+        params: name of the parameter set whose noise the network was trained with.
+        classes: names of the classes.
+    """
+    return _Exporter(network).program(name=name, version=version, params=params, classes=classes)
+
+
+class _Exporter:
+    """Writes down step after step."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.torus = network, network.torus()
+        self.layers: list[Layer] = []
+        self.gives: dict[str, tuple[str, ...]] = {IMAGE: (IMAGE,)}
+
+    def program(self, *, name: str, version: str, params: str, classes: tuple[str, ...]) -> Program:
+        network, torus = self.network, self.torus
+        for step, node in network.steps():
+            self._step(step, node)
+        return Program(
+            name=name,
+            version=version,
+            params=params,
+            input=InputSpec(
+                shape=(network.input_shape[0], network.input_shape[1], network.input_shape[2]),
+                levels=PIXEL_LEVELS,
+                delta=torus.delta[IMAGE],
+            ),
+            layers=tuple(self.layers),
+            output=OutputSpec(classes=classes, scale=float(network.head.logit())),
+        )
+
+    def _step(self, step: Step, node: nn.Module) -> None:
+        if isinstance(node, Concat):
+            self.gives[step.name] = self._given(step)
+        elif isinstance(node, Add):
+            for term, name in enumerate(step.inputs):
+                self._term(step, node, term, name)
+            terms = tuple(name for term in range(len(step.inputs)) for name in self.gives[_term_name(step, term)])
+            self._append(Add_(name=_name(step), terms=len(step.inputs)), step.name, terms)
+        elif not (
+            isinstance(node, ShiftWeights) and self._is_term(step)
+        ):  # a sum writes its terms down: it knows their scale
+            self._append(self._layer(step, node), step.name, self._given(step))
+
+    def _given(self, step: Step) -> tuple[str, ...]:
+        """Names of the layers that hold the step's inputs."""
+        return tuple(name for source in step.inputs for name in self.gives[source])
+
+    def _append(self, layer: Layer, value: str, inputs: tuple[str, ...]) -> None:
+        before = self.layers[-1].name if self.layers else IMAGE
+        self.layers.append(layer if inputs == (before,) else replace(layer, inputs=inputs))
+        self.gives[value] = (layer.name,)
+
+    def _is_term(self, step: Step) -> bool:
+        """Whether a sum chooses this linear layer's scale."""
+        wiring = self.network.wiring
+        return any(
+            isinstance(node, Add) and step.name in reader.inputs and wiring.free(reader, step.name)
+            for reader, node in self.network.steps()
+        )
+
+    def _term(self, step: Step, node: Add, term: int, name: str) -> None:
+        """Writes a term of a sum down, times the powers of two that bring it to the sum's scale."""
+        exponent, value = self.torus.exponent[step.name], _term_name(step, term)
+        if self.network.wiring.free(step, name):
+            source, linear = self.network.wiring.by_name[name], self.network.node(name)
+            assert isinstance(linear, ShiftConv2d | ShiftLinear), "only linear layers are free terms"
+            exponent = exponent + linear.shift()
+            folded = torch.clamp(exponent, max=MAX_EXPONENT + 1 - linear.exponents)
+            self._append(_linear(source, linear, folded), value, self._given(source))
+            rest = exponent - folded
+        else:
+            self.gives[value] = self.gives[name]
+            rest = exponent + node.factors[term] - self.torus.exponent[name]
+        part = 0
+        while rest.max() > 0:
+            now = torch.clamp(rest, max=MAX_EXPONENT)
+            self._append(
+                _powers(f"{_name(step)}_scale{term}{'abcdefgh'[part]}", now, len(step.shape)), value, self.gives[value]
+            )
+            rest, part = rest - now, part + 1
+
+    def _layer(self, step: Step, node: nn.Module) -> Layer:
+        exponent = self.torus.exponent[step.name]
+        match node:
+            case ShiftConv2d() | ShiftLinear():
+                return _linear(step, node, exponent)
+            case Activation():
+                return self._relu(step, node)
+            case MaxPool():
+                return MaxPool_(name=_name(step), kernel=node.kernel, stride=node.stride, padding=node.padding)
+            case SumPool():
+                return AvgPool(name=_name(step), kernel=node.kernel, stride=node.stride, padding=node.padding)
+            case nn.Flatten():
+                return Flatten(name=_name(step))
+            case nn.ChannelShuffle():
+                return Shuffle(name=_name(step), groups=node.groups)
+            case Head():
+                bias = _integers(node.bias.double() / node.logit().double()).astype(np.int32)
+                return Linear(
+                    name=_name(step), weight=_integers(node.linear.integer_weight()).astype(np.int8), bias=bias
+                )
+        raise AssertionError(f"{step.name} is a {type(node).__name__}, which no layer does")
+
+    def _relu(self, step: Step, node: Activation) -> Relu:
+        source = step.inputs[0]
+        units = 2.0 ** self.torus.exponent[source].double()
+        std = node.std.double()
+        bias = (node.offset.double() * std - node.mean.double()) * units
+        multiplier = node.levels / (node.tops(self.torus.turns(source)).double() * std * units)
+        return Relu(
+            name=_name(step),
+            bias=_integers(bias).astype(np.int32),
+            multiplier=multiplier.detach().numpy(),
+            levels=node.levels,
+            lowest=node.lowest,
+            delta_out=self.torus.delta[step.name],
+        )
+
+
+def _linear(step: Step, node: ShiftConv2d | ShiftLinear, exponent: Tensor) -> Layer:
+    scale = (2.0**exponent).view(-1, *[1] * (node.weight.dim() - 1))
+    weight = _whole(node.integer_weight() * scale)
+    if isinstance(node, ShiftLinear):
+        return Linear(name=_name(step), weight=weight)
+    return Conv(name=_name(step), weight=weight, stride=node.stride, padding=node.padding, groups=node.groups)
+
+
+def _powers(name: str, exponent: Tensor, axes: int) -> Layer:
+    """Each channel times its power of two."""
+    power = _whole(2.0**exponent)
+    if axes == 1:
+        return Linear(name=name, weight=np.diag(power))
+    return Conv(name=name, weight=power.reshape(-1, 1, 1, 1), groups=len(power))
+
+
+def _name(step: Step) -> str:
+    """The step's name; those of an nn.Sequential, which are numbers, become words."""
+    return f"layer{step.name}" if step.name.startswith("_") else step.name
+
+
+def _term_name(step: Step, term: int) -> str:
+    return f"{step.name} term {term}"
+
+
+def _whole(weights: Tensor) -> NDArray[np.int8]:
+    whole = _integers(weights)
+    # An exponent below zero would lose weights without a word.
+    assert np.allclose(whole, weights.detach().numpy(), atol=1e-3), "exponents are chosen so that weights stay whole"
+    return whole.astype(np.int8)
+
+
+def _integers(values: Tensor) -> NDArray[np.int64]:
+    return np.asarray(np.rint(values.detach().double().numpy()), dtype=np.int64)

@@ -1,0 +1,176 @@
+"""A trainable network of shift-linear layers and look-ups, built from operations (models.compiler.ir) as they are simplified."""
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ciphershift.he_layers.layers import Shape
+from ciphershift.he_layers.program import IMAGE
+from ciphershift.he_layers.simulate import CircuitNoise
+from ciphershift.models.compiler import ir as ops
+from ciphershift.models.compiler.scales import PIXEL_LEVELS, Step, Torus, Wiring
+from ciphershift.models.nn.layers import Activation, Add, Concat, Head, MaxPool, SumPool
+from ciphershift.models.nn.lookup import with_noise
+from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
+
+Node = TypeVar("Node", bound=nn.Module)
+
+
+class Network(nn.Module):
+    """Nodes in order, each after its inputs; the last one gives the logits.
+
+    Attributes:
+        input_shape: (C, H, W) of a picture.
+        levels: greatest integer of an activation.
+        exponents: powers of two that a weight may take.
+        wiring: which node reads which.
+        noise: of the circuit, injected if there is any.
+    """
+
+    with_noise = staticmethod(with_noise)
+
+    def __init__(
+        self, operations: list[ops.Operation], input_shape: Shape, *, levels: int = 31, exponents: int = 4
+    ) -> None:
+        super().__init__()
+        self.input_shape, self.levels, self.exponents = input_shape, levels, exponents
+        self.wiring = Wiring(operations, input_shape)
+        self.noise: CircuitNoise | None = None
+        self._nodes = nn.ModuleList(self._node(operation, operation is operations[-1]) for operation in operations)
+
+    def _node(self, o: ops.Operation, last: bool) -> nn.Module:
+        match o:
+            case ops.Convolution():
+                maps, inputs, *kernel = o.weight.shape
+                options: dict[str, Any] = {
+                    "stride": o.stride,
+                    "padding": o.padding,
+                    "groups": o.groups,
+                    "exponents": self.exponents,
+                }
+                return ShiftConv2d(inputs * o.groups, maps, (kernel[0], kernel[1]), **options)
+            case ops.Dense() if last:
+                return Head(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
+            case ops.Dense():
+                return ShiftLinear(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
+            case ops.Ramp():
+                lowest, levels = ramp_levels(o, self.levels)
+                return Activation(o.shape[0], levels=levels, lowest=lowest)
+            case ops.Maximum():
+                return MaxPool(o.kernel, o.stride, o.padding)
+            case ops.Mean():
+                return SumPool(o.kernel, o.stride, o.padding)
+            case ops.Flat():
+                return nn.Flatten()
+            case ops.Sum():
+                return Add(len(o.inputs), o.shape[0])
+            case ops.Join():
+                return Concat()
+            case ops.Interleave():
+                return nn.ChannelShuffle(o.groups)
+        raise AssertionError(f"{o.name} is no operation that is left after models.compiler.simplify")
+
+    @property
+    def head(self) -> Head:
+        """The last node."""
+        head = self._nodes[-1]
+        assert isinstance(head, Head), "the last operation is dense"
+        return head
+
+    def steps(self) -> Iterator[tuple[Step, nn.Module]]:
+        """Every step with its node, in order."""
+        return zip(self.wiring.steps, self._nodes, strict=True)
+
+    def of_type(self, kind: type[Node]) -> Iterator[Node]:
+        """All parts of one type."""
+        return (module for module in self.modules() if isinstance(module, kind))
+
+    def torus(self) -> Torus:
+        """Where the values lie on the torus, by the statistics of the moment."""
+        with torch.no_grad():
+            return self.wiring.place({step.name: node for step, node in self.steps()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures [B, C, H, W] in [0, 1] -> logits [B, classes]."""
+        torus = self.torus()
+        values = {IMAGE: self._noisy(x * PIXEL_LEVELS, IMAGE, torus)}
+        for step, node in self.steps():
+            inputs = [values[name] for name in step.inputs]
+            for name in {name for name in step.inputs if self.wiring.last_use[name] == step.name}:
+                del values[name]
+            values[step.name] = self.evaluate(step, node, inputs, torus)
+        return values[self.wiring.steps[-1].name]
+
+    def evaluate(self, step: Step, node: nn.Module, inputs: list[Tensor], torus: Torus) -> Tensor:
+        """One step."""
+        source = step.inputs[0]
+        if isinstance(node, Activation):
+            if self.wiring.owner[step.name] is None:
+                node.track_spread(inputs[0])
+            std = self.noise.lookup_input(*self.wiring.keys[source]) if self.noise else 0.0
+            return self._noisy(node(inputs[0], torus.turns(source), std), step.name, torus)
+        if isinstance(node, MaxPool):
+            under_input, under_big = self.wiring.keys[source]
+            stds = (
+                (self.noise.lookup_input(under_input, under_big), self.noise.lookup_input(under_input, True))
+                if self.noise
+                else (0.0, 0.0)
+            )
+            return torch.as_tensor(node(inputs[0], torus.turns(source), *stds))
+        if isinstance(node, Head):
+            return torch.as_tensor(node(inputs[0], self.noise.packing / torus.delta[step.name] if self.noise else 0.0))
+        result = torch.as_tensor(node(*inputs))
+        for activation, owner in self.wiring.owner.items():
+            if owner == step.name:
+                tracking = self.node(activation)
+                assert isinstance(tracking, Activation), "only activations own sums"
+                tracking.track_spread(result)
+        return result
+
+    def node(self, name: str) -> nn.Module:
+        """The node of a step."""
+        return next(node for step, node in self.steps() if step.name == name)
+
+    def _noisy(self, x: Tensor, name: str, torus: Torus) -> Tensor:
+        """Levels as they come from the client or from a look-up."""
+        if self.noise is None:
+            return x
+        add = self.with_noise if self.training else with_noise
+        return add(x, (self.noise.fresh if name == IMAGE else self.noise.lookup) / torus.delta[name])
+
+    def quantise(self, on: bool) -> None:
+        """Use integer weights and integer activations from now on (or real ones again)."""
+        for weights in self.of_type(ShiftWeights):
+            weights.quantised = on
+        for activation in self.of_type(Activation):
+            activation.quantised = on
+
+    def fuse(self) -> None:
+        """Compile the chains of small steps around each look-up: training large feature maps becomes about twice as fast.
+
+        Needs a C++ compiler; worth it from some hundred thousand values a batch on, since compiling takes a minute.
+        """
+        torch._dynamo.config.recompile_limit = 64  # one for each shape, of which a network has few
+        torch._inductor.config.fallback_random = True  # the same noise as without
+        for activation in self.of_type(Activation):
+            activation.look_up = torch.compile(activation.look_up)
+            activation.moments = torch.compile(activation.moments)
+        for pool in self.of_type(MaxPool):
+            pool.tree = torch.compile(pool.tree)
+        self.with_noise = torch.compile(self.with_noise)
+
+    def freeze(self, on: bool) -> None:
+        """Stop tracking statistics: the network becomes the one that will be exported."""
+        for activation in self.of_type(Activation):
+            activation.frozen = on
+        self.head.frozen = on
+
+
+def ramp_levels(ramp: ops.Ramp, levels: int) -> tuple[int, int]:
+    """Least and greatest integer of an activation with ``levels`` steps, so that zero is one of them."""
+    if ramp.high is None or ramp.low == 0:
+        return 0, levels
+    above = max(1, round(levels * ramp.high / (ramp.high - ramp.low)))
+    return -max(1, round(-ramp.low * above / ramp.high)), above

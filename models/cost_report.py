@@ -1,0 +1,129 @@
+"""What a module would cost as an encrypted network, and what in it cannot be evaluated, before anything is trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from torch import nn
+
+from ciphershift.he_layers.analysis import cost
+from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.crypto import timing
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.layers import Shape
+from ciphershift.he_layers.program import Program
+from ciphershift.models.compiler.export import export
+from ciphershift.models.compiler.ir import Finding, Maximum, Operation, Ramp, Reading
+from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.simplify import simplify
+from ciphershift.models.compiler.trace import read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepCost:
+    """One step: its place in the module, what it does, the shape of its result, and its look-ups for one picture."""
+
+    place: str
+    operation: str
+    shape: Shape
+    lookups: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """For one picture; keys are sent once.
+
+    Attributes:
+        lookups: programmable bootstraps.
+        seconds: of the server, predicted by he_layers.analysis.cost from the times that the primitives take on this machine.
+        upload_bytes: of the encrypted picture; ``download_bytes`` of the encrypted logits.
+        key_bytes: of the evaluation keys.
+    """
+
+    lookups: int
+    seconds: float
+    upload_bytes: int
+    download_bytes: int
+    key_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Findings, and if there are none, the steps in the order of evaluation and their cost."""
+
+    findings: tuple[Finding, ...]
+    steps: tuple[StepCost, ...] = ()
+    cost: Cost | None = None
+
+
+STEPS = READING, BUILDING, TIMING, ADDING = (
+    "reading the module",
+    "building a network of its shape",
+    "timing this machine",
+    "adding up the layers",
+)
+
+
+def check(
+    module: nn.Module,
+    input_shape: Shape,
+    *,
+    params: str = parameter_sets.DEFAULT,
+    threads: int = 1,
+    show: Callable[[str], None] = lambda step: None,
+) -> Report:
+    """Reads a module for pictures of ``input_shape`` (C, H, W); trains nothing and changes nothing.
+
+    Args:
+        module: to be converted.
+        input_shape: of a picture.
+        params: name of the parameter set.
+        threads: that the server would use.
+        show: is called with each of STEPS as it begins.
+
+    Raises:
+        UnknownParamsError: no parameter set has this name.
+    """
+    parameter_set = parameter_sets.get(params)
+    show(READING)
+    reading = simplify(read(module, input_shape))
+    if reading.findings:
+        return Report(findings=tuple(reading.findings))
+    steps = tuple(
+        StepCost(
+            place=operation.place,
+            operation=type(operation).__name__.lower(),
+            shape=operation.shape,
+            lookups=lookups(operation),
+        )
+        for operation in reading.operations
+    )
+    show(BUILDING)
+    program = stand_in(reading, input_shape, params)
+    show(TIMING)
+    times = timing.measure(parameter_set, threads)
+    show(ADDING)
+    bill = Cost(
+        lookups=program.lookups,
+        seconds=cost.predict(program, parameter_set, times),
+        upload_bytes=CkksCiphertext.nbytes(parameter_set, prod(input_shape)),
+        download_bytes=PackedAnswer.nbytes(parameter_set, len(program.output.classes)),
+        key_bytes=EvaluationKeys.nbytes(parameter_set),
+    )
+    return Report(findings=(), steps=steps, cost=bill)
+
+
+def lookups(operation: Operation) -> int:
+    """Of one operation, for one picture."""
+    if isinstance(operation, Ramp):
+        return prod(operation.shape)
+    return prod(operation.shape) * (prod(operation.kernel) - 1) if isinstance(operation, Maximum) else 0
+
+
+def stand_in(reading: Reading, input_shape: Shape, params: str) -> Program:
+    """A Program of this shape with random weights, which costs what the converted network will."""
+    network = Network(reading.operations, input_shape).eval()
+    network.quantise(True)
+    classes = tuple(str(number) for number in range(reading.operations[-1].shape[0]))
+    return export(network, name="stand-in", version="0", params=params, classes=classes)

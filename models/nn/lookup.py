@@ -1,0 +1,78 @@
+"""The look-ups as the encrypted circuit performs them, in torch, on torus phases with the noise of the parameter set.
+
+A phase is a torus value in turns. Every look-up adds the noise of the key switch and the modulus switch to its input; its table is a ramp
+continued anti-periodically, hence a triangle wave beyond the window (the same as he_layers.simulate, here differentiable and without the
+rounding to the 2N grid, whose step is a tenth of the noise).
+"""
+
+import torch
+from torch import Tensor
+
+from ciphershift.he_layers.layers.max_pool import RAMP as POOL_RAMP
+
+
+def triangle(phase: Tensor, ramp: Tensor | float) -> Tensor:
+    """min(ramp, max(0, phase)) on [-1/2 + ramp, 1/2), continued by f(phase + 1/2) = ramp - f(phase); the result is in [0, ramp]."""
+    wrapped = phase - torch.floor(phase + 0.5)
+    top = torch.as_tensor(ramp, dtype=phase.dtype)
+    rising = torch.minimum(wrapped.clamp_min(0), top)
+    mirrored = top - torch.minimum((wrapped + 0.5).clamp_min(0), top)
+    return torch.where(wrapped >= 0, rising, mirrored)
+
+
+def with_noise(phase: Tensor, std: float | Tensor) -> Tensor:
+    """Add Gaussian noise of the given standard deviation; four images of a batch share theirs: as it is, negated, mirrored, and both.
+
+    Drawing it is what training would wait for: it is drawn as it lies in memory, and a quarter of it.
+    """
+    quarter = torch.empty_like(phase[: -(-len(phase) // 4)])
+    quarter.as_strided((quarter.numel(),), (1,)).normal_()
+    mirrored = quarter.flip(-1)
+    noise = torch.cat([quarter, -quarter, mirrored, -mirrored])[: len(phase)]
+    return phase + noise * std
+
+
+def look_up(
+    x: Tensor, slope: Tensor, shift: Tensor, ramp: Tensor, lowest: int, levels: int, std: float, rounded: bool
+) -> Tensor:
+    """Sums -> integers from ``lowest`` to ``levels`` by one noisy look-up of the ramp; zero is one of its steps.
+
+    Args:
+        x: any shape; the other tensors broadcast to it.
+        slope: turns for one unit of ``x``; ``shift``: turns added.
+        ramp: turns from zero to ``levels``.
+        std: of the input's noise, turns.
+        rounded: to integers; the gradient passes the rounding unchanged.
+    """
+    below = -lowest / levels * ramp
+    phase = with_noise(x * slope + (shift + below), std)
+    return straight_through((triangle(phase, ramp + below) - below) / ramp * levels, rounded)
+
+
+def straight_through(x: Tensor, rounded: bool) -> Tensor:
+    """Nearest integers, with the gradient of ``x``."""
+    return x + (torch.floor(x + 0.5) - x).detach() if rounded else x
+
+
+def maximum(a: Tensor, b: Tensor, std: float) -> Tensor:
+    """max(a, b) = b + ReLU(a - b), one noisy look-up for each value."""
+    return b + triangle(with_noise(a - b, std), POOL_RAMP)
+
+
+def max_pool(phase: Tensor, kernel: tuple[int, int], stride: tuple[int, int], std: float, later_std: float) -> Tensor:
+    """Tree of maxima over windows: [B, C, H, W] -> [B, C, H', W']; pairs as in he_layers.layers.max_pool.
+
+    Args:
+        std: of the look-ups' input noise in the first round of the tree; ``later_std`` in the following ones.
+    """
+    spans = [(size - side) // step * step + 1 for size, side, step in zip(phase.shape[2:], kernel, stride, strict=True)]
+    values = [
+        phase[:, :, i : i + spans[0] : stride[0], j : j + spans[1] : stride[1]]
+        for i in range(kernel[0])
+        for j in range(kernel[1])
+    ]
+    while len(values) > 1:
+        paired = [maximum(a, b, std) for a, b in zip(values[0::2], values[1::2], strict=False)]
+        values = paired + values[len(values) // 2 * 2 :]
+        std = later_std
+    return values[0]

@@ -1,0 +1,118 @@
+"""Linear layers whose weights are 0 or +-2^e, trained with the straight-through estimator.
+
+The layer keeps real weights and uses their nearest value in {0, +-1, +-2, .., +-2^(exponents - 1)} after dividing by a scale: the standard
+deviation of the channel's weights times a constant for hidden layers, whose outputs are normalised afterwards, so that the scale has no
+meaning there. Where it has one, because the sums are added to other values, it is a power of two times a given reference. The gradient
+passes the rounding unchanged (Bengio et al. 2013, arXiv 1308.3432; power-of-two weights: Elhoushi et al., arXiv 1905.13298).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ciphershift.he_layers.layers.layer import MAX_EXPONENT
+
+TOP_DEVIATIONS = 3.2
+"""Standard deviations of the weights that the greatest power of two stands for."""
+
+
+def to_powers_of_two(weights: Tensor, exponents: int) -> Tensor:
+    """Nearest of {0, +-1, +-2, .., +-2^(exponents - 1)} to each weight."""
+    size = weights.abs()
+    nearest = (size >= 0.5).float()
+    for exponent in range(1, exponents):
+        nearest = nearest + 2 ** (exponent - 1) * (size >= 1.5 * 2 ** (exponent - 1)).float()
+    return torch.copysign(nearest, weights)
+
+
+class ShiftWeights(nn.Module):
+    """Mixin: real ``weight`` and the integer weights made from it."""
+
+    weight: Tensor
+    reference: Tensor | None
+
+    def __init__(self, *, per_channel: bool, exponents: int) -> None:
+        """Choose the grid.
+
+        Args:
+            per_channel: one scale for each output channel, otherwise one for the whole layer.
+            exponents: how many powers of two there are.
+        """
+        super().__init__()
+        if not 1 <= exponents <= MAX_EXPONENT + 1:
+            raise ValueError(f"exponents = {exponents}; weights have 1 to {MAX_EXPONENT + 1} powers of two")
+        self.per_channel, self.exponents = per_channel, exponents
+        self.quantised = False
+        self.register_buffer("reference", None)
+
+    def refer_to(self, reference: Tensor) -> None:
+        """From now on sums are in units of ``reference``, real [O] in the coordinates of ``weight``."""
+        self.register_buffer("reference", reference.detach().clone())
+
+    def _free_scale(self) -> Tensor:
+        weight = self.weight.detach()
+        axes = tuple(range(1, weight.dim())) if self.per_channel else tuple(range(weight.dim()))
+        units_per_std = 2 ** (self.exponents - 1) / TOP_DEVIATIONS
+        scale: Tensor = weight.pow(2).mean(axes, keepdim=True).sqrt().clamp_min(1e-8) / units_per_std
+        return scale
+
+    def shift(self) -> Tensor:
+        """Power of two from integer weights to sums in units of the reference, as its exponent, float [O]; 0 without a reference."""
+        if self.reference is None:
+            return torch.zeros(len(self.weight), device=self.weight.device)
+        return torch.log2(self._free_scale().flatten() / self.reference).round()
+
+    def scale(self) -> Tensor:
+        """Real value of one integer unit of the weights, shape [O, 1, ...] or [1, 1, ...]."""
+        if self.reference is None:
+            return self._free_scale()
+        return (self.reference * 2.0 ** self.shift()).view(-1, *[1] * (self.weight.dim() - 1))
+
+    def integer_weight(self) -> Tensor:
+        """The weights in integer units: exact powers of two once ``quantised``, the unrounded ones before."""
+        scaled: Tensor = self.weight / self.scale()
+        if not self.quantised:
+            return scaled
+        rounded: Tensor = scaled + (to_powers_of_two(scaled, self.exponents) - scaled).detach()
+        return rounded
+
+    def unit_weight(self) -> Tensor:
+        """The weights in units of the sums: those of the reference, if there is one."""
+        if self.reference is None:
+            return self.integer_weight()
+        return self.integer_weight() * (2.0 ** self.shift()).view(-1, *[1] * (self.weight.dim() - 1))
+
+
+class ShiftConv2d(ShiftWeights):
+    """Convolution without bias; returns sums in units of its integer weights (or of its reference)."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: tuple[int, int],
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+        groups: int = 1,
+        exponents: int = 4,
+    ) -> None:
+        super().__init__(per_channel=True, exponents=exponents)
+        self.stride, self.padding, self.groups = stride, padding, groups
+        self.weight = nn.Parameter(nn.init.kaiming_normal_(torch.empty(outputs, inputs // groups, *kernel)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] -> [B, O, H', W'], float also where torch.autocast multiplies in bfloat16."""
+        return functional.conv2d(x, self.unit_weight(), None, self.stride, self.padding, 1, self.groups).float()
+
+
+class ShiftLinear(ShiftWeights):
+    """Dense layer without bias; returns sums in units of its integer weights (or of its reference)."""
+
+    def __init__(self, inputs: int, outputs: int, *, per_channel: bool = True, exponents: int = 4) -> None:
+        super().__init__(per_channel=per_channel, exponents=exponents)
+        self.weight = nn.Parameter(nn.init.kaiming_normal_(torch.empty(outputs, inputs)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I] -> [B, O], float as ShiftConv2d's."""
+        return functional.linear(x, self.unit_weight()).float()

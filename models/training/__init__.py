@@ -1,0 +1,1 @@
+"""Data, training loops and recipes of the zoo."""

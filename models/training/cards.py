@@ -1,0 +1,153 @@
+"""An entry of the zoo: a Program, its float baseline and a card with the figures measured on the test images."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.analysis import noise_budget, windows
+from ciphershift.he_layers.crypto import noise
+from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.program import Program
+from ciphershift.models.progress import Show, Step
+from ciphershift.models.training.data import Split
+from ciphershift.models.training.loop import logits
+
+ZOO = Path(__file__).resolve().parents[1] / "zoo"
+WINDOW_IMAGES = 500
+PART = 500
+"""Images that are measured between two steps that are shown; whole batches of the simulation, so that its draws stay the same."""
+FLOAT_FILE, CARD_FILE = "float.safetensors", "card.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accuracies:
+    """Shares of images classified right: by the float baseline, the Program without noise, the Program with predicted noise.
+
+    ``agreement_simulated`` is the share of images that the Program classifies alike with noise and without.
+    """
+
+    accuracy_float: float
+    accuracy_quantised: float
+    accuracy_simulated: float
+    agreement_simulated: float
+
+
+def measure(program: Program, baseline: nn.Module, parts: Iterable[Split], *, seed: int = 0) -> Accuracies:
+    """All three accuracies over all parts together; ``seed`` is that of the simulated noise."""
+    params, rng = parameter_sets.get(program.params), np.random.default_rng(seed)
+    rows = []
+    for part in parts:
+        clear, plain, noisy = (
+            answers.argmax(1)
+            for answers in (
+                logits(baseline, part.images),
+                simulate.plain(program, part.images),
+                simulate.run(program, params, part.images, rng),
+            )
+        )
+        rows.append([clear == part.labels, plain == part.labels, noisy == part.labels, noisy == plain])
+    shares = np.concatenate(rows, axis=1).mean(axis=1)
+    return Accuracies(
+        accuracy_float=float(shares[0]),
+        accuracy_quantised=float(shares[1]),
+        accuracy_simulated=float(shares[2]),
+        agreement_simulated=float(shares[3]),
+    )
+
+
+def load_baseline(module: nn.Module, folder: Path) -> nn.Module:
+    """The float module, given one of its topology, with the weights that lie beside a Program."""
+    module.load_state_dict(load_file(folder / FLOAT_FILE))
+    return module.eval()
+
+
+def write(
+    folder: Path,
+    program: Program,
+    baseline: nn.Module,
+    *,
+    dataset: str,
+    module_source: str,
+    training: dict[str, Any],
+    made_by: str,
+    validation: Split | None,
+    test: Split,
+    show: Show,
+) -> dict[str, Any]:
+    """Writes program, baseline and card into ``folder``; returns the card.
+
+    The baseline is rounded to half precision, in place: it is measured as it is stored.
+
+    Args:
+        dataset: its name for models.training.data.load.
+        module_source: where the float module comes from: a recipe's name, or path/to/file.py:factory.
+        training: everything that was chosen.
+        made_by: the command that makes the same again.
+        validation: images that choices were made on; None if they were trained on afterwards.
+        test: images that are looked at here for the first time.
+        show: see models.progress.
+    """
+    program.save(folder)
+    save_file(baseline.half().state_dict(), folder / FLOAT_FILE)
+    baseline.float()
+    params = parameter_sets.get(program.params)
+    watched = windows.measure(program, params, test.images[:WINDOW_IMAGES], np.random.default_rng(0))
+    card: dict[str, Any] = {
+        "name": program.name,
+        "version": program.version,
+        "digest": program.digest,
+        "dataset": dataset,
+        "module": module_source,
+        "topology": [
+            {"layer": stage.layer.kind, "output": stage.output_shape, "lookups": stage.lookups}
+            for stage in program.stages
+        ],
+        "lookups": program.lookups,
+        "weights": sum(layer.weight.size for layer in program.layers if hasattr(layer, "weight")),
+        "params": params.name,
+        "params_id": params.id,
+        "profile": program.profile,
+        "lookup_error_4bit": noise.lookup_error(params),
+        "log2_failure_per_image": noise_budget.log2_failure(noise_budget.of_program(program, params)),
+        **asdict(measure(program, baseline, _shown(test, "test images", show))),
+        "accuracy_images": f"the {len(test.labels)} test images",
+        **_validated(program, baseline, validation, show),
+        "outside_window": {window.layer: window.outside for window in watched},
+        "outside_window_images": f"the first {WINDOW_IMAGES} test images",
+        "training": training,
+        "made_by": made_by,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return card
+
+
+def _validated(program: Program, baseline: nn.Module, validation: Split | None, show: Show) -> dict[str, Any]:
+    if validation is None:
+        return {"validation": None, "validation_images": "none: all training images were trained on"}
+    return {
+        "validation": asdict(measure(program, baseline, _shown(validation, "validation images", show))),
+        "validation_images": f"the last {len(validation.labels)} training images, not trained on",
+    }
+
+
+def _shown(split: Split, stage: str, show: Show) -> Iterator[Split]:
+    done = 0
+    for part in split.parts(PART):
+        yield part
+        done += len(part.labels)
+        show(stage, Step(done=done, total=len(split.labels)))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The card in ``folder``."""
+    card: dict[str, Any] = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    return card

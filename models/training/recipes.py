@@ -1,0 +1,243 @@
+"""How each network of the zoo is made: an ordinary module and its training. Chosen on the validation images, never on the test images."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ciphershift.he_layers.crypto.params import EXACT_N2048
+from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
+from ciphershift.models.training.loop import Phase
+from ciphershift.models.training.pipeline import Conversion
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvSpec:
+    """Convolution to ``maps`` channels, max-pool of ``pool`` x ``pool`` (1: none), batch norm, activation."""
+
+    maps: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    pool: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenseSpec:
+    """Dense layer to ``units`` values, batch norm and activation."""
+
+    units: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """One network of the zoo.
+
+    Attributes:
+        dataset: name for models.training.data.load.
+        input_shape: (C, H, W) of its images.
+        blocks: the topology; a dense layer to the classes follows them.
+        float_phase: training of the float module.
+        conversion: what comes after it.
+    """
+
+    name: str
+    dataset: str
+    input_shape: tuple[int, int, int]
+    blocks: tuple[ConvSpec | DenseSpec, ...]
+    float_phase: Phase
+    conversion: Conversion
+    classes: int = 10
+
+    def module(self) -> nn.Module:
+        """The untrained float module; its activations clip at one, as the look-ups will."""
+        layers: list[nn.Module] = []
+        channels, height, width = self.input_shape
+        values = channels * height * width
+        for block in self.blocks:
+            if isinstance(block, ConvSpec):
+                layers.append(nn.Conv2d(channels, block.maps, block.kernel, block.stride, block.padding, bias=False))
+                height, width = (
+                    ((side + 2 * block.padding - block.kernel) // block.stride + 1) // block.pool
+                    for side in (height, width)
+                )
+                if block.pool > 1:
+                    layers.append(nn.MaxPool2d(block.pool))
+                channels, values = block.maps, block.maps * height * width
+                layers.append(_half(nn.BatchNorm2d(channels)))
+            else:
+                if not any(isinstance(layer, nn.Flatten) for layer in layers):
+                    layers.append(nn.Flatten())
+                layers += [nn.Linear(values, block.units, bias=False), _half(nn.BatchNorm1d(block.units))]
+                values = block.units
+            layers.append(nn.Hardtanh(0.0, 1.0))
+        if not any(isinstance(layer, nn.Flatten) for layer in layers):
+            layers.append(nn.Flatten())
+        return nn.Sequential(*layers, nn.Linear(values, self.classes))
+
+
+def _half(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
+    """A batch norm after which an activation that clips at one begins with a ramp of two standard deviations."""
+    nn.init.constant_(norm.weight, 0.5)
+    return norm
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExactRecipe:
+    """One network of the zoo in the exact profile, which is trained without noise.
+
+    Attributes:
+        dataset: name for models.training.data.load.
+        input_shape: (C, H, W) of its images.
+        blocks: the topology.
+        head_nonzeros: weights of each logit that are not 0.
+        modulus: of the sums that look-ups read; ``logit_modulus`` that of the logits.
+        pixel_levels: greatest integer of a pixel; ``levels`` that of an activation.
+        float_phase: training of the float baseline of the same topology.
+        integer_phase: training from there with integers.
+        params: name of the parameter set that the network is made for.
+    """
+
+    name: str
+    dataset: str
+    input_shape: tuple[int, int, int]
+    blocks: tuple[SparseSpec, ...]
+    head_nonzeros: int
+    modulus: int
+    logit_modulus: int
+    pixel_levels: int
+    levels: int
+    float_phase: Phase
+    integer_phase: Phase
+    params: str
+    seed: int = 1
+
+    def module(self) -> ExactNetwork:
+        """The untrained network, which computes with real numbers until it is quantised."""
+        return ExactNetwork(
+            self.input_shape,
+            self.blocks,
+            head_nonzeros=self.head_nonzeros,
+            modulus=self.modulus,
+            logit_modulus=self.logit_modulus,
+            levels=self.levels,
+            pixel_levels=self.pixel_levels,
+        )
+
+
+def _photographs(**choices: Any) -> Phase:
+    """A phase for pictures that may be mirrored, on large feature maps."""
+    return Phase(distortion=0.0, smoothing=0.1, fused=True, **choices)
+
+
+_MUON: dict[str, Any] = {"muon": True, "batch": 256, "weight_decay": 0.01}
+
+
+def _twice(maps: int) -> tuple[ConvSpec, ConvSpec]:
+    """SHE's C-B-A-C-B-A-P (Lou and Jiang, NeurIPS 2019)."""
+    return ConvSpec(maps=maps, kernel=3, padding=1), ConvSpec(maps=maps, kernel=3, padding=1, pool=2)
+
+
+RECIPES: dict[str, Recipe | ExactRecipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="mnist-tiny",
+            dataset="mnist",
+            input_shape=(1, 28, 28),
+            blocks=(ConvSpec(maps=9, kernel=10, stride=5, padding=3), DenseSpec(units=105)),
+            float_phase=Phase(epochs=12, learning_rate=4e-3),
+            conversion=Conversion(phases={"noisy": Phase(epochs=30, learning_rate=3e-3, frozen=0.15)}),
+        ),
+        Recipe(
+            name="mnist-fast",
+            dataset="mnist",
+            input_shape=(1, 28, 28),
+            blocks=(
+                ConvSpec(maps=3, kernel=5, stride=2),
+                ConvSpec(maps=12, kernel=4, stride=2),
+                DenseSpec(units=160),
+            ),
+            float_phase=Phase(epochs=15, learning_rate=4e-3),
+            conversion=Conversion(
+                phases={
+                    "noisy": Phase(epochs=50, learning_rate=3e-3, frozen=0.15),
+                    "paired": Phase(epochs=15, learning_rate=1e-3, frozen=0.5, paired=True),
+                },
+                leaving=1e-2,
+            ),
+        ),
+        Recipe(
+            name="mnist-she",
+            dataset="mnist",
+            input_shape=(1, 28, 28),
+            blocks=(
+                ConvSpec(maps=20, kernel=5, stride=2, padding=2, pool=2),
+                ConvSpec(maps=48, kernel=3, padding=1, pool=2),
+                DenseSpec(units=128),
+            ),
+            float_phase=Phase(epochs=12, learning_rate=4e-3),
+            conversion=Conversion(phases={"noisy": Phase(epochs=40, learning_rate=3e-3, frozen=0.15)}),
+        ),
+        Recipe(
+            name="fashion-she",
+            dataset="fashion-mnist",
+            input_shape=(1, 28, 28),
+            blocks=(
+                ConvSpec(maps=24, kernel=5, stride=2, padding=2),
+                ConvSpec(maps=40, kernel=3, padding=1, pool=2),
+                ConvSpec(maps=64, kernel=3, padding=1),
+                DenseSpec(units=128),
+            ),
+            float_phase=_photographs(epochs=20, learning_rate=4e-3, shift=2, weight_decay=0.05),
+            conversion=Conversion(
+                phases={"noisy": _photographs(epochs=40, learning_rate=3e-3, frozen=0.15, shift=2)},
+            ),
+        ),
+        Recipe(
+            name="mnist-dshe",
+            dataset="mnist",
+            input_shape=(1, 28, 28),
+            blocks=(*_twice(16), *_twice(32), *_twice(64), *_twice(128), DenseSpec(units=128)),
+            float_phase=Phase(epochs=12, learning_rate=4e-3, fused=True),
+            conversion=Conversion(
+                phases={"noisy": Phase(epochs=20, learning_rate=3e-3, frozen=0.15, fused=True)},
+            ),
+        ),
+        Recipe(
+            name="cifar10-she",
+            dataset="cifar10",
+            input_shape=(3, 32, 32),
+            blocks=(*_twice(32), *_twice(96), *_twice(256), DenseSpec(units=128)),
+            float_phase=_photographs(epochs=40, learning_rate=0.05, shift=4, cut_out=12, **_MUON),
+            conversion=Conversion(
+                phases={
+                    "noisy": _photographs(
+                        epochs=20, learning_rate=0.02, frozen=0.1, shift=4, cut_out=12, distilled=True, **_MUON
+                    ),
+                    "polished": _photographs(
+                        epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, distilled=True, **_MUON
+                    ),
+                },
+            ),
+        ),
+        ExactRecipe(
+            name="mnist-exact",
+            dataset="mnist",
+            input_shape=(1, 28, 28),
+            blocks=(
+                SparseConvSpec(maps=6, kernel=5, stride=2, padding=1, pool=2, nonzeros=20),
+                SparseConvSpec(maps=16, kernel=3, nonzeros=20),
+                SparseDenseSpec(units=64, nonzeros=22),
+            ),
+            head_nonzeros=32,
+            modulus=56,
+            logit_modulus=256,
+            pixel_levels=2,
+            levels=3,
+            float_phase=Phase(epochs=4, learning_rate=4e-3),
+            integer_phase=Phase(epochs=24, learning_rate=4e-3, frozen=0.15),
+            params=EXACT_N2048.name,
+        ),
+    )
+}

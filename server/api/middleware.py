@@ -1,0 +1,72 @@
+"""Around every request: its id in the answer and in every line of log, its time and its outcome in log and metrics."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ciphershift.server import logs
+from ciphershift.server.metrics import Metrics
+
+REQUEST_ID = "X-Request-Id"
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_QUIET = ("/v2/health/live", "/v2/health/ready", "/metrics")  # asked every few seconds by machines
+_log = logs.get("requests")
+
+
+class Requests:
+    """ASGI middleware. Not a starlette BaseHTTPMiddleware, which would hide from a route that its client has gone."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Wraps an application."""
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex
+        started, status, received, sent = time.perf_counter(), 500, 0, 0
+
+        async def counted_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
+
+        async def counted_send(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            sent += len(message.get("body", b""))
+            await send(message)
+
+        structlog.contextvars.clear_contextvars()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, counted_receive, counted_send)
+            finally:
+                seconds = time.perf_counter() - started
+                route = getattr(scope.get("route"), "path", "none")
+                self._metrics.requests.labels(scope["method"], route, status).inc()
+                self._metrics.request_seconds.labels(route).observe(seconds)
+                write = _log.debug if scope["path"] in _QUIET else _log.info
+                write(
+                    "request",
+                    method=scope["method"],
+                    route=route,
+                    status=status,
+                    seconds=round(seconds, 4),
+                    received=received,
+                    sent=sent,
+                    tenant=scope.get("state", {}).get("tenant"),
+                )

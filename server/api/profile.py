@@ -1,0 +1,80 @@
+"""The public profile of a model: what a client needs, and nothing about weights."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from ciphershift.he_layers.crypto.noise import lookup_error
+from ciphershift.he_layers.crypto.security import security_bits
+from ciphershift.server.repository import Model
+
+
+class LayerProfile(BaseModel):
+    """A layer as the progress of a job names it."""
+
+    name: str
+    kind: str
+    lookups: int
+
+
+class ModelProfile(BaseModel):
+    """All that a client needs to make keys, encode an input and read the answer."""
+
+    model: str
+    version: str
+    program_digest: str  # every answer is bound to it
+    profile: str
+    params: str
+    params_id: str
+    security_bits: float
+    lookup_error_4bit: float
+    log2_failure: float | None
+    input_shape: tuple[int, int, int]
+    input_levels: int
+    input_delta: float
+    classes: tuple[str, ...]
+    turns_to_logits: float
+    logit_step: float | None
+    bootstraps: int
+    layers: tuple[LayerProfile, ...]
+    key_bytes: int
+    upload_bytes: int
+    download_bytes: int
+    max_batch: int
+    accuracy_plain: float | None = None
+    accuracy_encrypted: float | None = None
+    estimated_seconds: float | None = None
+
+
+def profile_of(model: Model, max_batch: int) -> ModelProfile:
+    """Returns the profile of a model on a server that takes `max_batch` images in one request."""
+    program = model.program
+    return ModelProfile(
+        model=program.name,
+        version=program.version,
+        program_digest=program.digest,
+        profile=program.profile,
+        params=model.params.name,
+        params_id=model.params.id,
+        security_bits=round(security_bits(model.params), 1),
+        lookup_error_4bit=lookup_error(model.params),
+        log2_failure=model.log2_failure,
+        input_shape=program.input.shape,
+        input_levels=program.input.levels,
+        input_delta=program.input.delta,
+        classes=program.output.classes,
+        turns_to_logits=program.turns_to_logits,
+        logit_step=program.logit_step,
+        bootstraps=program.lookups,
+        layers=tuple(
+            LayerProfile(name=stage.layer.name, kind=stage.layer.kind, lookups=stage.lookups)
+            for stage in program.stages
+        ),
+        key_bytes=model.key_bytes,
+        upload_bytes=model.upload_bytes,
+        download_bytes=model.download_bytes,
+        max_batch=max_batch,
+        accuracy_plain=model.card.get("accuracy_quantised"),
+        accuracy_encrypted=model.card.get("accuracy_simulated"),
+        estimated_seconds=model.card.get("estimated_seconds"),
+    )

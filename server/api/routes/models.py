@@ -1,0 +1,89 @@
+"""Which models are served, and all that a client must know to use one; nothing about weights."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from ciphershift.server.api.profile import ModelProfile, profile_of
+from ciphershift.server.service import InferCaller, ModelDep, ServiceDep
+
+router = APIRouter(prefix="/v2/models", tags=["models"])
+
+
+class ModelSummary(BaseModel):
+    """One served model."""
+
+    name: str
+    version: str
+    state: str
+
+
+class ModelList(BaseModel):
+    """The served models."""
+
+    models: list[ModelSummary]
+
+
+class TensorMetadata(BaseModel):
+    """A tensor of requests or answers."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class ModelMetadata(BaseModel):
+    """A model in the protocol's form."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: dict[str, str | int | float]
+
+
+class ModelReady(BaseModel):
+    """A model can be used."""
+
+    name: str
+    ready: bool
+
+
+@router.get("")
+async def list_models(service: ServiceDep, _: InferCaller) -> ModelList:
+    """The served models."""
+    return ModelList(
+        models=[
+            ModelSummary(name=name, version=model.program.version, state="READY")
+            for name, model in service.repository.items()
+        ]
+    )
+
+
+@router.get("/{name}")
+async def model_metadata(model: ModelDep, service: ServiceDep) -> ModelMetadata:
+    """Metadata in the protocol's form; `parameters` holds the profile's plain values."""
+    profile = profile_of(model, service.settings.max_batch).model_dump()
+    return ModelMetadata(
+        name=model.program.name,
+        versions=[model.program.version],
+        platform="ciphershift",
+        inputs=[TensorMetadata(name="image", datatype="BYTES", shape=(-1,))],
+        outputs=[TensorMetadata(name="logits", datatype="BYTES", shape=(-1,))],
+        parameters={key: value for key, value in profile.items() if isinstance(value, str | int | float)},
+    )
+
+
+@router.get("/{name}/ready")
+async def model_ready(model: ModelDep, service: ServiceDep) -> ModelReady:
+    """Answers 200 once a worker can evaluate the model."""
+    await service.check()
+    return ModelReady(name=model.program.name, ready=True)
+
+
+@router.get("/{name}/profile")
+async def model_profile(model: ModelDep, service: ServiceDep) -> ModelProfile:
+    """All that a client needs to make keys, encode an input and read the answer."""
+    return profile_of(model, service.settings.max_batch)

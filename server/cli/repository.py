@@ -1,0 +1,72 @@
+"""`ciphershift repository`: which models are served. Works on folder and database; running servers follow within seconds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ciphershift.server.repository import Repository
+from ciphershift.server.settings import load_settings
+from ciphershift.server.store.database import Database
+from ciphershift.server.store.model_states import ModelStates
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="The folder of models: what is served, and why not.\n\nRunning servers follow within seconds.\n\n"
+    "Example:\n\n  ciphershift repository index",
+)
+
+Name = Annotated[str, typer.Argument(help="The model's name, which is its folder's.")]
+
+
+@app.command()
+def index() -> None:
+    """Show every model of the folder: whether it is served, or why not.
+
+    Example:
+
+      CIPHERSHIFT_MODELS=./models ciphershift repository index
+    """
+    repository, states = _open()
+    states.follow()
+    table = Table("model", "version", "parameters", "look-ups", "state", "reason")
+    for name, entry in repository.entries.items():
+        program = entry.model and entry.model.program
+        about = [program.version, program.params, str(program.lookups)] if program else ["", "", ""]
+        table.add_row(name, *about, "READY" if program else "UNAVAILABLE", entry.reason)
+    Console().print(table)
+
+
+@app.command()
+def load(name: Name) -> None:
+    """Serve a model, read anew from its folder.
+
+    Example:
+
+      ciphershift repository load mnist-she
+    """
+    version = _open()[1].load(name).program.version
+    typer.echo(f"{name} version {version} is served")
+
+
+@app.command()
+def unload(name: Name) -> None:
+    """Serve a model no more; jobs that were accepted are computed.
+
+    Example:
+
+      ciphershift repository unload mnist-she
+    """
+    _open()[1].unload(name)
+    typer.echo(f"{name} is not served any more")
+
+
+def _open() -> tuple[Repository, ModelStates]:
+    settings = load_settings()
+    database = Database.open(settings.database_url)
+    repository = Repository(settings)
+    return repository, ModelStates(database, repository)

@@ -1,0 +1,87 @@
+"""`ciphershift serve`, `worker`, `migrate` and `settings`: run a server until it is told to stop, and what an operator does around that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ciphershift.server import process
+from ciphershift.server.app import create_app
+from ciphershift.server.settings import Settings, load_settings
+from ciphershift.server.store.database import Database
+
+app = typer.Typer(rich_markup_mode="rich")
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one.", show_default="8000")]
+Models = Annotated[Path | None, typer.Option(help="Folder of Programs.", show_default="the shipped zoo")]
+PrintSettings = Annotated[bool, typer.Option("--print-settings", help="Print the effective settings and end.")]
+
+
+@app.command()
+def serve(host: Host = None, port: Port = None, models: Models = None, print_settings: PrintSettings = False) -> None:
+    """Serve encrypted inference.
+
+    Every setting can also be given as an environment variable, CIPHERSHIFT_<NAME>; options win.
+
+    Examples:
+
+      CIPHERSHIFT_OPEN=true ciphershift serve
+
+      CIPHERSHIFT_ENGINE="local://?workers=2&threads=4" ciphershift serve --port 9000
+    """
+    settings = load_settings(host=host, port=port, models=models)
+    if print_settings:
+        show(settings)
+        return
+    if settings.open:
+        typer.echo(f"open: no API keys, everybody who reaches {settings.host} may use this server", err=True)
+    process.run(lambda: create_app(settings), settings)
+
+
+@app.command()
+def worker(host: Host = None, port: Port = None, models: Models = None) -> None:
+    """Compute jobs that `serve` processes with CIPHERSHIFT_ENGINE=queue:// accept; serve health and metrics alone.
+
+    Database, storage and models must be those of the serving processes.
+
+    Example:
+
+      CIPHERSHIFT_DATABASE=postgresql://… CIPHERSHIFT_STORAGE=s3://… ciphershift worker --port 8001
+    """
+    settings = load_settings(host=host, port=port, models=models)
+    if settings.engine_url.scheme == "queue":
+        raise typer.BadParameter("a worker needs an engine of its own: set CIPHERSHIFT_ENGINE to local:// or ray://")
+    process.run(lambda: create_app(settings, api=False), settings)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this release's form. SQLite needs no such command: it is migrated at every start.
+
+    Example:
+
+      CIPHERSHIFT_DATABASE=postgresql://… ciphershift migrate
+    """
+    database = Database(load_settings().database_url)
+    database.migrate()
+    database.close()
+
+
+@app.command("settings")
+def show_settings() -> None:
+    """Print the effective settings, without passwords.
+
+    Example:
+
+      CIPHERSHIFT_PORT=9000 ciphershift settings
+    """
+    show(load_settings())
+
+
+def show(settings: Settings) -> None:
+    """Prints settings as the environment variables that would give them."""
+    for name, value in settings.printable().items():
+        typer.echo(f"CIPHERSHIFT_{name.upper()}={value}")

@@ -1,0 +1,1 @@
+"""State: the database's tables, stored objects, jobs, keys and tenants."""

@@ -1,0 +1,276 @@
+"""What lasts: tenants, API keys, key bundles, jobs and runners in SQL; SQLite by default, PostgreSQL by URL.
+
+Tables change by migrations alone (server/migrations). Times are seconds since the epoch. Calls block: coroutines make them in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Double,
+    Engine,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+    create_engine,
+    event,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from ciphershift.errors import ConfigurationError, NotReadyError
+from ciphershift.server.settings import masked
+
+MIGRATIONS = Path(__file__).resolve().parent / "migrations"
+BUSY_SECONDS = 30.0
+
+
+class Base(DeclarativeBase):
+    """Tables of the service."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double(), int: BigInteger(), str: String()}
+
+
+class Tenant(Base):
+    """Who is served: owner of API keys, key bundles and jobs. Limits of its own go before the service's."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    created: Mapped[float]
+    queries_per_day: Mapped[int | None]
+    key_bytes: Mapped[int | None]
+
+
+class ApiKey(Base):
+    """A credential of a tenant: the SHA-256 of its secret, never the secret."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(8), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[str] = mapped_column(String(64))  # separated by spaces
+    created: Mapped[float]
+    expires: Mapped[float | None]
+    revoked: Mapped[float | None]
+
+
+class KeyBundle(Base):
+    """A tenant's evaluation keys, which lie among the blobs."""
+
+    __tablename__ = "key_bundles"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    params_id: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int]
+    created: Mapped[float]
+    used: Mapped[float] = mapped_column(index=True)
+
+
+class Job(Base):
+    """One inference from its acceptance to the end of its result's time. Its blobs are named after its id."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "idempotency_key"),
+        Index(None, "tenant_id", "created"),
+        Index(None, "tenant_id", "started"),
+        Index(None, "state", "created"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    idempotency_key: Mapped[str | None] = mapped_column(String(64))
+    body_sha256: Mapped[str] = mapped_column(String(64))
+
+    model: Mapped[str] = mapped_column(String(128))
+    model_version: Mapped[str] = mapped_column(String(128))
+    model_digest: Mapped[str] = mapped_column(String(64))
+    key_id: Mapped[str] = mapped_column(String(64))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    images: Mapped[int]
+
+    state: Mapped[str] = mapped_column(String(16))
+    created: Mapped[float]
+    deadline: Mapped[float]
+    started: Mapped[float | None]
+    finished: Mapped[float | None]
+    expires: Mapped[float | None]
+    has_result: Mapped[bool]
+
+    # Who computes it: a result counts only while runner and attempt are still the ones that began it.
+    runner_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    attempt: Mapped[int]
+    cancel_requested: Mapped[bool]
+
+    revision: Mapped[int]  # counts every change that others may see
+    layer: Mapped[str | None] = mapped_column(String(128))
+    bootstraps_done: Mapped[int]
+    bootstraps_total: Mapped[int]
+    images_done: Mapped[int]
+    ready_at: Mapped[float | None]  # the end that the progress so far lets expect
+
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None]
+    seconds: Mapped[float | None]
+    key_seconds: Mapped[float | None]
+
+
+class Runner(Base):
+    """A process that computes jobs. When it falls silent its jobs go back to the queue."""
+
+    __tablename__ = "runners"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    expires: Mapped[float]  # when it counts as lost unless it has been heard of
+    slots: Mapped[int]  # jobs that it can compute at once; 0 while its workers start
+
+
+class ModelState(Base):
+    """What an operator has said of a model: not to serve it, or when to read it again."""
+
+    __tablename__ = "model_states"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    unloaded: Mapped[bool]
+    loaded: Mapped[float]
+
+
+class Database:
+    """Connections to one database; safe to use from many threads."""
+
+    def __init__(self, url: str) -> None:
+        """Connects when first used.
+
+        Args:
+            url: SQLAlchemy's, with a driver: ``sqlite:////path/file.db`` or ``postgresql+psycopg://…``.
+
+        Raises:
+            ConfigurationError: it is no such address, or its driver is not installed.
+        """
+        self.url = url
+        try:
+            self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+            self._engine = self._make_engine()
+        except (ArgumentError, ModuleNotFoundError) as error:
+            raise ConfigurationError(
+                f"the database cannot be used ({error}): give CIPHERSHIFT_DATABASE an address like postgresql://user:password@host/name, "
+                "and install its driver (pip install 'ciphershift[postgres]')"
+            ) from None
+
+    def _make_engine(self) -> Engine:
+        if not self.is_sqlite:
+            return create_engine(self.url, pool_pre_ping=True, pool_size=10, max_overflow=30)
+        Path(make_url(self.url).database or "").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        engine = create_engine(self.url, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A transaction that changes nothing."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A transaction that is on disk when the block ends; on SQLite the only one that writes at this time."""
+        writer = self._engine.execution_options(writes=True)
+        with Session(writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Returns a database that is ready for use: SQLite is migrated now, others must have been.
+
+        Raises:
+            NotReadyError: the database needs a migration first.
+        """
+        database = cls(url)
+        if database.is_sqlite:
+            database.migrate()
+        database.check()
+        return database
+
+    def migrate(self) -> None:
+        """Brings the tables to this release's form; several processes may do so at once.
+
+        Raises:
+            NotReadyError: the database does not answer.
+        """
+        with self._answering(), self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            if not self.is_sqlite:
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4271201)")  # one migration at a time
+            command.upgrade(_config(connection), "head")
+
+    def check(self) -> None:
+        """Returns if the tables are there and are this release's.
+
+        Raises:
+            NotReadyError: they are older or newer, or the database does not answer.
+        """
+        with self._answering(), self._engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+        wanted = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+        if found != wanted:
+            raise NotReadyError(
+                f"the database is at revision {found}, this release needs {wanted}: run ciphershift migrate"
+            )
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            raise NotReadyError(
+                f"{masked(self.url)} does not answer ({str(error.orig).strip()}): start the database, or correct CIPHERSHIFT_DATABASE"
+            ) from None
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # what was committed survives a power cut
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that is going to write takes the lock at once: to take it later could fail without waiting.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

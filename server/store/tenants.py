@@ -1,0 +1,157 @@
+"""Tenants and their API keys: `csk_<id>_<secret>`, of which the SHA-256 of the secret is kept.
+
+The secret has 256 random bits, so that a plain hash is as good as a slow one: there is nothing to guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from ciphershift.errors import ConfigurationError, ForbiddenError, UnauthorizedError
+from ciphershift.server.store.database import ApiKey, Database, Tenant
+
+LOCAL = "local"  # the one tenant of an open server
+_KEY = re.compile(r"csk_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    INFER = "infer"
+    KEYS = "keys"
+    ADMIN = "admin"  # the model repository, and all of the others
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """Who asks: a tenant, by a key of certain scopes."""
+
+    tenant_id: str
+    name: str
+    scopes: frozenset[Scope]
+
+    def require(self, scope: Scope) -> None:
+        """Returns if the caller may do this. Raises ForbiddenError."""
+        if not self.scopes & {scope, Scope.ADMIN}:
+            raise ForbiddenError(f"the API key lacks the scope {scope}: make one that has it (ciphershift tenants key)")
+
+
+class TenantStore:
+    """All tenants. Every method blocks for a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        """Takes note of the database."""
+        self._database = database
+
+    def create(self, name: str, *, queries_per_day: int | None = None, key_bytes: int | None = None) -> Tenant:
+        """Makes a tenant.
+
+        Raises:
+            ConfigurationError: the name is taken, or is none.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{name!r} is no name for a tenant: letters, digits, dots, hyphens and underscores, at most 64"
+            )
+        tenant = Tenant(
+            id=uuid.uuid4().hex, name=name, created=time.time(), queries_per_day=queries_per_day, key_bytes=key_bytes
+        )
+        try:
+            with self._database.writing() as session:
+                session.add(tenant)
+        except IntegrityError:
+            raise ConfigurationError(f"there is a tenant {name!r} already") from None
+        return tenant
+
+    def make_key(self, name: str, scopes: Sequence[Scope], *, seconds: float | None = None) -> str:
+        """Returns a new API key of a tenant; its text is nowhere else.
+
+        Args:
+            name: the tenant's.
+            scopes: what the key may do.
+            seconds: until it expires; None for never.
+
+        Raises:
+            ConfigurationError: there is no such tenant.
+        """
+        secret = secrets.token_urlsafe(32)
+        now = time.time()
+        with self._database.writing() as session:
+            tenant = session.scalar(select(Tenant).where(Tenant.name == name))
+            if tenant is None:
+                raise ConfigurationError(
+                    f"there is no tenant {name!r}: make it first (ciphershift tenants create {name})"
+                )
+            key = ApiKey(
+                id=secrets.token_hex(4),
+                tenant_id=tenant.id,
+                secret_sha256=_sha256(secret),
+                scopes=" ".join(sorted(scopes)),
+                created=now,
+                expires=None if seconds is None else now + seconds,
+            )
+            session.add(key)
+        return f"csk_{key.id}_{secret}"
+
+    def revoke(self, key_id: str) -> None:
+        """Ends an API key, given by its id (the eight digits after csk_). Raises ConfigurationError: there is none."""
+        with self._database.writing() as session:
+            key = session.get(ApiKey, key_id)
+            if key is None:
+                raise ConfigurationError(f"there is no API key {key_id!r}: ciphershift tenants list shows them")
+            key.revoked = key.revoked or time.time()
+
+    def all(self) -> list[tuple[Tenant, list[ApiKey]]]:
+        """Returns all tenants with their keys, by name."""
+        with self._database.reading() as session:
+            keys = session.scalars(select(ApiKey).order_by(ApiKey.created)).all()
+            tenants = session.scalars(select(Tenant).order_by(Tenant.name)).all()
+        return [(tenant, [key for key in keys if key.tenant_id == tenant.id]) for tenant in tenants]
+
+    def open(self) -> Caller:
+        """Returns the one tenant of an open server, made now if it is missing."""
+        with self._database.reading() as session:
+            tenant = session.scalar(select(Tenant).where(Tenant.name == LOCAL))
+        if tenant is None:
+            try:
+                tenant = self.create(LOCAL)
+            except ConfigurationError:  # another process was faster
+                return self.open()
+        return Caller(tenant_id=tenant.id, name=LOCAL, scopes=frozenset(Scope))
+
+    def authenticate(self, authorization: str | None) -> Caller:
+        """Returns the caller that an Authorization header stands for.
+
+        Raises:
+            UnauthorizedError: it stands for none; the message does not say why.
+        """
+        scheme, _, text = (authorization or "").partition(" ")
+        match = _KEY.fullmatch(text.strip())
+        if scheme.lower() == "bearer" and match is not None:
+            with self._database.reading() as session:
+                found = session.execute(
+                    select(ApiKey, Tenant).join(Tenant, Tenant.id == ApiKey.tenant_id).where(ApiKey.id == match[1])
+                ).one_or_none()
+            if found is not None:
+                key, tenant = found
+                valid = key.revoked is None and (key.expires is None or key.expires > time.time())
+                if hmac.compare_digest(key.secret_sha256, _sha256(match[2])) and valid:
+                    scopes = frozenset(map(Scope, key.scopes.split()))
+                    return Caller(tenant_id=tenant.id, name=tenant.name, scopes=scopes)
+        raise UnauthorizedError("send a valid API key: Authorization: Bearer csk_…")
+
+
+def _sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,23 @@
+"""The timing of primitives, on the insecure small set: what a line says, not how long anything takes."""
+
+from ciphershift.benchmarks.crypto import primitives
+
+FIELDS = {"op", "params_id", "isa", "threads", "batch", "median_us_per_item", "p10", "p90", "bytes_touched_per_item"}
+
+
+def test_every_primitive_is_timed_for_each_number_of_threads() -> None:
+    results = list(primitives.measure("TOY_N128", threads=(1, 2), batch=9))
+    assert all(result.keys() >= FIELDS for result in results)
+    by_op = {(result["op"], result["threads"]): result for result in results}
+    threaded = {"key_generation", "key_expansion", "shift_linear_conv_5x5_stride_2", "key_switch", "bootstrap"}
+    assert {op for op, threads in by_op if threads == 2} == threaded | {"key_switch_from_input"}
+    assert {op for op, _ in by_op} - {op for op, threads in by_op if threads == 2} == {
+        "sample_extract",
+        "modulus_switch",
+        "packing",
+    }
+    for threads in (1, 2):
+        bootstrap = by_op["bootstrap", threads]
+        assert abs(bootstrap["ratio_to_floor"] * bootstrap["floor_us"] / bootstrap["median_us_per_item"] - 1) < 0.01
+    assert "speed_up" in by_op["bootstrap", 2]
+    assert "speed_up" not in by_op["bootstrap", 1]

@@ -1,0 +1,71 @@
+"""Each variant of the ablation is trained and tested as its name says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ciphershift.benchmarks.networks import ablation
+from ciphershift.benchmarks.networks.ablation import Polynomial, Variant
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.simulate import CircuitNoise
+from ciphershift.models.compiler.network import Network
+from ciphershift.models.nn.shift import ShiftWeights
+from ciphershift.models.training.data import Split
+from ciphershift.models.training.loop import Phase
+from ciphershift.models.training.pipeline import Splits
+
+
+@pytest.fixture
+def splits(monkeypatch: pytest.MonkeyPatch) -> Splits:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 256)
+    images = (rng.integers(0, 60, (256, 1, 28, 28)) + 19 * labels[:, None, None, None]).astype(np.uint8)
+    split = Split(images=images, labels=labels)
+    made = Splits(name="mnist", classes=tuple("0123456789"), train=split, validation=split, test=split)
+    monkeypatch.setattr(Splits, "load", lambda name: made)
+    short = Phase(epochs=1, learning_rate=1e-3, distortion=0.0)
+    monkeypatch.setattr(ablation, "FLOAT_PHASE", short)
+    monkeypatch.setattr(ablation, "NOISY_PHASE", short)
+    return made
+
+
+def trained(variant: Variant, splits: Splits, work: Path) -> torch.nn.Module:
+    return ablation._trained(variant, splits, work, 1, lambda name, report: None)
+
+
+def test_a_variant_with_a_circuit_has_its_noise_and_its_weights(splits: Splits, tmp_path: Path) -> None:
+    predicted = CircuitNoise.predicted(params.get(params.DEFAULT))
+    float_weights = trained(Variant(noise=2.0), splits, tmp_path)
+    assert isinstance(float_weights, Network)
+    assert float_weights.noise.lookup == pytest.approx(2 * predicted.lookup)
+    assert float_weights.noise.polynomial_size == predicted.polynomial_size
+    assert not any(weights.quantised for weights in float_weights.of_type(ShiftWeights))
+    shifted = trained(Variant(exponents=2, noise=1.0), splits, tmp_path)
+    for weights in shifted.of_type(ShiftWeights):
+        assert set(weights.integer_weight().unique().tolist()) <= {-2.0, -1.0, 0.0, 1.0, 2.0}
+
+
+def test_every_variant_gives_a_record_with_its_deviation(splits: Splits, tmp_path: Path) -> None:
+    variants = (Variant(activation="square", pool="average"), Variant(exponents=4, noise=1.0))
+    seen = []
+    for record in ablation.measure(
+        "mnist", variants=variants, work=tmp_path, seed=1, show=lambda name, report: seen.append(name)
+    ):
+        share = record["accuracy"]
+        assert record["standard_error"] == pytest.approx((share * (1 - share) / 256) ** 0.5, abs=1e-4)
+    assert record["variant"] == {"activation": "relu", "pool": "max", "exponents": 4, "noise": 1.0}
+    assert record["epochs"] == 2
+    assert len(seen) == 3  # the square's float module, the ReLU's, and its circuit
+
+
+@pytest.mark.parametrize(("degree", "error"), [(2, 0.15), (4, 0.08)])
+def test_the_polynomial_is_near_relu_where_batch_norm_puts_its_inputs(degree: int, error: float) -> None:
+    x = torch.linspace(-2, 2, 101)
+    assert float((Polynomial(degree)(x) - x.clamp_min(0)).abs().mean()) < error
+
+
+def test_all_variants_have_different_names() -> None:
+    names = [variant.name for variant in ablation.VARIANTS]
+    assert len(set(names)) == len(names)

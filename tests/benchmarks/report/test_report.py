@@ -1,0 +1,284 @@
+"""The page is drawn from stored results alone, says what is missing, and reuses what is there."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ciphershift.benchmarks.cli import app
+from ciphershift.benchmarks.harness import results
+from ciphershift.benchmarks.harness.envelope import envelope
+from ciphershift.benchmarks.report import page, plan, readme, tables
+from ciphershift.benchmarks.report.figures import pareto
+from ciphershift.benchmarks.report.lookups import lookups
+from ciphershift.benchmarks.report.points import Fit, Point, points
+from ciphershift.benchmarks.report.readme import BEGIN, END
+from ciphershift.benchmarks.report.stored import Stored
+from ciphershift.he_layers.crypto.params import DEFAULT
+from ciphershift.server.settings import Settings
+
+
+def peer(system: str, *, accuracy: float, seconds: float, name: str = "tenseal", **members: Any) -> dict[str, Any]:
+    return (
+        envelope("peers")
+        | {
+            "peer": name,
+            "system": system,
+            "version": "1",
+            "activation": "look-up" if name == "ciphershift" else "square",
+            "topology": "t",
+            "settings": "s",
+            "lookups": 330,
+            "lookup_error_4bit": 1e-3 if name == "ciphershift" else None,
+            "accuracy_clear": accuracy,
+            "accuracy_simulated": accuracy,
+            "accuracy_encrypted": 1.0,
+            "accuracy_encrypted_n": 5,
+            "seconds_per_image": seconds,
+            "p10_s": seconds,
+            "p90_s": seconds,
+            "keygen_s": 1.0,
+            "upload_bytes": 5000,
+            "key_bytes": 10_000_000,
+            "security_bits": 128,
+        }
+        | members
+    )
+
+
+LAYER_NOISE = {
+    "layer": "conv",
+    "values": 144,
+    "encrypted_std": 1.02,
+    "simulated_std": 1.0,
+    "ratio": 1.02,
+    "ratio_std": 0.06,
+}
+LOOKUPS = [
+    *(
+        envelope("primitives", threads=threads)
+        | {"params": DEFAULT, "op": op, "median_us_per_item": us, "p10": us, "p90": us, "ratio_to_floor": 1.25}
+        for op, us in (("key_switch", 200.0), ("bootstrap", 1800.0))
+        for threads in (1, 2)
+    ),
+    envelope("primitives")
+    | {"peer": "bulk", "system": "Bulk", "version": "1", "settings": "s", "op": "lookup_4bit", "threads": 2}
+    | {"batch": 65536, "median_us_per_item": 244.1, "seconds_per_call": 8.0, "lookup_error": 0.0},
+]
+
+
+def records() -> list[dict[str, Any]]:
+    layers = [{"layer": "conv relu", "measured_seconds": 0.5}, {"layer": "dense", "measured_seconds": 0.1}]
+    stages = {"keys": 0.0, "encrypt": 0.01, "transfer": 0.01, "server": 0.6, "decrypt": 0.01}
+    return [
+        peer("ciphershift, mnist-she", accuracy=0.99, seconds=1.0, name="ciphershift"),
+        peer("TenSEAL, tutorial network", accuracy=0.98, seconds=0.5, upload_bytes=477_000),
+        envelope("peers") | {"peer": "orion", "system": "Orion", "skipped": "not installed: install.sh orion"},
+        envelope("agreement")
+        | {"program": "of an older network", "model": "mnist-she"}
+        | {"bootstraps_per_image": 330, "agree": 5, "images": 5, "median_s": 0.63, "p90_s": 0.7}
+        | {"p10_s": 0.6, "stage_median_s": stages, "upload_bytes": 4600, "download_bytes": 5700}
+        | {"server_peak_memory_bytes": 1e8, "accuracy_simulated": 0.9, "layer_noise": [LAYER_NOISE]},
+        *LOOKUPS,
+        envelope("cost") | {"model": "mnist-she", "layers": layers},
+        *(
+            envelope("growth", threads=2)
+            | {"params": "P", "maps": maps, "lookups": 169 * maps, "predicted_s": 0.2 + maps, "median_s": 0.2 + maps}
+            | {"p10_s": 0.19 + maps, "p90_s": 0.21 + maps, "samples": 3}
+            for maps in (1, 2, 4)
+        ),
+        *(
+            envelope("throughput")
+            | {"model": "m", "engine": "local://?workers=1&threads=2", "batch": batch, "images_per_second": 1.0}
+            | {"median_s": batch, "samples": 1}
+            for batch in (1, 2)
+        ),
+        *(
+            envelope("parameters")
+            | {"model": "m", "params": "k 4", "noise_factor": factor, "input_noise": 5e-3 * factor}
+            | {"own_input_noise": 5e-3, "lookup_error_4bit": 1e-3, "predicted_s": 1.0, "key_bytes": 1e7}
+            | {"images": 10, "accuracy_simulated": 0.99, "agreement_simulated": 1.0, "security_bits": 132.0}
+            for factor in (1.0, 2.0)
+        ),
+        *(
+            envelope("ablation")
+            | {
+                "dataset": "mnist",
+                "variant": variant,
+                "seed": 1,
+                "accuracy": 0.98,
+                "standard_error": 0.001,
+                "epochs": 4,
+            }
+            for variant in (
+                {"activation": "relu", "pool": "max", "exponents": 4, "noise": 1.0},
+                {"activation": "square", "pool": "average", "exponents": None, "noise": None},
+            )
+        ),
+        envelope("estimates", threads=2)
+        | {"params": "P", "network": "alexnet", "lookups": 10**6, "products": 10**9, "predicted_s": 4000.0}
+        | {"upload_bytes": 1e6, "largest_map_bytes": 1e9},
+        envelope("first-stage")
+        | {
+            "network": "a stage",
+            "lookups": 100,
+            "predicted_s": 1.0,
+            "measured_s": 1.1,
+            "ratio": 0.9,
+            "upload_bytes": 9,
+        },
+        envelope("engines") | {"model": "m", "images": 8, "repetitions": 3, "speed_up": 1.8},
+        envelope("yardstick")
+        | {"model_name": "m", "size": "single", "Timing": {"Key Generation": "1.0s"}, "Bandwidth": {"Keys": "11.7M"}}
+        | {"Server Reported": {"Total": "1.0s"}}
+        | {"Quality": {"Encrypted model quality": {"total_samples": 1, "accuracy": 1.0}}},
+    ]
+
+
+def stored_in(folder: Path, lines: Sequence[dict[str, Any]]) -> Path:
+    for record in lines:
+        results.store(record, folder)
+    return folder
+
+
+def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) -> None:
+    stored = stored_in(tmp_path / "results", records())
+    written = tmp_path / "README.md"
+    written.write_text(f"before\n{BEGIN}an old table\n{END}after\n")
+    page_options = ["--page", str(tmp_path / "docs" / "page.md"), "--readme", str(written)]
+    options = ["report", "--stored", "--results", str(stored), *page_options]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert "an old table" not in written.read_text()
+    assert "| **mnist-tiny** |" in written.read_text()
+    text = (tmp_path / "docs" / "page.md").read_text()
+    assert "Not measured yet" not in text
+    assert text.index("## Where others win") < text.index("## Side by side")
+    assert "**TenSEAL, tutorial network** answers faster: 0.5 s against 1 s of mnist-she" in text
+    assert "Orion is missing: not installed: install.sh orion" in text
+    assert "uploads less" not in text
+    for name in ("accuracy-latency", "accuracy-upload", "stages", "growth", "throughput", "parameters"):
+        for theme in ("light", "dark"):
+            assert f"figures/{name}-{theme}.svg" in text
+            assert (tmp_path / "docs" / "figures" / f"{name}-{theme}.png").stat().st_size > 5000
+
+
+def test_the_readme_has_each_network_with_its_newest_run_or_none(tmp_path: Path) -> None:
+    zoo, name = Settings().models, "mnist-fast"
+    digest = json.loads((zoo / name / "card.json").read_text())["digest"]
+    runs = [
+        envelope("agreement")
+        | {"model": name, "program": program, "agree": agree, "images": 7, "median_s": 1.5, "upload_bytes": 4600}
+        | {"download_bytes": 5700, "key_bytes": 10**7, "server_peak_memory_bytes": 10**9}
+        for program, agree in ((digest, 5), (digest, 6))
+    ]
+    rows = {line.split("**")[1]: line for line in readme.zoo(runs, zoo).splitlines()[2:]}
+    assert rows.keys() == {path.parent.name for path in zoo.glob("*/card.json")}
+    assert "| C3-A-C12-A-F160-A-F10 | 892 |" in rows[name]
+    assert rows[name].endswith("| 6 of 7 | 1.5 s | 4.6 KB, 5.7 KB | 10 MB | 1 GB |")
+    assert rows["mnist-tiny"].endswith("| – | – | – | – | – |")
+    of_another = [runs[1] | {"program": "of an older network"}]
+    assert "6 of 7" not in readme.zoo(of_another, zoo)
+    (tmp_path / "README.md").write_text("no place")
+    with pytest.raises(ValueError, match="lacks the lines"):
+        readme.write(runs, zoo, tmp_path / "README.md")
+
+
+def test_each_missing_measurement_is_said_with_its_command(tmp_path: Path) -> None:
+    page.write([], tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert text.count("**Not measured yet.**") == len(page.SECTIONS) - 2  # SHE, and what others have published
+    assert "`ciphershift bench growth` measures it" in text
+    only_growth = [record for record in records() if record["benchmark"] == "growth"]
+    page.write(only_growth, tmp_path / "page.md")
+    assert "`ciphershift bench growth` measures it" not in (tmp_path / "page.md").read_text()
+
+
+def test_a_stored_answer_of_this_machine_is_reused_and_another_machines_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def question(**members: object) -> plan.Question:
+        def run() -> list[dict[str, Any]]:
+            asked.append(members)
+            return [envelope("growth") | members]
+
+        return plan.Question(benchmark="growth", about="a question", members=members, run=run)
+
+    monkeypatch.setattr(plan, "questions", lambda *, quick: [question(maps=1), question(maps=2)])
+    monkeypatch.setattr(page, "write", lambda records, target: None)
+    monkeypatch.setattr(readme, "write", lambda records, models, target: None)
+    elsewhere = envelope("growth") | {"maps": 2, "cpu": "another"}
+    stored = stored_in(tmp_path, [envelope("growth") | {"maps": 1}, elsewhere])
+    options = ["report", "--results", str(stored), "--page", str(tmp_path / "page.md")]
+    assert CliRunner().invoke(app, options).exit_code == 0
+    assert asked == [{"maps": 2}]
+    assert CliRunner().invoke(app, options).exit_code == 0
+    assert asked == [{"maps": 2}]
+    assert CliRunner().invoke(app, [*options, "--fresh"]).exit_code == 0
+    assert asked == [{"maps": 2}, {"maps": 1}, {"maps": 2}]
+
+
+def test_a_full_run_does_not_make_do_with_quick_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def questions(*, quick: bool) -> list[plan.Question]:
+        return [
+            plan.Question(benchmark="growth", about="a question", run=lambda: [envelope("growth") | {"was": quick}])
+        ]
+
+    monkeypatch.setattr(plan, "questions", questions)
+    monkeypatch.setattr(page, "write", lambda records, target: None)
+    monkeypatch.setattr(readme, "write", lambda records, models, target: None)
+    options = ["report", "--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]
+    for flags in (["--quick"], ["--quick"], [], [], ["--quick"]):
+        assert CliRunner().invoke(app, [*options, *flags]).exit_code == 0
+    assert [record["was"] for record in results.read(tmp_path / "results")] == [True, False]
+
+
+def test_the_newest_answer_counts_and_machines_are_not_mixed() -> None:
+    old, new, elsewhere = (
+        envelope("growth") | {"maps": maps, "median_s": s} for maps, s in ((1, 1.0), (1, 2.0), (2, 9.0))
+    )
+    elsewhere["cpu"] = "another"
+    assert Stored([elsewhere, old, new]).newest("growth", "maps", command="") == [new]
+
+
+def test_where_others_win_compares_with_networks_that_are_as_accurate() -> None:
+    fast_and_worse = peer("ciphershift, quick", accuracy=0.9, seconds=0.1, name="ciphershift")
+    slow_and_better = peer("ciphershift, good", accuracy=0.99, seconds=2.0, name="ciphershift")
+    systems = points([fast_and_worse, slow_and_better, peer("P", accuracy=0.95, seconds=1.0, keygen_s=9.0)])
+    assert tables.where_others_win(systems) == [
+        "**P** answers faster: 1 s against 2 s of good, 2 times less, at 95.00 % against 99.00 %."
+    ]
+    best = points([fast_and_worse, peer("P", accuracy=0.95, seconds=1.0)])
+    assert tables.where_others_win(best) == [
+        "**P** is more accurate than every network of ours here: 95.00 % in the clear."
+    ]
+
+
+def test_the_front_holds_what_nobody_beats_in_both() -> None:
+    shares = {"a": (0.9, 1.0), "b": (0.95, 2.0), "c": (0.93, 3.0), "d": (0.99, 4.0), "e": (0.89, 1.0)}
+    systems = points([peer(name, accuracy=share, seconds=cost) for name, (share, cost) in shares.items()])
+
+    def seconds(point: Point) -> float:
+        return point.seconds
+
+    assert [point.label for point in pareto(systems, seconds)] == ["a", "b", "d"]
+
+
+def test_the_fit_finds_the_law_behind_the_points() -> None:
+    widths = [{"lookups": lookups, "median_s": 0.3 + 0.003 * lookups} for lookups in (100, 400, 1600, 6400)]
+    fit = Fit.of(widths)
+    assert (fit.start, fit.each) == (pytest.approx(0.3), pytest.approx(0.003))
+    assert json.dumps(fit.text) == '"0.30 s + 3.00 ms for each"'
+    assert 0.7 < fit.exponent < 1.0
+
+
+def test_a_bulk_look_up_wins_from_so_many_on_as_cost_its_time_one_by_one() -> None:
+    text = lookups(LOOKUPS[:-1], LOOKUPS[-1:])
+    assert "**8000 look-ups in a layer** ours are faster" in text  # 8 s at (0.2 + 1.8) ms of a core, on two
+    assert "0.122 ms each if all are" in text
+    assert "None was measured here" in lookups(LOOKUPS[:-1], [])

@@ -1,0 +1,132 @@
+"""One call, driven by hand: what is sent again, for how long, and what is not."""
+
+import json
+
+import httpx
+import pytest
+
+from ciphershift import errors
+from ciphershift.client._requests import IDEMPOTENCY_KEY, Call, Pause, Step, Steps
+from ciphershift.client._retrying import RETRIED, Exchange
+
+REQUEST = httpx.Request("GET", "http://server/v2/models/m/profile")
+GOOD = httpx.Response(200, request=REQUEST)
+GET = Call(method="GET", path="/v2/jobs")
+PATIENCE = 20.0
+
+
+def problem(status: int, code: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    content = json.dumps({"code": code, "detail": "why", "status": status})
+    given = {"Content-Type": "application/problem+json"} | (headers or {})
+    return httpx.Response(status, content=content, headers=given, request=REQUEST)
+
+
+def steps_after(answers: list[httpx.Response | Exception], call: Call = GET) -> list[Step]:
+    """The steps of a call that gets these answers one after the other, and the last of them for ever."""
+    return list(run(Exchange(PATIENCE)(call), answers))
+
+
+def run(steps: Steps[httpx.Response], answers: list[httpx.Response | Exception]) -> list[Step]:
+    seen = [next(steps)]
+    left = list(answers)
+    try:
+        while True:
+            if isinstance(seen[-1], Pause):
+                seen.append(steps.send(None))  # type: ignore[arg-type]
+                continue
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            seen.append(steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer))
+    except StopIteration:
+        return seen
+
+
+def test_a_busy_server_is_asked_again_when_it_says() -> None:
+    assert steps_after([problem(429, "busy", {"Retry-After": "7"}), GOOD]) == [GET, Pause(7.0), GET]
+
+
+def test_a_server_that_stays_busy_is_asked_less_and_less_often() -> None:
+    busy = problem(429, "busy", {"Retry-After": "1"})
+    pauses = [step.seconds for step in steps_after([busy] * 5 + [GOOD]) if isinstance(step, Pause)]
+    assert pauses[0] == 1.0
+    assert all(1.0 <= pause <= 8.0 for pause in pauses)
+    assert pauses[-1] >= 6.0
+
+
+@pytest.mark.parametrize("status", RETRIED)
+def test_patience_ends(status: int) -> None:
+    steps = Exchange(PATIENCE)(GET)
+    waited, step = 0.0, next(steps)
+    with pytest.raises(errors.WorkerLostError):
+        while True:
+            waited += step.seconds if isinstance(step, Pause) else 0.0
+            step = steps.send(problem(status, "worker_lost") if isinstance(step, Call) else None)  # type: ignore[arg-type]
+    assert PATIENCE / 2 < waited <= PATIENCE
+
+
+def test_a_pause_beyond_patience_is_not_begun() -> None:
+    with pytest.raises(errors.BusyError):
+        steps_after([problem(429, "busy", {"Retry-After": "86400"})])
+
+
+@pytest.mark.parametrize("asked", ["soon", "-1", "9" * 400, "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_a_pause_that_is_no_number_of_seconds_is_chosen_here(asked: str) -> None:
+    _, pause, _ = steps_after([problem(503, "not_ready", {"Retry-After": asked}), GOOD])
+    assert isinstance(pause, Pause)
+    assert 0.0 < pause.seconds <= 1.0
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 413, 422, 500])
+def test_other_failures_are_final(status: int) -> None:
+    with pytest.raises(errors.MalformedError, match="why"):
+        steps_after([problem(status, "malformed")])
+
+
+def test_a_lost_connection_is_made_again_once_the_server_was_reached() -> None:
+    exchange = Exchange(PATIENCE)
+    assert run(exchange(GET), [GOOD]) == [GET]
+    assert len(run(exchange(GET), [errors.UnreachableError(), errors.UnreachableError(), GOOD])) == 5
+
+
+def test_an_address_where_nobody_ever_answered_is_said_at_once() -> None:
+    with pytest.raises(errors.UnreachableError):
+        steps_after([errors.UnreachableError("nobody"), GOOD])
+
+
+def test_a_certificate_that_is_not_trusted_is_not_tried_again() -> None:
+    exchange = Exchange(PATIENCE)
+    run(exchange(GET), [GOOD])
+    with pytest.raises(errors.UntrustedServerError):
+        run(exchange(GET), [errors.UntrustedServerError("whose?"), GOOD])
+
+
+def test_what_would_happen_twice_is_sent_once() -> None:
+    exchange = Exchange(PATIENCE)
+    post = Call(method="POST", path="/v2/models/m/jobs")
+    run(exchange(GET), [GOOD])
+    with pytest.raises(errors.UnreachableError):
+        run(exchange(post), [errors.UnreachableError(), GOOD])
+    with pytest.raises(errors.BusyError):
+        run(exchange(post), [problem(429, "busy"), GOOD])
+    keyed = Call(method="POST", path="/v2/models/m/jobs", headers={IDEMPOTENCY_KEY: "1"})
+    assert len(run(exchange(keyed), [errors.UnreachableError(), GOOD])) == 3
+
+
+def test_every_code_comes_back_as_its_own_error() -> None:
+    for code, error in errors.CiphershiftError.by_code.items():
+        with pytest.raises(error) as raised:
+            steps_after([problem(400, code)])
+        assert type(raised.value) is error
+
+
+def test_an_answer_from_something_else_is_said_so() -> None:
+    with pytest.raises(errors.CiphershiftError, match="is this a ciphershift server"):
+        steps_after([httpx.Response(404, content=b"<html>", request=REQUEST)])
+
+
+def test_an_explanation_cannot_write_on_the_terminal() -> None:
+    content = json.dumps({"code": "busy", "detail": "a\x1b[2Jb\r\n" + "c" * 10_000})
+    answer = httpx.Response(400, content=content, headers={"Content-Type": "application/problem+json"}, request=REQUEST)
+    with pytest.raises(errors.BusyError) as raised:
+        steps_after([answer])
+    assert raised.value.message.startswith("a\N{REPLACEMENT CHARACTER}[2Jb")
+    assert len(raised.value.message) < 3000

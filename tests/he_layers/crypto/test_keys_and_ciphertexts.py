@@ -1,0 +1,136 @@
+"""Keys, CKKS at the client, and the types that cross the border."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from ciphershift.errors import BadShapeError, NotConformantError
+from ciphershift.he_layers.crypto import ckks, lwe, noise, params, pbs, seal
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.protocol import container
+from ciphershift.protocol.container import Kind
+
+TOY = params.get("TOY_N128")
+KEY_ID = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def keys() -> ClientKeys:
+    return ClientKeys.generate(TOY)
+
+
+def test_coefficients_and_slots_are_inverse() -> None:
+    coefficients = np.random.default_rng(0).normal(size=1024)
+    slots = seal.slots_from_coefficients(coefficients)
+    root = np.exp(1j * np.pi / 1024)
+    assert np.allclose(slots[1], np.polyval(coefficients[::-1], root**3))  # slot j stands at zeta^(3^j)
+    assert np.allclose(seal.coefficients_from_slots(slots), coefficients)
+
+
+def test_seal_encrypts_and_decrypts_coefficients(keys: ClientKeys) -> None:
+    ring = TOY.answer_ring
+    message = np.random.default_rng(1).uniform(-(2.0**40), 2.0**40, ring.ring_degree)
+    residues = seal.encrypt(ring, keys.answer_secret, message)
+    assert np.abs(seal.decrypt(ring, keys.answer_secret, residues) - message).max() < 8 * 3.24 + 1
+
+
+def test_encrypting_twice_gives_different_ciphertexts(keys: ClientKeys) -> None:
+    values = np.full(10, 0.1)
+    first, second = (ckks.encrypt(keys, KEY_ID, values) for _ in range(2))
+    assert not np.array_equal(first.c1, second.c1)
+    assert len(first.to_bytes()) == len(second.to_bytes()) == CkksCiphertext.nbytes(TOY, 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        (np.zeros(0), BadShapeError),
+        (np.zeros((2, 2)), BadShapeError),
+        (np.full(3, 0.26), NotConformantError),
+        (np.full(3, np.nan), NotConformantError),
+    ],
+)
+def test_encrypt_refuses_what_does_not_fit(keys: ClientKeys, values: np.ndarray, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        ckks.encrypt(keys, KEY_ID, values)
+
+
+def test_values_beyond_one_ring_go_into_further_elements(keys: ClientKeys) -> None:
+    values = np.random.default_rng(3).uniform(-0.25, 0.25, 2 * 1024 + 7)
+    sent = ckks.encrypt(keys, KEY_ID, values)
+    data = sent.to_bytes()
+    assert sent.c1.shape == (3, 1024)
+    assert len(data) == CkksCiphertext.nbytes(TOY, len(values))
+    rows = lwe.sample_extract(CkksCiphertext.from_bytes(data, TOY, KEY_ID, len(values))).data
+    words = rows[:, -1] - rows[:, :-1] @ keys.input_secret.astype(np.int32).astype(np.uint32)
+    assert np.abs(words.astype(np.int32) / 2.0**32 - values).max() < 6 * noise.fresh_ckks_variance(TOY) ** 0.5
+
+
+def test_an_element_without_mask_is_refused_wherever_it_stands(keys: ClientKeys) -> None:
+    sent = ckks.encrypt(keys, KEY_ID, np.zeros(1030))
+    sent.c1[1] = 0
+    with pytest.raises(NotConformantError, match="nothing is encrypted"):
+        CkksCiphertext.from_bytes(sent.to_bytes(), TOY, KEY_ID, 1030)
+
+
+def test_ciphertext_with_residues_above_the_modulus_or_without_mask_is_refused(keys: ClientKeys) -> None:
+    ring = TOY.input_ring
+    good = ckks.encrypt(keys, KEY_ID, np.zeros(4))
+    for word, message in ((ring.modulus, "modulus"), (0, "nothing is encrypted")):
+        c1 = np.full(ring.ring_degree, word, np.uint64)
+        forged = CkksCiphertext(params=TOY, key_id=KEY_ID, c0=good.c0, c1=c1).to_bytes()
+        with pytest.raises(NotConformantError, match=message):
+            CkksCiphertext.from_bytes(forged, TOY, KEY_ID, 4)
+
+
+def test_evaluation_keys_survive_their_bytes(keys: ClientKeys) -> None:
+    sent = keys.evaluation_keys()
+    data = sent.to_bytes()
+    assert len(data) == EvaluationKeys.nbytes(TOY)
+    read = EvaluationKeys.from_bytes(data, TOY)
+    for name in ("mask_seed", "input_ksk", "ksk", "bsk", "answer_key"):
+        assert np.array_equal(getattr(sent, name), getattr(read, name))
+
+
+def test_answer_key_above_its_modulus_is_refused(keys: ClientKeys) -> None:
+    data = bytearray(keys.evaluation_keys().to_bytes())
+    data[-64:] = b"\xff" * 64
+    payload = bytes(data[container.HEADER_BYTES :])
+    forged = container.pack(Kind.EVALUATION_KEYS, TOY.id, None, payload)
+    with pytest.raises(NotConformantError, match="answer key"):
+        EvaluationKeys.from_bytes(forged, TOY)
+
+
+def test_key_switch_keys_never_share_a_mask(keys: ClientKeys) -> None:
+    """Two rows with one mask would show the difference of their messages."""
+    server = keys.evaluation_keys().expand()
+    masks = np.concatenate([server.input_ksk[0], server.ksk[0]])
+    assert len(np.unique(masks, axis=0)) == len(masks)
+
+
+def test_client_keys_survive_their_bytes_and_show_nothing(keys: ClientKeys) -> None:
+    again = ClientKeys.from_bytes(keys.to_bytes(), TOY)
+    for name in ("input_secret", "answer_secret", "small_lwe_key", "glwe_key"):
+        assert np.array_equal(getattr(keys, name), getattr(again, name))
+    assert repr(keys) == str(keys) == "ClientKeys(TOY_N128, <secret>)"
+    for export in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            export(keys)
+    assert keys != again  # secrets are not compared
+
+
+def test_lists_under_a_foreign_key_are_refused(keys: ClientKeys) -> None:
+    server = keys.evaluation_keys().expand()
+    with pytest.raises(BadShapeError, match="dimension 99"):
+        pbs.pbs(LweCiphertextList(np.zeros((1, 100), np.uint32)), server, np.zeros((1, 128)), np.zeros(1, np.int32))
+
+
+def test_shift_matrix_takes_powers_of_two_only() -> None:
+    with pytest.raises(BadShapeError, match="2\\*\\*e"):
+        lwe.ShiftMatrix.from_entries(1, 1, np.array([0]), np.array([0]), np.array([3]))
+    with pytest.raises(BadShapeError, match="outside"):
+        lwe.ShiftMatrix.from_entries(1, 1, np.array([0]), np.array([1]), np.array([4]))

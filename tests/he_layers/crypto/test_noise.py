@@ -1,0 +1,29 @@
+"""Measured noise against its formula."""
+
+import pytest
+
+from ciphershift.benchmarks.crypto import noise
+from ciphershift.he_layers.crypto import params
+
+PRIMITIVES = {
+    "fresh_ckks_and_sample_extract",
+    "shift_linear",
+    "key_switch_from_input",
+    "key_switch_from_big",
+    "key_switch_from_both",
+    "modulus_switch",
+    "bootstrap",
+    "packing_key_switch",
+    "packing",
+}
+
+
+@pytest.fixture(scope="module")
+def ratios() -> dict[str, float]:
+    return {result["primitive"]: result["ratio"] for result in noise.measure(params.DEFAULT)}
+
+
+def test_every_primitive_adds_the_noise_of_its_formula(ratios: dict[str, float]) -> None:
+    """Counts of 1500 and more: a ratio of standard deviations within 10 % is at least four standard errors."""
+    assert set(ratios) == PRIMITIVES
+    assert all(0.9 < ratio < 1.1 for ratio in ratios.values()), ratios

@@ -1,0 +1,160 @@
+"""Integer semantics of each layer against naive loops, and the circuit without noise against the integers."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.layers import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Relu
+from ciphershift.he_layers.layers.layer import LinearLayer
+from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.he_layers.simulate import CircuitNoise
+
+RNG = np.random.default_rng(5)
+WEIGHTS = np.array([-8, -4, -2, -1, 0, 1, 2, 4, 8], dtype=np.int8)
+SILENT = CircuitNoise.silent(512)
+
+
+def weights(*shape: int) -> NDArray[np.int8]:
+    return RNG.choice(WEIGHTS, shape)
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "groups"),
+    [((1, 1), (0, 0), 1), ((2, 1), (1, 2), 1), ((1, 2), (0, 1), 2), ((3, 3), (1, 1), 4)],
+)
+def test_conv_is_the_sum_over_its_window(stride: tuple[int, int], padding: tuple[int, int], groups: int) -> None:
+    x = RNG.integers(0, 32, (2, 4, 7, 6))
+    layer = Conv(name="c", weight=weights(8, 4 // groups, 3, 2), stride=stride, padding=padding, groups=groups)
+    padded = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    got = layer.plain(x)
+    assert got.shape[1:] == layer.output_shape((4, 7, 6))
+    for b, o, y, z in product(*map(range, got.shape)):
+        want = 0
+        for i, ky, kx in product(range(4 // groups), range(3), range(2)):
+            channel = o // (8 // groups) * (4 // groups) + i
+            want += int(layer.weight[o, i, ky, kx]) * padded[b, channel, y * stride[0] + ky, z * stride[1] + kx]
+        assert got[b, o, y, z] == want
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Conv(name="c", weight=weights(6, 2, 3, 3), stride=(2, 1), padding=(1, 0), groups=2),
+        AvgPool(name="p", kernel=(2, 3), stride=(2, 2)),
+        Linear(name="l", weight=weights(5, 4 * 7 * 6)),
+    ],
+)
+def test_the_sparse_matrix_is_the_layer(layer: LinearLayer) -> None:
+    shape = (4 * 7 * 6,) if isinstance(layer, Linear) else (4, 7, 6)
+    x = RNG.integers(0, 32, (3, *shape))
+    entries = layer.matrix(shape)
+    dense = np.zeros((entries.rows, entries.columns), dtype=np.int64)
+    np.add.at(dense, (entries.row, entries.column), entries.values)
+    assert np.array_equal(layer.plain(x).reshape(3, -1), x.reshape(3, -1) @ dense.T)
+    assert np.array_equal(layer.combine_squares(x.astype(np.float64)).reshape(3, -1), x.reshape(3, -1) @ (dense**2).T)
+    assert layer.products(shape) == np.count_nonzero(dense)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [((2, 2), (2, 2)), ((3, 3), (2, 2)), ((1, 3), (1, 1)), ((2, 3), (3, 1))])
+def test_pools_take_greatest_and_sum_of_each_window(kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    x = RNG.integers(-50, 50, (2, 3, 7, 8))
+    greatest = MaxPool(name="m", kernel=kernel, stride=stride)
+    total = AvgPool(name="a", kernel=kernel, stride=stride)
+    got = greatest.plain(x)
+    assert greatest.lookups((3, 7, 8)) == got[0].size * (kernel[0] * kernel[1] - 1)
+    for b, c, y, z in product(*map(range, got.shape)):
+        window = x[b, c, y * stride[0] : y * stride[0] + kernel[0], z * stride[1] : z * stride[1] + kernel[1]]
+        assert got[b, c, y, z] == window.max()
+        assert total.plain(x)[b, c, y, z] == window.sum()
+
+
+def relu(
+    channels: int, *, multiplier: float = 0.5, bias: int = 3, levels: int = 31, delta_out: float = 1 / 1024
+) -> Relu:
+    return Relu(
+        name="r",
+        bias=np.arange(channels, dtype=np.int32) + np.int32(bias),
+        multiplier=np.full(channels, multiplier),
+        levels=levels,
+        delta_out=delta_out,
+    )
+
+
+def test_relu_rounds_half_up_and_clips() -> None:
+    layer = Relu(name="r", bias=np.array([0], np.int32), multiplier=np.array([0.5]), levels=3, delta_out=0.1)
+    x = np.arange(-3, 10).reshape(1, 1, 1, -1)
+    assert layer.plain(x).reshape(-1).tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3]
+
+
+def through(layer: Layer, values: NDArray[np.int64], delta: float) -> NDArray[np.float64]:
+    """The layer's circuit without noise on integers [count, *shape]: turns."""
+    circuit = simulate.NoisyCircuit(SILENT, RNG)
+    stage_scale = program_of(layer, values.shape[1:], delta).stages[0].scale(512)
+    return layer.apply(circuit, circuit.encrypt(values.reshape(len(values), -1) * delta), stage_scale).turns
+
+
+def program_of(layer: Layer, shape: tuple[int, ...], delta: float, params: str = "TOY_N128") -> Program:
+    size = int(np.prod(layer.output_shape(shape)))
+    return Program(
+        name="p",
+        version="1",
+        params=params,
+        input=InputSpec(shape=shape, levels=15, delta=delta),  # type: ignore[arg-type]
+        layers=(layer, Flatten(name="f"), Linear(name="l", weight=np.ones((2, size), dtype=np.int8))),
+        output=OutputSpec(classes=("a", "b"), scale=1.0),
+    )
+
+
+def test_relu_circuit_is_exact_on_the_grid_and_saturates_in_its_window() -> None:
+    """Ramp 62/1024 turns: right from -1/2 + 62/1024 up to 1/2; a step lower it comes up again, mirrored."""
+    layer = Relu(name="r", bias=np.array([0], np.int32), multiplier=np.array([0.5]), levels=31, delta_out=1 / 1024)
+    values = np.arange(-450, 512)
+    got = through(layer, values.reshape(-1, 1, 1, 1), 1 / 1024).reshape(-1)
+    assert np.array_equal(got * 1024, layer.plain(values.reshape(-1, 1, 1, 1)).reshape(-1))
+    below = through(layer, np.array([-512, -482]).reshape(-1, 1, 1, 1), 1 / 1024).reshape(-1) * 1024
+    assert below.tolist() == [31.0, 16.0]
+
+
+def test_max_pool_circuit_is_exact_while_a_windows_spread_fits() -> None:
+    layer = MaxPool(name="m", kernel=(2, 2), stride=(2, 2))
+    values = RNG.integers(-120, 120, (50, 3, 4, 6))
+    got = through(layer, values, 1 / 1024) * 1024
+    assert np.array_equal(got, layer.plain(values).reshape(50, -1))
+
+
+@pytest.mark.parametrize("kind", ["inverted", "noise"])
+def test_out_of_distribution_images_clip_instead_of_wrapping(tiny_program: Program, kind: str) -> None:
+    """Even full-scale images leave every activation between nothing and its top."""
+    images = (
+        np.full((3, 1, 8, 8), 255, np.uint8) if kind == "inverted" else RNG.integers(0, 256, (3, 1, 8, 8), np.uint8)
+    )
+    circuit = simulate.NoisyCircuit(SILENT, RNG)
+    x = circuit.encrypt(tiny_program.input.integers(images).reshape(3, -1) * tiny_program.input.delta)
+    for stage in tiny_program.stages[:3]:
+        x = stage.layer.apply(circuit, x, stage.scale(512))
+    relu_layer = tiny_program.stages[2].layer
+    assert isinstance(relu_layer, Relu)
+    assert x.turns.min() >= -1e-12
+    assert x.turns.max() <= relu_layer.levels * relu_layer.delta_out + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Conv(name="c", weight=np.full((1, 1, 1, 1), 3, np.int8)), ProgramError, "weight 3"),
+        (lambda: Conv(name="c", weight=weights(3, 1, 2, 2), groups=2), ProgramError, "multiple of groups"),
+        (lambda: relu(2, multiplier=-1.0), ProgramError, "multiplier -1.0"),
+        (lambda: relu(2, levels=300), OutOfLevelsError, "levels = 300"),
+        (lambda: program_of(relu(3), (2, 4, 4), 1 / 1024), BadShapeError, "3 channels"),
+        (lambda: program_of(relu(2, multiplier=0.05), (2, 4, 4), 1 / 1024), ProgramError, "ramp of"),
+        (lambda: program_of(MaxPool(name="m", kernel=(5, 5), stride=(1, 1)), (2, 4, 4), 0.01), BadShapeError, "window"),
+        (lambda: InputSpec(shape=(1, 2, 2), levels=255, delta=0.01), ProgramError, "turns, more than 0"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_by_name(make: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()  # type: ignore[operator]

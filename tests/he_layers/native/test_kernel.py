@@ -1,0 +1,214 @@
+"""The kernel, function by function, against tests/support/reference.py: bit for bit where integer, within a stated bound where FFT."""
+
+import os
+
+import numpy as np
+import pytest
+
+from ciphershift.he_layers.native import _kernel
+from tests.support import reference
+
+PRIME, DEGREE = 4188161, 64  # 1 modulo 2048, hence modulo 128
+RNG = np.random.default_rng(7)
+
+
+def words(*shape: int) -> np.ndarray:
+    return RNG.integers(0, 2**32, shape, dtype=np.uint32)
+
+
+def test_chacha20_gives_the_block_of_rfc_8439() -> None:
+    key, nonce = bytes(range(32)), np.array([0x09000000, 0x4A000000, 0], dtype=np.uint32)
+    block = _kernel.chacha20(key, 1, nonce, 1).astype("<u4").tobytes()
+    assert block.hex() == (
+        "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e"
+        "d2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e"
+    )
+
+
+def test_chacha20_counts_blocks_across_vectors() -> None:
+    key, nonce = os.urandom(32), words(3)
+    assert np.array_equal(_kernel.chacha20(key, 2**32 - 5, nonce, 37), reference.chacha20(key, 2**32 - 5, nonce, 37))
+
+
+def test_ntt_evaluates_at_the_odd_powers_in_bit_reversed_order() -> None:
+    x = RNG.integers(0, PRIME, DEGREE, dtype=np.uint64)
+    transformed = _kernel.ntt_forward(x, PRIME)
+    assert transformed.tolist() == reference.ntt(x, PRIME)
+    assert np.array_equal(_kernel.ntt_inverse(transformed, PRIME), x)
+
+
+@pytest.mark.parametrize("modulus", [4188161 + 2, 2**61 + 1, 129 * 3])
+def test_ntt_refuses_a_modulus_it_cannot_use(modulus: int) -> None:
+    with pytest.raises(ValueError, match="modulus"):
+        _kernel.ntt_forward(np.zeros(DEGREE, dtype=np.uint64), modulus)
+
+
+@pytest.mark.parametrize(("base_log", "levels"), [(2, 6), (1, 13), (4, 3), (6, 2), (3, 10)])
+@pytest.mark.parametrize("binary_key", [True, False])
+def test_key_switch_is_the_sum_of_digits_times_rows(base_log: int, levels: int, binary_key: bool) -> None:
+    x, key = words(5, 302), words(2, 301 * levels, 32)
+    got = _kernel.key_switch(
+        x, key, output_dimension=37, base_log=base_log, levels=levels, binary_key=binary_key, threads=2
+    )
+    assert np.array_equal(
+        got, reference.key_switch(x, np.concatenate(key, axis=1)[:, :38], base_log, levels, binary_key)
+    )
+
+
+@pytest.mark.parametrize("polynomial_size", [128, 512, 2048])
+def test_modulus_switch_rounds_and_takes_the_mean_error_from_the_body(polynomial_size: int) -> None:
+    x = words(40, 101)
+    x[0], x[1, -1] = 2**32 - 1, 2**31
+    got = _kernel.modulus_switch(x, polynomial_size=polynomial_size)
+    assert np.array_equal(got, reference.modulus_switch(x, polynomial_size))
+
+
+def test_linear_is_the_integer_matrix_product_modulo_two_to_the_32() -> None:
+    x = words(9, 1100)
+    matrix = RNG.choice(np.array([0, 0, 1, -1, 2, -8, 64]), (6, 9))
+    rows, columns = np.nonzero(matrix)
+    values = matrix[rows, columns]
+    exponents = np.log2(np.abs(values)).astype(np.int8)
+    order = np.lexsort((-exponents, rows))
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=6))]).astype(np.int64)
+    got = _kernel.linear(
+        x, indptr, columns[order].astype(np.int32), exponents[order], np.sign(values[order]).astype(np.int8), threads=2
+    )
+    assert np.array_equal(got, (matrix @ x.astype(np.int64) % 2**32).astype(np.uint32))
+
+
+@pytest.mark.parametrize("polynomial_size", [128, 256, 512, 1024, 2048])
+def test_fourier_product_is_the_negacyclic_product(polynomial_size: int) -> None:
+    """Digits of 12 bits times fractions of the torus of 26 bits: the exact sums have 48 bits, the transform keeps 2^-45 of them."""
+    lanes = _kernel.lanes()
+    a = RNG.integers(-(2**11), 2**11, (lanes, polynomial_size))
+    b = RNG.integers(-(2**25), 2**25, (lanes, polynomial_size))
+    got = _kernel.negacyclic_product(a.astype(np.float64), b / 2.0**26)
+    for lane in range(lanes):
+        exact = reference.negacyclic(a[lane], b[lane]).astype(np.float64) / 2.0**26
+        assert np.abs(got[lane] - exact).max() < np.abs(exact).max() * 2.0**-45
+
+
+@pytest.mark.parametrize(("k", "base_log", "levels"), [(1, 12, 2), (4, 23, 1)])
+def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int) -> None:
+    """Without noise a body is the product of masks and key, plus the message, modulo 2^64, to the last bit."""
+    n, size = 3, 128
+    lwe_key = np.array([1, 0, 1], dtype=np.int8)
+    glwe_key = RNG.integers(0, 2, (k, size)).astype(np.int8)
+    seed = os.urandom(32)
+    bodies = _kernel.bootstrapping_key_bodies(
+        lwe_key,
+        glwe_key,
+        base_log=base_log,
+        levels=levels,
+        std_dev=0.0,
+        mask_seed=seed,
+        noise_seed=os.urandom(32),
+        body_bits=64,
+        threads=2,
+    )
+    for i in range(n):
+        masks = _kernel.bootstrapping_key_masks(
+            mask_seed=seed, index=i, rows=(k + 1) * levels, glwe_dimension=k, polynomial_size=size
+        )
+        for row in range((k + 1) * levels):
+            p, level = divmod(row, levels)
+            message = -glwe_key[p].astype(object) if p < k else np.eye(size, dtype=object)[0]
+            want = int(lwe_key[i]) * message * 2 ** (64 - base_log * (level + 1))
+            want = want + sum(reference.negacyclic(masks[row, q], glwe_key[q]) for q in range(k))
+            assert np.array_equal(bodies[i, row], (want % 2**64).astype(np.uint64))
+
+
+@pytest.mark.parametrize(("k", "base_log", "levels"), [(1, 14, 2), (2, 23, 1), (4, 10, 2)])
+@pytest.mark.parametrize(("n", "grouping_factor"), [(1, 1), (4, 1), (2, 2), (6, 2)])
+def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
+    k: int, base_log: int, levels: int, n: int, grouping_factor: int
+) -> None:
+    """After one step every word is within 2^-24 of the torus of the exact one. After more, a digit may round to the other side and the
+    masks with it, so the phases are compared: 2^-14, the size of what the digits leave out."""
+    size, count, entries = 128, 11, n if grouping_factor == 1 else n // 2 * 3
+    bits, glwe_key = RNG.integers(0, 2, entries).astype(np.int8), RNG.integers(0, 2, (k, size)).astype(np.int8)
+    seed, shape = os.urandom(32), {"base_log": base_log, "levels": levels}
+    bodies = _kernel.bootstrapping_key_bodies(
+        bits, glwe_key, **shape, std_dev=2.0**-45, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=1
+    )
+    masks = {"mask_seed": seed, "rows": (k + 1) * levels, "glwe_dimension": k, "polynomial_size": size}
+    bsk = np.stack(
+        [
+            np.concatenate([_kernel.bootstrapping_key_masks(index=i, **masks), bodies[i][:, None]], axis=1)
+            for i in range(entries)
+        ]
+    )
+    fourier = _kernel.expand_bootstrapping_key(bodies, mask_seed=seed, glwe_dimension=k, **shape, threads=1)
+    tables = RNG.integers(-(2**62), 2**62, (2, size)) // 2**20 * 2**20
+    switched = RNG.integers(0, 2 * size, (count, n + 1)).astype(np.int32)
+    switched[0] = 0
+    index = RNG.integers(0, 2, count).astype(np.int32)
+    shape |= {"grouping_factor": grouping_factor}
+    got = _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **shape, threads=2)
+    key = glwe_key.reshape(-1).astype(np.int64)
+    for c in range(count):
+        exact = reference.blind_rotate(switched[c], tables[index[c]].astype(np.uint64), bsk, **shape)
+        words_of = np.array([v >> 32 for v in exact], dtype=np.uint32)
+        error = (got[c] - words_of).astype(np.int32)
+        phase = (error.astype(np.uint32)[-1] - error.astype(np.uint32)[:-1] @ key).astype(np.int32)
+        assert abs(int(phase)) < 2**18
+        assert n > grouping_factor or np.abs(error).max() < 2**8
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_ciphertext_is_switched_alike_alone_and_among_many(threads: int) -> None:
+    x, key = words(530, 72), words(2, 71 * 3, 32)
+    many, alone = (
+        _kernel.key_switch(rows, key, output_dimension=60, base_log=4, levels=3, binary_key=True, threads=threads)
+        for rows in (x, x[517:518])
+    )
+    assert np.array_equal(many[517:518], alone)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: _kernel.key_switch(
+                words(2, 5), words(1, 9, 32), output_dimension=2, base_log=2, levels=2, binary_key=True, threads=1
+            ),
+            "9 rows, need 8",
+        ),
+        (
+            lambda: _kernel.key_switch(
+                words(2, 5), words(1, 8, 32), output_dimension=2, base_log=8, levels=4, binary_key=True, threads=1
+            ),
+            "must fit 31 bits",
+        ),
+        (
+            lambda: _kernel.key_switch(
+                words(2, 5), words(1, 8, 32), output_dimension=2, base_log=7, levels=2, binary_key=True, threads=1
+            ),
+            "at most 6 bits, not 7",
+        ),
+        (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=100), "power of two"),
+        (lambda: _kernel.uniform_binary(b"short", 8, 0), "5 bytes, need 32"),
+        (
+            lambda: _kernel.linear(
+                words(2, 5),
+                np.array([0, 1]),
+                np.array([2], np.int32),
+                np.array([0], np.int8),
+                np.array([1], np.int8),
+                threads=1,
+            ),
+            "out of range",
+        ),
+    ],
+)
+def test_wrong_sizes_are_refused_by_name(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()  # type: ignore[operator]
+
+
+def test_other_types_and_strides_are_refused() -> None:
+    with pytest.raises(TypeError):
+        _kernel.modulus_switch(words(4, 6)[:, ::2], polynomial_size=128)
+    with pytest.raises(TypeError):
+        _kernel.modulus_switch(words(4, 6).astype(np.int64), polynomial_size=128)

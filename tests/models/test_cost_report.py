@@ -1,0 +1,109 @@
+"""What a module costs, and what in it cannot be evaluated, by place."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from typer.testing import CliRunner
+
+from ciphershift.errors import UnreadableModuleError
+from ciphershift.models.cli import app
+from ciphershift.models.cost_report import check
+from ciphershift.models.user_module import input_shape, load_module, load_weights
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+
+
+@pytest.mark.parametrize(
+    ("example", "lookups", "upload"),
+    [("lenet5", 6 * 196 * 4 + 16 * 25 * 4 + 120 + 84, 4300), ("resnet20", 188_416, 13_936), ("vgg9", 115_200, 13_936)],
+)
+def test_the_command_tells_the_cost_of_the_examples(example: str, lookups: int, upload: int) -> None:
+    done = CliRunner().invoke(app, ["check", f"{EXAMPLES / example}.py:{example}", "--params", "TOY_N128"])
+    assert done.exit_code == 0, done.output
+    assert f"{lookups} look-ups" in done.output
+    assert f"upload {upload} bytes" in done.output
+
+
+def test_the_command_lists_what_must_change() -> None:
+    done = CliRunner().invoke(app, ["check", f"{EXAMPLES / 'convmixer.py'}:convmixer"], env={"COLUMNS": "300"})
+    assert done.exit_code == 1
+    for place, problem in (
+        ("stem.1", "GELU"),
+        ("norm", "LayerNorm"),
+        ("convmixer.py:", "gelu"),
+        ("convmixer.py:", "softmax"),
+    ):
+        assert any(place in line and problem in line for line in done.output.splitlines()), done.output
+
+
+class Odd(nn.Module):
+    def __init__(self, step: nn.Module) -> None:
+        super().__init__()
+        self.step = step
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.step(x))
+        return self.fc(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [
+        (nn.Conv2d(4, 4, 3, dilation=2), "dilation"),
+        (nn.Conv2d(4, 4, 3, padding_mode="reflect", padding=1), "reflect"),
+        (nn.MaxPool2d(2, ceil_mode=True), "ceil_mode"),
+        (nn.AvgPool2d(2, padding=1, count_include_pad=False), "divides"),
+        (nn.AdaptiveAvgPool2d(4), "averages"),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)), "sums of another linear layer"),
+        (nn.Hardtanh(1.0, 2.0), "clips to"),
+        (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4), nn.MaxPool2d(3), nn.Conv2d(4, 4, 1)), "batch norm"),
+        (nn.Linear(9, 9), "is applied to"),
+    ],
+)
+def test_every_limit_is_found_where_it_is(step: nn.Module, problem: str) -> None:
+    findings = check(Odd(step), (4, 9, 9), params="TOY_N128").findings
+    assert any(problem in finding.problem and finding.place.startswith("step") for finding in findings), findings
+    assert all(finding.instead for finding in findings)
+
+
+def test_a_module_that_branches_on_values_says_so() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    (finding,) = check(Branching(), (1, 4, 4)).findings
+    assert "cannot be traced" in finding.problem
+
+
+def test_products_of_values_and_ends_without_linear_layer_are_found() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return x * x
+
+    assert "mul" in check(Gated(), (1, 4, 4)).findings[0].problem
+    ended = nn.Sequential(nn.Conv2d(1, 2, 4), nn.ReLU(), nn.Flatten())
+    assert any("last step" in finding.problem for finding in check(ended, (1, 4, 4)).findings)
+
+
+def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\ndef net(): return nn.Linear(2, 2)\ndef other(): return 1\n")
+    for source, message in (("net.py", "path/to/file"), ("net.py:none", "no function"), ("net.py:other", "a int, not")):
+        with pytest.raises(UnreadableModuleError, match=message):
+            load_module(str(tmp_path / source))
+    module = load_module(f"{tmp_path / 'net.py'}:net")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "w.pt")
+    with pytest.raises(UnreadableModuleError, match="cannot be loaded into Linear"):
+        load_weights(module, tmp_path / "w.pt")
+    with pytest.raises(UnreadableModuleError, match="--input"):
+        input_shape(module, None)
+    with pytest.raises(UnreadableModuleError, match="3x32x32"):
+        input_shape(module, "32")

@@ -1,0 +1,54 @@
+"""Cards: what is measured in parts is what is measured at once, and whoever watches sees every part."""
+
+from pathlib import Path
+
+import pytest
+
+from ciphershift.errors import UnreadableDataError
+from ciphershift.he_layers.program import Program
+from ciphershift.models.progress import Step
+from ciphershift.models.training import cards, data
+from ciphershift.models.training.data import Split
+from ciphershift.models.training.recipes import RECIPES
+
+NAME = "mnist-tiny"
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    try:
+        return data.load("mnist").test.part(0, 2 * cards.PART + 100)
+    except UnreadableDataError as error:
+        pytest.skip(f"no MNIST here: {error}")
+
+
+def test_parts_give_what_the_whole_gives(digits: Split) -> None:
+    program = Program.load(cards.ZOO / NAME)
+    baseline = cards.load_baseline(RECIPES[NAME].module(), cards.ZOO / NAME)
+    parts = digits.parts(cards.PART)
+    assert [len(part.labels) for part in parts] == [cards.PART, cards.PART, 100]
+    assert cards.measure(program, baseline, parts) == cards.measure(program, baseline, [digits])
+
+
+def test_whoever_watches_sees_every_part(digits: Split, tmp_path: Path) -> None:
+    seen: list[tuple[str, Step]] = []
+    card = cards.write(
+        tmp_path,
+        Program.load(cards.ZOO / NAME),
+        cards.load_baseline(RECIPES[NAME].module(), cards.ZOO / NAME),
+        dataset="mnist",
+        module_source=NAME,
+        training={},
+        made_by="a test",
+        validation=digits.part(0, 100),
+        test=digits,
+        show=lambda stage, step: seen.append((stage, step)),
+    )
+    assert [(stage, step.done, step.total) for stage, step in seen] == [
+        ("test images", 500, 1100),
+        ("test images", 1000, 1100),
+        ("test images", 1100, 1100),
+        ("validation images", 100, 100),
+    ]
+    assert card["accuracy_simulated"] > 0.95
+    assert cards.read(tmp_path)["validation"] == card["validation"]

@@ -1,0 +1,62 @@
+"""A recipe followed from nothing, with validation images kept out and without, on few digits."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ciphershift.errors import UnreadableDataError
+from ciphershift.models.progress import Step
+from ciphershift.models.training.follow import follow
+from ciphershift.models.training.loop import Phase
+from ciphershift.models.training.pipeline import VALIDATION_IMAGES, Conversion, Splits
+from ciphershift.models.training.recipes import RECIPES, Recipe
+
+SHORT = Phase(epochs=1, learning_rate=4e-3, batch=50)
+IMAGES = 600
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    tiny = RECIPES["mnist-tiny"]
+    assert isinstance(tiny, Recipe)
+    return replace(tiny, float_phase=SHORT, conversion=Conversion(phases={"noisy": SHORT}))
+
+
+def splits(*, everything: bool) -> Splits:
+    try:
+        return Splits.load("mnist", everything=everything)
+    except UnreadableDataError as error:
+        pytest.skip(f"no MNIST here: {error}")
+
+
+def test_every_training_image_is_in_one_split() -> None:
+    kept, whole = splits(everything=False), splits(everything=True)
+    assert whole.validation is None
+    assert kept.validation is not None
+    assert len(kept.validation.labels) == VALIDATION_IMAGES
+    assert len(kept.train.labels) + VALIDATION_IMAGES == len(whole.train.labels)
+    assert (whole.train.labels[-VALIDATION_IMAGES:] == kept.validation.labels).all()
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_the_card_says_what_was_kept_out(recipe: Recipe, tmp_path: Path, everything: bool) -> None:
+    all_images = splits(everything=everything)
+    few = replace(
+        all_images,
+        train=all_images.train.part(0, IMAGES),
+        validation=all_images.validation and all_images.validation.part(0, 100),
+        test=all_images.test.part(0, 100),
+    )
+    states: list[str] = []
+
+    def show(stage: str, step: Step) -> None:
+        if stage in {"float", "noisy"}:
+            states.append(step.state)
+
+    card = follow(recipe, few, work=tmp_path / "work", output=tmp_path / "entry", show=show)
+    assert len(states) == 2
+    assert all(("validation" in state) is not everything for state in states)
+    assert (card["validation"] is None) is everything
+    assert card["made_by"].endswith("--everything") is everything
+    assert 0.1 < card["accuracy_quantised"] <= 1
