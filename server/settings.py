@@ -80,6 +80,10 @@ class Settings(BaseSettings):
         False, description="no API keys: everybody is the one tenant `local`; for a demo on this machine"
     )
     open_to_network: bool = Field(False, description="let `open` hold for other machines, too")
+    allowed_origins: str = Field(
+        "",
+        description="origins of web pages whose scripts may use this server, separated by commas (https://example.org); * for every one",
+    )
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain: serve HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
     models: Path = Field(ZOO, description="folder of Programs, one sub-folder per model")
@@ -120,6 +124,11 @@ class Settings(BaseSettings):
         return EngineUrl.parse(self.engine)
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """The allowed origins, one by one."""
+        return tuple(origin.strip() for origin in self.allowed_origins.split(",") if origin.strip())
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the address to listen on can be reached from this machine alone."""
         try:
@@ -152,6 +161,11 @@ class Settings(BaseSettings):
             )
         if self.allow_toy_parameters and not self.is_loopback:
             raise ValueError(f"TOY parameters protect nothing and are for tests on a loopback address, not {self.host}")
+        for origin in self.origins:
+            if origin != "*" and not re.fullmatch(r"https?://[a-z0-9.:[\]-]+", origin):
+                raise ValueError(
+                    f"allowed_origins: {origin} is no origin: write scheme, host and port alone, in small letters, like https://example.org"
+                )
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together: give both or none")
         for path in (self.tls_certificate, self.tls_key):

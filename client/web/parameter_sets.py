@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from he_layers.crypto.params import SETS, canonical_json
+from ciphershift.he_layers.crypto.params import SETS, canonical_json
 
 REGISTRY = Path(__file__).resolve().parent / "src" / "parameter-sets.ts"
 

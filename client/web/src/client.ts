@@ -88,7 +88,7 @@ export class Client {
    * @throws UnknownModelError no such model, or several and none was named.
    * @throws UnknownParamsError the model's parameter set is not in this package's registry.
    * @throws InsecureParamsError the parameter set is a TOY set.
-   * @throws HEServiceError its subclass says what to change.
+   * @throws CiphershiftError its subclass says what to change.
    */
   static async connect(url: string, options: ConnectOptions = {}): Promise<Client> {
     const exchange = new Exchange(new Transport(url, options.apiKey), options.patienceSeconds ?? 60);
@@ -118,7 +118,7 @@ export class Client {
    *
    * @param images one picture, which gives one row of logits, or several, which give as many.
    * @throws CanceledError the signal was aborted.
-   * @throws HEServiceError its subclass says what to change.
+   * @throws CiphershiftError its subclass says what to change.
    */
   async predict(images: Pixels, options?: RunOptions): Promise<Float64Array>;
   async predict(images: readonly Pixels[], options?: RunOptions): Promise<Float64Array[]>;
@@ -340,7 +340,7 @@ export class Job {
    *
    * @throws UnknownJobError the images were not sent with this keystore.
    * @throws CanceledError, ExpiredError there is no answer any more.
-   * @throws HEServiceError why the job failed.
+   * @throws CiphershiftError why the job failed.
    */
   async result(options: RunOptions = {}): Promise<Float64Array[]> {
     const receipt = await findReceipt(this.#ways.keystore.store, this.id);

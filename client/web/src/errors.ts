@@ -4,21 +4,21 @@
  */
 
 /** Any error of this package; raised itself only for a fault that is nobody's input. */
-export class HEServiceError extends Error {
+export class CiphershiftError extends Error {
   static readonly code: string = "internal";
 
   /** The stable code, the same as in the server's problem+json answers. */
   get code(): string {
-    return (this.constructor as typeof HEServiceError).code;
+    return (this.constructor as typeof CiphershiftError).code;
   }
 
   override get name(): string {
-    return `HEServiceError[${this.code}]`; // minifiers rename classes
+    return `CiphershiftError[${this.code}]`; // minifiers rename classes
   }
 }
 
 /** Bytes that crossed a border are not what they should be. */
-export class WireError extends HEServiceError {
+export class WireError extends CiphershiftError {
   static override readonly code: string = "wire";
 }
 /** More bytes arrived than can be needed. */
@@ -55,7 +55,7 @@ export class WrongAnswerError extends WireError {
 }
 
 /** A parameter set, or an object made under it, is not acceptable. */
-export class ParameterError extends HEServiceError {
+export class ParameterError extends CiphershiftError {
   static override readonly code: string = "invalid_params";
 }
 /** No parameter set is registered under this id. */
@@ -76,7 +76,7 @@ export class NotConformantError extends ParameterError {
 }
 
 /** Keys and ciphertexts do not belong together. */
-export class KeyMismatchError extends HEServiceError {
+export class KeyMismatchError extends CiphershiftError {
   static override readonly code: string = "key_mismatch";
 }
 /** The object names another key bundle than the keys at hand, or the keys were erased. */
@@ -105,7 +105,7 @@ export class WrongPassphraseError extends KeyMismatchError {
 }
 
 /** A model is not well formed, or does not fit its input. */
-export class ProgramError extends HEServiceError {
+export class ProgramError extends CiphershiftError {
   static override readonly code: string = "invalid_program";
 }
 /** The pixels do not have the shape that the model takes. */
@@ -122,7 +122,7 @@ export class UnsupportedLayerError extends ProgramError {
 }
 
 /** The service cannot answer this request now, or not at all. */
-export class ServiceError extends HEServiceError {
+export class ServiceError extends CiphershiftError {
   static override readonly code: string = "service";
 }
 /** A setting is impossible or not safe. */
@@ -195,8 +195,8 @@ export class InsecureTransportError extends ServiceError {
 }
 
 /** Every class of the tree. */
-export const ERRORS: readonly (typeof HEServiceError)[] = [
-  HEServiceError, WireError, TooLargeError, BadMagicError, MalformedError, UnsupportedVersionError, WrongKindError, WrongLengthError,
+export const ERRORS: readonly (typeof CiphershiftError)[] = [
+  CiphershiftError, WireError, TooLargeError, BadMagicError, MalformedError, UnsupportedVersionError, WrongKindError, WrongLengthError,
   DigestMismatchError, WrongAnswerError, ParameterError, UnknownParamsError, InsecureParamsError, WrongParamsError, NotConformantError,
   KeyMismatchError, WrongKeyError, UnknownKeyError, SecretKeyOnServerError, ExposedKeyError, LockedKeyError, WrongPassphraseError,
   ProgramError, BadShapeError, OutOfLevelsError, UnsupportedLayerError, ServiceError, ConfigurationError, UnauthorizedError,
@@ -206,6 +206,6 @@ export const ERRORS: readonly (typeof HEServiceError)[] = [
 ];
 
 /** Returns the error that a stable code stands for; an unknown code gives the base class. */
-export function fromCode(code: string, message: string): HEServiceError {
-  return new (ERRORS.find((known) => known.code === code) ?? HEServiceError)(message);
+export function fromCode(code: string, message: string): CiphershiftError {
+  return new (ERRORS.find((known) => known.code === code) ?? CiphershiftError)(message);
 }

@@ -1,7 +1,7 @@
 /** One call, sent until it succeeds, fails for good, or patience ends. */
 
 import { randomBytes } from "./bytes.js";
-import { HEServiceError, UnreachableError, fromCode } from "./errors.js";
+import { CiphershiftError, UnreachableError, fromCode } from "./errors.js";
 import { Members } from "./reading.js";
 import type { Answer, Call, Transport } from "./transport.js";
 
@@ -25,7 +25,7 @@ export class Exchange {
    * Returns the good answer to a call.
    *
    * @throws UnreachableError the server does not answer, or stopped answering.
-   * @throws HEServiceError what the server says is wrong.
+   * @throws CiphershiftError what the server says is wrong.
    */
   async send(call: Call): Promise<Answer> {
     const repeatable = call.method !== "POST" || call.headers?.[IDEMPOTENCY_KEY] !== undefined;
@@ -49,13 +49,13 @@ export class Exchange {
 }
 
 /** Returns the typed error that a problem+json answer stands for. */
-export function errorOf(answer: Answer, url: string): HEServiceError {
+export function errorOf(answer: Answer, url: string): CiphershiftError {
   if (answer.headers.get("Content-Type")?.startsWith("application/problem+json")) {
     const problem = Members.of(answer.content, "error");
     return fromCode(problem.text("code"), problem.text("detail"));
   }
   if ([502, 503, 504].includes(answer.status)) return new UnreachableError(`a proxy before the server answered ${answer.status}`);
-  return new HEServiceError(`${url} answered ${answer.status}: is this a ciphershift server?`);
+  return new CiphershiftError(`${url} answered ${answer.status}: is this a ciphershift server?`);
 }
 
 /** Waits; an aborted signal ends it with its reason. */

@@ -1,6 +1,6 @@
 /** Jobs as the client knows them: what the server says of one, and how one is followed to its end. */
 
-import { DeadlineError, HEServiceError, MalformedError, UnknownJobError, UnreachableError, fromCode } from "./errors.js";
+import { DeadlineError, CiphershiftError, MalformedError, UnknownJobError, UnreachableError, fromCode } from "./errors.js";
 import { EventReader } from "./events.js";
 import { type Exchange, RETRIED, errorOf, pause } from "./exchange.js";
 import { Members } from "./reading.js";
@@ -23,7 +23,7 @@ export interface JobStatus {
   /** Jobs that wait before it, if it waits. */
   readonly queuePosition: number | null;
   /** Why it failed, if it did. */
-  readonly error: HEServiceError | null;
+  readonly error: CiphershiftError | null;
 }
 
 /** How far a job has come. */
@@ -69,9 +69,9 @@ export function readStatus(job: Members): JobStatus {
   };
 }
 
-function failure(job: Members, id: string): HEServiceError {
+function failure(job: Members, id: string): CiphershiftError {
   const error = job.optional("error", (name) => job.object(name));
-  return error ? fromCode(error.text("code"), error.text("detail")) : new HEServiceError(`job ${id} failed without a reason`);
+  return error ? fromCode(error.text("code"), error.text("detail")) : new CiphershiftError(`job ${id} failed without a reason`);
 }
 
 /** Asks how a job is doing. */

@@ -97,7 +97,7 @@ export class Kernel {
     const { answerRing, answer } = params;
     return this.#call(
       "answer_key_bodies",
-      [bigKey, bigKey.length, secret, answerRing.degree, answerRing.modulus, answer.baseLog, answer.levels, SEAL_STD_DEV, maskSeed, noiseSeed],
+      [bigKey, bigKey.length, secret, answerRing.degree, BigInt(answerRing.modulus), answer.baseLog, answer.levels, SEAL_STD_DEV, maskSeed, noiseSeed],
       new Out(BigUint64Array, params.answerKeyRows * answerRing.degree),
     )[0];
   }
@@ -108,7 +108,7 @@ export class Kernel {
   ): [BigUint64Array, BigUint64Array] {
     const [c0, c1] = this.#call(
       "ckks_encrypt",
-      [secret, ring.degree, ring.modulus, values, values.length, bodyBits, maskSeed, noiseSeed],
+      [secret, ring.degree, BigInt(ring.modulus), values, values.length, bodyBits, maskSeed, noiseSeed],
       new Out(BigUint64Array, values.length),
       new Out(BigUint64Array, ring.degree),
     );
@@ -118,7 +118,7 @@ export class Kernel {
   /** Decrypts an answer whose parts are rounded to `bits` of the torus: values in [-1/2, 1/2]. */
   decrypt(secret: Int8Array, ring: Ring, c0: BigUint64Array, c1: BigUint64Array, bits: number): Float64Array {
     return this.#call(
-      "ckks_decrypt", [secret, ring.degree, ring.modulus, c0, c0.length, c1, bits], new Out(Float64Array, c0.length),
+      "ckks_decrypt", [secret, ring.degree, BigInt(ring.modulus), c0, c0.length, c1, bits], new Out(Float64Array, c0.length),
     )[0];
   }
 

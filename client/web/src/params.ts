@@ -13,7 +13,7 @@ export interface Gadget {
 /** A CKKS ring with a single prime. */
 export interface Ring {
   readonly degree: number;
-  readonly modulus: bigint;
+  readonly modulus: number;
   readonly modulusBits: number;
 }
 
@@ -138,7 +138,7 @@ export class ParameterSet {
 }
 
 function ring(json: RingJson): Ring {
-  return { degree: json.ring_degree, modulus: BigInt(json.modulus), modulusBits: json.modulus.toString(2).length };
+  return { degree: json.ring_degree, modulus: json.modulus, modulusBits: json.modulus.toString(2).length };
 }
 
 function gadget(json: GadgetJson): Gadget {

@@ -1,6 +1,6 @@
 /** Sends one request and reads its answer, under limits of bytes and of time: the only place that touches the network. */
 
-import { HEServiceError, InsecureTransportError, TooLargeError, UnauthorizedError, UnreachableError } from "./errors.js";
+import { CiphershiftError, InsecureTransportError, TooLargeError, UnauthorizedError, UnreachableError } from "./errors.js";
 
 const CHUNK_BYTES = 256 << 10;
 
@@ -64,7 +64,7 @@ export class Transport {
     } catch (error) {
       watch.stop();
       call.signal?.throwIfAborted();
-      if (watch.failure || error instanceof HEServiceError) throw watch.failure ?? error;
+      if (watch.failure || error instanceof CiphershiftError) throw watch.failure ?? error;
       throw new UnreachableError(
         `no answer from ${this.url} (${error instanceof Error ? error.message : String(error)}): is a server running there, and does it ` +
           "allow this page's origin (CIPHERSHIFT_ALLOWED_ORIGINS)?",
