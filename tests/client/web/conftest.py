@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.documents import blocks
+
 WEB = Path(__file__).resolve().parents[3] / "client" / "web"
 LEAST_NODE = (20, 19)
 
@@ -29,6 +31,12 @@ def run(*command: str, cwd: Path = WEB) -> str:
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
+
+
+def block(document: Path, title: str) -> str:
+    """The text of a document's block with this title."""
+    (found,) = (each for each in blocks(document) if each.title == title)
+    return found.text
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +60,6 @@ def node(package: Path) -> Callable[..., Any]:
     """Runs a module of JavaScript with arguments, and returns what it prints, read as JSON."""
 
     def call(script: str, *arguments: object) -> Any:
-        return json.loads(
-            run("node", "--input-type=module", "--eval", script, "--", *map(str, arguments), cwd=package)
-        )
+        return json.loads(run("node", "--input-type=module", "--eval", script, "--", *map(str, arguments), cwd=package))
 
     return call

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Client, Keystore
@@ -23,7 +24,10 @@ from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import ZOO
+from tests.client.web.conftest import block
+from tests.support.demo_page import ANSWER_MILLISECONDS
 from tests.support.demo_page import browser as headless
+from tests.support.documents import ROOT
 from tests.support.secrets import SECRETS, needles, search
 from tests.support.tee import Relay, relay
 
@@ -55,6 +59,8 @@ async () => {
   return Promise.all(["client.keys", "evaluation.keys"].map(name => text(files[name])));
 }
 """
+DOCUMENT = """<!doctype html><title>as in docs/browser.md</title><canvas width="28" height="28"></canvas>
+<button>Send</button> <output></output><script type="module" src="main.js"></script>"""
 WORKER = """
   import { BrowserStore, Keystore, ParameterSet } from "/ciphershift.js";
   const keystore = new Keystore(new BrowserStore("shared"), { passphrase: "correct horse" });
@@ -83,17 +89,25 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def site(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
-    """A page of another origin than the server's, under a policy that lets scripts reach any server and nothing else; and what it was asked."""
-    folder = tmp_path_factory.mktemp("site")
-    shutil.copy(package / "dist" / "ciphershift.js", folder)
+def site_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def site(package: Path, site_folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Pages of another origin than the server's, under a policy that lets scripts reach servers alone; and what was asked for."""
+    folder = site_folder
+    shutil.copytree(package / "examples" / "page", folder / "page")
+    for place in (folder, folder / "page"):
+        shutil.copy(package / "dist" / "ciphershift.js", place)
+    (folder / "document.html").write_text(DOCUMENT)
     (folder / "index.html").write_text("<!doctype html><title>elsewhere</title>")
     (folder / "worker.js").write_text(WORKER)
     asked: list[str] = []
 
     class Files(http.server.SimpleHTTPRequestHandler):
         def end_headers(self) -> None:
-            policy = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src http://127.0.0.1:*"
+            policy = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; connect-src http://127.0.0.1:*"
             self.send_header("Content-Security-Policy", policy)
             super().end_headers()
 
@@ -179,7 +193,9 @@ def test_a_page_from_elsewhere_predicts_what_python_predicts(
     program = Program.load(ZOO / MODEL)
     rng = np.random.default_rng(3)
     runs = np.stack([simulate.run(program, client_keys.params, images[:, None], rng) for _ in range(REPEATS)])
-    assert np.abs((there - here) / runs.std(axis=0)).max() < 8.0  # of 100 differences, each of 1.4 deviations; std from 20 runs
+    assert (
+        np.abs((there - here) / runs.std(axis=0)).max() < 8.0
+    )  # of 100 differences, each of 1.4 deviations; std from 20 runs
     wanted = [int(path.stem[-1]) for path in SAMPLES]
     assert (there.argmax(axis=1) == wanted).sum() >= 9
 
@@ -192,11 +208,70 @@ def test_no_byte_that_leaves_the_page_is_a_secrets(
     site: tuple[str, list[str]],
 ) -> None:
     wanted = needles(client_keys)
-    assert search(exported[0], wanted) == {f"{name}, packed as in the key file" for name in SECRETS}  # it would be found
+    assert search(exported[0], wanted) == {
+        f"{name}, packed as in the key file" for name in SECRETS
+    }  # it would be found
     assert len(relayed.sent) > len(exported[1])
     assert search(bytes(relayed.sent), wanted) == set()
     assert {line.split()[0] for line in site[1]} == {"GET"}
-    assert {line.split()[1] for line in site[1]} <= {"/", "/ciphershift.js", "/worker.js", "/favicon.ico"}
+    assert {line.split()[1] for line in site[1]} <= {"/", "/ciphershift.js", "/favicon.ico"}
+
+
+def test_the_page_of_the_document_predicts(
+    page: Page, predicted: dict[str, Any], site: tuple[str, list[str]], site_folder: Path, server: ServerProcess
+) -> None:
+    code = block(ROOT / "docs" / "browser.md", "main.js")
+    code = code.replace('"ciphershift"', '"./ciphershift.js"').replace("http://127.0.0.1:8000", server.url)
+    (site_folder / "main.js").write_text(code)
+    other = page.context.new_page()
+    other.goto(f"{site[0]}/document.html")
+    draw_into_canvas(other, SAMPLES[0])
+    expect(other.locator("output")).to_have_text("")
+    other.get_by_role("button", name="Send").click()
+    expect(other.locator("output")).to_have_text(SAMPLES[0].stem[-1], timeout=ANSWER_MILLISECONDS)
+    other.close()
+
+
+def draw_into_canvas(page: Page, picture: Path) -> None:
+    """Brings a picture into the page's only canvas."""
+    page.evaluate(
+        """async data => {
+          const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
+          const picture = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+          document.querySelector("canvas").getContext("2d").drawImage(picture, 0, 0);
+        }""",
+        base64.b64encode(picture.read_bytes()).decode(),
+    )
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 1280)])
+def test_the_example_page_predicts_and_keeps_nobody_out(
+    browser: Browser,
+    page: Page,
+    predicted: dict[str, Any],
+    site: tuple[str, list[str]],
+    relayed: Relay,
+    scheme: str,
+    width: int,
+) -> None:
+    """A picture that is chosen by the keyboard's way, the rules of axe, no scrolling sideways on a telephone."""
+    other = page.context.new_page()
+    other.set_viewport_size({"width": width, "height": 800})
+    other.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    complaints: list[str] = []
+    other.on("pageerror", lambda error: complaints.append(str(error)))
+    other.goto(f"{site[0]}/page/?server={relayed.url}")
+    expect(other.get_by_role("button", name="Encrypt and send")).to_be_enabled()
+    other.get_by_label("Or a picture").set_input_files(SAMPLES[0])
+    other.get_by_role("button", name="Encrypt and send").click()
+    expect(other.locator("#status")).to_contain_text(
+        f"The answer is {SAMPLES[0].stem[-1]}, decrypted here.", timeout=ANSWER_MILLISECONDS
+    )
+    assert other.evaluate("document.documentElement.scrollWidth") <= width
+    results = Axe().run(other)
+    assert results.violations_count == 0, results.generate_report()
+    assert not complaints
+    other.close()
 
 
 def test_keys_rest_under_a_key_that_the_browser_does_not_give_out(

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ciphershift.client import Keystore
 from ciphershift.client.keystore import KeyPair
-from ciphershift.he_layers.crypto import ckks, lwe, packing, params, pbs
-from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext
+from ciphershift.he_layers.crypto import ckks, lwe, noise, packing, params, pbs
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
+from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
 from ciphershift.he_layers.native import _kernel
 
 TOYS = [name for name in params.SETS if name.startswith(params.TOY)]
@@ -46,7 +47,9 @@ def looked_up(pair: KeyPair, image: CkksCiphertext) -> tuple[bytes, Binding]:
     server: ServerKeys = EvaluationKeys.from_bytes(pair.evaluation_keys.read_bytes(), set_).expand()
     quarter = lwe.to_words(np.full(len(image.c0), 0.25))
     table = (np.arange(set_.polynomial_size) / (4 * set_.polynomial_size))[None]
-    rows = pbs.pbs(lwe.add_constant(lwe.sample_extract(image), quarter), server, table, np.zeros(len(image.c0), np.int32))
+    rows = pbs.pbs(
+        lwe.add_constant(lwe.sample_extract(image), quarter), server, table, np.zeros(len(image.c0), np.int32)
+    )
     binding = Binding.of([image], PROGRAM)
     return packing.packing_key_switch(rows, server, binding).to_bytes(), binding
 
@@ -62,8 +65,6 @@ def test_keys_and_ciphertexts_made_by_javascript_compute_and_open_here(
     image = CkksCiphertext.from_bytes(bytes.fromhex(data), set_, key_id, len(VALUES))
     answer, binding = looked_up(pair, image)
     (tmp_path / "answer").write_bytes(answer)
-    from ciphershift.he_layers.crypto.ciphertexts import PackedAnswer
-
     here = ckks.decrypt(pair.client_keys, PackedAnswer.from_bytes(answer, set_, binding, len(VALUES)))
     there = node(DECRYPT, tmp_path / "keys", name, "", tmp_path / "answer", binding.request, PROGRAM, len(VALUES))
     assert np.abs(here - (VALUES + 0.25) / 2).max() < 0.02  # a point of the toy table is 1/256 of a turn
@@ -91,9 +92,7 @@ def test_keys_sealed_by_javascript_are_opened_by_python(node: Callable[..., Any]
 def test_ciphertexts_made_by_javascript_have_the_noise_that_pythons_have(
     node: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """1024 pixels each: the error's variance within six of its own standard deviations, Python's and JavaScript's alike."""
-    from ciphershift.he_layers.crypto import noise
-
+    """3000 pixels: the error's variance within six of its own standard deviations, Python's and JavaScript's alike."""
     toy = params.get("TOY_N128")
     values = np.arange(3000) % 97 / 512  # three ring elements
     key_id, data = node(ENCRYPT, tmp_path, toy.name, "", json.dumps(values.tolist()))
@@ -144,22 +143,40 @@ def test_both_kernels_make_the_same_keys_of_the_same_seeds(node: Callable[..., A
     assert_alike(
         key_switch,
         _kernel.key_switch_key_bodies(
-            glwe, small, base_log=gadget.base_log, levels=gadget.levels, std_dev=2.0**toy.lwe_log2_std_dev,
-            first_row=77, mask_seed=masks, noise_seed=noise_seed, threads=1,
+            glwe,
+            small,
+            base_log=gadget.base_log,
+            levels=gadget.levels,
+            std_dev=2.0**toy.lwe_log2_std_dev,
+            first_row=77,
+            mask_seed=masks,
+            noise_seed=noise_seed,
+            threads=1,
         ),
         32,
     )
     whole = _kernel.bootstrapping_key_bodies(
-        small, glwe.reshape(toy.glwe_dimension, -1), base_log=toy.pbs.base_log, levels=toy.pbs.levels,
-        std_dev=2.0**toy.glwe_log2_std_dev, mask_seed=masks, noise_seed=noise_seed, body_bits=toy.bsk_body_bits, threads=1,
+        small,
+        glwe.reshape(toy.glwe_dimension, -1),
+        base_log=toy.pbs.base_log,
+        levels=toy.pbs.levels,
+        std_dev=2.0**toy.glwe_log2_std_dev,
+        mask_seed=masks,
+        noise_seed=noise_seed,
+        body_bits=toy.bsk_body_bits,
+        threads=1,
     )
     assert_alike(bootstrapping, whole[3:9] >> np.uint64(64 - toy.bsk_body_bits), toy.bsk_body_bits)
-    from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
-
     ring = toy.answer_ring
     here = _kernel.answer_key_bodies(
-        glwe, secret, modulus=ring.modulus, base_log=toy.answer.base_log, levels=toy.answer.levels, std_dev=SEAL_STD_DEV,
-        mask_seed=masks, noise_seed=noise_seed,
+        glwe,
+        secret,
+        modulus=ring.modulus,
+        base_log=toy.answer.base_log,
+        levels=toy.answer.levels,
+        std_dev=SEAL_STD_DEV,
+        mask_seed=masks,
+        noise_seed=noise_seed,
     )
     there = np.array(answer, dtype=np.uint64).reshape(here.shape)
     for one, other in zip(here, there, strict=True):
