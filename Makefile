@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 
-.PHONY: setup demo page test lint docs pictures stub clean
+.PHONY: setup demo page test test-slow lint docs pictures stub clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,10 @@ page: setup
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest $(ARGS)
 
+# What takes minutes: the built package in clean environments.
+test-slow: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,7 +45,7 @@ lint: $(VENV)/.ready-dev
 docs: $(VENV)/.ready-dev
 	$(BIN)/python -m sphinx --fresh-env --write-all --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . build/docs
 
-# The pictures of docs/architecture.md, drawn from the code.
+# The diagrams of docs/architecture.md, drawn from the code.
 pictures: $(VENV)/.ready-dev
 	$(BIN)/python docs/pictures/draw.py
 

@@ -44,14 +44,19 @@ Json = Annotated[str, typer.Option("--json", help="File to append the JSON objec
 
 
 @app.command()
-def demo(model: Model = "mnist-she") -> None:
-    """Classify ten encrypted digits through a real server, and compare with the plaintext network.
+def demo(
+    model: Model = "mnist-tiny",
+    larger: Annotated[
+        str, typer.Option(help="A second model that classifies one digit; an empty name skips it.")
+    ] = "mnist-she",
+) -> None:
+    """Classify ten encrypted digits through a real server, one more with a larger network, and compare with the plaintext networks.
 
     Example:
 
       ciphershift bench demo --model mnist-fast
     """
-    raise typer.Exit(0 if demonstration.run(model) else 1)
+    raise typer.Exit(0 if demonstration.run(model, larger or None) else 1)
 
 
 @app.command()
@@ -80,7 +85,7 @@ def agreement(
 
 @app.command()
 def accuracy(model: Model, json: Json = "-") -> None:
-    """Accuracy on the whole test set: float, quantised, and simulated with the circuit's noise.
+    """Accuracy on the whole test set: float, quantized, and simulated with the circuit's noise.
 
     Example:
 

@@ -151,7 +151,7 @@ def test_evaluation_keys(
             tally.refuse("HTTP evaluation keys", case.check, refused(answer), AT_UPLOAD.get(case.check, case.error))
 
 
-WRONG = (
+WRONG: tuple[Any, ...] = (
     None,
     True,
     -1,

@@ -66,8 +66,22 @@ def read_profile(keystore: Keystore, content: bytes) -> BaseException | None:
     raise AssertionError("the client asked for something else")
 
 
-WORDS = (None, "", "x", "../../admin", "a b", "\x1b[2J", "7" * 63, "G" * 64, "x" * 10_000, [], [1], {}, {"a": 1})
-NUMBERS = (None, "x", [], {}, [1], float("nan"), float("inf"), -float("inf"), "NaN")
+WORDS: tuple[Any, ...] = (
+    None,
+    "",
+    "x",
+    "../../admin",
+    "a b",
+    "\x1b[2J",
+    "7" * 63,
+    "G" * 64,
+    "x" * 10_000,
+    [],
+    [1],
+    {},
+    {"a": 1},
+)
+NUMBERS: tuple[Any, ...] = (None, "x", [], {}, [1], float("nan"), float("inf"), -float("inf"), "NaN")
 WRONG: dict[str, tuple[Any, ...]] = {
     "model": WORDS[0:2] + WORDS[3:6] + WORDS[8:] + (7, 1.5, True),
     "program_digest": (*WORDS, 7, 1.5, True, "AB" * 32),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def environment(zoo: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def run(
     environment: dict[str, str], tiny_images: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Instance, dict[str, object]]:
+) -> tuple[Instance, dict[str, Any]]:
     root = tmp_path_factory.mktemp("harness")
     split = Split(images=tiny_images[:2], labels=np.array([0, 1]))
     with pytest.MonkeyPatch.context() as patch:
@@ -43,7 +44,7 @@ def step(instance: Instance, script: str, environment: dict[str, str]) -> subpro
 
 
 def test_two_images_go_through_all_steps(
-    run: tuple[Instance, dict[str, object]], tiny_program: Program, tiny_images: NDArray[np.uint8]
+    run: tuple[Instance, dict[str, Any]], tiny_program: Program, tiny_images: NDArray[np.uint8]
 ) -> None:
     instance, _ = run
     logits = np.load(instance.logits)
@@ -53,7 +54,7 @@ def test_two_images_go_through_all_steps(
     ]
 
 
-def test_the_report_has_the_fields_of_the_harness(run: tuple[Instance, dict[str, object]]) -> None:
+def test_the_report_has_the_fields_of_the_harness(run: tuple[Instance, dict[str, Any]]) -> None:
     instance, result = run
     assert json.loads(instance.measurements.read_text()) == result
     assert list(result["Timing"]) == [
@@ -73,7 +74,7 @@ def test_the_report_has_the_fields_of_the_harness(run: tuple[Instance, dict[str,
 
 
 def test_the_server_computes_without_the_secret_key_and_answers_cannot_be_swapped(
-    run: tuple[Instance, dict[str, object]], environment: dict[str, str], tmp_path: Path
+    run: tuple[Instance, dict[str, Any]], environment: dict[str, str], tmp_path: Path
 ) -> None:
     instance = Instance(tmp_path / "copy", 1)
     shutil.copytree(run[0].root, instance.root)

@@ -71,15 +71,19 @@ def test_the_shell_command_names_the_digit(home: Path, monkeypatch: pytest.Monke
     assert re.search(r"encrypt \d+\.\d\d s", done.stdout)
 
 
-def test_the_demonstration_ends_with_its_line() -> None:
-    command = [sys.executable, "-m", "ciphershift", "bench", "demo", "--model", "mnist-fast"]
+def test_the_demonstration_prints_a_summary_for_each_model() -> None:
+    command = [sys.executable, "-m", "ciphershift", "bench", "demo", "--larger", "mnist-fast"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.fullmatch(
-        r"demo: model=mnist-fast images=10 agree=(9|10) correct=\d+ median_s=\d+\.\d+ "
-        r"upload_bytes=\d+ download_bytes=\d+ key_bytes=\d+",
-        done.stdout.splitlines()[-1],
-    )
+    summaries = [line for line in done.stdout.splitlines() if line.startswith("demo: ")]
+    for line, model, images, agree in zip(
+        summaries, ("mnist-tiny", "mnist-fast"), (10, 1), ("9|10", "0|1"), strict=True
+    ):
+        assert re.fullmatch(
+            rf"demo: model={model} images={images} agree=({agree}) correct=\d+ median_s=\d+\.\d+ "
+            r"upload_bytes=\d+ download_bytes=\d+ key_bytes=\d+",
+            line,
+        )
 
 
 def test_samples_are_the_first_test_images() -> None:

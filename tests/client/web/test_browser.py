@@ -3,7 +3,6 @@
 import base64
 import functools
 import http.server
-import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.program import Program
+from ciphershift.protocol.container import read_header
 from ciphershift.server.settings import ZOO
 from tests.client.web.conftest import block
 from tests.support.demo_page import ANSWER_MILLISECONDS
@@ -166,8 +166,7 @@ def exported(page: Page, predicted: dict[str, Any]) -> tuple[bytes, bytes]:
 
 @pytest.fixture(scope="module")
 def client_keys(exported: tuple[bytes, bytes]) -> ClientKeys:
-    profile = json.loads((ZOO / MODEL / "program.json").read_text())
-    return ClientKeys.from_bytes(exported[0], params.get(profile["params"]))
+    return ClientKeys.from_bytes(exported[0], params.get(read_header(exported[0]).params_id))
 
 
 def test_a_page_from_elsewhere_predicts_what_python_predicts(
