@@ -85,7 +85,7 @@ def agreement(
 
 @app.command()
 def accuracy(model: Model, json: Json = "-") -> None:
-    """Accuracy on the whole test set: float, quantised, and simulated with the circuit's noise.
+    """Accuracy on the whole test set: float, quantized, and simulated with the circuit's noise.
 
     Example:
 

@@ -18,7 +18,7 @@ from ciphershift.he_layers.crypto.ciphertexts import Binding, LweCiphertextList
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
-from ciphershift.he_layers.layers.conv import Conv
+from ciphershift.he_layers.layers.conv import Conv2d
 from ciphershift.he_layers.native import _kernel
 
 REPETITIONS = 9
@@ -62,7 +62,7 @@ class Workbench:
         self.switched = self._modulus_switch()
         self.table = rng.uniform(-0.25, 0.25, (1, parameter_set.polynomial_size))
         weight = rng.choice(np.array([-4, -2, -1, 0, 1, 2, 4], dtype=np.int8), (3, 1, 5, 5))
-        entries = Conv(name="conv", weight=weight, stride=(2, 2)).matrix(IMAGE)
+        entries = Conv2d(name="conv", weight=weight, stride=(2, 2)).matrix(IMAGE)
         self.matrix = lwe.ShiftMatrix.from_entries(
             entries.rows, entries.columns, entries.row, entries.column, entries.values
         )

@@ -16,6 +16,8 @@ from ciphershift.he_layers.crypto.security import security_bits
 from ciphershift.he_layers.native import _kernel
 from ciphershift.server.settings import available_cpus
 
+DIRTY = "-dirty"
+"""Ends the commit of a measurement of code that was changed and not committed."""
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = ("benchmarks/results", "docs/benchmarks.md", "docs/figures")
 """What measurements and reports themselves write."""
@@ -53,7 +55,7 @@ def _commit() -> str:
     if name.returncode:
         return "unknown"
     changed = _git("diff", "--quiet", "HEAD", "--", ".", *(f":(exclude){path}" for path in WRITTEN)).returncode
-    return name.stdout.strip() + ("-dirty" if changed else "")
+    return name.stdout.strip() + (DIRTY if changed else "")
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:

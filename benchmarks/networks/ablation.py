@@ -96,7 +96,7 @@ class Square(nn.Module):
 
 
 def module(variant: Variant, channels: int, side: int) -> nn.Module:
-    """The untrained float module for square pictures."""
+    """The untrained float module for square images."""
 
     def activation() -> nn.Module:
         match variant.activation:
@@ -171,14 +171,14 @@ def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show
     network.eval()
     if variant.noise is None:
         return network
-    pictures = to_unit(torch.tensor(splits.train.images[:CALIBRATION_IMAGES]))
-    converted = convert(network, pictures, exponents=variant.exponents or 4)
+    images = to_unit(torch.tensor(splits.train.images[:CALIBRATION_IMAGES]))
+    converted = convert(network, images, exponents=variant.exponents or 4)
     assert converted.noise is not None, "models.compiler.convert returns a network with noise"
     factors = {
         name: value * variant.noise for name, value in asdict(converted.noise).items() if name != "polynomial_size"
     }
     converted.noise = replace(converted.noise, **factors)
     for weights in converted.of_type(ShiftWeights):
-        weights.quantised = variant.exponents is not None
+        weights.quantized = variant.exponents is not None
     train_phase(variant.name, converted, NOISY_PHASE, splits, work=work, seed=seed, show=show)
     return converted.eval()

@@ -210,7 +210,7 @@ def first_stage(
     maps: Annotated[int, typer.Option(min=1, max=64, help="How many of AlexNet's first 64 maps.")] = 2,
     json: Json = "-",
 ) -> None:
-    """Run the first stage of AlexNet on an encrypted picture of 224 x 224, and hold the cost model against the clock.
+    """Run the first stage of AlexNet on an encrypted image of 224 x 224, and hold the cost model against the clock.
 
     Example:
 

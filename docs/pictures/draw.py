@@ -1,4 +1,4 @@
-"""Draws the two pictures of docs/architecture.md from the code: `make pictures`.
+"""Draws the two diagrams of docs/architecture.md from the code: `make pictures`.
 
 Arrows of the rooms are the imports that exist, the wall is the contract in pyproject.toml; names and sizes on the data's way are those of
 the functions and of the parameter set. tests/docs/test_pictures.py asks that the files are what this draws.
@@ -54,7 +54,7 @@ ROOMS = {
 
 
 def room(module: str) -> str | None:
-    """Returns the room of a module, or None for one that is in no picture."""
+    """Returns the room of a module, or None for one that is in no diagram."""
     if module in SECRETS:
         return "secrets"
     for package, name in PARTS.items():
@@ -172,9 +172,9 @@ def way() -> str:
     )
 
 
-PICTURES = {"rooms.svg": rooms, "way.svg": way}
+DIAGRAMS = {"rooms.svg": rooms, "way.svg": way}
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
-    for name, draw in PICTURES.items():
+    for name, draw in DIAGRAMS.items():
         (folder / name).write_text(draw(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The pictures of the architecture are what the code is."""
+"""The diagrams of the architecture are up to date with the code."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support.documents import ROOT
 
 
-def test_the_pictures_show_the_code_as_it_is(tmp_path: Path) -> None:
+def test_the_diagrams_show_the_code_as_it_is(tmp_path: Path) -> None:
     pictures = ROOT / "docs" / "pictures"
     done = subprocess.run(
         [sys.executable, pictures / "draw.py", tmp_path], cwd=ROOT, capture_output=True, text=True, check=False

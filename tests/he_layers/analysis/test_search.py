@@ -9,7 +9,7 @@ from ciphershift.he_layers.analysis import noise_budget, search
 from ciphershift.he_layers.crypto import params, published, security
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.timing import PrimitiveTimes
-from ciphershift.he_layers.layers import Flatten, Linear, Relu
+from ciphershift.he_layers.layers import Flatten, Linear, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 FAST = params.get("FAST_N512")
@@ -20,7 +20,7 @@ def program(profile: str) -> Program:
     rng = np.random.default_rng(0)
     modulus = 32 if profile == "exact" else None
     sparse = (rng.random((16, 64)) < 0.3) * rng.choice(np.array([-1, 1]), (16, 64))
-    relu = Relu(
+    relu = ReLU(
         name="relu",
         bias=np.zeros(16, dtype=np.int32),
         multiplier=np.full(16, 0.5),
