@@ -24,6 +24,7 @@ from rich.progress import Progress
 
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.expected import TOLERANCE, ExpectedLogits
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import AsyncClient, Keystore
 from ciphershift.errors import CiphershiftError
@@ -70,7 +71,11 @@ def measure(
         with running_server(**settings) as server:
             api_keys = _tenants(Path(folder, "server"), tenants)
             result = asyncio.run(_measure(server, program, Path(folder), api_keys, images, expected, in_flight))
-    return envelope("service") | {"engine": engine or "local://", "model": model, "params": program.params} | result
+    return (
+        envelope("service")
+        | {"engine": engine or "local://", "model": model, "params": served_params(program).name}
+        | result
+    )
 
 
 def _tenants(storage: Path, count: int) -> list[str]:
