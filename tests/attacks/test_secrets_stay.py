@@ -22,7 +22,7 @@ from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.native import _kernel
 from ciphershift.protocol.container import pack_bits
-from tests.support.wire import WatchedDriver
+from tests.support.wire import WatchedTransport
 
 TOY = params.get("TOY_N128")
 START, LENGTH = 16, 48  # the window of coefficients; the shortest key has 64
@@ -115,10 +115,10 @@ def served(
     """A server that logs all it can and has answered two images, and all that the client sent it."""
     session = Session("tiny", keystore, allow_toy_parameters=True)
     with running_server(models=zoo, allow_toy_parameters=True, storage=storage, log_level="debug") as server:
-        with closing(WatchedDriver(server.url)) as driver:
-            assert driver.run(session.predict(tiny_images[:2], None)).shape == (2, 3)
+        with closing(WatchedTransport(server.url)) as transport:
+            assert transport.run(session.predict(tiny_images[:2], None)).shape == (2, 3)
         sent = bytearray()
-        for call in driver.sent:
+        for call in transport.sent:
             content = b"".join(call.content.chunks()) if isinstance(call.content, Upload) else call.content
             sent += repr((call.method, call.path, dict(call.headers))).encode() + content
         yield server, bytes(sent)

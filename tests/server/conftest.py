@@ -1,7 +1,6 @@
 """For tests of the service: requests as bytes."""
 
 import json
-import struct
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pytest
 
 from ciphershift.client import Keystore
 from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.protocol import tensors
 
 TOY = params.get("TOY_N128")
 
@@ -30,16 +30,13 @@ def make_body(keystore: Keystore) -> Callable[[int], Body]:
     image = ckks.encrypt(pair.client_keys, pair.key_id, np.full(64, 0.01)).to_bytes()
 
     def make(images: int = 1, **parameters: str) -> Body:
-        data = (struct.pack("<I", len(image)) + image) * images
-        tensor = {
-            "name": "image",
-            "datatype": "BYTES",
-            "shape": [images],
-            "parameters": {"binary_data_size": len(data)},
-        }
-        given = {"key_id": pair.key_id, "image_shape": "1x8x8", **parameters}
-        text = json.dumps({"id": uuid.uuid4().hex, "parameters": given, "inputs": [tensor]}).encode()
-        return Body(text + data, {"Inference-Header-Content-Length": str(len(text))})
+        content, headers = tensors.build_request(
+            [image] * images, key_id=pair.key_id, image_shape=(1, 8, 8), request_id=uuid.uuid4().hex
+        )
+        text, tensor = tensors.split_body(headers[tensors.HEADER_LENGTH], content)
+        header = json.loads(text)
+        header["parameters"] |= parameters
+        return Body(*tensors.join_body(header, tensor))
 
     return make
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Client, Keystore
-from ciphershift.client._requests import IDEMPOTENCY_KEY, Call
-from ciphershift.client._wire import submit_call
+from ciphershift.client._requests import IDEMPOTENCY_KEY, Request, submission
 from ciphershift.client.keystore import KeyPair
 from ciphershift.he_layers.crypto import ckks, params
 
@@ -25,7 +24,7 @@ TOY = params.get("TOY_N128")
 
 
 @contextmanager
-def serving(zoo: Path, keystore: Keystore, **settings: Any) -> Iterator[tuple[ServerProcess, Client, Call]]:
+def serving(zoo: Path, keystore: Keystore, **settings: Any) -> Iterator[tuple[ServerProcess, Client, Request]]:
     """A server, a client whose keys are there, and an inference request."""
     with (
         running_server(models=zoo, allow_toy_parameters=True, **settings) as server,
@@ -35,15 +34,15 @@ def serving(zoo: Path, keystore: Keystore, **settings: Any) -> Iterator[tuple[Se
         yield server, client, request(client, keystore.open(TOY))
 
 
-def request(client: Client, pair: KeyPair) -> Call:
+def request(client: Client, pair: KeyPair) -> Request:
     values = np.full(64, 0.01)
     image = ckks.encrypt(pair.client_keys, pair.key_id, values).to_bytes()
-    _, job = submit_call(client.profile(), pair.key_id, [image])
+    _, job = submission(client.profile(), pair.key_id, [image])
     headers = {name: value for name, value in job.headers.items() if name != IDEMPOTENCY_KEY}
     return replace(job, path=job.path.replace("/jobs", "/infer"), headers=headers)
 
 
-def send(server: ServerProcess, call: Call) -> httpx.Response:
+def send(server: ServerProcess, call: Request) -> httpx.Response:
     return httpx.request(
         call.method, server.url + call.path, content=call.content, headers=dict(call.headers), timeout=60
     )

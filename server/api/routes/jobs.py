@@ -9,9 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from ciphershift.protocol.schemas import JobList, JobView
 from ciphershift.server.api import schemas
 from ciphershift.server.api.routes.infer import BINARY_ANSWER, LOOK_SECONDS, answer
-from ciphershift.server.api.schemas import JobList, JobView
 from ciphershift.server.notifier import ringing
 from ciphershift.server.service import InferCaller, JobDep, Service, ServiceDep
 from ciphershift.server.store.database import Job
