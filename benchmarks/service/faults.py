@@ -36,7 +36,7 @@ from ciphershift.errors import CiphershiftError, UnreachableError
 from ciphershift.he_layers.crypto import ckks
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.program import Program
-from ciphershift.server.api import tensors
+from ciphershift.protocol import tensors
 
 CLIENTS = 4
 LEASE_SECONDS = 2.0

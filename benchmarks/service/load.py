@@ -33,7 +33,7 @@ from ciphershift.server.settings import Settings
 from ciphershift.server.store.database import Database
 from ciphershift.server.store.tenants import Scope, TenantStore
 
-PATIENCE_SECONDS = 3600.0  # a busy server is asked again for as long as that
+RETRY_TIMEOUT = 3600.0  # a busy server is asked again for as long as that
 SINGLE = 20  # requests of the client that is alone
 
 
@@ -108,7 +108,7 @@ async def _measure(
                     model=program.name,
                     api_key=api_key,
                     keystore=Keystore(folder / f"tenant-{number}"),
-                    patience=PATIENCE_SECONDS,
+                    retry_timeout=RETRY_TIMEOUT,
                     allow_toy_parameters=program.params.startswith("TOY"),
                     show_progress=False,
                 )
