@@ -123,7 +123,7 @@ def phases(rows: NDArray[np.uint32], key: NDArray[np.int8]) -> Errors:
     return np.asarray(words.astype(np.int32) / 2.0**32)
 
 
-def measure(name: str) -> Iterator[dict[str, Any]]:
+def measure_noise(name: str) -> Iterator[dict[str, Any]]:
     """Yields predicted and measured standard deviation, their ratio and the number of samples, one object per primitive.
 
     A standard deviation from m samples has a relative error of 1 / sqrt(2 m): 1.8 % from 1500.

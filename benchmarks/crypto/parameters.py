@@ -19,7 +19,9 @@ FACTORS = (0.5, 0.7, 0.85, 1.01, 1.25, 1.6, 2.0, 3.0)
 """Noise that a set may have, in multiples of that of the network's own set."""
 
 
-def measure(model: str, split: Split, *, factors: Sequence[float] = FACTORS) -> Iterator[dict[str, Any]]:
+def simulate_parameter_sets(
+    model: str, split: Split, *, factors: Sequence[float] = FACTORS
+) -> Iterator[dict[str, Any]]:
     """Yields, for each factor, the cheapest set of at least 132 bits that keeps to it; the network is not trained again for any of them.
 
     Args:

@@ -139,7 +139,7 @@ def _last_layer_norms(parameter_set: ParameterSet) -> dict[str, float]:
     return norms
 
 
-def measure(name: str) -> dict[str, Any]:
+def list_published_rows(name: str) -> dict[str, Any]:
     """Returns the published rows of a parameter set with their bits, the noise found in real objects, and the least of the bits."""
     parameter_set = params.get(name)
     opened = OpenedObjects(parameter_set)

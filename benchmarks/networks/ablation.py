@@ -132,7 +132,7 @@ def module(variant: Variant, channels: int, side: int) -> nn.Module:
     )
 
 
-def measure(
+def train_variants(
     dataset: str, *, variants: Sequence[Variant], work: Path, seed: int, show: Show
 ) -> Iterator[dict[str, Any]]:
     """Yields one object per variant, trained on the training images but the last 5000 and tested on all test images.

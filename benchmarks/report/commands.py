@@ -10,7 +10,6 @@ from rich.console import Console
 
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import ROOT, write
-from ciphershift.benchmarks.networks import first_stage as stages
 from ciphershift.he_layers.crypto.params import DEFAULT
 from ciphershift.models.progress import Step
 from ciphershift.server.settings import Settings, available_cpus
@@ -112,10 +111,10 @@ def peers(
 
       ciphershift bench peers tenseal ciphershift --quick --json -
     """
-    from ciphershift.benchmarks.peers import measure
+    from ciphershift.benchmarks.peers import systems
     from ciphershift.benchmarks.report import plan
 
-    known = ["ciphershift", *(peer.folder for peer in measure.PEERS)]
+    known = ["ciphershift", *(peer.folder for peer in systems.PEERS)]
     if unknown := set(name or ()) - set(known):
         raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     _prepare_peers()
@@ -132,10 +131,10 @@ def _print_step(stage: str, step: Step) -> None:
 
 def _prepare_peers() -> None:
     """Trains the networks that the peers run, once; where none of them is installed, there is nothing to do."""
-    from ciphershift.benchmarks.peers import measure, networks
+    from ciphershift.benchmarks.peers import networks, systems
 
-    if any(peer.python.exists() for peer in measure.PEERS):
-        networks.prepare(measure.WORK, _print_step)
+    if any(peer.python.exists() for peer in systems.PEERS):
+        networks.prepare(systems.WORK, _print_step)
 
 
 @app.command()
@@ -153,18 +152,16 @@ def ablation(
     """
     from dataclasses import asdict
 
-    from ciphershift.benchmarks.networks import ablation as ablations
+    from ciphershift.benchmarks.networks.ablation import VARIANTS, train_variants
 
     known = results.read(folder) if folder.exists() else []
     missing = [
         variant
-        for variant in ablations.VARIANTS
+        for variant in VARIANTS
         if not results.newest(known, "ablation", dataset=dataset, variant=asdict(variant), seed=seed)
     ]
-    console.print(
-        f"{dataset}: {len(ablations.VARIANTS) - len(missing)} of {len(ablations.VARIANTS)} variants are stored"
-    )
-    for record in ablations.measure(
+    console.print(f"{dataset}: {len(VARIANTS) - len(missing)} of {len(VARIANTS)} variants are stored")
+    for record in train_variants(
         dataset,
         variants=missing,
         work=work,
@@ -199,9 +196,9 @@ def estimates(json: Json = "-") -> None:
 
       ciphershift bench estimates --json -
     """
-    from ciphershift.benchmarks.networks import estimates as predictions
+    from ciphershift.benchmarks.networks.estimates import predict_networks
 
-    for record in predictions.measure(DEFAULT, threads=available_cpus()):
+    for record in predict_networks(DEFAULT, threads=available_cpus()):
         write(record, json)
 
 
@@ -216,4 +213,6 @@ def first_stage(
 
       ciphershift bench first-stage --maps 2 --json -
     """
-    write(stages.measure(DEFAULT, maps=maps, threads=available_cpus()), json)
+    from ciphershift.benchmarks.networks.first_stage import run_first_stage
+
+    write(run_first_stage(DEFAULT, maps=maps, threads=available_cpus()), json)

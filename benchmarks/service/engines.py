@@ -20,7 +20,7 @@ from ciphershift.he_layers.program import Program
 ENGINES = ("local://?workers=1&threads=1", "ray://?workers=1&threads=1", "ray://?workers=2&threads=1")
 
 
-def measure(models: Path, model: str, *, images: NDArray[np.uint8], repetitions: int) -> dict[str, Any]:
+def compare_engines(models: Path, model: str, *, images: NDArray[np.uint8], repetitions: int) -> dict[str, Any]:
     """Returns the median seconds of the server for one job of `images`, and the predictions that differ from the plaintext network's.
 
     `speed_up` is the time of one Ray worker over that of two; each worker has one thread, so two of them need two free cores.

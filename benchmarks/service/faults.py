@@ -52,7 +52,7 @@ class _Run:
     over: threading.Event = field(default_factory=threading.Event)
 
 
-def measure(
+def kill_processes(
     models: Path, model: str, *, images: NDArray[np.uint8], batch: int, jobs: int, kills: int
 ) -> dict[str, Any]:
     """Returns how many of `jobs` jobs were lost or wrong under `kills` kills.

@@ -45,7 +45,7 @@ class _Outcome:
     errors: Counter[str] = field(default_factory=Counter)
 
 
-def measure(
+def send_from_tenants(
     models: Path, model: str, *, images: NDArray[np.uint8], tenants: int, in_flight: int | None = None, engine: str = ""
 ) -> dict[str, Any]:
     """Returns what became of one request per image, shared out among tenants who send them at once.
