@@ -13,6 +13,7 @@ CiphershiftError                internal
 ├─ ParameterError             invalid_params
 │  ├─ UnknownParamsError      unknown_params
 │  ├─ InsecureParamsError     insecure_params
+│  ├─ RefusedParamsError      refused_params
 │  ├─ WrongParamsError        wrong_params
 │  └─ NotConformantError      not_conformant
 ├─ KeyMismatchError           key_mismatch
@@ -157,6 +158,12 @@ class InsecureParamsError(ParameterError):
     """The parameter set is weaker than 128 bits and may not be used here."""
 
     code = "insecure_params"
+
+
+class RefusedParamsError(ParameterError):
+    """The server uses a kind of parameter set that this client was told not to accept."""
+
+    code = "refused_params"
 
 
 class WrongParamsError(ParameterError):

@@ -26,6 +26,7 @@ class BaseClient:
         ca_file: Path | str | None = None,
         keystore: Keystore | None = None,
         patience: float = 60.0,
+        accept_block_keys: bool = True,
         allow_toy_parameters: bool = False,
         show_progress: bool = True,
     ) -> None:
@@ -38,6 +39,7 @@ class BaseClient:
             ca_file: certificates of the authority behind a server of your own; the default is in CIPHERSHIFT_CA_FILE.
             keystore: where keys rest; the default is the user's own folder.
             patience: seconds that one request may be put off while the server is busy, restarts, or cannot be reached.
+            accept_block_keys: use parameter sets whose small key is in blocks; SECURITY.md says what they assume.
             allow_toy_parameters: accept insecure parameter sets, for tests.
             show_progress: draw a bar on a terminal's stderr.
 
@@ -54,6 +56,7 @@ class BaseClient:
             model,
             keystore or Keystore(),
             patience_seconds=patience,
+            accept_block_keys=accept_block_keys,
             allow_toy_parameters=allow_toy_parameters,
             show_progress=show_progress,
         )

@@ -30,6 +30,7 @@ from ciphershift.errors import (
     BadShapeError,
     CiphershiftError,
     InsecureParamsError,
+    RefusedParamsError,
     UnknownKeyError,
     UnknownModelError,
     WrongKeyError,
@@ -52,6 +53,7 @@ class Session:
         keystore: Keystore,
         *,
         patience_seconds: float = 60.0,
+        accept_block_keys: bool = True,
         allow_toy_parameters: bool = False,
         show_progress: bool = False,
     ) -> None:
@@ -62,6 +64,7 @@ class Session:
         self._keystore = keystore
         self._receipts = Receipts(keystore.folder / "jobs")
         self._exchange = Exchange(patience_seconds)
+        self._accept_block_keys = accept_block_keys
         self._allow_toy_parameters = allow_toy_parameters
         self._show_progress = show_progress
         self._profile: ModelProfile | None = None
@@ -84,6 +87,7 @@ class Session:
             UnknownModelError: no such model, or several and none was named.
             UnknownParamsError: the model's parameter set is not in this installation's registry.
             InsecureParamsError: the parameter set is a TOY set.
+            RefusedParamsError: its small key is in blocks, and this client does not accept that.
         """
         if self._profile is None:
             name = self._model or (yield from self._only_model())
@@ -91,6 +95,11 @@ class Session:
             profile = read(ModelProfile, response.content)
             if profile.params.is_toy and not self._allow_toy_parameters:
                 raise InsecureParamsError(f"{profile.model} uses {profile.params.name}, which protects nothing")
+            if profile.params.block_length > 1 and not self._accept_block_keys:
+                raise RefusedParamsError(
+                    f"{profile.model} is served under {profile.params.name}, whose small key is in blocks of {profile.params.block_length} "
+                    "bits: accept_block_keys=True accepts it, a server with CIPHERSHIFT_PARAMETER_SETS=own does without"
+                )
             self._profile = profile
         return self._profile
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, WrongParamsError
-from ciphershift.he_layers.crypto import lwe, packing, pbs
+from ciphershift.he_layers.crypto import lwe, noise, packing, pbs
+from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
@@ -144,10 +145,11 @@ def run(
 
     Raises:
         BadShapeError: the ciphertexts hold another number of values than the Program's input.
-        WrongParamsError: keys or ciphertexts belong to another parameter set than the Program's.
+        WrongParamsError: keys and ciphertexts do not belong to one parameter set, the Program's or one that may stand in for it.
     """
     params = keys.params
-    if program.params != params.name or any(ciphertext.params.id != params.id for ciphertext in ciphertexts):
+    own = parameter_sets.get(program.params)
+    if any(ciphertext.params.id != params.id for ciphertext in ciphertexts) or not noise.may_stand_in(params, own):
         raise WrongParamsError(
             f"program {program.name!r} is made for {program.params}; the keys are under {params.name}"
         )

@@ -22,10 +22,9 @@ from ciphershift.models.cost_report import STEPS
 from ciphershift.models.cost_report import check as check_module
 from ciphershift.models.progress import Step
 from ciphershift.models.training import cards, data, pipeline
-from ciphershift.models.training.follow import follow
 from ciphershift.models.training.loop import FINE_TUNING
-from ciphershift.models.training.pipeline import Conversion, Splits
-from ciphershift.models.training.recipes import RECIPES
+from ciphershift.models.training.pipeline import Splits
+from ciphershift.models.training.recipes import RECIPES, Conversion
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +35,7 @@ app = typer.Typer(
 )
 console = Console()
 Source = Annotated[str, typer.Argument(help="A function that returns an nn.Module, as path/to/file.py:factory.")]
-Input = Annotated[str | None, typer.Option("--input", help="Shape of a picture, as 3x32x32.")]
+Input = Annotated[str | None, typer.Option("--input", help="Shape of a image, as 3x32x32.")]
 Params = Annotated[str, typer.Option("--params", help="Name of a parameter set.")]
 Work = Annotated[Path, typer.Option(help="Folder for checkpoints; an interrupted training goes on from there.")]
 Output = Annotated[Path, typer.Option(help="Folder that gets the network's folder.", show_default="the zoo")]
@@ -72,7 +71,7 @@ def check(
     console.print(table)
     cost = report.cost
     console.print(
-        f"{cost.lookups} look-ups for a picture, predicted {cost.seconds:.1f} s with {threads} threads of this machine;\n"
+        f"{cost.lookups} look-ups for a image, predicted {cost.seconds:.1f} s with {threads} threads of this machine;\n"
         f"upload {cost.upload_bytes} bytes, answer {cost.download_bytes} bytes, evaluation keys {cost.key_bytes} bytes (sent once)",
         highlight=False,
         soft_wrap=True,
@@ -109,7 +108,7 @@ def convert(
     user_module.load_weights(module, weights)
     splits = Splits.load(dataset)
     with _Bars(name) as bars:
-        card = pipeline.make(
+        card = pipeline.convert_module(
             name,
             module,
             conversion,
@@ -148,7 +147,7 @@ def train(
     splits = Splits.load(recipe.dataset, everything=everything)
     with _Bars(name) as bars:
         checkpoints = work / (f"{name}-everything" if everything else name)
-        card = follow(recipe, splits, work=checkpoints, output=output / name, show=bars.show)
+        card = pipeline.train_recipe(recipe, splits, work=checkpoints, output=output / name, show=bars.show)
     _print_card(card)
 
 
@@ -200,7 +199,7 @@ def answer(
       ciphershift answer mnist-fast --output build/zoo --levels 31
     """
     program = Program.load(cards.ZOO / name)
-    changed = answers.top_one(program) if levels is None else answers.quantised(program, levels)
+    changed = answers.top_one(program) if levels is None else answers.quantized(program, levels)
     changed.save(output / changed.name)
     console.print(f"{output / changed.name}: {changed.lookups} look-ups, {program.lookups} before")
 
@@ -213,7 +212,7 @@ def list_zoo() -> None:
 
       ciphershift models
     """
-    table = Table("name", "data", "look-ups", "float", "quantised", "simulated", "parameters")
+    table = Table("name", "data", "look-ups", "float", "quantized", "simulated", "parameters")
     for folder in sorted(path.parent for path in cards.ZOO.glob(f"*/{cards.CARD_FILE}")):
         card = cards.read(folder)
         accuracies = (f"{card[key]:.2%}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
@@ -222,7 +221,7 @@ def list_zoo() -> None:
 
 
 class _Bars:
-    """One bar for each stage of a training; lines instead where nobody watches."""
+    """One bar for each stage of a training; plain lines if the output is no terminal."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -253,7 +252,7 @@ class _Bars:
 
 
 class _Steps:
-    """One bar over a few steps; nothing where nobody watches."""
+    """One bar over a few steps; nothing if the output is no terminal."""
 
     def __init__(self, steps: Sequence[str]) -> None:
         self.bar = Progress(

@@ -13,8 +13,8 @@ from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswe
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import Program
+from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.export import export
-from ciphershift.models.compiler.ir import Finding, Maximum, Operation, Ramp, Reading
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.trace import read
@@ -22,7 +22,7 @@ from ciphershift.models.compiler.trace import read
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepCost:
-    """One step: its place in the module, what it does, the shape of its result, and its look-ups for one picture."""
+    """One step: its place in the module, what it does, the shape of its result, and its look-ups for one image."""
 
     place: str
     operation: str
@@ -32,12 +32,12 @@ class StepCost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """For one picture; keys are sent once.
+    """For one image; keys are sent once.
 
     Attributes:
         lookups: programmable bootstraps.
         seconds: of the server, predicted by he_layers.analysis.cost from the times that the primitives take on this machine.
-        upload_bytes: of the encrypted picture; ``download_bytes`` of the encrypted logits.
+        upload_bytes: of the encrypted image; ``download_bytes`` of the encrypted logits.
         key_bytes: of the evaluation keys.
     """
 
@@ -52,7 +52,7 @@ class Cost:
 class Report:
     """Findings, and if there are none, the steps in the order of evaluation and their cost."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[ir.Finding, ...]
     steps: tuple[StepCost, ...] = ()
     cost: Cost | None = None
 
@@ -73,11 +73,11 @@ def check(
     threads: int = 1,
     show: Callable[[str], None] = lambda step: None,
 ) -> Report:
-    """Reads a module for pictures of ``input_shape`` (C, H, W); trains nothing and changes nothing.
+    """Reads a module for images of ``input_shape`` (C, H, W); trains nothing and changes nothing.
 
     Args:
         module: to be converted.
-        input_shape: of a picture.
+        input_shape: of a image.
         params: name of the parameter set.
         threads: that the server would use.
         show: is called with each of STEPS as it begins.
@@ -87,9 +87,9 @@ def check(
     """
     parameter_set = parameter_sets.get(params)
     show(READING)
-    reading = simplify(read(module, input_shape))
-    if reading.findings:
-        return Report(findings=tuple(reading.findings))
+    traced = simplify(read(module, input_shape))
+    if traced.findings:
+        return Report(findings=tuple(traced.findings))
     steps = tuple(
         StepCost(
             place=operation.place,
@@ -97,10 +97,10 @@ def check(
             shape=operation.shape,
             lookups=lookups(operation),
         )
-        for operation in reading.operations
+        for operation in traced.operations
     )
     show(BUILDING)
-    program = stand_in(reading, input_shape, params)
+    program = stand_in(traced, input_shape, params)
     show(TIMING)
     times = timing.measure(parameter_set, threads)
     show(ADDING)
@@ -114,16 +114,16 @@ def check(
     return Report(findings=(), steps=steps, cost=bill)
 
 
-def lookups(operation: Operation) -> int:
-    """Of one operation, for one picture."""
-    if isinstance(operation, Ramp):
+def lookups(operation: ir.Operation) -> int:
+    """Of one operation, for one image."""
+    if isinstance(operation, ir.ReLU):
         return prod(operation.shape)
-    return prod(operation.shape) * (prod(operation.kernel) - 1) if isinstance(operation, Maximum) else 0
+    return prod(operation.shape) * (prod(operation.kernel) - 1) if isinstance(operation, ir.MaxPool2d) else 0
 
 
-def stand_in(reading: Reading, input_shape: Shape, params: str) -> Program:
+def stand_in(traced: ir.TraceResult, input_shape: Shape, params: str) -> Program:
     """A Program of this shape with random weights, which costs what the converted network will."""
-    network = Network(reading.operations, input_shape).eval()
-    network.quantise(True)
-    classes = tuple(str(number) for number in range(reading.operations[-1].shape[0]))
+    network = Network(traced.operations, input_shape).eval()
+    network.quantize(True)
+    classes = tuple(str(number) for number in range(traced.operations[-1].shape[0]))
     return export(network, name="stand-in", version="0", params=params, classes=classes)

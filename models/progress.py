@@ -1,4 +1,4 @@
-"""What a long piece of work tells whoever watches it."""
+"""Progress reports of long computations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -55,5 +55,5 @@ def input_shape(module: nn.Module, given: str | None) -> Shape:
         return channels, height, width
     first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
     if first is None or first.in_channels not in USUAL_SHAPES:
-        raise UnreadableModuleError("say what pictures the network takes, as --input 3x32x32")
+        raise UnreadableModuleError("the shape of the input is not known; give it, as --input 3x32x32")
     return USUAL_SHAPES[first.in_channels]

@@ -1,7 +1,7 @@
-"""Encrypted against plaintext, in this one process: the workshop's own check before a Program is handed to a server.
+"""Encrypted against plaintext, in this one process: the last check before a Program is handed to a server.
 
 The only module of this room that may touch secret keys: client and server sides are run here back to back, so nothing is protected, and
-nothing needs to be, since the pictures are the workshop's. See the import contract in pyproject.toml.
+nothing needs to be, since the images are our own. See the import contract in pyproject.toml.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ SIMULATIONS = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Of one picture: logits as decrypted, as the plaintext network gives them, and their simulated deviation, [classes] each."""
+    """Of one image: logits as decrypted, as the plaintext network gives them, and their simulated deviation, [classes] each."""
 
     encrypted: NDArray[np.float64]
     plain: NDArray[np.float64]
@@ -34,7 +34,7 @@ class Comparison:
 
 
 def verify(program: Program, images: NDArray[np.uint8], *, threads: int) -> Iterator[Comparison]:
-    """Each picture of uint8 [count, C, H, W], one after the other.
+    """Each image of uint8 [count, C, H, W], one after the other.
 
     Raises:
         BadShapeError: the images are not of the Program's shape.
@@ -49,7 +49,7 @@ def verify(program: Program, images: NDArray[np.uint8], *, threads: int) -> Iter
 
 
 def encrypted_logits(program: Program, images: NDArray[np.uint8], *, threads: int) -> Iterator[NDArray[np.float64]]:
-    """Logits [classes] of each picture, really encrypted, evaluated and decrypted under fresh keys."""
+    """Logits [classes] of each image, really encrypted, evaluated and decrypted under fresh keys."""
     keys = ClientKeys.generate(params.get(program.params))
     server_keys = keys.evaluation_keys(threads).expand(threads)
     for image in images:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from ciphershift.errors import CiphershiftError, InsecureParamsError, ProgramError, UnknownModelError
 from ciphershift.he_layers.analysis import noise_budget
+from ciphershift.he_layers.crypto import noise
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
@@ -22,7 +23,7 @@ from ciphershift.server.settings import Settings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """A Program with its parameter set and its card."""
+    """A Program with the parameter set that it is evaluated under, its own or one that stands in for it, and its card."""
 
     program: Program
     params: ParameterSet
@@ -71,6 +72,7 @@ class Repository(Mapping[str, Model]):
         """Loads and checks every sub-folder that holds a program.json."""
         self._folder = settings.models
         self._allow_toy_parameters = settings.allow_toy_parameters
+        self._stand_ins = [parameter_sets.get(name) for name in settings.stand_ins]
         self._entries: dict[str, Entry] = {}
         for name in self._names():
             with suppress(CiphershiftError):
@@ -139,7 +141,7 @@ class Repository(Mapping[str, Model]):
         return sorted(path.parent.name for path in self._folder.glob("*/program.json"))
 
     def _read(self, name: str) -> Model:
-        model = _load(self._folder / name)
+        model = _load(self._folder / name, self._stand_ins)
         if model.program.name != name:
             raise ProgramError(f"folder {name} holds the program {model.program.name}: give both one name")
         if model.params.is_toy and not self._allow_toy_parameters:
@@ -150,9 +152,10 @@ class Repository(Mapping[str, Model]):
         return UnknownModelError(f"there is no model {name!r} here; there are: {', '.join(self) or 'none'}")
 
 
-def _load(folder: Path) -> Model:
+def _load(folder: Path, stand_ins: Sequence[ParameterSet]) -> Model:
     program = Program.load(folder)
-    params = parameter_sets.get(program.params)
+    own = parameter_sets.get(program.params)
+    params = next((candidate for candidate in stand_ins if noise.may_stand_in(candidate, own)), own)
     noise_budget.require_exact(program, params)
     return Model(
         program=program,

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ciphershift.errors import ConfigurationError
+from ciphershift.he_layers.crypto.params import SETS, STAND_INS
 
 Scheme = Literal["local", "ray", "queue"]
 ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
@@ -83,6 +84,10 @@ class Settings(BaseSettings):
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain: serve HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
     models: Path = Field(ZOO, description="folder of Programs, one sub-folder per model")
+    parameter_sets: str = Field(
+        ",".join(STAND_INS),
+        description="sets that networks are evaluated under in place of their own, the first that has no more noise; `own` for none",
+    )
     storage: str = Field(
         default_factory=lambda: str(platformdirs.user_data_path("ciphershift") / "server"),
         description="where ciphertexts and evaluation keys rest: a folder, or a URL that fsspec knows (s3://bucket/path)",
@@ -120,6 +125,11 @@ class Settings(BaseSettings):
         return EngineUrl.parse(self.engine)
 
     @property
+    def stand_ins(self) -> tuple[str, ...]:
+        """Names of the parameter sets that may stand in for a network's own, the preferred one first."""
+        return () if self.parameter_sets == "own" else tuple(name.strip() for name in self.parameter_sets.split(","))
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the address to listen on can be reached from this machine alone."""
         try:
@@ -145,6 +155,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _refuse_what_is_unsafe(self) -> Self:
         EngineUrl.parse(self.engine)
+        if unknown := [name for name in self.stand_ins if name not in SETS]:
+            raise ValueError(f"parameter_sets names {unknown}; known are {', '.join(SETS)}, and `own` alone")
         if self.open and not (self.is_loopback or self.open_to_network):
             raise ValueError(
                 f"open = true lets everybody who reaches {self.host} use this server: listen on 127.0.0.1, make API keys "

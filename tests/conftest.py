@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Client, Keystore
-from ciphershift.he_layers.layers import Conv, Flatten, Linear, MaxPool, Relu
+from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 TINY = "tiny"
@@ -34,9 +34,9 @@ def tiny_program() -> Program:
         params="TOY_N128",
         input=InputSpec(shape=(1, 8, 8), levels=15, delta=1 / 256),
         layers=(
-            Conv(name="conv", weight=conv, stride=(1, 1), padding=(0, 0)),
-            MaxPool(name="pool", kernel=(2, 2), stride=(2, 2)),
-            Relu(
+            Conv2d(name="conv", weight=conv, stride=(1, 1), padding=(0, 0)),
+            MaxPool2d(name="pool", kernel=(2, 2), stride=(2, 2)),
+            ReLU(
                 name="relu",
                 bias=np.zeros(4, dtype=np.int32),
                 multiplier=np.full(4, 0.2),

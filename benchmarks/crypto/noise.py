@@ -83,6 +83,7 @@ class Laboratory:
             base_log=gadget.base_log,
             levels=gadget.levels,
             grouping_factor=self.params.grouping_factor,
+            block_length=self.params.block_length,
             threads=THREADS,
         )
         want = np.where(point < size, table[0, point % size], -table[0, point % size])
@@ -110,7 +111,9 @@ class Laboratory:
 
     def _switched(self, values: Errors) -> NDArray[np.int32]:
         small = self._encrypted(values, self.keys.small_lwe_key)
-        return _kernel.modulus_switch(small.data, polynomial_size=self.params.polynomial_size)
+        return _kernel.modulus_switch(
+            small.data, polynomial_size=self.params.polynomial_size, block_length=self.params.block_length
+        )
 
     def _points(self, switched: NDArray[np.int32]) -> NDArray[np.int64]:
         key = self.keys.small_lwe_key.astype(np.int64)

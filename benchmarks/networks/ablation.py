@@ -179,6 +179,6 @@ def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show
     }
     converted.noise = replace(converted.noise, **factors)
     for weights in converted.of_type(ShiftWeights):
-        weights.quantised = variant.exponents is not None
+        weights.quantized = variant.exponents is not None
     train_phase(variant.name, converted, NOISY_PHASE, splits, work=work, seed=seed, show=show)
     return converted.eval()

@@ -21,7 +21,7 @@ from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.timing import PrimitiveTimes
 from ciphershift.he_layers.layers import Shape
 from ciphershift.models import cost_report as check
-from ciphershift.models.compiler import ir as ops
+from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.trace import read
 
@@ -90,13 +90,13 @@ def recurrent() -> Work:
     )
 
 
-def _products(operation: ops.Operation) -> int:
+def _products(operation: ir.Operation) -> int:
     match operation:
-        case ops.Convolution():
+        case ir.Conv2d():
             return prod(operation.shape) * operation.weight[0].numel()
-        case ops.Dense():
+        case ir.Linear():
             return operation.weight.numel()
-        case ops.Mean():
+        case ir.AvgPool2d():
             return prod(operation.shape) * prod(operation.kernel)
     return 0
 

@@ -17,7 +17,7 @@ from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.analysis import cost
 from ciphershift.he_layers.crypto import ckks, params, timing
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
-from ciphershift.he_layers.layers import Conv, Flatten, Linear, MaxPool, Relu
+from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 SIDE, KERNEL, ALL_MAPS = 224, 11, 64
@@ -35,9 +35,9 @@ def stage(maps: int, parameter_set: str) -> Program:
         params=parameter_set,
         input=InputSpec(shape=(3, SIDE, SIDE), levels=15, delta=1 / 4096),
         layers=(
-            Conv(name="conv", weight=rng.choice(weights, (maps, 3, KERNEL, KERNEL)), stride=(4, 4), padding=(2, 2)),
-            MaxPool(name="pool", kernel=(3, 3), stride=(2, 2)),
-            Relu(
+            Conv2d(name="conv", weight=rng.choice(weights, (maps, 3, KERNEL, KERNEL)), stride=(4, 4), padding=(2, 2)),
+            MaxPool2d(name="pool", kernel=(3, 3), stride=(2, 2)),
+            ReLU(
                 name="relu",
                 bias=np.zeros(maps, dtype=np.int32),
                 multiplier=np.full(maps, 0.1),

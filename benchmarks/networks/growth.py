@@ -14,7 +14,7 @@ from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.analysis import cost
 from ciphershift.he_layers.crypto import ckks, params, timing
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
-from ciphershift.he_layers.layers import Conv, Flatten, Linear, Relu
+from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 MAPS = (1, 2, 4, 8, 16, 32)
@@ -27,9 +27,9 @@ def network(maps: int, parameter_set: str) -> Program:
     def weights(*shape: int) -> np.ndarray[Any, np.dtype[np.int8]]:
         return rng.choice(np.array([-2, -1, 0, 1, 2], dtype=np.int8), shape)
 
-    def relu(name: str) -> Relu:
+    def relu(name: str) -> ReLU:
         bias, multiplier = np.zeros(maps, dtype=np.int32), np.full(maps, 0.2)
-        return Relu(name=name, bias=bias, multiplier=multiplier, levels=15, delta_out=1 / 1024)
+        return ReLU(name=name, bias=bias, multiplier=multiplier, levels=15, delta_out=1 / 1024)
 
     return Program(
         name=f"growth-{maps}",
@@ -37,9 +37,9 @@ def network(maps: int, parameter_set: str) -> Program:
         params=parameter_set,
         input=InputSpec(shape=(1, 28, 28), levels=15, delta=1 / 1024),
         layers=(
-            Conv(name="conv1", weight=weights(maps, 1, 5, 5), stride=(2, 2), padding=(0, 0)),
+            Conv2d(name="conv1", weight=weights(maps, 1, 5, 5), stride=(2, 2), padding=(0, 0)),
             relu("relu1"),
-            Conv(name="conv2", weight=weights(maps, maps, 3, 3), stride=(2, 2), padding=(0, 0)),
+            Conv2d(name="conv2", weight=weights(maps, maps, 3, 3), stride=(2, 2), padding=(0, 0)),
             relu("relu2"),
             Flatten(name="flatten"),
             Linear(name="dense", weight=weights(10, 25 * maps)),

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ciphershift.benchmarks.networks.ablation import Polynomial, Square
 from ciphershift.models.progress import Show
 from ciphershift.models.training.loop import Phase
-from ciphershift.models.training.pipeline import Conversion, Splits, make, train_phase
+from ciphershift.models.training.pipeline import Splits, convert_module, train_phase
+from ciphershift.models.training.recipes import Conversion
 
 TUTORIAL = "conv 4 x 7 x 7 stride 3, 64, 10"
 PHASE = Phase(epochs=10, learning_rate=4e-3, distortion=0.3)
@@ -73,7 +74,7 @@ def prepare(work: Path, show: Show) -> None:
         weights: dict[str, Any] = folded(module.eval(), ACTIVATIONS.get(name, Square)())
         np.savez(work / f"{name}.npz", **weights)
     if not (work / "zoo" / "tutorial" / "card.json").exists():
-        make(
+        convert_module(
             "tutorial",
             modules["relu"],
             Conversion(phases={"noisy": NOISY_PHASE}),

@@ -18,7 +18,7 @@ app = typer.Typer(rich_markup_mode="rich")
 
 @app.command()
 def keygen(
-    params: Annotated[str, typer.Option(help="Name or id of a parameter set.")] = parameter_sets.DEFAULT,
+    params: Annotated[str, typer.Option(help="Name or id of a parameter set.")] = parameter_sets.STAND_INS[0],
     home: Annotated[Path | None, typer.Option(help="Folder for keys.", show_default="the user's own")] = None,
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Ask for a passphrase that seals the secret keys.")

@@ -112,8 +112,8 @@ def rooms() -> str:
     )
     words = [
         svg.text(20, 630, f"Red: out of the server's reach, directly or not, by contract: {names}", "refused", "start"),
-        svg.text(336, 215, f"{checker} only", "label", "end"),
-        svg.text(171, 290, f"{comparer} only", "label", "start"),
+        svg.text(336, 215, f"{checker.removeprefix('ciphershift.')} only", "label", "end"),
+        svg.text(171, 290, f"{comparer.removeprefix('ciphershift.')} only", "label", "start"),
     ]
     parts = [svg.box(*place) for place in ROOMS.values()]
     parts += [svg.arrow(way) for way in ways.values()]

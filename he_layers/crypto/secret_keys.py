@@ -31,19 +31,23 @@ class ClientKeys:
     params: ParameterSet
     input_secret: NDArray[np.int8] = field(repr=False)  # ternary, input ring
     answer_secret: NDArray[np.int8] = field(repr=False)  # ternary, answer ring
-    small_lwe_key: NDArray[np.int8] = field(repr=False)  # binary, n
+    small_lwe_key: NDArray[np.int8] = field(
+        repr=False
+    )  # binary, n; in blocks with at most a single one if params.block_length > 1
     glwe_key: NDArray[np.int8] = field(repr=False)  # binary, [k, N]; flat it is the big LWE key
 
     @classmethod
     def generate(cls, params: ParameterSet) -> Self:
         """Draws fresh keys."""
-        bits = _kernel.uniform_binary(os.urandom(32), params.lwe_dimension + params.big_dimension, 0)
+        glwe_bits = _kernel.uniform_binary(os.urandom(32), params.big_dimension, 0)
         return cls(
             params=params,
             input_secret=seal.generate_secret(params.input_ring),
             answer_secret=seal.generate_secret(params.answer_ring),
-            small_lwe_key=bits[: params.lwe_dimension].copy(),
-            glwe_key=bits[params.lwe_dimension :].reshape(params.glwe_dimension, params.polynomial_size).copy(),
+            small_lwe_key=_kernel.block_binary(
+                os.urandom(32), params.lwe_dimension // params.block_length, params.block_length
+            ),
+            glwe_key=glwe_bits.reshape(params.glwe_dimension, params.polynomial_size),
         )
 
     @property
@@ -53,7 +57,7 @@ class ClientKeys:
 
     @property
     def bsk_bits(self) -> NDArray[np.int8]:
-        """What the bootstrapping key encrypts: the small key's bits; or s (1 - t), (1 - s) t and s t for every two bits s, t."""
+        """What the bootstrapping key encrypts: the small key's bits; or s (1 - t), (1 - s) t and s t for every pair of bits s, t."""
         if self.params.grouping_factor == 1:
             return self.small_lwe_key
         s, t = self.small_lwe_key.reshape(-1, 2).T
@@ -149,6 +153,10 @@ class ClientKeys:
                 raise NotConformantError(
                     f"{name} holds a coefficient that it may not; the key file is damaged, make new keys"
                 )
+        if keys["small_lwe_key"].reshape(-1, params.block_length).sum(axis=1).max() > 1:
+            raise NotConformantError(
+                f"small_lwe_key has a block of {params.block_length} bits with two ones; the key file is damaged, make new keys"
+            )
         keys["glwe_key"] = keys["glwe_key"].reshape(params.glwe_dimension, params.polynomial_size)
         return cls(params=params, **keys)
 

@@ -1,35 +1,35 @@
 """The layers of a Program, one file each: shape rule, integer semantics and torus circuit side by side."""
 
 from ciphershift.he_layers.layers.add import Add
-from ciphershift.he_layers.layers.avg_pool import AvgPool
-from ciphershift.he_layers.layers.conv import Conv
+from ciphershift.he_layers.layers.avg_pool import AvgPool2d
+from ciphershift.he_layers.layers.conv import Conv2d
 from ciphershift.he_layers.layers.flatten import Flatten
 from ciphershift.he_layers.layers.layer import Circuit, Entries, Layer, Scale, Shape
 from ciphershift.he_layers.layers.linear import Linear
-from ciphershift.he_layers.layers.max_pool import MaxPool
-from ciphershift.he_layers.layers.relu import Relu
-from ciphershift.he_layers.layers.shuffle import Shuffle
+from ciphershift.he_layers.layers.max_pool import MaxPool2d
+from ciphershift.he_layers.layers.relu import ReLU
+from ciphershift.he_layers.layers.shuffle import ChannelShuffle
 from ciphershift.he_layers.layers.top_one import TopOne
 
 KINDS: dict[str, type[Layer]] = {
-    kind.kind: kind for kind in (Add, AvgPool, Conv, Flatten, Linear, MaxPool, Relu, Shuffle, TopOne)
+    kind.kind: kind for kind in (Add, AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, ReLU, ChannelShuffle, TopOne)
 }
 """Layer class by the name it has in program.json."""
 
 __all__ = [
     "KINDS",
     "Add",
-    "AvgPool",
+    "AvgPool2d",
+    "ChannelShuffle",
     "Circuit",
-    "Conv",
+    "Conv2d",
     "Entries",
     "Flatten",
     "Layer",
     "Linear",
-    "MaxPool",
-    "Relu",
+    "MaxPool2d",
+    "ReLU",
     "Scale",
     "Shape",
-    "Shuffle",
     "TopOne",
 ]

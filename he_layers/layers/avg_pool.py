@@ -19,7 +19,7 @@ from ciphershift.he_layers.layers.layer import (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AvgPool(LinearLayer):
+class AvgPool2d(LinearLayer):
     """Sum over windows of each channel; padding counts as zeros."""
 
     kind: ClassVar[str] = "avg_pool"

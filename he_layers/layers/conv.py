@@ -20,7 +20,7 @@ from ciphershift.he_layers.layers.layer import (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Conv(LinearLayer):
+class Conv2d(LinearLayer):
     """Two-dimensional cross-correlation with zero padding and without bias (the bias is in the next relu).
 
     Attributes:

@@ -239,7 +239,7 @@ def check_weights(layer: Layer, weight: NDArray[np.int8], dimensions: int) -> No
     wrong = (size > 2**MAX_EXPONENT) | ((size & (size - 1)) != 0)
     if wrong.any():
         raise ProgramError(
-            f"layer {layer.name!r} has the weight {weight[wrong][0]}; weights are 0 or +-2^e with e <= {MAX_EXPONENT}: quantise them"
+            f"layer {layer.name!r} has the weight {weight[wrong][0]}; weights are 0 or +-2^e with e <= {MAX_EXPONENT}: quantize them"
         )
 
 

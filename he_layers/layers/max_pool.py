@@ -31,7 +31,7 @@ RAMP = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MaxPool(Layer):
+class MaxPool2d(Layer):
     """Greatest value of each window of each channel.
 
     With a ``modulus`` m (exact profile) values are residues modulo m, and the integer semantics is that of the tree: b + ReLU(a - b) for

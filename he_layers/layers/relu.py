@@ -1,4 +1,4 @@
-"""Clipped ReLU with batch-norm, bias and re-quantisation in one table for each channel: one look-up for each value."""
+"""Clipped ReLU with batch-norm, bias and re-quantization in one table for each channel: one look-up for each value."""
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
@@ -27,7 +27,7 @@ MAX_RAMP = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Relu(Layer):
+class ReLU(Layer):
     """q = clip(floor((x + bias) * multiplier + 1/2), lowest, levels), with bias and multiplier of the value's channel.
 
     With a ``modulus`` m (exact profile) that holds for residues of x + bias on 0 .. m/2 - 1, and q(x + m/2) = levels - q(x) beyond: what

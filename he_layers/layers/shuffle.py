@@ -10,7 +10,7 @@ from ciphershift.he_layers.layers.layer import Circuit, IntArray, Layer, Scale, 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shuffle(Layer):
+class ChannelShuffle(Layer):
     """Channel (group, place) of ``groups`` equal groups goes to (place, group)."""
 
     kind: ClassVar[str] = "shuffle"

@@ -9,14 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from ciphershift.errors import OutOfLevelsError, ProgramError
-from ciphershift.he_layers.layers import Layer, Linear, Relu, TopOne
+from ciphershift.he_layers.layers import Layer, Linear, ReLU, TopOne
 from ciphershift.he_layers.program import OutputSpec, Program
+from ciphershift.models.compiler.scales import LOGIT_PEAK
 
-LOGIT_PEAK = 0.4
-"""Turns that a trained network's greatest logit takes (models.compiler.network)."""
 TOP_ONE_PEAK = 0.24
 """Any two logits then differ by less than half a turn."""
-QUANTISED_PEAK = 0.145
+QUANTIZED_PEAK = 0.145
 """The ramp over all logits then has 0.29 turns."""
 
 
@@ -35,7 +34,7 @@ def top_one(program: Program) -> Program:
     )
 
 
-def quantised(program: Program, levels: int) -> Program:
+def quantized(program: Program, levels: int) -> Program:
     """The same network, answering each logit as an integer from 0 (least) to ``levels``.
 
     Raises:
@@ -44,9 +43,9 @@ def quantised(program: Program, levels: int) -> Program:
     """
     if not 1 <= levels <= 255:
         raise OutOfLevelsError(f"levels = {levels}; it takes 1 to 255")
-    scaled = _with_peak(program, QUANTISED_PEAK)
-    classes, peak = len(program.output.classes), QUANTISED_PEAK / scaled.logit_delta
-    ramp = Relu(
+    scaled = _with_peak(program, QUANTIZED_PEAK)
+    classes, peak = len(program.output.classes), QUANTIZED_PEAK / scaled.logit_delta
+    ramp = ReLU(
         name="coarse",
         bias=np.full(classes, round(peak), dtype=np.int32),
         multiplier=np.full(classes, levels / (2 * peak)),
@@ -68,12 +67,12 @@ def _with_peak(program: Program, peak: float) -> Program:
             f"{program.name!r} is of the {program.profile} profile and ends in {program.layers[-1].kind}; "
             "answers can be changed in the fast profile, on a network that ends in logits"
         )
-    last = max((index for index, layer in enumerate(program.layers) if isinstance(layer, Relu)), default=None)
+    last = max((index for index, layer in enumerate(program.layers) if isinstance(layer, ReLU)), default=None)
     factor = peak / LOGIT_PEAK
     if last is None:
         return replace(program, input=replace(program.input, delta=program.input.delta * factor))
     layers: list[Layer] = list(program.layers)
     relu = layers[last]
-    assert isinstance(relu, Relu)
+    assert isinstance(relu, ReLU)
     layers[last] = replace(relu, delta_out=relu.delta_out * factor)
     return replace(program, layers=tuple(layers))

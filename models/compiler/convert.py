@@ -1,4 +1,4 @@
-"""From a float nn.Module to a trainable network of power-of-two weights that computes nearly the same, scaled by calibration pictures."""
+"""From a float nn.Module to a trainable network of power-of-two weights that computes nearly the same, scaled by calibration images."""
 
 from dataclasses import dataclass
 
@@ -11,22 +11,25 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers.max_pool import RAMP as POOL_RAMP
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
-from ciphershift.models.compiler import ir as ops
+from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
-from ciphershift.models.compiler.scales import PIXEL_LEVELS, Step
+from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.trace import read
-from ciphershift.models.nn.layers import MAX_RAMP, Activation, Add, Head, deviation, per_channel
+from ciphershift.models.nn.layers import MAX_RAMP, Add, Head, ReLU, deviation, per_channel
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 CLIPPED = 0.998
 """Share of a ReLU's inputs that are below the top of its ramp."""
-LEAVING = 1e-2
-"""Share of a look-up's inputs that may lie outside its valid window, on the calibration pictures."""
-ELSEWHERE = 2e-2
-"""The same on inverted pictures and on noise, which tell whether other pictures clip or wrap."""
+MAX_OUTSIDE = 1e-2
+"""Share of a look-up's inputs that may lie outside its valid window, on the calibration images."""
+MAX_OUTSIDE_ELSEWHERE = 2e-2
+"""The same on inverted images and on noise, which tell whether other images clip or wrap."""
 DRIVES = (0.02, 0.16)
 """Least and greatest standard deviation, in turns, that is given to the sums of a layer."""
+ROUNDING = 1e-4
+"""Relative error of float sums that decides nothing."""
 NOISE_DEVIATIONS = 3
 """Standard deviations of the look-up's noise that are kept free at both ends of the window."""
 
@@ -38,36 +41,36 @@ def convert(
     params: str = parameter_sets.DEFAULT,
     levels: int = 31,
     exponents: int = 4,
-    leaving: float = LEAVING,
+    max_outside: float = MAX_OUTSIDE,
 ) -> Network:
     """A trainable network with the module's weights as powers of two, activations on integer levels, and the circuit's noise.
 
     Batch norms are folded, max-pools are moved before the activations that they follow; the module itself is left as it is. The result
-    is in training mode, quantised, with the noise that the parameter set predicts for each of its layers; train it on with
+    is in training mode, quantized, with the noise that the parameter set predicts for each of its layers; train it on with
     models.training.loop.fine_tune.
 
     Args:
-        module: made of the operations of docs/networks.md, for pictures [B, C, H, W] in [0, 1], returning logits.
-        calibration_data: some hundred such pictures, float, of the kind that the network will see.
+        module: made of the operations of docs/networks.md, for images [B, C, H, W] in [0, 1], returning logits.
+        calibration_data: some hundred such images, float, of the kind that the network will see.
         params: name of the parameter set.
         levels: greatest integer of an activation.
         exponents: powers of two that a weight may take: 1, 2, .., 2^(exponents - 1).
-        leaving: share of a layer's sums that may leave the window of its look-up, which fixes the layer's scale on the torus.
+        max_outside: share of a layer's sums that may leave the window of its look-up, which fixes the layer's scale on the torus.
 
     Raises:
         UnsupportedLayerError: lists everything that models.cost_report lists.
     """
     shape = tuple(calibration_data.shape[1:])
-    reading = simplify(read(module, shape))
-    if reading.findings:
-        raise UnsupportedLayerError("this network cannot be converted: " + "; ".join(map(str, reading.findings)))
-    network = Network(reading.operations, shape, levels=levels, exponents=exponents)
+    traced = simplify(read(module, shape))
+    if traced.findings:
+        raise UnsupportedLayerError("this network cannot be converted: " + "; ".join(map(str, traced.findings)))
+    network = Network(traced.operations, shape, levels=levels, exponents=exponents)
     noise = CircuitNoise.predicted(parameter_sets.get(params))
     network.eval()
     with torch.no_grad():
-        _Calibration(network, noise, leaving).run(reading.operations, calibration_data)
+        _Calibration(network, noise, max_outside).run(traced.operations, calibration_data)
     network.train()
-    network.quantise(True)
+    network.quantize(True)
     network.noise = noise
     return network
 
@@ -76,7 +79,7 @@ def convert(
 class _Value:
     """What a node gives: ``x`` [B, C, ...]; the module's value is unit * x + shift, both [C].
 
-    The first pictures are those of the calibration, the others are from elsewhere; statistics are taken from the former.
+    The first images are those of the calibration, the others are from elsewhere; statistics are taken from the former.
     """
 
     x: Tensor
@@ -85,21 +88,21 @@ class _Value:
 
 
 class _Calibration:
-    """Sets weights and statistics node by node, each from the values that the nodes before it give, unquantised and without noise."""
+    """Sets weights and statistics node by node, each from the values that the nodes before it give, unquantized and without noise."""
 
-    def __init__(self, network: Network, noise: CircuitNoise, leaving: float) -> None:
-        self.network, self.noise, self.leaving = network, noise, leaving
+    def __init__(self, network: Network, noise: CircuitNoise, max_outside: float) -> None:
+        self.network, self.noise, self.max_outside = network, noise, max_outside
         self.known = 0
         self.values: dict[str, _Value] = {}
         self.pooled: dict[str, Tensor] = {}
         self.spread: dict[str, Tensor] = {}
 
-    def run(self, operations: list[ops.Operation], pictures: Tensor) -> None:
-        channels, self.known = pictures.shape[1], len(pictures)
-        some = pictures[: -(-len(pictures) // 4)]
-        pictures = torch.cat([pictures, 1 - some, torch.rand_like(some)])
+    def run(self, operations: list[ir.Operation], images: Tensor) -> None:
+        channels, self.known = images.shape[1], len(images)
+        some = images[: -(-len(images) // 4)]
+        images = torch.cat([images, 1 - some, torch.rand_like(some)])
         self.values[IMAGE] = _Value(
-            x=pictures * PIXEL_LEVELS, unit=torch.full((channels,), 1 / PIXEL_LEVELS), shift=torch.zeros(channels)
+            x=images * PIXEL_LEVELS, unit=torch.full((channels,), 1 / PIXEL_LEVELS), shift=torch.zeros(channels)
         )
         last_use = self.network.wiring.last_use
         for (step, node), operation in zip(self.network.steps(), operations, strict=True):
@@ -108,45 +111,45 @@ class _Calibration:
                 if last_use[name] == step.name:
                     del self.values[name]
 
-    def _value(self, step: Step, node: nn.Module, operation: ops.Operation) -> _Value:
+    def _value(self, step: Step, node: nn.Module, operation: ir.Operation) -> _Value:
         inputs = [self.values[name] for name in step.inputs]
         first = inputs[0]
         match node, operation:
-            case ShiftConv2d() | ShiftLinear() | Head(), ops.Convolution() | ops.Dense():
+            case ShiftConv2d() | ShiftLinear() | Head(), ir.Conv2d() | ir.Linear():
                 return self._linear(step, node, operation, first)
-            case Activation(), ops.Ramp():
+            case ReLU(), ir.ReLU():
                 return self._activation(step, node, operation, first)
             case Add(), _:
                 return self._sum(step, node, inputs)
-            case _, ops.Maximum():
+            case _, ir.MaxPool2d():
                 spans = functional.max_pool2d(first.x, *_window(operation)) + functional.max_pool2d(
                     -first.x, *_window(operation)
                 )
                 self.pooled[step.name] = spans
                 return _Value(x=functional.max_pool2d(first.x, *_window(operation)), unit=first.unit, shift=first.shift)
-            case _, ops.Mean():
+            case _, ir.AvgPool2d():
                 return _Value(
                     x=node(first.x), unit=first.unit / (operation.kernel[0] * operation.kernel[1]), shift=first.shift
                 )
-            case _, ops.Flat():
+            case _, ir.Flatten():
                 each = first.x[0].numel() // len(first.unit)
                 unit, shift = (values.repeat_interleave(each) for values in (first.unit, first.shift))
                 return _Value(x=node(first.x), unit=unit, shift=shift)
-            case _, ops.Interleave():
+            case _, ir.ChannelShuffle():
                 unit, shift = (node(values.view(1, -1, 1, 1)).flatten() for values in (first.unit, first.shift))
                 return _Value(x=node(first.x), unit=unit, shift=shift)
-            case _, ops.Join():
+            case _, ir.Concat():
                 unit, shift = torch.cat([v.unit for v in inputs]), torch.cat([v.shift for v in inputs])
                 return _Value(x=node(*[v.x for v in inputs]), unit=unit, shift=shift)
         raise AssertionError(f"{step.name} is a {type(node).__name__} for a {type(operation).__name__}")
 
     def _linear(
-        self, step: Step, node: ShiftConv2d | ShiftLinear | Head, operation: ops.Convolution | ops.Dense, source: _Value
+        self, step: Step, node: ShiftConv2d | ShiftLinear | Head, operation: ir.Conv2d | ir.Linear, source: _Value
     ) -> _Value:
         linear = node.linear if isinstance(node, Head) else node
         gain = source.unit.mean()
         relative = source.unit / gain
-        groups = operation.groups if isinstance(operation, ops.Convolution) else 1
+        groups = operation.groups if isinstance(operation, ir.Conv2d) else 1
         per_group = relative.view(groups, -1).repeat_interleave(len(operation.weight) // groups, dim=0)
         linear.weight.copy_(operation.weight * per_group.view(*per_group.shape, *[1] * (operation.weight.dim() - 2)))
         if isinstance(node, Head):
@@ -180,7 +183,7 @@ class _Calibration:
         self.spread[step.name] = deviation(x[: self.known])
         return _Value(x=x, unit=unit, shift=shift)
 
-    def _activation(self, step: Step, node: Activation, operation: ops.Ramp, source: _Value) -> _Value:
+    def _activation(self, step: Step, node: ReLU, operation: ir.ReLU, source: _Value) -> _Value:
         slope, shift = source.unit, source.shift
         if operation.affine is not None:
             slope, shift = slope * operation.affine.scale, shift * operation.affine.scale + operation.affine.shift
@@ -202,10 +205,14 @@ class _Calibration:
         node.top.copy_(top / (slope * node.std))
         self._choose_drive(step, node, source.x)
         turns = self._turns(step, node, float(node.drive))
-        unit = node.tops(turns) * slope * node.std / node.levels
-        if self._is_added(step):  # the window may have shortened the ramp
-            unit = 2.0 ** torch.log2(unit * node.levels).floor() / node.levels
-            node.top.copy_(unit * node.levels / (slope * node.std))
+        reached = node.tops(turns) * slope * node.std
+        if self._is_added(step):
+            # Only a ramp that the window really shortened goes to the next lower power of two: without the tolerance the last bit of a
+            # float sum would halve a ramp that fits.
+            shortened = reached < top * (1 - ROUNDING)
+            reached = torch.where(shortened, 2.0 ** torch.log2(reached).floor(), top)
+            node.top.copy_(reached / (slope * node.std))
+        unit = reached / node.levels
         return _Value(
             x=torch.clamp(real / per_channel(unit, real), node.lowest, node.levels),
             unit=unit,
@@ -215,31 +222,31 @@ class _Calibration:
     def _is_added(self, step: Step) -> bool:
         """Whether a sum reads the activation beside another value whose unit is given: both are then powers of two."""
         for other in self.network.wiring.steps:
-            if other.kind is ops.Sum:
+            if other.kind is ir.Add:
                 fixed = [name for name in other.inputs if not self.network.wiring.free(other, name)]
                 if len(fixed) > 1 and step.name in fixed:
                     return True
         return False
 
-    def _turns(self, step: Step, node: Activation, drive: float) -> Tensor:
+    def _turns(self, step: Step, node: ReLU, drive: float) -> Tensor:
         """Turns for one unit of each channel at this drive."""
         least = torch.zeros_like(node.spread)
         room = 3 if self.network.wiring.owner[step.name] else 0
         exponent = torch.log2(node.spread.max() / node.spread).round().clamp(0, room) + least
         return drive / (node.spread * 2.0**exponent).pow(2).mean().sqrt() * 2.0**exponent
 
-    def _choose_drive(self, step: Step, node: Activation, x: Tensor) -> None:
+    def _choose_drive(self, step: Step, node: ReLU, x: Tensor) -> None:
         """The greatest drive for which few enough of the sums leave a window of the activation or of its pools."""
         low, high = DRIVES
         for _ in range(12):
             middle = (low * high) ** 0.5
-            seen, elsewhere = self._leaving(step, node, x, middle)
-            fits = seen <= self.leaving and elsewhere <= max(self.leaving, ELSEWHERE)
+            seen, elsewhere = self._outside(step, node, x, middle)
+            fits = seen <= self.max_outside and elsewhere <= max(self.max_outside, MAX_OUTSIDE_ELSEWHERE)
             low, high = (middle, high) if fits else (low, middle)
         node.drive.fill_(low)
 
-    def _leaving(self, step: Step, node: Activation, x: Tensor, drive: float) -> tuple[float, float]:
-        """Share of the sums that leave the window at this drive, on calibration pictures and on others.
+    def _outside(self, step: Step, node: ReLU, x: Tensor, drive: float) -> tuple[float, float]:
+        """Share of the sums that leave the window at this drive, on calibration images and on others.
 
         Of several windows, the activation's and those of pools before it, the one that is left most often counts.
         """
@@ -259,7 +266,7 @@ class _Calibration:
         return max(seen for seen, _ in shares), max(elsewhere for _, elsewhere in shares)
 
 
-def _window(pool: ops.Maximum) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+def _window(pool: ir.MaxPool2d) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     return pool.kernel, pool.stride, pool.padding
 
 

@@ -7,19 +7,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ciphershift.he_layers.layers import Add as Add_
-from ciphershift.he_layers.layers import AvgPool, Conv, Flatten, Layer, Linear, Relu, Shuffle
-from ciphershift.he_layers.layers import MaxPool as MaxPool_
+from ciphershift.he_layers import layers
 from ciphershift.he_layers.layers.layer import MAX_EXPONENT
 from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
+from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
-from ciphershift.models.compiler.scales import PIXEL_LEVELS, Step
-from ciphershift.models.nn.layers import Activation, Add, Concat, Head, MaxPool, SumPool
+from ciphershift.models.compiler.scales import PIXEL_LEVELS
+from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Head, MaxPool2d, ReLU
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 
 def export(network: Network, *, name: str, version: str, params: str, classes: tuple[str, ...]) -> Program:
-    """The Program that computes what ``network``, quantised, computes in evaluation mode.
+    """The Program that computes what ``network``, quantized, computes in evaluation mode.
 
     Args:
         network: trained with integer weights; its statistics fix the torus scales.
@@ -36,7 +35,7 @@ class _Exporter:
 
     def __init__(self, network: Network) -> None:
         self.network, self.torus = network, network.torus()
-        self.layers: list[Layer] = []
+        self.layers: list[layers.Layer] = []
         self.gives: dict[str, tuple[str, ...]] = {IMAGE: (IMAGE,)}
 
     def program(self, *, name: str, version: str, params: str, classes: tuple[str, ...]) -> Program:
@@ -63,7 +62,7 @@ class _Exporter:
             for term, name in enumerate(step.inputs):
                 self._term(step, node, term, name)
             terms = tuple(name for term in range(len(step.inputs)) for name in self.gives[_term_name(step, term)])
-            self._append(Add_(name=_name(step), terms=len(step.inputs)), step.name, terms)
+            self._append(layers.Add(name=_name(step), terms=len(step.inputs)), step.name, terms)
         elif not (
             isinstance(node, ShiftWeights) and self._is_term(step)
         ):  # a sum writes its terms down: it knows their scale
@@ -73,7 +72,7 @@ class _Exporter:
         """Names of the layers that hold the step's inputs."""
         return tuple(name for source in step.inputs for name in self.gives[source])
 
-    def _append(self, layer: Layer, value: str, inputs: tuple[str, ...]) -> None:
+    def _append(self, layer: layers.Layer, value: str, inputs: tuple[str, ...]) -> None:
         before = self.layers[-1].name if self.layers else IMAGE
         self.layers.append(layer if inputs == (before,) else replace(layer, inputs=inputs))
         self.gives[value] = (layer.name,)
@@ -107,35 +106,35 @@ class _Exporter:
             )
             rest, part = rest - now, part + 1
 
-    def _layer(self, step: Step, node: nn.Module) -> Layer:
+    def _layer(self, step: Step, node: nn.Module) -> layers.Layer:
         exponent = self.torus.exponent[step.name]
         match node:
             case ShiftConv2d() | ShiftLinear():
                 return _linear(step, node, exponent)
-            case Activation():
+            case ReLU():
                 return self._relu(step, node)
-            case MaxPool():
-                return MaxPool_(name=_name(step), kernel=node.kernel, stride=node.stride, padding=node.padding)
-            case SumPool():
-                return AvgPool(name=_name(step), kernel=node.kernel, stride=node.stride, padding=node.padding)
+            case MaxPool2d():
+                return layers.MaxPool2d(name=_name(step), kernel=node.kernel, stride=node.stride, padding=node.padding)
+            case AvgPool2d():
+                return layers.AvgPool2d(name=_name(step), kernel=node.kernel, stride=node.stride, padding=node.padding)
             case nn.Flatten():
-                return Flatten(name=_name(step))
+                return layers.Flatten(name=_name(step))
             case nn.ChannelShuffle():
-                return Shuffle(name=_name(step), groups=node.groups)
+                return layers.ChannelShuffle(name=_name(step), groups=node.groups)
             case Head():
                 bias = _integers(node.bias.double() / node.logit().double()).astype(np.int32)
-                return Linear(
+                return layers.Linear(
                     name=_name(step), weight=_integers(node.linear.integer_weight()).astype(np.int8), bias=bias
                 )
         raise AssertionError(f"{step.name} is a {type(node).__name__}, which no layer does")
 
-    def _relu(self, step: Step, node: Activation) -> Relu:
+    def _relu(self, step: Step, node: ReLU) -> layers.ReLU:
         source = step.inputs[0]
         units = 2.0 ** self.torus.exponent[source].double()
         std = node.std.double()
         bias = (node.offset.double() * std - node.mean.double()) * units
         multiplier = node.levels / (node.tops(self.torus.turns(source)).double() * std * units)
-        return Relu(
+        return layers.ReLU(
             name=_name(step),
             bias=_integers(bias).astype(np.int32),
             multiplier=multiplier.detach().numpy(),
@@ -145,20 +144,20 @@ class _Exporter:
         )
 
 
-def _linear(step: Step, node: ShiftConv2d | ShiftLinear, exponent: Tensor) -> Layer:
+def _linear(step: Step, node: ShiftConv2d | ShiftLinear, exponent: Tensor) -> layers.Layer:
     scale = (2.0**exponent).view(-1, *[1] * (node.weight.dim() - 1))
     weight = _whole(node.integer_weight() * scale)
     if isinstance(node, ShiftLinear):
-        return Linear(name=_name(step), weight=weight)
-    return Conv(name=_name(step), weight=weight, stride=node.stride, padding=node.padding, groups=node.groups)
+        return layers.Linear(name=_name(step), weight=weight)
+    return layers.Conv2d(name=_name(step), weight=weight, stride=node.stride, padding=node.padding, groups=node.groups)
 
 
-def _powers(name: str, exponent: Tensor, axes: int) -> Layer:
+def _powers(name: str, exponent: Tensor, axes: int) -> layers.Layer:
     """Each channel times its power of two."""
     power = _whole(2.0**exponent)
     if axes == 1:
-        return Linear(name=name, weight=np.diag(power))
-    return Conv(name=name, weight=power.reshape(-1, 1, 1, 1), groups=len(power))
+        return layers.Linear(name=name, weight=np.diag(power))
+    return layers.Conv2d(name=name, weight=power.reshape(-1, 1, 1, 1), groups=len(power))
 
 
 def _name(step: Step) -> str:

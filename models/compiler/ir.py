@@ -16,8 +16,8 @@ class Operation:
     Attributes:
         name: unique identifier.
         place: where the user finds it: path of the module, or line of the source.
-        inputs: names of the operations it reads; he_layers.program.IMAGE is the picture.
-        shape: of its result for one picture.
+        inputs: names of the operations it reads; he_layers.program.IMAGE is the image.
+        shape: of its result for one image.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Operation:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Convolution(Operation):
+class Conv2d(Operation):
     """Cross-correlation with zero padding; ``weight`` [O, I / groups, kh, kw], ``bias`` [O]."""
 
     weight: Tensor
@@ -38,7 +38,7 @@ class Convolution(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Dense(Operation):
+class Linear(Operation):
     """``weight`` [O, I] times a vector, plus ``bias`` [O]."""
 
     weight: Tensor
@@ -54,7 +54,7 @@ class Affine(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ramp(Operation):
+class ReLU(Operation):
     """clip(affine(x), low, high), where ``affine`` has positive scales; no ``high``: a ReLU. One look-up for each value."""
 
     low: float
@@ -63,7 +63,7 @@ class Ramp(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Maximum(Operation):
+class MaxPool2d(Operation):
     """Greatest value of each window; places in the padding hold nothing. One look-up less than a window has places, for each result."""
 
     kernel: Pair
@@ -72,7 +72,7 @@ class Maximum(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Mean(Operation):
+class AvgPool2d(Operation):
     """Average of each window; places in the padding hold zero."""
 
     kernel: Pair
@@ -81,29 +81,29 @@ class Mean(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Flat(Operation):
+class Flatten(Operation):
     """All values as a vector in C order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sum(Operation):
+class Add(Operation):
     """Sum of its inputs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Join(Operation):
+class Concat(Operation):
     """Inputs one after the other along the channels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Interleave(Operation):
+class ChannelShuffle(Operation):
     """Channel shuffle of ``groups`` groups."""
 
     groups: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Same(Operation):
+class Identity(Operation):
     """Its input unchanged."""
 
 
@@ -120,8 +120,8 @@ class Finding:
 
 
 @dataclass(kw_only=True)
-class Reading:
-    """What was read: operations in order, each after its inputs, and everything that stands in the way."""
+class TraceResult:
+    """What was read: operations in order, each after its inputs, and a finding for each step that is not supported."""
 
     operations: list[Operation] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
-from ciphershift.models.compiler import ir as ops
-from ciphershift.models.compiler.scales import PIXEL_LEVELS, Step, Torus, Wiring
-from ciphershift.models.nn.layers import Activation, Add, Concat, Head, MaxPool, SumPool
+from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.graph import Step, Wiring
+from ciphershift.models.compiler.scales import PIXEL_LEVELS, Torus, place
+from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Head, MaxPool2d, ReLU
 from ciphershift.models.nn.lookup import with_noise
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
@@ -22,7 +23,7 @@ class Network(nn.Module):
     """Nodes in order, each after its inputs; the last one gives the logits.
 
     Attributes:
-        input_shape: (C, H, W) of a picture.
+        input_shape: (C, H, W) of a image.
         levels: greatest integer of an activation.
         exponents: powers of two that a weight may take.
         wiring: which node reads which.
@@ -32,7 +33,7 @@ class Network(nn.Module):
     with_noise = staticmethod(with_noise)
 
     def __init__(
-        self, operations: list[ops.Operation], input_shape: Shape, *, levels: int = 31, exponents: int = 4
+        self, operations: list[ir.Operation], input_shape: Shape, *, levels: int = 31, exponents: int = 4
     ) -> None:
         super().__init__()
         self.input_shape, self.levels, self.exponents = input_shape, levels, exponents
@@ -40,9 +41,9 @@ class Network(nn.Module):
         self.noise: CircuitNoise | None = None
         self._nodes = nn.ModuleList(self._node(operation, operation is operations[-1]) for operation in operations)
 
-    def _node(self, o: ops.Operation, last: bool) -> nn.Module:
+    def _node(self, o: ir.Operation, last: bool) -> nn.Module:
         match o:
-            case ops.Convolution():
+            case ir.Conv2d():
                 maps, inputs, *kernel = o.weight.shape
                 options: dict[str, Any] = {
                     "stride": o.stride,
@@ -51,24 +52,24 @@ class Network(nn.Module):
                     "exponents": self.exponents,
                 }
                 return ShiftConv2d(inputs * o.groups, maps, (kernel[0], kernel[1]), **options)
-            case ops.Dense() if last:
+            case ir.Linear() if last:
                 return Head(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
-            case ops.Dense():
+            case ir.Linear():
                 return ShiftLinear(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
-            case ops.Ramp():
+            case ir.ReLU():
                 lowest, levels = ramp_levels(o, self.levels)
-                return Activation(o.shape[0], levels=levels, lowest=lowest)
-            case ops.Maximum():
-                return MaxPool(o.kernel, o.stride, o.padding)
-            case ops.Mean():
-                return SumPool(o.kernel, o.stride, o.padding)
-            case ops.Flat():
+                return ReLU(o.shape[0], levels=levels, lowest=lowest)
+            case ir.MaxPool2d():
+                return MaxPool2d(o.kernel, o.stride, o.padding)
+            case ir.AvgPool2d():
+                return AvgPool2d(o.kernel, o.stride, o.padding)
+            case ir.Flatten():
                 return nn.Flatten()
-            case ops.Sum():
+            case ir.Add():
                 return Add(len(o.inputs), o.shape[0])
-            case ops.Join():
+            case ir.Concat():
                 return Concat()
-            case ops.Interleave():
+            case ir.ChannelShuffle():
                 return nn.ChannelShuffle(o.groups)
         raise AssertionError(f"{o.name} is no operation that is left after models.compiler.simplify")
 
@@ -90,7 +91,7 @@ class Network(nn.Module):
     def torus(self) -> Torus:
         """Where the values lie on the torus, by the statistics of the moment."""
         with torch.no_grad():
-            return self.wiring.place({step.name: node for step, node in self.steps()})
+            return place(self.wiring, {step.name: node for step, node in self.steps()})
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures [B, C, H, W] in [0, 1] -> logits [B, classes]."""
@@ -106,12 +107,12 @@ class Network(nn.Module):
     def evaluate(self, step: Step, node: nn.Module, inputs: list[Tensor], torus: Torus) -> Tensor:
         """One step."""
         source = step.inputs[0]
-        if isinstance(node, Activation):
+        if isinstance(node, ReLU):
             if self.wiring.owner[step.name] is None:
                 node.track_spread(inputs[0])
             std = self.noise.lookup_input(*self.wiring.keys[source]) if self.noise else 0.0
             return self._noisy(node(inputs[0], torus.turns(source), std), step.name, torus)
-        if isinstance(node, MaxPool):
+        if isinstance(node, MaxPool2d):
             under_input, under_big = self.wiring.keys[source]
             stds = (
                 (self.noise.lookup_input(under_input, under_big), self.noise.lookup_input(under_input, True))
@@ -125,7 +126,7 @@ class Network(nn.Module):
         for activation, owner in self.wiring.owner.items():
             if owner == step.name:
                 tracking = self.node(activation)
-                assert isinstance(tracking, Activation), "only activations own sums"
+                assert isinstance(tracking, ReLU), "only activations own sums"
                 tracking.track_spread(result)
         return result
 
@@ -140,12 +141,12 @@ class Network(nn.Module):
         add = self.with_noise if self.training else with_noise
         return add(x, (self.noise.fresh if name == IMAGE else self.noise.lookup) / torus.delta[name])
 
-    def quantise(self, on: bool) -> None:
+    def quantize(self, on: bool) -> None:
         """Use integer weights and integer activations from now on (or real ones again)."""
         for weights in self.of_type(ShiftWeights):
-            weights.quantised = on
-        for activation in self.of_type(Activation):
-            activation.quantised = on
+            weights.quantized = on
+        for activation in self.of_type(ReLU):
+            activation.quantized = on
 
     def fuse(self) -> None:
         """Compile the chains of small steps around each look-up: training large feature maps becomes about twice as fast.
@@ -154,21 +155,21 @@ class Network(nn.Module):
         """
         torch._dynamo.config.recompile_limit = 64  # one for each shape, of which a network has few
         torch._inductor.config.fallback_random = True  # the same noise as without
-        for activation in self.of_type(Activation):
+        for activation in self.of_type(ReLU):
             activation.look_up = torch.compile(activation.look_up)
             activation.moments = torch.compile(activation.moments)
-        for pool in self.of_type(MaxPool):
+        for pool in self.of_type(MaxPool2d):
             pool.tree = torch.compile(pool.tree)
         self.with_noise = torch.compile(self.with_noise)
 
     def freeze(self, on: bool) -> None:
         """Stop tracking statistics: the network becomes the one that will be exported."""
-        for activation in self.of_type(Activation):
+        for activation in self.of_type(ReLU):
             activation.frozen = on
         self.head.frozen = on
 
 
-def ramp_levels(ramp: ops.Ramp, levels: int) -> tuple[int, int]:
+def ramp_levels(ramp: ir.ReLU, levels: int) -> tuple[int, int]:
     """Least and greatest integer of an activation with ``levels`` steps, so that zero is one of them."""
     if ramp.high is None or ramp.low == 0:
         return 0, levels

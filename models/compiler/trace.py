@@ -11,23 +11,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
-from ciphershift.models.compiler.ir import (
-    Affine,
-    Convolution,
-    Dense,
-    Finding,
-    Flat,
-    Interleave,
-    Join,
-    Maximum,
-    Mean,
-    Operation,
-    Pair,
-    Ramp,
-    Reading,
-    Same,
-    Sum,
-)
+from ciphershift.models.compiler import ir
 
 TORCH = Path(torch.__file__).parent
 ACTIVATION = "use nn.ReLU, nn.ReLU6 or nn.Hardtanh: each is one look-up"
@@ -54,8 +38,8 @@ class UnsupportedStepError(Exception):
         self.problem, self.instead = problem, instead
 
 
-def read(module: nn.Module, input_shape: Shape) -> Reading:
-    """The module's operations on pictures of ``input_shape`` (C, H, W), in evaluation mode, and whatever stands in the way.
+def read(module: nn.Module, input_shape: Shape) -> ir.TraceResult:
+    """The module's operations on images of ``input_shape`` (C, H, W), in evaluation mode, and a finding for each unsupported step.
 
     The module's own weights are copied, not changed. A module that cannot be traced or run gives one finding that says why.
     """
@@ -69,8 +53,10 @@ def read(module: nn.Module, input_shape: Shape) -> Reading:
             ShapeProp(graph).propagate(torch.zeros(2, *input_shape))
         return _Reader(graph, input_shape).read()
     except Exception as error:  # user's code runs here: whatever it raises is what we have to tell
-        instead = "make it run on such a picture, without branches or loops that depend on values"
-        return Reading(findings=[Finding(place="the module", problem=f"cannot be traced: {error}", instead=instead)])
+        instead = "make it run on such a image, without branches or loops that depend on values"
+        return ir.TraceResult(
+            findings=[ir.Finding(place="the module", problem=f"cannot be traced: {error}", instead=instead)]
+        )
     finally:
         module.train(was_training)
 
@@ -80,20 +66,20 @@ class _Reader:
 
     def __init__(self, graph: fx.GraphModule, input_shape: Shape) -> None:
         self.graph, self.input_shape = graph, input_shape
-        self.reading = Reading()
+        self.traced = ir.TraceResult()
         self.names: dict[fx.Node, str] = {}
 
-    def read(self) -> Reading:
+    def read(self) -> ir.TraceResult:
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
                 if self.names:
-                    self._note(node, "is a second input", "give the network one picture")
+                    self._note(node, "is a second input", "give the network one image")
                 self.names[node] = IMAGE
             elif node.op == "output":
                 self._output(node)
             elif _is_value(node):
                 self._step(node)
-        return self.reading
+        return self.traced
 
     def _step(self, node: fx.Node) -> None:
         self.names[node] = node.name
@@ -102,20 +88,20 @@ class _Reader:
         except UnsupportedStepError as error:
             self._note(node, error.problem, error.instead)
             inputs = tuple(self.names[n] for n in node.all_input_nodes if n in self.names) or (IMAGE,)
-            operations = (Same(name=node.name, place=_place(node), inputs=inputs[:1], shape=_shape(node)),)
-        self.reading.operations.extend(operations)
+            operations = (ir.Identity(name=node.name, place=_place(node), inputs=inputs[:1], shape=_shape(node)),)
+        self.traced.operations.extend(operations)
 
     def _note(self, node: fx.Node, problem: str, instead: str) -> None:
-        self.reading.findings.append(Finding(place=_place(node), problem=problem, instead=instead))
+        self.traced.findings.append(ir.Finding(place=_place(node), problem=problem, instead=instead))
 
     def _output(self, node: fx.Node) -> None:
         value = node.args[0]
         if not isinstance(value, fx.Node) or value not in self.names:
             self._note(node, "returns something else than one tensor", "return the logits alone")
-        elif self.reading.operations and self.reading.operations[-1].name != self.names[value]:
+        elif self.traced.operations and self.traced.operations[-1].name != self.names[value]:
             self._note(node, "does not return its last step", "remove what comes after the logits")
 
-    def _operations(self, node: fx.Node) -> tuple[Operation, ...]:
+    def _operations(self, node: fx.Node) -> tuple[ir.Operation, ...]:
         sources = [n for n in node.all_input_nodes if _is_value(n) or n.op == "placeholder"]
         base: dict[str, Any] = {
             "name": node.name,
@@ -142,7 +128,7 @@ class _Reader:
         return (reader(_as_module(name, node), base, shape_in),)
 
 
-def _conv(m: nn.Conv2d, base: dict[str, Any], shape: Shape) -> Operation:
+def _conv(m: nn.Conv2d, base: dict[str, Any], shape: Shape) -> ir.Operation:
     if m.dilation != (1, 1):
         raise UnsupportedStepError(f"has dilation {m.dilation}", "use dilation 1, with a larger kernel or a stride")
     if m.padding_mode != "zeros":
@@ -156,7 +142,7 @@ def _conv(m: nn.Conv2d, base: dict[str, Any], shape: Shape) -> Operation:
         padding = (sides[0] // 2, sides[1] // 2)
     else:
         padding = _pair(m.padding)
-    return Convolution(
+    return ir.Conv2d(
         **base,
         weight=m.weight.detach().clone(),
         bias=_bias(m.bias, m.out_channels),
@@ -166,95 +152,96 @@ def _conv(m: nn.Conv2d, base: dict[str, Any], shape: Shape) -> Operation:
     )
 
 
-def _dense(m: nn.Linear, base: dict[str, Any], shape: Shape) -> Operation:
+def _dense(m: nn.Linear, base: dict[str, Any], shape: Shape) -> ir.Operation:
     if len(shape) != 1:
         raise UnsupportedStepError(f"is applied to {shape}", "flatten with torch.flatten(x, 1) before it")
-    return Dense(**base, weight=m.weight.detach().clone(), bias=_bias(m.bias, m.out_features))
+    return ir.Linear(**base, weight=m.weight.detach().clone(), bias=_bias(m.bias, m.out_features))
 
 
-def _norm(m: nn.BatchNorm2d | nn.BatchNorm1d, base: dict[str, Any], shape: Shape) -> Operation:
+def _norm(m: nn.BatchNorm2d | nn.BatchNorm1d, base: dict[str, Any], shape: Shape) -> ir.Operation:
     if m.running_mean is None or m.running_var is None:
         raise UnsupportedStepError("has no running statistics", "use track_running_stats=True")
     scale = (m.running_var + m.eps).rsqrt()
     scale = scale if m.weight is None else scale * m.weight.detach()
     shift = -m.running_mean * scale + (0 if m.bias is None else m.bias.detach())
-    return Affine(**base, scale=scale.clone(), shift=shift.clone())
+    return ir.Affine(**base, scale=scale.clone(), shift=shift.clone())
 
 
-def _hardtanh(m: nn.Hardtanh, base: dict[str, Any], shape: Shape) -> Operation:
+def _hardtanh(m: nn.Hardtanh, base: dict[str, Any], shape: Shape) -> ir.Operation:
     if not m.min_val <= 0 < m.max_val:
         raise UnsupportedStepError(f"clips to {m.min_val} .. {m.max_val}", "use a range that holds zero")
-    return Ramp(**base, low=float(m.min_val), high=float(m.max_val))
+    return ir.ReLU(**base, low=float(m.min_val), high=float(m.max_val))
 
 
-def _max_pool(m: nn.MaxPool2d, base: dict[str, Any], shape: Shape) -> Operation:
+def _max_pool(m: nn.MaxPool2d, base: dict[str, Any], shape: Shape) -> ir.Operation:
     if _pair(m.dilation) != (1, 1):
         raise UnsupportedStepError(f"has dilation {m.dilation}", "use dilation 1")
-    return Maximum(**base, **_window(m, base["shape"], shape))
+    return ir.MaxPool2d(**base, **_window(m, base["shape"], shape))
 
 
-def _avg_pool(m: nn.AvgPool2d, base: dict[str, Any], shape: Shape) -> Operation:
+def _avg_pool(m: nn.AvgPool2d, base: dict[str, Any], shape: Shape) -> ir.Operation:
     window = _window(m, base["shape"], shape)
     if m.divisor_override is not None or (window["padding"] != (0, 0) and not m.count_include_pad):
         raise UnsupportedStepError(
             "divides by another number than the kernel's size", "use count_include_pad=True and no divisor_override"
         )
-    return Mean(**base, **window)
+    return ir.AvgPool2d(**base, **window)
 
 
-def _adaptive_pool(m: nn.AdaptiveAvgPool2d, base: dict[str, Any], shape: Shape) -> Operation:
+def _adaptive_pool(m: nn.AdaptiveAvgPool2d, base: dict[str, Any], shape: Shape) -> ir.Operation:
     rows, columns = base["shape"][1:]
     if shape[1] % rows or shape[2] % columns:
         raise UnsupportedStepError(
             f"averages {shape[1:]} to {rows, columns}", "choose an output size that divides the input's"
         )
     kernel = (shape[1] // rows, shape[2] // columns)
-    return Mean(**base, kernel=kernel, stride=kernel, padding=(0, 0))
+    return ir.AvgPool2d(**base, kernel=kernel, stride=kernel, padding=(0, 0))
 
 
-def _global_mean(node: fx.Node, base: dict[str, Any], shape: Shape) -> tuple[Operation, ...]:
+def _global_mean(node: fx.Node, base: dict[str, Any], shape: Shape) -> tuple[ir.Operation, ...]:
     axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else ())
     axes = axes if isinstance(axes, tuple | list) else (axes,)
     if len(shape) != 3 or sorted(int(axis) % 4 for axis in axes) != [2, 3]:
         raise UnsupportedStepError("averages over other axes than height and width", "use nn.AdaptiveAvgPool2d(1)")
     window: dict[str, Any] = {"kernel": shape[1:], "stride": shape[1:], "padding": (0, 0)}
     if len(base["shape"]) == 3:
-        return (Mean(**base, **window),)
+        return (ir.AvgPool2d(**base, **window),)
     mean = base | {"name": f"{base['name']}_pool", "shape": (shape[0], 1, 1)}
-    return Mean(**mean, **window), Flat(**base | {"inputs": (mean["name"],)})
+    return ir.AvgPool2d(**mean, **window), ir.Flatten(**base | {"inputs": (mean["name"],)})
 
 
-def _flatten(m: nn.Module, base: dict[str, Any], shape: Shape) -> Operation:
+def _flatten(m: nn.Module, base: dict[str, Any], shape: Shape) -> ir.Operation:
     if base["shape"] != (prod(shape),):
         raise UnsupportedStepError("reshapes", INSTEAD["view reshape transpose permute"])
-    return Flat(**base)
+    return ir.Flatten(**base)
 
 
-def _join(m: nn.Module, base: dict[str, Any], shape: Shape) -> Operation:
+def _join(m: nn.Module, base: dict[str, Any], shape: Shape) -> ir.Operation:
     if base["shape"][1:] != shape[1:]:
         raise UnsupportedStepError("joins along another axis than the channels", "use torch.cat(..., dim=1)")
-    return Join(**base)
+    return ir.Concat(**base)
 
 
-MODULES: dict[type[nn.Module], Callable[[Any, dict[str, Any], Shape], Operation]] = {
+MODULES: dict[type[nn.Module], Callable[[Any, dict[str, Any], Shape], ir.Operation]] = {
     nn.Conv2d: _conv,
     nn.Linear: _dense,
     nn.BatchNorm1d: _norm,
     nn.BatchNorm2d: _norm,
-    nn.ReLU: lambda m, base, shape: Ramp(**base, low=0.0, high=None),
-    nn.ReLU6: lambda m, base, shape: Ramp(**base, low=0.0, high=6.0),
+    nn.ReLU: lambda m, base, shape: ir.ReLU(**base, low=0.0, high=None),
+    nn.ReLU6: lambda m, base, shape: ir.ReLU(**base, low=0.0, high=6.0),
     nn.Hardtanh: _hardtanh,
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _avg_pool,
     nn.AdaptiveAvgPool2d: _adaptive_pool,
     nn.Flatten: _flatten,
-    nn.ChannelShuffle: lambda m, base, shape: Interleave(**base, groups=m.groups),
+    nn.ChannelShuffle: lambda m, base, shape: ir.ChannelShuffle(**base, groups=m.groups),
     **dict.fromkeys(
-        (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout), lambda m, base, shape: Same(**base)
+        (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout),
+        lambda m, base, shape: ir.Identity(**base),
     ),
 }
 ADDITIONS = ("add", "iadd")
-FUNCTIONS: dict[str, Callable[[Any, dict[str, Any], Shape], Operation]] = {
+FUNCTIONS: dict[str, Callable[[Any, dict[str, Any], Shape], ir.Operation]] = {
     "relu": MODULES[nn.ReLU],
     "relu6": MODULES[nn.ReLU6],
     "hardtanh": _hardtanh,
@@ -263,10 +250,12 @@ FUNCTIONS: dict[str, Callable[[Any, dict[str, Any], Shape], Operation]] = {
     "avg_pool2d": _avg_pool,
     "adaptive_avg_pool2d": _adaptive_pool,
     **dict.fromkeys(("flatten", "view", "reshape"), _flatten),
-    **dict.fromkeys(ADDITIONS, lambda m, base, shape: Sum(**base)),
+    **dict.fromkeys(ADDITIONS, lambda m, base, shape: ir.Add(**base)),
     **dict.fromkeys(("cat", "concat", "concatenate"), _join),
     "channel_shuffle": MODULES[nn.ChannelShuffle],
-    **dict.fromkeys(("dropout", "dropout2d", "contiguous", "clone", "detach"), lambda m, base, shape: Same(**base)),
+    **dict.fromkeys(
+        ("dropout", "dropout2d", "contiguous", "clone", "detach"), lambda m, base, shape: ir.Identity(**base)
+    ),
 }
 
 
@@ -310,7 +299,7 @@ def _unsupported(name: str) -> UnsupportedStepError:
     return UnsupportedStepError(f"{name} is not supported", "see docs/networks.md for the operations that are")
 
 
-def _pair(value: Any) -> Pair:
+def _pair(value: Any) -> ir.Pair:
     return (int(value[0]), int(value[-1])) if isinstance(value, tuple | list) else (int(value), int(value))
 
 

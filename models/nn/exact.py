@@ -10,18 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ciphershift.he_layers.layers import Conv, Flatten, Layer, Linear, MaxPool, Relu
-from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
-from ciphershift.models.nn.lookup import max_pool, triangle
-
-MAX_RAMP = 0.295
-"""Greatest ramp in turns, a little below what a Program accepts."""
-MOMENTUM = 0.05
-EPSILON = 1e-5
+from ciphershift.models.nn.layers import EPSILON, MAX_RAMP, MOMENTUM, moments
+from ciphershift.models.nn.lookup import max_pool, straight_through, triangle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +42,7 @@ SparseSpec = SparseConvSpec | SparseDenseSpec
 
 def whole(x: Tensor) -> Tensor:
     """Nearest integer, halves upwards; the gradient is that of the identity."""
-    return x + (torch.floor(x + 0.5) - x).detach()
+    return straight_through(x, True)
 
 
 class SparseTernary(nn.Module):
@@ -58,15 +51,15 @@ class SparseTernary(nn.Module):
     def __init__(self, shape: tuple[int, ...], nonzeros: int) -> None:
         super().__init__()
         self.nonzeros = nonzeros
-        self.quantised = False
+        self.quantized = False
         self.weight = nn.Parameter(nn.init.kaiming_normal_(torch.empty(shape)))
 
     def forward(self) -> Tensor:
-        """The weights, integers once ``quantised``; of the weight's shape."""
+        """The weights, integers once ``quantized``; of the weight's shape."""
         flat = self.weight.flatten(1)
         size = flat.detach().abs()
         scaled = flat / size.mean(1, keepdim=True)
-        if self.quantised:
+        if self.quantized:
             least = size.topk(min(self.nonzeros, size.shape[1]), dim=1).values[:, -1:]
             signs = torch.sign(flat.detach()) * (size >= least)
             scaled = scaled + (signs - scaled).detach()
@@ -99,7 +92,7 @@ class ExactBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Integers 0 .. levels of the block before -> integers 0 .. levels."""
-        exact = self.weights.quantised
+        exact = self.weights.quantized
         spec = self.spec
         if isinstance(spec, SparseConvSpec):
             sums = functional.conv2d(x, self.weights(), None, spec.stride, spec.padding)
@@ -113,8 +106,8 @@ class ExactBlock(nn.Module):
         else:
             sums = functional.linear(x.flatten(1), self.weights())
         if self.training and not self.frozen:
-            axes = [0, *range(2, sums.dim())]
-            mean, std = sums.mean(axes), (sums.var(axes, unbiased=False) + EPSILON).sqrt()
+            variance, mean = moments(sums)
+            std = (variance + EPSILON).sqrt()
             with torch.no_grad():
                 self.mean.lerp_(mean, MOMENTUM)
                 self.std.lerp_(std, MOMENTUM)
@@ -167,7 +160,7 @@ class ExactNetwork(nn.Module):
         for block in self.stages():
             x = block(x)
         sums = functional.linear(x.flatten(1), self.head()) + whole(self.bias)
-        if self.head.quantised:
+        if self.head.quantized:
             sums = sums - (torch.floor(sums / self.logit_modulus + 0.5) * self.logit_modulus).detach()
         logits: Tensor = sums * self.logit_scale
         return logits
@@ -178,71 +171,13 @@ class ExactNetwork(nn.Module):
             assert isinstance(block, ExactBlock)
             yield block
 
-    def quantise(self, on: bool) -> None:
+    def quantize(self, on: bool) -> None:
         """Compute with integers from now on (or with real weights and activations again)."""
-        self.head.quantised = on
+        self.head.quantized = on
         for block in self.stages():
-            block.weights.quantised = on
+            block.weights.quantized = on
 
     def freeze(self, on: bool) -> None:
         """Stop tracking statistics: the network becomes the one that will be exported."""
         for block in self.stages():
             block.frozen = on
-
-
-def to_program(network: ExactNetwork, *, name: str, version: str, params: str, classes: tuple[str, ...]) -> Program:
-    """The Program of the exact profile that computes what ``network``, quantised, computes in evaluation mode.
-
-    Args:
-        network: trained.
-        name: of the model.
-        version: of the weights.
-        params: name of a parameter set under which look-ups modulo the network's modulus are read right.
-        classes: names of the classes.
-    """
-    blocks = list(network.stages())
-    layers: list[Layer] = []
-    for number, block in enumerate(blocks, start=1):
-        spec, weight = block.spec, _integers(block.weights()).astype(np.int8)
-        if isinstance(spec, SparseConvSpec):
-            layers.append(
-                Conv(name=f"conv{number}", weight=weight, stride=(spec.stride,) * 2, padding=(spec.padding,) * 2)
-            )
-            if spec.pool > 1:
-                pool = (spec.pool, spec.pool)
-                layers.append(MaxPool(name=f"pool{number}", kernel=pool, stride=pool, modulus=block.modulus))
-        else:
-            layers += [] if any(isinstance(layer, Flatten) for layer in layers) else [Flatten(name="flatten")]
-            layers.append(Linear(name=f"dense{number}", weight=weight))
-        bias, length = block.ramp(block.mean, block.std)
-        layers.append(
-            Relu(
-                name=f"relu{number}",
-                bias=_integers(bias).astype(np.int32),
-                multiplier=(block.levels / length.detach().double()).numpy(),
-                levels=block.levels,
-                delta_out=1 / (network.logit_modulus if block is blocks[-1] else block.modulus),
-                modulus=block.modulus,
-            )
-        )
-    layers += [] if any(isinstance(layer, Flatten) for layer in layers) else [Flatten(name="flatten")]
-    head = Linear(
-        name="logits",
-        weight=_integers(network.head()).astype(np.int8),
-        bias=_integers(whole(network.bias)).astype(np.int32),
-        modulus=network.logit_modulus,
-    )
-    delta = 1 / blocks[0].modulus
-    return Program(
-        name=name,
-        version=version,
-        params=params,
-        profile="exact",
-        input=InputSpec(shape=network.input_shape, levels=network.pixel_levels, delta=delta),
-        layers=(*layers, head),
-        output=OutputSpec(classes=classes, scale=float(network.logit_scale.detach())),
-    )
-
-
-def _integers(values: Tensor) -> NDArray[np.int64]:
-    return np.asarray(np.rint(values.detach().numpy()), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The trainable counterparts of a Program's layers; values between them are integers (or, before quantisation, what will be integers).
+"""The trainable counterparts of a Program's layers; values between them are integers (or, before quantization, what will be integers).
 
 A node that looks values up is told how many turns of the torus one unit of its input is worth, so that the noise, the window and the wrap
 of the circuit act on the right scale (models.nn.lookup).
@@ -34,10 +34,10 @@ def deviation(x: Tensor) -> Tensor:
     return (x.var([0, *range(2, x.dim())], unbiased=False) + EPSILON).sqrt()
 
 
-class Activation(nn.Module):
-    """A clipped ramp for each channel with learned offset and top, re-quantised to the integers from ``lowest`` to ``levels``.
+class ReLU(nn.Module):
+    """A clipped ramp for each channel with learned offset and top, re-quantized to the integers from ``lowest`` to ``levels``.
 
-    Its input is normalised by the channel's mean and standard deviation, of the batch in training and tracked ones otherwise. ``spread`` is
+    Its input is normalized by the channel's mean and standard deviation, of the batch in training and tracked ones otherwise. ``spread`` is
     the deviation of the sums before a pool. ``drive``: standard deviation, in turns, that the sums shall have on the torus.
     """
 
@@ -53,7 +53,7 @@ class Activation(nn.Module):
         self.levels, self.lowest = levels, lowest
         self.offset = nn.Parameter(torch.zeros(channels))
         self.top = nn.Parameter(torch.full((channels,), 2.0))
-        self.quantised = self.frozen = False
+        self.quantized = self.frozen = False
         for name, value in (
             ("mean", torch.zeros(channels)),
             ("std", torch.ones(channels)),
@@ -101,20 +101,20 @@ class Activation(nn.Module):
             compute = (
                 self.look_up if self.training else look_up
             )  # what is compiled is so for the batches of the training
-            out: Tensor = compute(x, slope, shift, ramp, self.lowest, self.levels, noise_std, self.quantised)
+            out: Tensor = compute(x, slope, shift, ramp, self.lowest, self.levels, noise_std, self.quantized)
             return out
         centred = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
         out = torch.clamp(centred / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
-        return straight_through(out, self.quantised)
+        return straight_through(out, self.quantized)
 
     def track_spread(self, sums: Tensor) -> None:
-        """Takes note of the sums before the pool."""
+        """Updates the running deviation of the sums before the pool."""
         if self.training and not self.frozen:
             some = sums.detach()[: -(-len(sums) // 8)]  # enough for a running average
             self.spread.lerp_(deviation(some), MOMENTUM)
 
 
-class MaxPool(nn.Module):
+class MaxPool2d(nn.Module):
     """Maximum of each window, by the tree of look-ups of he_layers.layers.max_pool."""
 
     tree = staticmethod(max_pool)
@@ -141,7 +141,7 @@ class MaxPool(nn.Module):
         return tree(padded, self.kernel, self.stride, first_std, later_std) / scale
 
 
-class SumPool(nn.Module):
+class AvgPool2d(nn.Module):
     """Sum of each window; places in the padding hold zero."""
 
     def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> None:

@@ -1,7 +1,7 @@
 """Linear layers whose weights are 0 or +-2^e, trained with the straight-through estimator.
 
 The layer keeps real weights and uses their nearest value in {0, +-1, +-2, .., +-2^(exponents - 1)} after dividing by a scale: the standard
-deviation of the channel's weights times a constant for hidden layers, whose outputs are normalised afterwards, so that the scale has no
+deviation of the channel's weights times a constant for hidden layers, whose outputs are normalized afterwards, so that the scale has no
 meaning there. Where it has one, because the sums are added to other values, it is a power of two times a given reference. The gradient
 passes the rounding unchanged (Bengio et al. 2013, arXiv 1308.3432; power-of-two weights: Elhoushi et al., arXiv 1905.13298).
 """
@@ -42,7 +42,7 @@ class ShiftWeights(nn.Module):
         if not 1 <= exponents <= MAX_EXPONENT + 1:
             raise ValueError(f"exponents = {exponents}; weights have 1 to {MAX_EXPONENT + 1} powers of two")
         self.per_channel, self.exponents = per_channel, exponents
-        self.quantised = False
+        self.quantized = False
         self.register_buffer("reference", None)
 
     def refer_to(self, reference: Tensor) -> None:
@@ -69,9 +69,9 @@ class ShiftWeights(nn.Module):
         return (self.reference * 2.0 ** self.shift()).view(-1, *[1] * (self.weight.dim() - 1))
 
     def integer_weight(self) -> Tensor:
-        """The weights in integer units: exact powers of two once ``quantised``, the unrounded ones before."""
+        """The weights in integer units: exact powers of two once ``quantized``, the unrounded ones before."""
         scaled: Tensor = self.weight / self.scale()
-        if not self.quantised:
+        if not self.quantized:
             return scaled
         rounded: Tensor = scaled + (to_powers_of_two(scaled, self.exponents) - scaled).detach()
         return rounded

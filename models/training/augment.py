@@ -48,7 +48,7 @@ def shift_and_mirror(images: Tensor, pixels: int) -> Tensor:
 
 
 def cut_out(images: Tensor, side: int) -> Tensor:
-    """Each image [B, C, H, W] with one square of ``side`` pixels, partly outside perhaps, of mean grey."""
+    """Each image [B, C, H, W] with one square of ``side`` pixels, partly outside perhaps, of mean gray."""
     batch, _, height, width = images.shape
     inside = []
     for size in (height, width):

@@ -26,13 +26,13 @@ class Phase:
 
     Attributes:
         epochs: passes over the training images.
-        learning_rate: of the optimiser at the start; it falls to zero along a cosine.
+        learning_rate: of the optimizer at the start; it falls to zero along a cosine.
         frozen: share of the epochs, at the end, during which statistics and torus scales stand still.
         distortion: strength of models.training.augment.distort.
         shift: greatest shift in pixels; images are then mirrored, too (models.training.augment.shift_and_mirror).
         cut_out: side in pixels of a square that is hidden in each image.
         batch: images in a step.
-        weight_decay: of the optimiser.
+        weight_decay: of the optimizer.
         smoothing: share of the label that is spread over all classes.
         fused: compile the look-ups (models.compiler.network.Network.fuse) and multiply in bfloat16, channels last, for large feature maps.
         paired: every batch is seen with noise and without; the network learns to be right in both and to answer alike.
@@ -89,7 +89,7 @@ def fine_tune(
         raise ValueError(
             "the network has no noise to be trained with; use the network that models.compiler.convert returns"
         )
-    network.quantise(True)
+    network.quantize(True)
     fit(network, phase, train, validation, checkpoint=checkpoint, seed=seed, teacher=teacher, report=report)
 
 
@@ -107,7 +107,7 @@ def fit(
     """Trains ``network`` in place; goes on from ``checkpoint`` if it exists.
 
     Args:
-        network: any module, or a Network in the state (quantised or not, with noise or without) that is to be trained.
+        network: any module, or a Network in the state (quantized or not, with noise or without) that is to be trained.
         phase: how long and how hard.
         train: images to learn from.
         validation: images to report on; None if all are trained on.
@@ -128,16 +128,16 @@ def fit(
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if isinstance(network, Network):
             network.fuse()
-    optimiser = (Muon if phase.muon else torch.optim.AdamW)(
+    optimizer = (Muon if phase.muon else torch.optim.AdamW)(
         network.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay
     )
-    rates = [group["lr"] for group in optimiser.param_groups]
+    rates = [group["lr"] for group in optimizer.param_groups]
     steps = len(train.labels) // phase.batch
     done = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
+        optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         done = int(state["epoch"])
     images, labels = torch.tensor(train.images), torch.tensor(train.labels)
@@ -149,7 +149,7 @@ def fit(
         total = 0.0
         for step in range(steps):
             progress = (epoch + step / steps) / phase.epochs
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 + math.cos(math.pi * progress)) / 2
             chosen = order[step * phase.batch : (step + 1) * phase.batch]
             batch = augmented(to_unit(images[chosen]), phase)
@@ -164,15 +164,15 @@ def fit(
                     with torch.no_grad():
                         wanted = functional.softmax(teacher(batch), dim=1)
                     loss = (loss + functional.cross_entropy(outputs, wanted)) / 2
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimizer.step()
             total += loss.item()
         _save(
             checkpoint,
             {
                 "network": network.state_dict(),
-                "optimiser": optimiser.state_dict(),
+                "optimizer": optimizer.state_dict(),
                 "random": torch.get_rng_state(),
                 "epoch": epoch + 1,
             },

@@ -16,7 +16,7 @@ VECTOR_RATE = 3e-3
 
 
 class Muon:
-    """Looks like an optimiser of torch, over two of them.
+    """Looks like an optimizer of torch, over two of them.
 
     Build it after the network has its memory format: it keeps views of the weights.
     """

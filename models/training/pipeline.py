@@ -1,6 +1,7 @@
-"""From a float module to an entry of the zoo: convert, train with the circuit's noise, export, measure. Recipes and users go this way."""
+"""From a module, or a recipe, to an entry of the zoo: train, convert, train with the circuit's noise, export, measure."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,39 +9,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import params as parameter_sets
-from ciphershift.models.compiler.convert import LEAVING, convert
+from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.export import export
+from ciphershift.models.compiler.export_exact import export_exact
 from ciphershift.models.progress import Show, Step
 from ciphershift.models.training import cards, data
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import Phase, Report, fit, to_unit
+from ciphershift.models.training.recipes import Conversion, ExactRecipe, Recipe
 
 VERSION = "1"
 VALIDATION_IMAGES = 5000
 """Taken from the end of the training set."""
 CALIBRATION_IMAGES = 500
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Conversion:
-    """What is chosen for a conversion.
-
-    Attributes:
-        phases: of training after the conversion, by name, in order.
-        levels: greatest integer of an activation.
-        exponents: powers of two that a weight may take.
-        leaving: see models.compiler.convert.
-        params: name of the parameter set.
-        seed: of shuffling, distortion and noise.
-    """
-
-    phases: Mapping[str, Phase]
-    levels: int = 31
-    exponents: int = 4
-    leaving: float = LEAVING
-    params: str = parameter_sets.DEFAULT
-    seed: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +86,7 @@ def train_phase(
     )
 
 
-def make(
+def convert_module(
     name: str,
     module: nn.Module,
     conversion: Conversion,
@@ -136,7 +119,7 @@ def make(
         params=conversion.params,
         levels=conversion.levels,
         exponents=conversion.exponents,
-        leaving=conversion.leaving,
+        max_outside=conversion.max_outside,
     )
     for stage, phase in conversion.phases.items():
         train_phase(stage, network, phase, splits, work=work, seed=conversion.seed, show=show, teacher=module)
@@ -148,6 +131,66 @@ def make(
         dataset=splits.name,
         training=dict(training or {}) | asdict(conversion),
         module_source=source,
+        made_by=made_by,
+        validation=splits.validation,
+        test=splits.test,
+        show=show,
+    )
+
+
+def train_recipe(
+    recipe: Recipe | ExactRecipe, splits: Splits, *, work: Path, output: Path, show: Show
+) -> dict[str, Any]:
+    """Trains, converts or quantizes, exports and measures; returns the card.
+
+    Args:
+        recipe: what to make.
+        splits: of the recipe's data set.
+        work: folder for checkpoints; an interrupted run goes on from there.
+        output: folder of the entry.
+        show: called after every epoch and while the card is measured; see models.progress.
+    """
+    made_by = f"ciphershift train {recipe.name}"
+    if splits.validation is None:
+        made_by += " --everything"
+    if isinstance(recipe, ExactRecipe):
+        return _train_exact(recipe, splits, work=work, output=output, show=show, made_by=made_by)
+    seed = recipe.conversion.seed
+    torch.manual_seed(seed)
+    module = recipe.module()
+    train_phase("float", module, recipe.float_phase, splits, work=work, seed=seed, show=show)
+    return convert_module(
+        recipe.name,
+        module,
+        recipe.conversion,
+        splits,
+        work=work,
+        output=output,
+        source=recipe.name,
+        made_by=made_by,
+        show=show,
+        training={"blocks": [asdict(block) for block in recipe.blocks], "float_phase": asdict(recipe.float_phase)},
+    )
+
+
+def _train_exact(
+    recipe: ExactRecipe, splits: Splits, *, work: Path, output: Path, show: Show, made_by: str
+) -> dict[str, Any]:
+    torch.manual_seed(recipe.seed)
+    baseline = recipe.module()
+    train_phase("float", baseline, recipe.float_phase, splits, work=work, seed=recipe.seed, show=show)
+    network = deepcopy(baseline)
+    network.quantize(True)
+    train_phase("integer", network, recipe.integer_phase, splits, work=work, seed=recipe.seed, show=show)
+    program = export_exact(network, name=recipe.name, version=VERSION, params=recipe.params, classes=splits.classes)
+    noise_budget.require_exact(program, parameter_sets.get(recipe.params))
+    return cards.write(
+        output,
+        program,
+        baseline,
+        dataset=splits.name,
+        module_source=recipe.name,
+        training=asdict(recipe),
         made_by=made_by,
         validation=splits.validation,
         test=splits.test,

@@ -1,14 +1,15 @@
 """How each network of the zoo is made: an ordinary module and its training. Chosen on the validation images, never on the test images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from ciphershift.he_layers.crypto.params import EXACT_N2048
+from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.models.compiler.convert import MAX_OUTSIDE
 from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
 from ciphershift.models.training.loop import Phase
-from ciphershift.models.training.pipeline import Conversion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,27 @@ class DenseSpec:
     """Dense layer to ``units`` values, batch norm and activation."""
 
     units: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversion:
+    """What is chosen for a conversion.
+
+    Attributes:
+        phases: of training after the conversion, by name, in order.
+        levels: greatest integer of an activation.
+        exponents: powers of two that a weight may take.
+        max_outside: see models.compiler.convert.
+        params: name of the parameter set.
+        seed: of shuffling, distortion and noise.
+    """
+
+    phases: Mapping[str, Phase]
+    levels: int = 31
+    exponents: int = 4
+    max_outside: float = MAX_OUTSIDE
+    params: str = parameter_sets.DEFAULT
+    seed: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +135,7 @@ class ExactRecipe:
     seed: int = 1
 
     def module(self) -> ExactNetwork:
-        """The untrained network, which computes with real numbers until it is quantised."""
+        """The untrained network, which computes with real numbers until it is quantized."""
         return ExactNetwork(
             self.input_shape,
             self.blocks,
@@ -126,7 +148,7 @@ class ExactRecipe:
 
 
 def _photographs(**choices: Any) -> Phase:
-    """A phase for pictures that may be mirrored, on large feature maps."""
+    """A phase for images that may be mirrored, on large feature maps."""
     return Phase(distortion=0.0, smoothing=0.1, fused=True, **choices)
 
 
@@ -164,7 +186,7 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                     "noisy": Phase(epochs=50, learning_rate=3e-3, frozen=0.15),
                     "paired": Phase(epochs=15, learning_rate=1e-3, frozen=0.5, paired=True),
                 },
-                leaving=1e-2,
+                max_outside=1e-2,
             ),
         ),
         Recipe(
@@ -237,7 +259,7 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             levels=3,
             float_phase=Phase(epochs=4, learning_rate=4e-3),
             integer_phase=Phase(epochs=24, learning_rate=4e-3, frozen=0.15),
-            params=EXACT_N2048.name,
+            params=parameter_sets.EXACT_N2048.name,
         ),
     )
 }

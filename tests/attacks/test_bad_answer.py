@@ -116,6 +116,18 @@ def test_a_server_cannot_talk_a_client_into_weak_parameters(server: ServerProces
     assert driver.paths == ["/v2/models/tiny/profile"]
 
 
+def test_a_client_that_refuses_block_keys_sends_nothing(keystore: Keystore, zoo: Path) -> None:
+    settings = {"models": zoo, "allow_toy_parameters": True, "parameter_sets": "TOY_N128_BLOCK3"}
+    with (
+        running_server(**settings) as server,
+        closing(WatchedDriver(server.url)) as driver,
+        pytest.raises(errors.RefusedParamsError),
+    ):
+        session = Session("tiny", keystore, allow_toy_parameters=True, accept_block_keys=False)
+        driver.run(session.predict(np.zeros((8, 8)), None))
+    assert driver.paths == ["/v2/models/tiny/profile"]
+
+
 def test_answers_to_two_requests_cannot_be_swapped(
     server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8]
 ) -> None:

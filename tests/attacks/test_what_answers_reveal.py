@@ -13,7 +13,7 @@ from ciphershift.he_layers.crypto import ckks, noise, params
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
-from ciphershift.he_layers.layers import Conv, Linear
+from ciphershift.he_layers.layers import Conv2d, Linear
 from ciphershift.he_layers.program import Program
 
 KEY_ID = "00" * 32
@@ -46,7 +46,7 @@ def encrypted(keys: ClientKeys, program: Program, image: NDArray[np.uint8]) -> C
 
 def with_weights(program: Program, change: Callable[[NDArray[np.int8]], NDArray[np.int8]]) -> Program:
     layers = [
-        replace(layer, weight=change(layer.weight)) if isinstance(layer, Conv | Linear) else layer
+        replace(layer, weight=change(layer.weight)) if isinstance(layer, Conv2d | Linear) else layer
         for layer in program.layers
     ]
     return replace(program, layers=tuple(layers))

@@ -12,7 +12,7 @@ from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
-from ciphershift.he_layers.layers import Conv, Flatten, Layer, Linear, MaxPool, Relu, Scale
+from ciphershift.he_layers.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Scale
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.he_layers.simulate import CircuitNoise
 
@@ -20,8 +20,8 @@ MODULUS = 32
 SILENT = CircuitNoise.silent(512)
 
 
-def relu(channels: int, *, modulus: int | None = MODULUS, levels: int = 3, delta_out: float = 1 / MODULUS) -> Relu:
-    return Relu(
+def relu(channels: int, *, modulus: int | None = MODULUS, levels: int = 3, delta_out: float = 1 / MODULUS) -> ReLU:
+    return ReLU(
         name="relu",
         bias=np.arange(channels, dtype=np.int32) - 2,
         multiplier=np.linspace(0.4, 0.9, channels),
@@ -34,7 +34,7 @@ def relu(channels: int, *, modulus: int | None = MODULUS, levels: int = 3, delta
 def program(*layers: Layer, profile: str = "exact", set_name: str = "TOY_N128", delta: float = 1 / MODULUS) -> Program:
     """Two pixel levels, a convolution to three channels, the given layers, and a dense layer of weights one."""
     rng = np.random.default_rng(3)
-    conv = Conv(name="conv", weight=rng.integers(-1, 2, (3, 1, 3, 3)).astype(np.int8))
+    conv = Conv2d(name="conv", weight=rng.integers(-1, 2, (3, 1, 3, 3)).astype(np.int8))
     shape: tuple[int, ...] = conv.output_shape((1, 8, 8))
     for layer in layers:
         shape = layer.output_shape(shape)
@@ -72,7 +72,7 @@ def test_relu_of_a_residue_is_the_clipped_ramp_inside_its_window() -> None:
 
 
 def test_max_pool_of_residues_is_the_circuits_tree_and_the_maximum_inside_its_window() -> None:
-    layer = MaxPool(name="pool", kernel=(2, 3), stride=(2, 3), modulus=MODULUS)
+    layer = MaxPool2d(name="pool", kernel=(2, 3), stride=(2, 3), modulus=MODULUS)
     rng = np.random.default_rng(1)
     circuit = simulate.NoisyCircuit(SILENT, rng)
     for spread, is_maximum in ((MODULUS // 8, True), (MODULUS, False)):
@@ -107,7 +107,7 @@ def test_the_profile_and_the_layers_must_agree() -> None:
 def test_noise_is_carried_through_the_circuit_as_simulation_draws_it() -> None:
     """Variance of each layer's input noise, predicted against 4000 simulated images."""
     small = replace(CircuitNoise.predicted(params.FAST_N512), lookup=2e-4, fresh=1e-4)
-    network = program(MaxPool(name="pool", kernel=(2, 2), stride=(2, 2), modulus=MODULUS), relu(3))
+    network = program(MaxPool2d(name="pool", kernel=(2, 2), stride=(2, 2), modulus=MODULUS), relu(3))
     pixels = noise_budget.Gains(multiples=np.tile([1.0, 0.0], (64, 1)), under_input_key=True, under_big_key=False)
     own = np.array([small.fresh**2, small.lookup**2])
     predicted = [result.multiples @ own for _, result in network.walk(noise_budget.GainCircuit(), pixels, 2)]
@@ -150,7 +150,7 @@ def test_the_failure_probability_is_that_of_half_a_unit_and_adds_up_over_an_imag
 def test_encrypted_logits_are_the_integer_networks_to_the_last_bit() -> None:
     """With the toy key; its noise lets a residue modulo 32 be read with certainty."""
     toy = params.get("TOY_EXACT_N512")
-    network = program(MaxPool(name="pool", kernel=(2, 2), stride=(2, 2), modulus=MODULUS), relu(3), set_name=toy.name)
+    network = program(MaxPool2d(name="pool", kernel=(2, 2), stride=(2, 2), modulus=MODULUS), relu(3), set_name=toy.name)
     noise_budget.require_exact(network, toy)
     keys = ClientKeys.generate(toy)
     server_keys = keys.evaluation_keys().expand(2)

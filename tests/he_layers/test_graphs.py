@@ -11,7 +11,7 @@ from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
 from ciphershift.he_layers import evaluate, simulate
 from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
-from ciphershift.he_layers.layers import Add, AvgPool, Conv, Flatten, Linear, MaxPool, Relu, Scale, Shuffle
+from ciphershift.he_layers.layers import Add, AvgPool2d, ChannelShuffle, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Scale
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 TOY = params.get("TOY_N128")
@@ -24,8 +24,8 @@ def weights(*shape: int) -> NDArray[np.int8]:
     return RNG.choice(WEIGHTS, shape)
 
 
-def relu(name: str, *, lowest: int = 0, multiplier: float = 0.2, delta_out: float = 1 / 512) -> Relu:
-    return Relu(
+def relu(name: str, *, lowest: int = 0, multiplier: float = 0.2, delta_out: float = 1 / 512) -> ReLU:
+    return ReLU(
         name=name,
         bias=np.arange(4, dtype=np.int32),
         multiplier=np.full(4, multiplier),
@@ -45,19 +45,19 @@ def branched() -> Program:
         params=TOY.name,
         input=InputSpec(shape=(3, 8, 8), levels=15, delta=1 / 512),
         layers=(
-            Conv(name="stem", weight=weights(4, 3, 3, 3), padding=one),
-            MaxPool(name="stem_pool", kernel=(3, 3), stride=(2, 2), padding=one),
+            Conv2d(name="stem", weight=weights(4, 3, 3, 3), padding=one),
+            MaxPool2d(name="stem_pool", kernel=(3, 3), stride=(2, 2), padding=one),
             relu("x"),
-            Conv(name="inner", weight=weights(4, 4, 3, 3), padding=one),
+            Conv2d(name="inner", weight=weights(4, 4, 3, 3), padding=one),
             relu("a", lowest=-14),
-            Conv(name="branch", weight=weights(4, 4, 3, 3), padding=one),
+            Conv2d(name="branch", weight=weights(4, 4, 3, 3), padding=one),
             Add(name="sum", inputs=("branch", "x"), terms=2),
             relu("y", delta_out=1 / 2048),
-            Conv(name="other", inputs=("x",), weight=weights(4, 4, 1, 1)),
+            Conv2d(name="other", inputs=("x",), weight=weights(4, 4, 1, 1)),
             relu("z", delta_out=1 / 2048),
-            Shuffle(name="shuffled", inputs=("y", "z"), groups=2),
-            Conv(name="depthwise", weight=weights(8, 1, 2, 2), groups=8),
-            AvgPool(name="mean", kernel=(2, 2), stride=(2, 2), padding=one),
+            ChannelShuffle(name="shuffled", inputs=("y", "z"), groups=2),
+            Conv2d(name="depthwise", weight=weights(8, 1, 2, 2), groups=8),
+            AvgPool2d(name="mean", kernel=(2, 2), stride=(2, 2), padding=one),
             Flatten(name="flat"),
             Linear(name="logits", weight=weights(3, 32), bias=np.array([5, -5, 0], np.int32)),
         ),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, ProgramError, UnsupportedLayerError
 from ciphershift.he_layers import simulate
-from ciphershift.he_layers.layers import Flatten, MaxPool, Relu
+from ciphershift.he_layers.layers import Flatten, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 
@@ -48,13 +48,13 @@ def test_chains_that_do_not_fit_are_refused(tiny_program: Program) -> None:
     with pytest.raises(BadShapeError, match="2 classes"):
         replace(tiny_program, output=OutputSpec(classes=("a", "b"), scale=1.0))
     with pytest.raises(BadShapeError, match="before flatten"):
-        pool = MaxPool(name="late", kernel=(2, 2), stride=(2, 2))
+        pool = MaxPool2d(name="late", kernel=(2, 2), stride=(2, 2))
         replace(tiny_program, layers=(Flatten(name="early"), pool, *tiny_program.layers[-1:]))
 
 
 def test_a_ramp_longer_than_the_window_is_refused(tiny_program: Program) -> None:
     relu = tiny_program.layers[2]
-    assert isinstance(relu, Relu)
+    assert isinstance(relu, ReLU)
     slow = replace(relu, multiplier=relu.multiplier / 10)
     with pytest.raises(ProgramError, match="ramp"):
         replace(tiny_program, layers=(*tiny_program.layers[:2], slow, *tiny_program.layers[3:]))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params as parameter_sets
-from ciphershift.he_layers.layers import MaxPool, Relu
+from ciphershift.he_layers.layers import MaxPool2d, ReLU
 from ciphershift.he_layers.layers.layer import Scale
 from ciphershift.he_layers.program import Program
 from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumbers
@@ -33,7 +33,7 @@ def test_without_noise_the_circuit_is_the_plain_network(tiny_program: Program, t
 def test_relu_saturates_and_comes_up_again_below_its_window() -> None:
     # One integer unit is 1/1024 turn; the ramp is 7 * 32 / 1024 = 0.21875 turns; the window begins at -0.5 + 0.21875.
     delta, levels = 1 / 1024, 7
-    relu = Relu(
+    relu = ReLU(
         name="r", bias=np.zeros(1, dtype=np.int32), multiplier=np.array([1 / 32]), levels=levels, delta_out=1 / 64
     )
     x = np.arange(-512, 512)
@@ -48,7 +48,7 @@ def test_relu_saturates_and_comes_up_again_below_its_window() -> None:
 
 
 def test_max_pool_is_exact_while_values_differ_by_less_than_a_quarter_turn() -> None:
-    layer = MaxPool(name="m", kernel=(1, 2), stride=(1, 2))
+    layer = MaxPool2d(name="m", kernel=(1, 2), stride=(1, 2))
     pairs = np.array([[0.1, -0.1], [-0.3, -0.06], [0.0, 0.24], [0.2, 0.2], [0.3, 0.0], [0.0, 0.3]])
     scale = Scale(shape=(1, 1, pairs.size), delta=1.0, polynomial_size=SILENT.polynomial_size)
     found = layer.apply(circuit(), numbers(pairs.reshape(1, -1)), scale).turns[0]

@@ -25,6 +25,8 @@ from ciphershift.server.settings import EngineUrl, Settings, available_cpus, loa
         ({"engine": "slurm://"}, "none of local"),
         ({"engine": "local://?worker=2"}, "unknown options"),
         ({"engine": "local://?workers=0"}, "from 1 on"),
+        ({"parameter_sets": "FAST_N512_BLOCK3,own"}, r"names \['own'\]; known are"),
+        ({"parameter_sets": "FAST"}, "FAST_N512_BLOCK4"),
         ({"queue_depth": -1}, "queue_depth"),
         ({"port": 70000}, "port"),
     ],

@@ -42,7 +42,7 @@ def test_a_variant_with_a_circuit_has_its_noise_and_its_weights(splits: Splits, 
     assert float_weights.noise is not None
     assert float_weights.noise.lookup == pytest.approx(2 * predicted.lookup)
     assert float_weights.noise.polynomial_size == predicted.polynomial_size
-    assert not any(weights.quantised for weights in float_weights.of_type(ShiftWeights))
+    assert not any(weights.quantized for weights in float_weights.of_type(ShiftWeights))
     shifted = trained(Variant(exponents=2, noise=1.0), splits, tmp_path)
     assert isinstance(shifted, Network)
     for weights in shifted.of_type(ShiftWeights):

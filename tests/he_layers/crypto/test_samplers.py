@@ -73,6 +73,29 @@ def test_binary_keys_are_dense_and_unbiased_at_every_place() -> None:
     assert len(np.unique(keys, axis=0)) == 40
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_the_patterns_of_a_block_are_alike_likely_and_independent(length: int) -> None:
+    """100 000 blocks: how often each pattern comes, and each pair of patterns of neighbours."""
+    blocks = _kernel.block_binary(os.urandom(32), 100_000, length).reshape(-1, length)
+    assert set(np.unique(blocks)) == {0, 1}
+    assert blocks.sum(axis=1).max() == 1
+    pattern = blocks @ np.arange(1, length + 1)
+    assert_uniform(np.bincount(pattern, minlength=length + 1))
+    for lag in (1, 2, 64):
+        pairs = pattern[lag:] * (length + 1) + pattern[:-lag]
+        assert_uniform(np.bincount(pairs, minlength=(length + 1) ** 2))
+
+
+def test_block_keys_have_a_single_one_in_a_block_at_most_and_alike_likely_at_every_place() -> None:
+    """200 keys: ones at each of 807 places, and no two keys alike."""
+    parameter_set = params.FAST_N512_BLOCK3
+    keys = np.stack([ClientKeys.generate(parameter_set).small_lwe_key for _ in range(200)])
+    assert keys.reshape(-1, 3).sum(axis=1).max() == 1
+    assert abs(keys.mean() - 0.25) < 5 * (3 / 16 / keys.size) ** 0.5
+    assert np.abs(keys.mean(axis=0) - 0.25).max() < 5 * (3 / 16 / 200) ** 0.5
+    assert len(np.unique(keys, axis=0)) == 200
+
+
 def test_seals_secrets_are_uniform_ternary() -> None:
     """Forty secrets of each ring, 122 880 coefficients."""
     secrets = np.concatenate([seal.generate_secret(ring) for ring in (FAST.input_ring, RING) for _ in range(40)])

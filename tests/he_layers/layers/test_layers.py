@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
 from ciphershift.he_layers import simulate
-from ciphershift.he_layers.layers import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Relu
+from ciphershift.he_layers.layers import AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.layers.layer import LinearLayer
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.he_layers.simulate import CircuitNoise
@@ -28,7 +28,7 @@ def weights(*shape: int) -> NDArray[np.int8]:
 )
 def test_conv_is_the_sum_over_its_window(stride: tuple[int, int], padding: tuple[int, int], groups: int) -> None:
     x = RNG.integers(0, 32, (2, 4, 7, 6))
-    layer = Conv(name="c", weight=weights(8, 4 // groups, 3, 2), stride=stride, padding=padding, groups=groups)
+    layer = Conv2d(name="c", weight=weights(8, 4 // groups, 3, 2), stride=stride, padding=padding, groups=groups)
     padded = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
     got = layer.plain(x)
     assert got.shape[1:] == layer.output_shape((4, 7, 6))
@@ -43,8 +43,8 @@ def test_conv_is_the_sum_over_its_window(stride: tuple[int, int], padding: tuple
 @pytest.mark.parametrize(
     "layer",
     [
-        Conv(name="c", weight=weights(6, 2, 3, 3), stride=(2, 1), padding=(1, 0), groups=2),
-        AvgPool(name="p", kernel=(2, 3), stride=(2, 2)),
+        Conv2d(name="c", weight=weights(6, 2, 3, 3), stride=(2, 1), padding=(1, 0), groups=2),
+        AvgPool2d(name="p", kernel=(2, 3), stride=(2, 2)),
         Linear(name="l", weight=weights(5, 4 * 7 * 6)),
     ],
 )
@@ -62,8 +62,8 @@ def test_the_sparse_matrix_is_the_layer(layer: LinearLayer) -> None:
 @pytest.mark.parametrize(("kernel", "stride"), [((2, 2), (2, 2)), ((3, 3), (2, 2)), ((1, 3), (1, 1)), ((2, 3), (3, 1))])
 def test_pools_take_greatest_and_sum_of_each_window(kernel: tuple[int, int], stride: tuple[int, int]) -> None:
     x = RNG.integers(-50, 50, (2, 3, 7, 8))
-    greatest = MaxPool(name="m", kernel=kernel, stride=stride)
-    total = AvgPool(name="a", kernel=kernel, stride=stride)
+    greatest = MaxPool2d(name="m", kernel=kernel, stride=stride)
+    total = AvgPool2d(name="a", kernel=kernel, stride=stride)
     got = greatest.plain(x)
     assert greatest.lookups((3, 7, 8)) == got[0].size * (kernel[0] * kernel[1] - 1)
     for b, c, y, z in product(*map(range, got.shape)):
@@ -74,8 +74,8 @@ def test_pools_take_greatest_and_sum_of_each_window(kernel: tuple[int, int], str
 
 def relu(
     channels: int, *, multiplier: float = 0.5, bias: int = 3, levels: int = 31, delta_out: float = 1 / 1024
-) -> Relu:
-    return Relu(
+) -> ReLU:
+    return ReLU(
         name="r",
         bias=np.arange(channels, dtype=np.int32) + np.int32(bias),
         multiplier=np.full(channels, multiplier),
@@ -85,7 +85,7 @@ def relu(
 
 
 def test_relu_rounds_half_up_and_clips() -> None:
-    layer = Relu(name="r", bias=np.array([0], np.int32), multiplier=np.array([0.5]), levels=3, delta_out=0.1)
+    layer = ReLU(name="r", bias=np.array([0], np.int32), multiplier=np.array([0.5]), levels=3, delta_out=0.1)
     x = np.arange(-3, 10).reshape(1, 1, 1, -1)
     assert layer.plain(x).reshape(-1).tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3]
 
@@ -111,7 +111,7 @@ def program_of(layer: Layer, shape: tuple[int, ...], delta: float, params: str =
 
 def test_relu_circuit_is_exact_on_the_grid_and_saturates_in_its_window() -> None:
     """Ramp 62/1024 turns: right from -1/2 + 62/1024 up to 1/2; a step lower it comes up again, mirrored."""
-    layer = Relu(name="r", bias=np.array([0], np.int32), multiplier=np.array([0.5]), levels=31, delta_out=1 / 1024)
+    layer = ReLU(name="r", bias=np.array([0], np.int32), multiplier=np.array([0.5]), levels=31, delta_out=1 / 1024)
     values = np.arange(-450, 512)
     got = through(layer, values.reshape(-1, 1, 1, 1), 1 / 1024).reshape(-1)
     assert np.array_equal(got * 1024, layer.plain(values.reshape(-1, 1, 1, 1)).reshape(-1))
@@ -120,7 +120,7 @@ def test_relu_circuit_is_exact_on_the_grid_and_saturates_in_its_window() -> None
 
 
 def test_max_pool_circuit_is_exact_while_a_windows_spread_fits() -> None:
-    layer = MaxPool(name="m", kernel=(2, 2), stride=(2, 2))
+    layer = MaxPool2d(name="m", kernel=(2, 2), stride=(2, 2))
     values = RNG.integers(-120, 120, (50, 3, 4, 6))
     got = through(layer, values, 1 / 1024) * 1024
     assert np.array_equal(got, layer.plain(values).reshape(50, -1))
@@ -137,7 +137,7 @@ def test_out_of_distribution_images_clip_instead_of_wrapping(tiny_program: Progr
     for stage in tiny_program.stages[:3]:
         x = stage.layer.apply(circuit, x, stage.scale(512))
     relu_layer = tiny_program.stages[2].layer
-    assert isinstance(relu_layer, Relu)
+    assert isinstance(relu_layer, ReLU)
     assert x.turns.min() >= -1e-12
     assert x.turns.max() <= relu_layer.levels * relu_layer.delta_out + 1e-12
 
@@ -145,13 +145,17 @@ def test_out_of_distribution_images_clip_instead_of_wrapping(tiny_program: Progr
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Conv(name="c", weight=np.full((1, 1, 1, 1), 3, np.int8)), ProgramError, "weight 3"),
-        (lambda: Conv(name="c", weight=weights(3, 1, 2, 2), groups=2), ProgramError, "multiple of groups"),
+        (lambda: Conv2d(name="c", weight=np.full((1, 1, 1, 1), 3, np.int8)), ProgramError, "weight 3"),
+        (lambda: Conv2d(name="c", weight=weights(3, 1, 2, 2), groups=2), ProgramError, "multiple of groups"),
         (lambda: relu(2, multiplier=-1.0), ProgramError, "multiplier -1.0"),
         (lambda: relu(2, levels=300), OutOfLevelsError, "levels = 300"),
         (lambda: program_of(relu(3), (2, 4, 4), 1 / 1024), BadShapeError, "3 channels"),
         (lambda: program_of(relu(2, multiplier=0.05), (2, 4, 4), 1 / 1024), ProgramError, "ramp of"),
-        (lambda: program_of(MaxPool(name="m", kernel=(5, 5), stride=(1, 1)), (2, 4, 4), 0.01), BadShapeError, "window"),
+        (
+            lambda: program_of(MaxPool2d(name="m", kernel=(5, 5), stride=(1, 1)), (2, 4, 4), 0.01),
+            BadShapeError,
+            "window",
+        ),
         (lambda: InputSpec(shape=(1, 2, 2), levels=255, delta=0.01), ProgramError, "turns, more than 0"),
     ],
 )

@@ -70,14 +70,14 @@ def test_encrypted_top_one_answers_hold_one_winner_and_nothing_of_the_logits(
     assert only_class.logit_step == 1.0
 
 
-def test_quantised_answers_keep_the_order_of_the_logits(tiny_program: Program) -> None:
-    coarse = answers.quantised(tiny_program, levels=7)
+def test_quantized_answers_keep_the_order_of_the_logits(tiny_program: Program) -> None:
+    coarse = answers.quantized(tiny_program, levels=7)
     images = np.random.default_rng(3).integers(0, 256, (200, 1, 8, 8), dtype=np.uint8)
-    plain, quantised = simulate.plain(tiny_program, images), simulate.plain(coarse, images)
-    assert quantised.min() >= 0
-    assert quantised.max() <= 7
-    assert len(np.unique(quantised)) >= 4
-    for row, levels in zip(plain, quantised, strict=True):
+    plain, quantized = simulate.plain(tiny_program, images), simulate.plain(coarse, images)
+    assert quantized.min() >= 0
+    assert quantized.max() <= 7
+    assert len(np.unique(quantized)) >= 4
+    for row, levels in zip(plain, quantized, strict=True):
         assert (np.diff(levels[np.argsort(row)]) >= 0).all()
     assert coarse.logit_step == coarse.output.scale
     circuit = simulate.NoisyCircuit(CircuitNoise.predicted(TOY), np.random.default_rng(0))
@@ -89,6 +89,6 @@ def test_quantised_answers_keep_the_order_of_the_logits(tiny_program: Program) -
 
 def test_answers_that_cannot_be_changed_are_named(tiny_program: Program) -> None:
     with pytest.raises(ProgramError, match="ends in top_one"):
-        answers.quantised(answers.top_one(tiny_program), 7)
+        answers.quantized(answers.top_one(tiny_program), 7)
     with pytest.raises(OutOfLevelsError, match="levels = 0"):
-        answers.quantised(tiny_program, 0)
+        answers.quantized(tiny_program, 0)

@@ -21,7 +21,7 @@ from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.cost_report import check
 from ciphershift.models.nn import layers as nodes
-from ciphershift.models.nn.layers import Activation
+from ciphershift.models.nn.layers import ReLU
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import Phase, fine_tune, logits
@@ -29,7 +29,7 @@ from tests.support.networks import Branches, Plain, Residual, settled
 
 PARAMS = parameter_sets.get(parameter_sets.DEFAULT)
 IMAGES: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (200, 3, 12, 12), dtype=np.uint8)
-PICTURES = torch.tensor(IMAGES).float() / 255
+CALIBRATION = torch.tensor(IMAGES).float() / 255
 MAKERS = {"plain": Plain, "residual": Residual, "branches": Branches}
 
 
@@ -41,7 +41,7 @@ def module(request: pytest.FixtureRequest) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def network(module: nn.Module) -> Network:
-    return convert(module, PICTURES, params="TOY_N128", leaving=0.01)
+    return convert(module, CALIBRATION, params="TOY_N128", max_outside=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +71,24 @@ def test_before_rounding_the_network_is_the_module(module: nn.Module, monkeypatc
     """But for the end of the ramps, which is moved away here."""
     monkeypatch.setattr("ciphershift.models.compiler.convert.CLIPPED", 1.0)
     monkeypatch.setattr(nodes, "MAX_RAMP", 1e6)
-    network = convert(module, PICTURES)
-    network.quantise(False)
+    network = convert(module, CALIBRATION)
+    network.quantize(False)
     assert np.abs(clear(network.eval(), IMAGES) - logits(module, IMAGES)).max() < 1e-3
+
+
+@pytest.mark.parametrize("relative", [1e-7, -2e-7, 4e-7])
+def test_the_last_bit_of_a_sum_decides_nothing(relative: float) -> None:
+    """Two activations are added here: their ramps are powers of two, and a ramp that fits must not fall to the next lower one."""
+    module = settled(Residual)
+    first, second = (convert(module, data).eval() for data in (CALIBRATION, CALIBRATION * (1 + relative)))
+    for network in (first, second):
+        network.quantize(False)
+    assert np.abs(clear(first, IMAGES) - clear(second, IMAGES)).max() < 1e-3
 
 
 def test_the_module_itself_is_left_as_it_was(module: nn.Module) -> None:
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    convert(module, PICTURES)
+    convert(module, CALIBRATION)
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
 
 
@@ -96,14 +106,14 @@ def test_both_see_the_same_noise(tuned: Network, program: Program) -> None:
     toy = parameter_sets.get("TOY_N128")
     torch.manual_seed(0)
     with torch.no_grad():
-        in_torch = np.stack([tuned(PICTURES[:30]).numpy() for _ in range(12)]).std(axis=0)
+        in_torch = np.stack([tuned(CALIBRATION[:30]).numpy() for _ in range(12)]).std(axis=0)
     rng = np.random.default_rng(0)
     simulated = np.stack([simulate.run(program, toy, images, rng) for _ in range(12)]).std(axis=0)
     assert in_torch.mean() == pytest.approx(simulated.mean(), rel=0.15)
 
 
 def test_encrypted_logits_are_the_simulated_ones(program: Program) -> None:
-    # Two pictures, three logits each, compared with mean and deviation of 40 simulated runs: within five deviations.
+    # Two images, three logits each, compared with mean and deviation of 40 simulated runs: within five deviations.
     toy, rng = parameter_sets.get("TOY_N128"), np.random.default_rng(1)
     runs = np.stack([simulate.run(program, toy, IMAGES[:2], rng) for _ in range(40)])
     encrypted = np.stack(list(verification.encrypted_logits(program, IMAGES[:2], threads=1)))
@@ -118,10 +128,10 @@ def test_check_counts_the_look_ups_of_the_program(module: nn.Module, program: Pr
 
 
 def test_the_network_learns_under_noise(module: nn.Module, tuned: Network) -> None:
-    # Three classes, about as frequent as each other, of pictures of noise: chance has a loss of ln 3, and so has the untrained network.
+    # Three classes, about as frequent as each other, of images of noise: chance has a loss of ln 3, and so has the untrained network.
     labels = torch.tensor(logits(module, IMAGES).argmax(1))
-    untrained = convert(module, PICTURES, params="TOY_N128", leaving=0.01).eval()
-    untrained.quantise(True)
+    untrained = convert(module, CALIBRATION, params="TOY_N128", max_outside=0.01).eval()
+    untrained.quantize(True)
     before, after = (
         functional.cross_entropy(torch.tensor(logits(network, IMAGES)), labels) for network in (untrained, tuned)
     )
@@ -131,7 +141,7 @@ def test_the_network_learns_under_noise(module: nn.Module, tuned: Network) -> No
 
 @pytest.mark.parametrize("exponents", [1, 2, 5])
 def test_the_number_of_exponents_is_a_choice(exponents: int) -> None:
-    network = convert(settled(Plain), PICTURES, exponents=exponents)
+    network = convert(settled(Plain), CALIBRATION, exponents=exponents)
     program = export(network.eval(), name="p", version="1", params=PARAMS.name, classes=("a", "b", "c"))
     allowed = {0.0, *(2.0**e for e in range(exponents))}
     sizes = {size for layer in network.of_type(ShiftWeights) for size in layer.integer_weight().abs().unique().tolist()}
@@ -143,19 +153,19 @@ def test_the_number_of_exponents_is_a_choice(exponents: int) -> None:
 def test_a_conversion_keeps_the_window_that_was_asked_for() -> None:
     module = settled(Residual)
     shares, drives = [], []
-    for leaving in (1e-3, 5e-2):
-        network = convert(module, PICTURES, leaving=leaving)
+    for max_outside in (1e-3, 5e-2):
+        network = convert(module, CALIBRATION, max_outside=max_outside)
         program = export(network.eval(), name="p", version="1", params=PARAMS.name, classes=("a", "b", "c"))
         watched = windows.measure(program, PARAMS, IMAGES, np.random.default_rng(0))
         shares.append(max(window.outside for window in watched))
-        drives.append(sum(float(a.drive) for a in network.of_type(Activation)))
+        drives.append(sum(float(a.drive) for a in network.of_type(ReLU)))
     assert shares[0] < 5e-3
     assert drives[0] < drives[1]
 
 
 @pytest.mark.parametrize("kind", ["inverted", "noise"])
-def test_pictures_from_elsewhere_clip_and_do_not_wrap(kind: str) -> None:
-    """Calibrated on dark pictures with a bright stroke; inverted ones and noise push sums far beyond what was seen."""
+def test_images_from_elsewhere_clip_and_do_not_wrap(kind: str) -> None:
+    """Calibrated on dark images with a bright stroke; inverted ones and noise push sums far beyond what was seen."""
     strokes = np.zeros((200, 3, 12, 12), np.uint8)
     for index, stroke in enumerate(strokes):
         stroke[:, :, index % 10 : index % 10 + 2] = 200 + index % 50
@@ -166,7 +176,7 @@ def test_pictures_from_elsewhere_clip_and_do_not_wrap(kind: str) -> None:
         assert window.outside < 0.02, window
     network.noise = None
     wide = export(
-        convert(settled(Plain), PICTURES, leaving=0.5).eval(),
+        convert(settled(Plain), CALIBRATION, max_outside=0.5).eval(),
         name="w",
         version="1",
         params=PARAMS.name,
@@ -176,13 +186,13 @@ def test_pictures_from_elsewhere_clip_and_do_not_wrap(kind: str) -> None:
 
 
 def test_the_noise_is_that_of_the_parameter_set() -> None:
-    assert convert(settled(Plain), PICTURES).noise == CircuitNoise.predicted(PARAMS)
+    assert convert(settled(Plain), CALIBRATION).noise == CircuitNoise.predicted(PARAMS)
 
 
 def test_what_cannot_be_converted_is_listed_at_once() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(400, 3), nn.Softmax(dim=1))
     with pytest.raises(UnsupportedLayerError, match=r"1: GELU.*4: Softmax"):
-        convert(module, PICTURES)
+        convert(module, CALIBRATION)
 
 
 def test_programs_survive_their_files(program: Program, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import torch
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import params
-from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseTernary, to_program, whole
+from ciphershift.models.compiler.export_exact import export_exact
+from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseTernary, whole
 
 CLASSES = tuple("abcd")
 
@@ -30,7 +31,7 @@ def network() -> ExactNetwork:
         pixel_levels=3,
         classes=len(CLASSES),
     )
-    network.quantise(True)
+    network.quantize(True)
     with torch.no_grad():
         network.bias.uniform_(-4, 4)
         for block in network.stages():
@@ -43,7 +44,7 @@ def network() -> ExactNetwork:
 
 
 def test_every_logit_of_the_program_is_the_trained_networks(network: ExactNetwork) -> None:
-    program = to_program(network, name="n", version="1", params="TOY_EXACT_N512", classes=CLASSES)
+    program = export_exact(network, name="n", version="1", params="TOY_EXACT_N512", classes=CLASSES)
     images = np.random.default_rng(0).integers(0, 256, (300, 1, 12, 12), dtype=np.uint8)
     with torch.no_grad():
         wanted = network(torch.tensor(images).float() / 255) / network.logit_scale
@@ -63,7 +64,7 @@ def last_activations(program, images):  # type: ignore[no-untyped-def]
 
 
 def test_simulated_noise_of_a_fitting_set_changes_no_logit(network: ExactNetwork) -> None:
-    program = to_program(network, name="n", version="1", params="EXACT_N2048", classes=CLASSES)
+    program = export_exact(network, name="n", version="1", params="EXACT_N2048", classes=CLASSES)
     exact = params.get("EXACT_N2048")
     noise_budget.require_exact(program, exact)
     images = np.random.default_rng(1).integers(0, 256, (100, 1, 12, 12), dtype=np.uint8)
@@ -74,7 +75,7 @@ def test_simulated_noise_of_a_fitting_set_changes_no_logit(network: ExactNetwork
 def test_a_row_of_sparse_ternary_weights_has_the_signs_of_its_greatest() -> None:
     torch.manual_seed(0)
     weights = SparseTernary((6, 3, 2, 2), 5)
-    weights.quantised = True
+    weights.quantized = True
     integers = weights().detach()
     assert torch.equal(integers.abs().flatten(1).sum(1), torch.full((6,), 5.0))
     kept = integers != 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ciphershift.he_layers.layers import MaxPool
+from ciphershift.he_layers.layers import MaxPool2d
 from ciphershift.he_layers.layers.layer import Scale
 from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumbers
 from ciphershift.models.compiler.convert import convert
@@ -31,7 +31,7 @@ def test_max_pool_is_the_layer_also_where_it_wraps() -> None:
     turns = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 3, 6, 6))
     scale = Scale(shape=(3, 6, 6), delta=1.0, polynomial_size=SILENT.polynomial_size)
     x = TorusNumbers(turns=turns.reshape(2, -1), under_input_key=True, under_big_key=False)
-    layer = MaxPool(name="m", kernel=(3, 2), stride=(2, 1))
+    layer = MaxPool2d(name="m", kernel=(3, 2), stride=(2, 1))
     expected = layer.apply(NoisyCircuit(SILENT, np.random.default_rng(0)), x, scale).turns.reshape(2, 3, 2, 5)
     assert np.allclose(max_pool(torch.tensor(turns), (3, 2), (2, 1), 0.0, 0.0).numpy(), expected, atol=1e-4)
 
@@ -53,11 +53,11 @@ def test_compiled_look_ups_and_pools_are_the_same_with_the_same_gradients() -> N
     eager = convert(nn.Sequential(*LAYERS), torch.rand(20, 1, 8, 8))
     compiled = deepcopy(eager)
     compiled.fuse()
-    pictures = torch.rand(4, 1, 8, 8)
+    images = torch.rand(4, 1, 8, 8)
     results = []
     for network in (eager, compiled):
         torch.manual_seed(1)
-        logits = network(pictures)
+        logits = network(images)
         logits.square().sum().backward()
         results.append([logits, *(parameter.grad for parameter in network.parameters())])
     for mine, other in zip(*results, strict=True):

@@ -17,14 +17,14 @@ def test_a_scale_per_channel_gives_small_channels_weights_too() -> None:
     layer = ShiftLinear(100, 2)
     with torch.no_grad():
         layer.weight[1] *= 1e-3
-    layer.quantised = True
+    layer.quantized = True
     spread = layer.integer_weight().pow(2).mean(1).sqrt()
     assert torch.allclose(spread, torch.full((2,), 2.5), rtol=0.2)  # 8, the greatest, stands at 3.2 deviations
 
 
 def test_the_gradient_passes_the_rounding() -> None:
     layer = ShiftConv2d(1, 2, (3, 3))
-    layer.quantised = True
+    layer.quantized = True
     x = torch.rand(4, 1, 6, 6)
     layer(x).sum().backward()
     through = torch.autograd.grad(functional.conv2d(x, layer.weight / layer.scale()).sum(), layer.weight)[0]
@@ -36,7 +36,7 @@ def test_sums_keep_their_unit_when_the_weights_of_a_referring_layer_grow() -> No
     layer = ShiftLinear(1000, 3)
     reference = torch.tensor([0.01, 0.1, 1.0])
     layer.refer_to(reference)
-    layer.quantised = True
+    layer.quantized = True
     x = torch.randn(500, 1000)
     for growth in (1.0, 4.3):
         with torch.no_grad():

@@ -42,13 +42,13 @@ def float_module(mnist: Dataset) -> nn.Module:
     """Trained for a moment only."""
     torch.manual_seed(0)
     module = RECIPE.module()
-    optimiser = torch.optim.Adam(module.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
     split = torch.tensor(mnist.train.images[:600]), torch.tensor(mnist.train.labels[:600])
     for images, labels in zip(*(part.split(50) for part in split), strict=True):
         loss = functional.cross_entropy(module(images / 255), labels)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return module.eval()
 
 

@@ -21,15 +21,15 @@ def test_convolutions_take_the_steps_of_their_matrices(order: torch.memory_forma
         torch.optim.AdamW(others.values(), lr=VECTOR_RATE, weight_decay=0.0),
     )
     network.to(memory_format=order)  # type: ignore[call-overload]
-    optimiser = Muon(network.parameters(), lr=RATE, weight_decay=DECAY)
+    optimizer = Muon(network.parameters(), lr=RATE, weight_decay=DECAY)
     for _ in range(STEPS):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         network(torch.rand(5, 3, 4, 4).contiguous(memory_format=order)).pow(2).sum().backward()
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None
             reference = (matrices | others)[name]
             reference.grad = parameter.grad.reshape(reference.shape).clone()
-        optimiser.step()
+        optimizer.step()
         for part in references:
             part.step()
     for name, parameter in network.named_parameters():

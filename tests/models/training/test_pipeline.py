@@ -7,10 +7,9 @@ import pytest
 
 from ciphershift.errors import UnreadableDataError
 from ciphershift.models.progress import Step
-from ciphershift.models.training.follow import follow
 from ciphershift.models.training.loop import Phase
-from ciphershift.models.training.pipeline import VALIDATION_IMAGES, Conversion, Splits
-from ciphershift.models.training.recipes import RECIPES, Recipe
+from ciphershift.models.training.pipeline import VALIDATION_IMAGES, Splits, train_recipe
+from ciphershift.models.training.recipes import RECIPES, Conversion, Recipe
 
 SHORT = Phase(epochs=1, learning_rate=4e-3, batch=50)
 IMAGES = 600
@@ -54,7 +53,7 @@ def test_the_card_says_what_was_kept_out(recipe: Recipe, tmp_path: Path, everyth
         if stage in {"float", "noisy"}:
             states.append(step.state)
 
-    card = follow(recipe, few, work=tmp_path / "work", output=tmp_path / "entry", show=show)
+    card = train_recipe(recipe, few, work=tmp_path / "work", output=tmp_path / "entry", show=show)
     assert len(states) == 2
     assert all(("validation" in state) is not everything for state in states)
     assert (card["validation"] is None) is everything
