@@ -15,7 +15,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Measure, on this machine.\n\nResults are JSON, one object a line; progress is shown on a terminal alone.\n\n"
+    help="Measure, on this machine.\n\nResults are JSON, one object a line; progress is shown on a terminal only.\n\n"
     "Examples:\n\n  ciphershift bench demo\n\n  ciphershift bench agreement --model mnist-fast --images 20",
 )
 
@@ -100,7 +100,9 @@ def security(params: Params = DEFAULT, json: Json = "-") -> None:
 @app.command()
 def search(
     model: Model,
-    noise: Annotated[float, typer.Option(min=0.1, help="Noise that the network bears, times that of its set.")] = 1.0,
+    noise: Annotated[
+        float, typer.Option(min=0.1, help="Noise that the network tolerates, as a multiple of its set's.")
+    ] = 1.0,
     count: Annotated[int, typer.Option(min=1, help="How many sets.")] = 10,
     json: Json = "-",
 ) -> None:
@@ -119,7 +121,7 @@ def search(
         write(result, json)
     if not results:
         typer.echo(
-            f"no set keeps the noise of every layer of {model} to {noise} of what it bears; try --noise nearer to 1",
+            f"no set keeps the noise of every layer of {model} to {noise} of what it tolerates; try --noise nearer to 1",
             err=True,
         )
         raise typer.Exit(1)
@@ -233,7 +235,7 @@ def growth(
     repetitions: Annotated[int, typer.Option(min=1, help="How often each is measured; the median counts.")] = 3,
     json: Json = "-",
 ) -> None:
-    """Seconds for one image against the number of look-ups: one topology, wider and wider.
+    """Seconds for one image by the number of look-ups: one topology in several widths.
 
     Example:
 
@@ -251,7 +253,7 @@ def throughput(
     repetitions: Annotated[int, typer.Option(min=1, help="How often each batch is sent.")] = 1,
     json: Json = "-",
 ) -> None:
-    """Images a second through a real server, by the images handed over at once.
+    """Images per second through a real server, by the number of images in a call.
 
     Example:
 
@@ -271,7 +273,7 @@ def parameters(
     images: Annotated[int, typer.Option(min=1, help="Test images to simulate.")] = 10_000,
     json: Json = "-",
 ) -> None:
-    """Noise, simulated accuracy and predicted time of a network under cheaper and dearer parameter sets.
+    """Noise, simulated accuracy and predicted time of a network under cheaper and more expensive parameter sets.
 
     Example:
 
@@ -307,7 +309,7 @@ def engines(
 @app.command()
 def faults(
     model: Model = "mnist-fast",
-    jobs: Annotated[int, typer.Option(min=1, help="Jobs to hand in.")] = 40,
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs to submit.")] = 40,
     kills: Annotated[int, typer.Option(min=0, help="Kills of the server or of a worker.")] = 20,
     batch: Annotated[int, typer.Option(min=1, help="Images in one job.")] = 2,
     json: Json = "-",

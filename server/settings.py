@@ -169,6 +169,8 @@ class Settings(BaseSettings):
         for path in (self.tls_certificate, self.tls_key):
             if path is not None and not path.is_file():
                 raise ValueError(f"there is no file {path}: give the path of a PEM file")
+        if not self.models.is_dir():
+            raise ValueError(f"there is no folder {self.models}: models must be one, with a sub-folder for each model")
         if not self.database and self.storage_folder is None:
             raise ValueError(
                 f"storage {masked(self.storage)} is no folder that could hold SQLite: set CIPHERSHIFT_DATABASE"

@@ -30,12 +30,11 @@ def report(
     page: Annotated[Path, typer.Option("--page", help="The page to write; figures go beside it.")] = ROOT
     / "docs"
     / "benchmarks.md",
-    readme: Annotated[Path, typer.Option("--readme", help="The README whose table of networks to write.")] = ROOT
-    / "README.md",
+    readme: Annotated[Path, typer.Option("--readme", help="The README whose tables to write.")] = ROOT / "README.md",
 ) -> None:
-    """Write docs/benchmarks.md, its figures and the README's table: measure what is not stored for this machine yet, and reuse the rest.
+    """Write docs/benchmarks.md, its figures and the README's tables; measure only what is not stored for this machine yet.
 
-    What a quick run measured does not spare a full one the work.
+    A full run does not reuse results of a quick one.
 
     Examples:
 
@@ -64,7 +63,7 @@ def report(
     records = results.read(folder) if folder.exists() else []
     pages.write(records, page)
     readmes.write(records, Settings().models, readme)
-    console.print(f"wrote {page} and the table in {readme}")
+    console.print(f"wrote {page} and the tables in {readme}")
 
 
 @app.command()
@@ -130,7 +129,7 @@ def _print_step(stage: str, step: Step) -> None:
 
 
 def _prepare_peers() -> None:
-    """Trains the networks that the peers run, once; where none of them is installed, there is nothing to do."""
+    """Trains the networks that the peers run, once; does nothing if none of them is installed."""
     from ciphershift.benchmarks.peers import networks, systems
 
     if any(peer.python.exists() for peer in systems.PEERS):
@@ -144,7 +143,7 @@ def ablation(
     work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = ROOT / "build" / "ablation",
     folder: Annotated[Path, typer.Option("--results", help="Folder of stored results.")] = results.RESULTS,
 ) -> None:
-    """Train one small network in many variants and store each accuracy; goes on where it was interrupted.
+    """Train one small network in many variants and store each accuracy; continues where it was interrupted.
 
     Example:
 
@@ -207,7 +206,7 @@ def first_stage(
     maps: Annotated[int, typer.Option(min=1, max=64, help="How many of AlexNet's first 64 maps.")] = 2,
     json: Json = "-",
 ) -> None:
-    """Run the first stage of AlexNet on an encrypted image of 224 x 224, and hold the cost model against the clock.
+    """Run the first stage of AlexNet on an encrypted image of 224 x 224, and compare the time with the cost model's.
 
     Example:
 

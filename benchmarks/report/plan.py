@@ -1,4 +1,4 @@
-"""What the page needs to know: every question with its measurement, in a short and a full version, and which are answered already."""
+"""All measurements of the page, in a quick and a full version, and which of them are stored already."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ DATA_OF_PEERS = "mnist"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """A measurement, and the members by which its stored answer is known.
+    """A measurement, and the members that identify its stored results.
 
     Attributes:
         benchmark: which it belongs to.
@@ -70,14 +70,14 @@ class Question:
     members: Mapping[str, object] = field(default_factory=dict)
 
     def answers(self, records: Iterable[Record]) -> list[Record]:
-        """Those among stored records, oldest first; that a peer could not run is no answer."""
+        """Those among stored records, oldest first; a record that a peer could not run does not count."""
         found = results.matching(records, self.benchmark, self.members)
         return [record for record in found if "skipped" not in record]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
-    """One of the zoo, and what an image is expected to take here."""
+    """A network of the zoo, with the expected seconds for an image."""
 
     folder: Path
     program: Program
@@ -86,7 +86,7 @@ class Network:
 
     @property
     def members(self) -> dict[str, object]:
-        """By which its measurements are known."""
+        """Members that identify its measurements."""
         return {"model": self.folder.name, "program": self.program.digest}
 
     def images(self, seconds: float) -> int:
@@ -108,7 +108,7 @@ def _read(folder: Path) -> Network:
 
 
 def questions(*, quick: bool) -> list[Question]:
-    """All, in the order in which the page wants them."""
+    """All questions, in the order of the page."""
     models, effort = Settings().models, QUICK if quick else FULL
     zoo = networks(models, effort)
     return [
@@ -228,7 +228,7 @@ def _peer(peer: Peer, quick: bool) -> Question:
 
 
 def _engines(images: int, repetitions: int) -> list[Record]:
-    """Nothing where Ray, an extra, is not installed."""
+    """Empty if Ray, an extra, is not installed."""
     if find_spec("ray") is None:
         return []
     return [

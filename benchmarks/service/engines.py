@@ -1,4 +1,4 @@
-"""The same job on each engine: is the answer the same, and how much faster are two Ray workers than one?"""
+"""The same job on each engine: whether the answers agree, and the speed-up of two Ray workers."""
 
 from __future__ import annotations
 
