@@ -62,7 +62,7 @@ def test_another_process_reads_what_this_one_has_asked(
 ) -> None:
     job = client.submit(tiny_images[:2])
     code = (
-        "import sys; from pathlib import Path; from client import Client, Keystore\n"
+        "import sys; from pathlib import Path; from ciphershift.client import Client, Keystore\n"
         "job = Client(sys.argv[1], keystore=Keystore(Path(sys.argv[2])), allow_toy_parameters=True).job(sys.argv[3])\n"
         "print(job.result().tolist())"
     )
