@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from ciphershift import __version__
-from ciphershift.server.api import problems
+from ciphershift.server.api import origins, problems
 from ciphershift.server.api.middleware import RequestLogMiddleware
 from ciphershift.server.api.routes import health, infer, jobs, keys, metrics, models, repository
 from ciphershift.server.service import Service
@@ -35,6 +35,7 @@ def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
 
     app = FastAPI(title="ciphershift", version=__version__, lifespan=lifespan, responses=problems.RESPONSES)
     app.state.service = service
+    origins.install(app, settings.origins)  # within what counts and logs requests
     app.add_middleware(RequestLogMiddleware, metrics=service.metrics)
     problems.install(app)
     app.include_router(health.router)

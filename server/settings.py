@@ -81,6 +81,10 @@ class Settings(BaseSettings):
         False, description="no API keys: every request is the tenant `local`; for a demo on this machine"
     )
     open_to_network: bool = Field(False, description="allow `open` on an address that other machines can reach")
+    allowed_origins: str = Field(
+        "",
+        description="origins of web pages whose scripts may use this server, separated by commas (https://example.org); * for every one",
+    )
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain: serve HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
     models: Path = Field(ZOO, description="folder of Programs, one sub-folder per model")
@@ -129,6 +133,11 @@ class Settings(BaseSettings):
         return EngineUrl.parse(self.engine)
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """The allowed origins, one by one."""
+        return tuple(origin.strip() for origin in self.allowed_origins.split(",") if origin.strip())
+
+    @property
     def stand_ins(self) -> tuple[str, ...]:
         """Names of the parameter sets that may stand in for a network's own, the preferred one first."""
         return () if self.parameter_sets == "own" else tuple(name.strip() for name in self.parameter_sets.split(","))
@@ -171,6 +180,11 @@ class Settings(BaseSettings):
                 f"TOY parameters protect nothing and are for tests on a loopback address, not {self.host}: "
                 "unset CIPHERSHIFT_ALLOW_TOY_PARAMETERS"
             )
+        for origin in self.origins:
+            if origin != "*" and not re.fullmatch(r"https?://[a-z0-9.:[\]-]+", origin):
+                raise ValueError(
+                    f"allowed_origins: {origin} is no origin: write scheme, host and port alone, in small letters, like https://example.org"
+                )
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be set together: set both or neither")
         for path in (self.tls_certificate, self.tls_key):
