@@ -11,7 +11,14 @@ from tests.support.documents import ROOT
 
 GLOSSARY = "docs/glossary.md"
 SUFFIXES = {".py", ".md", ".toml", ".yml", ".yaml", ".cff"}
-LEFT_OUT = ("docs/decisions/0", GLOSSARY, "tests/docs/test_glossary.py")
+LEFT_OUT = (
+    "docs/decisions/0",
+    GLOSSARY,
+    "tests/docs/test_glossary.py",
+    "client/",
+    "tests/client/",
+    "tests/end_to_end/",
+)
 # Names that are not words of ours, or that do not change: paths and targets, HTML, members of stored files, a code of errors.
 NAMES = re.compile(
     r"docs/pictures|make pictures|\bpictures/|\"pictures\"|\btest_pictures|^pictures:|\bpictures stub|</?picture\b"

@@ -36,7 +36,7 @@ def test_elements_survive() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"name": "picture"},
+        {"name": "photo"},
         {"datatype": "FP32"},
         {"shape": [1, 1]},
         {"parameters": {}},
