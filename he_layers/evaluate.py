@@ -295,7 +295,7 @@ class Slices(Generic[T]):
     """A chain of stages on one input, evaluated in slices of output channels."""
 
     def __init__(self, chain: Sequence[Stage], x: T, circuit: SlicedCircuit[T], polynomial_size: int) -> None:
-        """Takes note; ``run`` does the work."""
+        """Prepares the evaluation; ``run`` does the work."""
         self.chain, self.x, self.circuit, self.polynomial_size = chain, x, circuit, polynomial_size
         self.channels = chain[-1].output_shape[0]
         self.rows: T | None = None

@@ -76,7 +76,7 @@ def measure(
 
     Args:
         models: folder of Programs.
-        images_of: test images of a data set.
+        images_of: test images of a network.
         target: of the JSON object.
         device_name: torch's, such as ``cuda:0``.
         seconds: after which nothing new is begun.
@@ -95,7 +95,7 @@ def measure(
         for count in QUICK_COUNTS if quick else COUNTS:
             record.add(f"lookups_{name}_{count}", partial(primitives.lookups, bench, keys, count))
     record.add("lookups_host", partial(primitives.lookups_on_host, bench, QUICK_COUNTS[-1] if quick else COUNTS[1]))
-    networks = Networks(bench, programs, models, images_of, warm=not quick)
+    networks = Networks(bench, programs, images_of, warm=not quick)
     for model in programs:
         for name, keys in bench.variants.items():
             record.add(f"{model}_{name}", partial(networks.images, model, keys, 1), needs=10)
@@ -131,13 +131,12 @@ class Networks:
         self,
         bench: Workbench,
         programs: Mapping[str, Program],
-        models: Path,
         images_of: Callable[[str], NDArray[np.uint8]],
         *,
         warm: bool,
     ) -> None:
         """Takes note. Args: warm: whether one image is evaluated once before it counts."""
-        self.bench, self.programs, self._models, self._images_of, self._warm = bench, programs, models, images_of, warm
+        self.bench, self.programs, self._images_of, self._warm = bench, programs, images_of, warm
         self._seconds: dict[tuple[str, bool], float] = {}
 
     def images(self, name: str, keys: DeviceKeys, count: int) -> dict[str, Any]:
@@ -186,8 +185,7 @@ class Networks:
 
     def _prepare(self, name: str, count: int) -> tuple[Program, list[CkksCiphertext], NDArray[np.int64]]:
         program = self.programs[name]
-        dataset = json.loads((self._models / name / "card.json").read_text(encoding="utf-8"))["dataset"]
-        available = self._images_of(dataset)
+        available = self._images_of(name)
         images = available[np.arange(count) % len(available)]
         levels = program.input.integers(images).reshape(count, -1).astype(np.float64)
         encrypted = [ckks.encrypt(self.bench.client, KEY_ID, row * program.input.delta) for row in levels]

@@ -1,4 +1,4 @@
-"""Where the work is done: workers that know ciphertexts and keys, and nothing of HTTP."""
+"""Evaluation: workers that know ciphertexts and keys, and nothing of HTTP."""
 
 from importlib.util import find_spec
 
@@ -9,7 +9,7 @@ from ciphershift.server.settings import Settings
 
 
 def make_engine(settings: Settings) -> Engine | None:
-    """Returns the engine that the settings ask for; None if jobs are computed by other processes."""
+    """Returns the engine of the settings; None if other processes evaluate the jobs."""
     match settings.engine_url.scheme:
         case "local":
             return LocalEngine(settings)

@@ -28,7 +28,11 @@ import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("benchmarks", "client", "deploy", "docs", "he_layers", "models", "server", "tests")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md"))])
+DOCUMENTS = sorted(
+    path
+    for path in (*ROOT.glob("*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md")))
+    if "node_modules" not in path.parts
+)
 START_SECONDS = 60.0
 BLOCK_SECONDS = 300.0
 _FENCE = re.compile(r"(?:^<!-- (.*) -->\n)?^```(.*)\n((?:(?!```).*\n)*)```\n", re.MULTILINE)

@@ -15,7 +15,6 @@ from ciphershift.he_layers.program import Program
 def models(tiny_program: Program, tmp_path: Path) -> Path:
     """A zoo whose smallest network is the tests' tiny one, under TOY parameters."""
     tiny_program.save(tmp_path / "mnist-tiny")
-    (tmp_path / "mnist-tiny/card.json").write_text('{"dataset": "mnist"}')
     return tmp_path
 
 
