@@ -135,7 +135,7 @@ class Networks:
         *,
         warm: bool,
     ) -> None:
-        """Takes note. Args: warm: whether one image is evaluated once before it counts."""
+        """Args: warm: whether one image is evaluated once before it is measured."""
         self.bench, self.programs, self._images_of, self._warm = bench, programs, images_of, warm
         self._seconds: dict[tuple[str, bool], float] = {}
 
