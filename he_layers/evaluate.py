@@ -112,13 +112,12 @@ class EncryptedCircuit:
     adding the first two (a max-pool right after the first linear layer) and costs a second key switch at its next look-up.
     """
 
-    slice_rows = SLICE_ROWS
-
     def __init__(self, keys: ServerKeys, *, threads: int, lookup: Lookup | None = None) -> None:
         """Args: threads: of the kernel. lookup: computes the look-ups elsewhere, in place of pbs here."""
         self.keys = keys
         self._lookup = lookup or (lambda x, tables, index: pbs.pbs(x, keys, tables, index, threads=threads))
         self.threads = threads
+        self.slice_rows = SLICE_ROWS
         self.input_dimension = keys.params.input_ring.ring_degree
         self.big_dimension = keys.params.big_dimension
 
