@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from ciphershift.server.store.database import Job
-from ciphershift.server.store.jobs import IN_PROGRESS
+from ciphershift.server.store.states import IN_PROGRESS
 
 
 class Progress(BaseModel):
