@@ -1,4 +1,4 @@
-"""What an encrypted answer may look like: the plaintext network's logits, within the noise of the circuit."""
+"""Checks of encrypted answers: the plaintext network's logits, within the noise of the circuit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ExpectedLogits:
 
     @classmethod
     def of(cls, program: Program, images: NDArray[np.uint8]) -> Self:
-        """Simulates; a thousandth of the largest logit is added to the spread, for what so few repeats do not show."""
+        """Simulates; a thousandth of the largest logit is added to the spread, since there are few repeats."""
         rng = np.random.default_rng(0)
         runs = np.stack([simulate.run(program, served_params(program), images, rng) for _ in range(REPEATS)])
         return cls(mean=runs.mean(axis=0), spread=runs.std(axis=0) + np.abs(runs).max() / 1000)

@@ -18,7 +18,7 @@ from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import Settings
 
 
-def measure(model: str, *, repetitions: int) -> dict[str, Any]:
+def compare_with_prediction(model: str, *, repetitions: int) -> dict[str, Any]:
     """Returns predicted and measured seconds of the server for one image, in all and by layer (medians), and their ratio.
 
     Primitives are timed before and after each evaluation, and the median is taken, so that a machine that changes its speed meanwhile

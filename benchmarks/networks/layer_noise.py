@@ -19,7 +19,7 @@ from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit
 SIMULATIONS = 20
 
 
-def measure(program: Program, images: NDArray[np.uint8], *, threads: int) -> list[dict[str, Any]]:
+def measure_layers(program: Program, images: NDArray[np.uint8], *, threads: int) -> list[dict[str, Any]]:
     """Returns an object per layer: standard deviations, over the layer's values, of their difference from the noiseless circuit's.
 
     `encrypted_std` and `simulated_std` are in 1e-3 turns, the simulation drawn SIMULATIONS times; what earlier layers add is in both.

@@ -26,7 +26,7 @@ from ciphershift.he_layers.native import _kernel
 from ciphershift.he_layers.program import Program
 
 
-def measure(program: Program, *, threads: int) -> dict[str, Any]:
+def measure_peak(program: Program, *, threads: int) -> dict[str, Any]:
     """Returns the peak resident memory in a fresh process, before and after the evaluation, and the seconds without blind rotations."""
     with tempfile.TemporaryDirectory() as folder:
         program.save(Path(folder))

@@ -1,4 +1,4 @@
-"""Jobs under `kill -9`: a server and its workers are killed at random moments while clients hand in jobs; is any lost, or wrong?
+"""Jobs under `kill -9`: a server and its workers are killed at random moments while clients submit jobs; counts lost and wrong ones.
 
 Every job must end: completed with the logits of its own images, or failed with a reason. The clients hand a job in again under the same
 idempotency key when its acceptance did not reach them.
@@ -36,7 +36,7 @@ from ciphershift.errors import CiphershiftError, UnreachableError
 from ciphershift.he_layers.crypto import ckks
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.program import Program
-from ciphershift.server.api import tensors
+from ciphershift.protocol import tensors
 
 CLIENTS = 4
 LEASE_SECONDS = 2.0
@@ -53,7 +53,7 @@ class _Run:
     over: threading.Event = field(default_factory=threading.Event)
 
 
-def measure(
+def kill_processes(
     models: Path, model: str, *, images: NDArray[np.uint8], batch: int, jobs: int, kills: int
 ) -> dict[str, Any]:
     """Returns how many of `jobs` jobs were lost or wrong under `kills` kills.
@@ -118,7 +118,7 @@ def _free_port() -> int:
 
 
 def _keep_running(run: _Run, settings: dict[str, Any]) -> None:
-    """What an init system does: starts the server whenever it is gone."""
+    """Restarts the server whenever it has exited, as an init system does."""
     while not run.over.is_set():
         try:
             with running_server(**settings) as run.server:
@@ -154,7 +154,7 @@ def _job(
     chosen: NDArray[np.intp],
     expected: ExpectedLogits,
 ) -> str:
-    """Hands in one job of the chosen images and follows it to its end; returns what became of it."""
+    """Submits one job of the chosen images, follows it to its end, and returns the outcome."""
     levels = program.input.integers(images[chosen]).reshape(len(chosen), -1).astype(np.float64)
     encrypted = [ckks.encrypt(keys.client_keys, keys.key_id, row * program.input.delta) for row in levels]
     tensor = tensors.join_elements([ciphertext.to_bytes() for ciphertext in encrypted])

@@ -94,7 +94,7 @@ LOOKUPS = (
 )
 
 
-def measure(peer: Peer, *, quick: bool) -> Iterator[dict[str, Any]]:
+def run_peer(peer: Peer, *, quick: bool) -> Iterator[dict[str, Any]]:
     """Yields what a peer's script finds; one object with a member `skipped` where it cannot run."""
     about = envelope(peer.benchmark) | {"peer": peer.folder, "system": peer.system}
     if not peer.python.exists():
