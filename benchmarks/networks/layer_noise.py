@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ciphershift.benchmarks.crypto.noise import KEY_ID, phases
 from ciphershift.benchmarks.harness.progress import watched
-from ciphershift.he_layers.crypto import ckks, lwe, params
+from ciphershift.benchmarks.harness.served import served_params
+from ciphershift.he_layers.crypto import ckks, lwe
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.evaluate import EncryptedCircuit
 from ciphershift.he_layers.program import Program
@@ -30,7 +31,7 @@ def measure_layers(program: Program, images: NDArray[np.uint8], *, threads: int)
         images: uint8 [B, C, H, W].
         threads: of the kernel.
     """
-    parameter_set = params.get(program.params)
+    parameter_set = served_params(program)
     size = parameter_set.polynomial_size
     turns = np.asarray(program.input.integers(images).reshape(len(images), -1) * program.input.delta, dtype=np.float64)
     clear = _turns(program, CircuitNoise.silent(size), turns)

@@ -15,6 +15,7 @@ from ciphershift.benchmarks.fhe_benchmarking.instance import DEFAULT_MODEL, SIZE
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.results import Record
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.networks import agreement, cost, estimates, first_stage, growth, throughput
 from ciphershift.benchmarks.peers.systems import LOOKUPS, PEERS, WORK, Peer, ours, run_peer
 from ciphershift.benchmarks.service import engines
@@ -102,7 +103,7 @@ def networks(models: Path, effort: Effort) -> list[Network]:
 
 def _read(folder: Path) -> Network:
     program = Program.load(folder)
-    parameter_set = params.get(program.params)
+    parameter_set = served_params(program)
     predicted = costs.predict(program, parameter_set, timing.measure(parameter_set, available_cpus()))
     return Network(folder=folder, program=program, dataset=agreement.read_card(folder)["dataset"], predicted=predicted)
 

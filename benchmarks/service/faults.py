@@ -28,14 +28,15 @@ from numpy.typing import NDArray
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.expected import ExpectedLogits
 from ciphershift.benchmarks.harness.progress import watched
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Keystore
 from ciphershift.client.keystore import KeyPair
 from ciphershift.errors import CiphershiftError, UnreachableError
-from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto import ckks
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.program import Program
-from ciphershift.server.api import tensors
+from ciphershift.protocol import tensors
 
 CLIENTS = 4
 LEASE_SECONDS = 2.0
@@ -69,7 +70,7 @@ def kill_processes(
     expected = ExpectedLogits.of(program, images)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ciphershift-faults-") as folder:
-        keys = Keystore(Path(folder, "client")).open(params.get(program.params))
+        keys = Keystore(Path(folder, "client")).open(served_params(program))
         settings = {
             "models": models,
             "storage": Path(folder, "server"),
@@ -99,7 +100,7 @@ def kill_processes(
             supervisor.join()
     return envelope("faults") | {
         "model": model,
-        "params": program.params,
+        "params": served_params(program).name,
         "jobs": jobs,
         "images_per_job": batch,
         "kills": dict(run.kills),

@@ -24,6 +24,7 @@ from rich.progress import Progress
 
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.expected import TOLERANCE, ExpectedLogits
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import AsyncClient, Keystore
 from ciphershift.errors import CiphershiftError
@@ -32,7 +33,7 @@ from ciphershift.server.settings import Settings
 from ciphershift.server.store.database import Database
 from ciphershift.server.store.tenants import Scope, TenantStore
 
-PATIENCE_SECONDS = 3600.0  # a busy server is asked again for as long as that
+RETRY_TIMEOUT = 3600.0  # a busy server is asked again for as long as that
 SINGLE = 20  # requests of the client that is alone
 
 
@@ -70,7 +71,11 @@ def send_from_tenants(
         with running_server(**settings) as server:
             api_keys = _tenants(Path(folder, "server"), tenants)
             result = asyncio.run(_measure(server, program, Path(folder), api_keys, images, expected, in_flight))
-    return envelope("service") | {"engine": engine or "local://", "model": model, "params": program.params} | result
+    return (
+        envelope("service")
+        | {"engine": engine or "local://", "model": model, "params": served_params(program).name}
+        | result
+    )
 
 
 def _tenants(storage: Path, count: int) -> list[str]:
@@ -103,7 +108,7 @@ async def _measure(
                     model=program.name,
                     api_key=api_key,
                     keystore=Keystore(folder / f"tenant-{number}"),
-                    patience=PATIENCE_SECONDS,
+                    retry_timeout=RETRY_TIMEOUT,
                     allow_toy_parameters=program.params.startswith("TOY"),
                     show_progress=False,
                 )
