@@ -1,4 +1,4 @@
-"""One serving process: its socket, its signals, its end."""
+"""One serving process: socket, signals, shutdown."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:
         timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
     )
     listener = config.bind_socket()
-    # Connections inherit it; else an answer of two segments waits 40 ms for the client's delayed acknowledgement.
+    # Connections inherit it; otherwise an answer of two segments waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.listen(config.backlog)  # who reads the next line may connect at once: he waits, and is not refused
+    listener.listen(config.backlog)  # before the URL is printed, so that early clients queue instead of being refused
     scheme = "https" if settings.tls_certificate else "http"
     typer.echo(f"listening on {scheme}://{settings.host}:{listener.getsockname()[1]}")
     _Server(config, app.state.service).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Drains at the first signal, while it still answers; ends at once at the second."""
+    """Drains at the first signal while still answering; exits at once at the second."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -53,8 +53,8 @@ class _Server(uvicorn.Server):
         if self._service.draining or not self.started:
             super().handle_exit(sig, frame)
         else:
-            self._loop.call_soon_threadsafe(self._begin_to_end)
+            self._loop.call_soon_threadsafe(self._start_draining)
 
-    def _begin_to_end(self) -> None:
-        self._ending = self._loop.create_task(self._service.drain())
-        self._ending.add_done_callback(lambda _: setattr(self, "should_exit", True))
+    def _start_draining(self) -> None:
+        self._draining = self._loop.create_task(self._service.drain())
+        self._draining.add_done_callback(lambda _: setattr(self, "should_exit", True))

@@ -1,4 +1,4 @@
-"""Around every request: its id in the answer and in every line of log, its time and its outcome in log and metrics."""
+"""Middleware around every request: request id, log line and metrics."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from ciphershift.server.metrics import Metrics
 
 REQUEST_ID = "X-Request-Id"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_QUIET = ("/v2/health/live", "/v2/health/ready", "/metrics")  # asked every few seconds by machines
+_QUIET = ("/v2/health/live", "/v2/health/ready", "/metrics")  # requested every few seconds by machines
 _log = logs.get("requests")
 
 
-class Requests:
-    """ASGI middleware. Not a starlette BaseHTTPMiddleware, which would hide from a route that its client has gone."""
+class RequestLogMiddleware:
+    """ASGI middleware. A starlette BaseHTTPMiddleware would hide from the route that its client has disconnected."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Wraps an application."""
         self._app = app
         self._metrics = metrics
 

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem+json: the one place where an exception becomes an HTTP answer."""
+"""Errors as RFC 9457 problem+json: exceptions become HTTP answers here and nowhere else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Problem(BaseModel):
     code: str
 
 
-# For the API's description: every route may answer so.
+# For the OpenAPI description: every route may answer this.
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "An error",
@@ -39,7 +39,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def install(app: FastAPI) -> None:
-    """Registers the handlers, so that every error of `app` leaves as problem+json with a stable code."""
+    """Registers the handlers that answer every error of `app` with problem+json and a stable code."""
     app.add_exception_handler(CiphershiftError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -92,4 +92,4 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     _log.error("failed", method=request.method, path=request.url.path, error=type(error).__name__, exc_info=error)
-    return problem(CiphershiftError.http_status, CiphershiftError.code, "the server failed; its log says why")
+    return problem(CiphershiftError.http_status, CiphershiftError.code, "the server failed; its log has the reason")

@@ -1,4 +1,4 @@
-"""`ciphershift repository`: which models are served. Works on folder and database; running servers follow within seconds."""
+"""`ciphershift repository`: list, load and unload models. Works on folder and database; running servers follow within seconds."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ciphershift.server.store.model_states import ModelStates
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="The folder of models: what is served, and why not.\n\nRunning servers follow within seconds.\n\n"
+    help="List, load and unload models.\n\nRunning servers follow within seconds.\n\n"
     "Example:\n\n  ciphershift repository index",
 )
 
-Name = Annotated[str, typer.Argument(help="The model's name, which is its folder's.")]
+Name = Annotated[str, typer.Argument(help="The model's name, the same as its folder's.")]
 
 
 @app.command()
 def index() -> None:
-    """Show every model of the folder: whether it is served, or why not.
+    """List every model of the folder: whether it is served, and if not, why.
 
     Example:
 
@@ -43,7 +43,7 @@ def index() -> None:
 
 @app.command()
 def load(name: Name) -> None:
-    """Serve a model, read anew from its folder.
+    """Load a model from its folder and serve it.
 
     Example:
 
@@ -55,14 +55,14 @@ def load(name: Name) -> None:
 
 @app.command()
 def unload(name: Name) -> None:
-    """Serve a model no more; jobs that were accepted are computed.
+    """Take a model out of service; accepted jobs are still evaluated.
 
     Example:
 
       ciphershift repository unload mnist-she
     """
     _open()[1].unload(name)
-    typer.echo(f"{name} is not served any more")
+    typer.echo(f"{name} is no longer served")
 
 
 def _open() -> tuple[Repository, ModelStates]:

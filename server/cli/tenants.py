@@ -1,4 +1,4 @@
-"""`ciphershift tenants`: who may use the service. Works on the database, whether a server runs or not."""
+"""`ciphershift tenants`: tenants and their API keys. Works on the database, whether a server runs or not."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def create(
         int | None, typer.Option(min=1, help="Bytes of evaluation keys.", show_default="the service's")
     ] = None,
 ) -> None:
-    """Make a tenant.
+    """Create a tenant.
 
     Example:
 
       ciphershift tenants create clinic --queries-per-day 1000
     """
     _store().create(name, queries_per_day=queries_per_day, key_bytes=key_bytes)
-    typer.echo(f"made {name}; give it an API key: ciphershift tenants key {name}")
+    typer.echo(f"created {name}; make an API key for it: ciphershift tenants key {name}")
 
 
 @app.command()
@@ -52,7 +52,7 @@ def key(
     ],
     days: Annotated[float | None, typer.Option(min=0, help="Days until it expires.", show_default="never")] = None,
 ) -> None:
-    """Make an API key and print it: it is shown this once.
+    """Make an API key and print it. It is shown only once.
 
     Examples:
 
@@ -65,7 +65,7 @@ def key(
 
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(help="The eight digits after csk_.")]) -> None:
-    """End an API key.
+    """Revoke an API key.
 
     Example:
 
@@ -77,7 +77,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The eight digits after cs
 
 @app.command("list")
 def list_tenants() -> None:
-    """Show all tenants and their API keys, without the secrets.
+    """List all tenants and their API keys, without the secrets.
 
     Example:
 

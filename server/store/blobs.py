@@ -1,6 +1,6 @@
 """Blobs (ciphertexts, results, bundles of keys) in a folder or in any store that fsspec knows.
 
-Names are relative paths. A blob appears whole or not at all, and is on disk when `write` returns. Calls block.
+Names are relative paths. A blob becomes visible complete or not at all, and is on disk when `write` returns. Calls block.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from ciphershift.server.settings import Settings
 
 
 class Spool:
-    """A local file that is being filled; it becomes a blob with `keep`."""
+    """A local temporary file that `keep` turns into a blob."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        """Takes note of an open file and where it lies."""
         self.file = file
         self.path = path
 
@@ -35,17 +34,17 @@ class Blobs:
         """Opens the store; a folder is made if it is missing.
 
         Args:
-            settings: of which `storage` says where, and `cache` where local copies lie if that is no folder.
+            settings: `storage`, and `cache` for local copies if storage is not a folder.
 
         Raises:
-            ConfigurationError: the store is of no known kind, or what reaches it is not installed.
+            ConfigurationError: the kind of store is unknown, or its driver is not installed.
         """
         try:
             self._store, root = fsspec.core.url_to_fs(str(settings.storage_folder or settings.storage))
         except (ImportError, ValueError) as error:
             raise ConfigurationError(
-                f"the store cannot be used ({error}): give CIPHERSHIFT_STORAGE a folder or a URL like s3://bucket/path, "
-                "and install what reaches it (pip install 'ciphershift[s3]')"
+                f"the object store cannot be used ({error}): set CIPHERSHIFT_STORAGE to a folder or a URL like s3://bucket/path, "
+                "and install its driver (pip install 'ciphershift[s3]')"
             ) from None
         self._root = str(root).rstrip("/")
         self._is_local = isinstance(self._store, LocalFileSystem)
@@ -54,7 +53,7 @@ class Blobs:
 
     @contextmanager
     def spool(self) -> Iterator[Spool]:
-        """A local file for bytes that arrive bit by bit; it is gone in the end unless `keep` gave it a name."""
+        """A local file for bytes that arrive in chunks; deleted at the end unless `keep` has named it."""
         folder = self._folder / "spool"
         folder.mkdir(exist_ok=True, mode=0o700)
         descriptor, name = tempfile.mkstemp(dir=folder)
@@ -66,7 +65,7 @@ class Blobs:
                 os.unlink(name)
 
     def keep(self, spool: Spool, name: str) -> None:
-        """Stores what was spooled as a blob, in place of one of the same name."""
+        """Stores a spooled file as a blob, replacing one of the same name."""
         spool.file.flush()
         if self._is_local:
             os.fsync(spool.file.fileno())
@@ -75,7 +74,7 @@ class Blobs:
             self._store.put_file(str(spool.path), self._path(name))
 
     def write(self, name: str, data: bytes) -> None:
-        """Stores a blob, in place of one of the same name."""
+        """Stores a blob, replacing one of the same name."""
         if self._is_local:
             with self.spool() as spool:
                 spool.file.write(data)
@@ -92,7 +91,7 @@ class Blobs:
         return cast(bytes, self._store.cat_file(self._path(name)))
 
     def local(self, name: str) -> Path:
-        """Returns a file with the blob's bytes, to be mapped: the blob itself, or a copy that is made once.
+        """Returns a local file with the blob's bytes, to be mapped: the blob itself, or a cached copy.
 
         Raises:
             FileNotFoundError: there is none of this name.
@@ -107,14 +106,14 @@ class Blobs:
         return path
 
     def delete(self, name: str) -> None:
-        """Removes a blob and its local copy, if they are there."""
+        """Deletes a blob and its local copy, if they exist."""
         (self._folder / name).unlink(missing_ok=True)
         if not self._is_local:
             with suppress(FileNotFoundError):
                 self._store.rm_file(self._path(name))
 
     def check(self) -> None:
-        """Returns if the store can be written to. Raises OSError."""
+        """Returns if the store is writable. Raises OSError."""
         self.write("probe", b"")
 
     def _path(self, name: str) -> str:
@@ -126,6 +125,6 @@ class Blobs:
         os.replace(source, target)
         folder = os.open(target.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the name, too, survives a power cut
+            os.fsync(folder)  # the name, too, survives a power failure
         finally:
             os.close(folder)

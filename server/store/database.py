@@ -1,6 +1,6 @@
-"""What lasts: tenants, API keys, key bundles, jobs and runners in SQL; SQLite by default, PostgreSQL by URL.
+"""The SQL database: tenants, API keys, key bundles, jobs and job runners; SQLite by default, PostgreSQL by URL.
 
-Tables change by migrations alone (server/migrations). Times are seconds since the epoch. Calls block: coroutines make them in a thread.
+Tables are changed by migrations only (`migrations/`). Times are seconds since the epoch. Calls block: coroutines make them in a thread.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Base(DeclarativeBase):
 
 
 class Tenant(Base):
-    """Who is served: owner of API keys, key bundles and jobs. Limits of its own go before the service's."""
+    """Owner of API keys, key bundles and jobs. Limits of its own override the service's."""
 
     __tablename__ = "tenants"
 
@@ -65,7 +65,7 @@ class Tenant(Base):
 
 
 class ApiKey(Base):
-    """A credential of a tenant: the SHA-256 of its secret, never the secret."""
+    """A credential of a tenant: the SHA-256 of the secret, never the secret."""
 
     __tablename__ = "api_keys"
 
@@ -79,7 +79,7 @@ class ApiKey(Base):
 
 
 class KeyBundle(Base):
-    """A tenant's evaluation keys, which lie among the blobs."""
+    """A tenant's evaluation keys, stored as a blob."""
 
     __tablename__ = "key_bundles"
 
@@ -92,7 +92,7 @@ class KeyBundle(Base):
 
 
 class Job(Base):
-    """One inference from its acceptance to the end of its result's time. Its blobs are named after its id."""
+    """One inference, from its acceptance until its result expires. Its blobs are named after its id."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -122,17 +122,17 @@ class Job(Base):
     expires: Mapped[float | None]
     has_result: Mapped[bool]
 
-    # Who computes it: a result counts only while runner and attempt are still the ones that began it.
+    # A result is accepted only from the runner and attempt that the row names.
     runner_id: Mapped[str | None] = mapped_column(String(32), index=True)
     attempt: Mapped[int]
     cancel_requested: Mapped[bool]
 
-    revision: Mapped[int]  # counts every change that others may see
+    revision: Mapped[int]  # incremented by every change that the API shows
     layer: Mapped[str | None] = mapped_column(String(128))
     bootstraps_done: Mapped[int]
     bootstraps_total: Mapped[int]
     images_done: Mapped[int]
-    ready_at: Mapped[float | None]  # the end that the progress so far lets expect
+    ready_at: Mapped[float | None]  # estimate from the progress so far
 
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None]
@@ -140,18 +140,18 @@ class Job(Base):
     key_seconds: Mapped[float | None]
 
 
-class Runner(Base):
-    """A process that computes jobs. When it falls silent its jobs go back to the queue."""
+class RunnerLease(Base):
+    """A process that evaluates jobs. If it stops renewing the lease, its jobs return to the queue."""
 
     __tablename__ = "runners"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    expires: Mapped[float]  # when it counts as lost unless it has been heard of
-    slots: Mapped[int]  # jobs that it can compute at once; 0 while its workers start
+    expires: Mapped[float]  # the process counts as lost after this time
+    slots: Mapped[int]  # jobs that it evaluates at once; 0 while its workers start
 
 
 class ModelState(Base):
-    """What an operator has said of a model: not to serve it, or when to read it again."""
+    """An operator's decision about a model: not served, or loaded again at this time."""
 
     __tablename__ = "model_states"
 
@@ -164,13 +164,13 @@ class Database:
     """Connections to one database; safe to use from many threads."""
 
     def __init__(self, url: str) -> None:
-        """Connects when first used.
+        """Prepares an engine; the first connection is made on first use.
 
         Args:
             url: SQLAlchemy's, with a driver: ``sqlite:////path/file.db`` or ``postgresql+psycopg://…``.
 
         Raises:
-            ConfigurationError: it is no such address, or its driver is not installed.
+            ConfigurationError: the URL cannot be parsed, or its driver is not installed.
         """
         self.url = url
         try:
@@ -178,7 +178,7 @@ class Database:
             self._engine = self._make_engine()
         except (ArgumentError, ModuleNotFoundError) as error:
             raise ConfigurationError(
-                f"the database cannot be used ({error}): give CIPHERSHIFT_DATABASE an address like postgresql://user:password@host/name, "
+                f"the database cannot be used ({error}): set CIPHERSHIFT_DATABASE to an address like postgresql://user:password@host/name, "
                 "and install its driver (pip install 'ciphershift[postgres]')"
             ) from None
 
@@ -193,20 +193,20 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A transaction that changes nothing."""
+        """A transaction that only reads."""
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A transaction that is on disk when the block ends; on SQLite the only one that writes at this time."""
+        """A transaction that is on disk when the block ends; SQLite runs one of them at a time."""
         writer = self._engine.execution_options(writes=True)
         with Session(writer, expire_on_commit=False) as session, session.begin():
             yield session
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """Returns a database that is ready for use: SQLite is migrated now, others must have been.
+        """Returns a database that is ready for use. SQLite is migrated here; PostgreSQL must have been.
 
         Raises:
             NotReadyError: the database needs a migration first.
@@ -218,7 +218,7 @@ class Database:
         return database
 
     def migrate(self) -> None:
-        """Brings the tables to this release's form; several processes may do so at once.
+        """Migrates the tables to this release's revision; several processes may do so at once.
 
         Raises:
             NotReadyError: the database does not answer.
@@ -229,10 +229,10 @@ class Database:
             command.upgrade(_config(connection), "head")
 
     def check(self) -> None:
-        """Returns if the tables are there and are this release's.
+        """Returns if the database is at this release's revision.
 
         Raises:
-            NotReadyError: they are older or newer, or the database does not answer.
+            NotReadyError: it is at another revision, or does not answer.
         """
         with self._answering(), self._engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
@@ -264,13 +264,13 @@ def _config(connection: Connection) -> Config:
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # transactions begin where _begin_sqlite says
+    connection.isolation_level = None  # _begin_sqlite begins transactions
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # what was committed survives a power cut
+    connection.execute("PRAGMA synchronous = FULL")  # a commit survives a power failure
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that is going to write takes the lock at once: to take it later could fail without waiting.
+    # A transaction that writes takes the lock at its start: upgrading a read lock can fail without waiting.
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

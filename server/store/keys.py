@@ -1,7 +1,7 @@
-"""Evaluation keys: content-addressed, immutable, each bundle its tenant's own, bounded by bytes, there again after a restart.
+"""Evaluation keys: content-addressed, immutable, private to their tenant, bounded by bytes, kept across restarts.
 
-A bundle lies in one blob named after its tenant and its key_id, the SHA-256 of its payload. It is written to a temporary file while it
-arrives, checked as a container, and gets name and row only then: what can be seen is whole and is what its name says.
+A bundle is one blob, named by its tenant and its key_id (the SHA-256 of its payload). The upload goes to a temporary file and is checked
+as a container; name and row are made only then, so that a visible bundle is complete and matches its name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ciphershift.server.store.jobs import UNFINISHED
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyInfo:
-    """What the store knows of a bundle."""
+    """Id, parameter set and size of a bundle."""
 
     key_id: str
     params_id: str
@@ -41,13 +41,14 @@ class KeyStore:
     def __init__(
         self, database: Database, blobs: Blobs, settings: Settings, key_bytes: Callable[[], Mapping[str, int]]
     ) -> None:
-        """Takes note of where bundles rest.
+        """Combines database and blob store.
 
         Args:
-            database: rows.
-            blobs: bundles.
-            settings: `storage_bytes` bounds all bundles (the least recently used go), `key_bytes_per_tenant` those of one tenant.
-            key_bytes: gives the exact size of a bundle under each parameter set (params_id) that is served.
+            database: holds the rows.
+            blobs: holds the bundles.
+            settings: `storage_bytes` bounds all bundles (beyond it the least recently used are deleted), `key_bytes_per_tenant`
+                those of one tenant.
+            key_bytes: returns the exact size of a bundle under each parameter set (params_id) that is served.
         """
         self._database = database
         self._blobs = blobs
@@ -56,15 +57,15 @@ class KeyStore:
 
     @property
     def upload_limit(self) -> int:
-        """The most bytes that any bundle can have here."""
+        """Size of the largest bundle that a served model uses."""
         return max(self._key_bytes().values(), default=HEADER_BYTES)
 
     async def add(self, tenant_id: str, key_id: str, chunks: AsyncIterator[bytes]) -> KeyInfo:
-        """Stores the bundle that arrives in `chunks` under `key_id`; storing it again changes nothing.
+        """Stores the bundle that arrives in `chunks` under `key_id`; repeating this changes nothing.
 
         Raises:
-            WireError, ParameterError, KeyMismatchError: the first check of the container that fails; nothing is kept.
-            QuotaExceededError: the tenant has too many bytes of keys.
+            WireError, ParameterError, KeyMismatchError: a check of the container failed; nothing is stored.
+            QuotaExceededError: the tenant's bytes of keys would exceed its limit.
         """
         with self._blobs.spool() as spool:
             async for chunk in chunks:
@@ -72,7 +73,7 @@ class KeyStore:
             return await asyncio.to_thread(self._store, tenant_id, key_id, spool)
 
     def find(self, tenant_id: str, key_id: str) -> KeyInfo:
-        """Returns what is known of a tenant's bundle and marks it as used.
+        """Returns a tenant's bundle and marks it as used.
 
         Raises:
             UnknownKeyError: the tenant has no such bundle.
@@ -82,9 +83,7 @@ class KeyStore:
             bundle = session.scalar(select(KeyBundle).where(*row))
         if bundle is None:
             raise _unknown(key_id)
-        if (
-            bundle.used < time.time() - 60
-        ):  # precise enough to find the least recently used, and no write for each request
+        if bundle.used < time.time() - 60:  # precise enough for eviction, without a write per request
             with self._database.writing() as session:
                 session.execute(update(KeyBundle).where(*row).values(used=time.time()))
         return KeyInfo(key_id=key_id, params_id=bundle.params_id, bytes=bundle.bytes)
@@ -93,15 +92,17 @@ class KeyStore:
         """Returns a local file that holds the bundle, to be mapped.
 
         Raises:
-            UnknownKeyError: it is not there any more.
+            UnknownKeyError: it was removed.
         """
         try:
             return self._blobs.local(key_blob(tenant_id, key_id))
         except FileNotFoundError:
-            raise UnknownKeyError(f"the evaluation keys {key_id} were removed meanwhile: upload them again") from None
+            raise UnknownKeyError(
+                f"the evaluation keys {key_id} were removed after the job was accepted: upload them again"
+            ) from None
 
     def delete(self, tenant_id: str, key_id: str) -> None:
-        """Removes a bundle.
+        """Deletes a bundle.
 
         Raises:
             UnknownKeyError: the tenant has no such bundle.
@@ -142,7 +143,9 @@ class KeyStore:
         header = container.read_header(os.pread(descriptor, HEADER_BYTES, 0))
         key_bytes = self._key_bytes().get(header.params_id)
         if key_bytes is None:
-            raise UnknownParamsError(f"no model here uses parameters {header.params_id}: see the model's profile")
+            raise UnknownParamsError(
+                f"no served model uses the parameter set {header.params_id}: use the one in the model's profile"
+            )
         container.unpack(
             memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)),
             kind=Kind.EVALUATION_KEYS,
@@ -151,7 +154,7 @@ class KeyStore:
             payload_bytes=key_bytes - HEADER_BYTES,
         )
         if header.key_id != key_id:
-            raise WrongKeyError(f"the bundle is {header.key_id}, it was sent to the address {key_id}")
+            raise WrongKeyError(f"the bundle's id is {header.key_id}, but it was sent to /v2/keys/{key_id}")
         return KeyInfo(key_id=key_id, params_id=header.params_id, bytes=size)
 
     def _admit(self, session: Session, tenant_id: str, info: KeyInfo) -> None:
@@ -165,7 +168,7 @@ class KeyStore:
             )
 
     def _evict(self, session: Session, keep: tuple[str, str]) -> list[str]:
-        """Deletes the least recently used rows beyond the bound, but none that an unfinished job needs; returns their blobs."""
+        """Deletes the least recently used rows beyond `storage_bytes`, except those of unfinished jobs; returns their blobs."""
         needed = select(Job.id).where(
             Job.tenant_id == KeyBundle.tenant_id, Job.key_id == KeyBundle.key_id, Job.state.in_(UNFINISHED)
         )
@@ -183,8 +186,8 @@ class KeyStore:
 
 def key_blob(tenant_id: str, key_id: str) -> str:
     """Returns the name of a bundle's blob."""
-    # Both come from a request or a row: anything but hex digits could leave the store.
-    assert set(tenant_id + key_id) <= set("0123456789abcdef"), "routes admit digests alone"
+    # Both come from a request or a row: anything but hex digits could name a file outside the store.
+    assert set(tenant_id + key_id) <= set("0123456789abcdef"), "routes accept hex digests only"
     return f"keys/{tenant_id}/{key_id}.keys"
 
 

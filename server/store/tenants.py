@@ -1,6 +1,6 @@
 """Tenants and their API keys: `csk_<id>_<secret>`, of which the SHA-256 of the secret is kept.
 
-The secret has 256 random bits, so that a plain hash is as good as a slow one: there is nothing to guess.
+The secret has 256 random bits, so a plain hash is enough: it cannot be guessed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from ciphershift.errors import ConfigurationError, ForbiddenError, UnauthorizedError
 from ciphershift.server.store.database import ApiKey, Database, Tenant
 
-LOCAL = "local"  # the one tenant of an open server
+LOCAL = "local"  # the tenant of a server without API keys
 _KEY = re.compile(r"csk_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -31,19 +31,19 @@ class Scope(StrEnum):
 
     INFER = "infer"
     KEYS = "keys"
-    ADMIN = "admin"  # the model repository, and all of the others
+    ADMIN = "admin"  # the model repository, and everything that the other scopes allow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """Who asks: a tenant, by a key of certain scopes."""
+    """The tenant of a request and the scopes of its API key."""
 
     tenant_id: str
     name: str
     scopes: frozenset[Scope]
 
     def require(self, scope: Scope) -> None:
-        """Returns if the caller may do this. Raises ForbiddenError."""
+        """Returns if the caller has a scope. Raises ForbiddenError."""
         if not self.scopes & {scope, Scope.ADMIN}:
             raise ForbiddenError(f"the API key lacks the scope {scope}: make one that has it (ciphershift tenants key)")
 
@@ -52,18 +52,17 @@ class TenantStore:
     """All tenants. Every method blocks for a transaction."""
 
     def __init__(self, database: Database) -> None:
-        """Takes note of the database."""
         self._database = database
 
     def create(self, name: str, *, queries_per_day: int | None = None, key_bytes: int | None = None) -> Tenant:
         """Makes a tenant.
 
         Raises:
-            ConfigurationError: the name is taken, or is none.
+            ConfigurationError: the name is taken or not valid.
         """
         if not _NAME.fullmatch(name):
             raise ConfigurationError(
-                f"{name!r} is no name for a tenant: letters, digits, dots, hyphens and underscores, at most 64"
+                f"{name!r} cannot name a tenant: use letters, digits, dots, hyphens and underscores, at most 64"
             )
         tenant = Tenant(
             id=uuid.uuid4().hex, name=name, created=time.time(), queries_per_day=queries_per_day, key_bytes=key_bytes
@@ -72,11 +71,11 @@ class TenantStore:
             with self._database.writing() as session:
                 session.add(tenant)
         except IntegrityError:
-            raise ConfigurationError(f"there is a tenant {name!r} already") from None
+            raise ConfigurationError(f"a tenant {name!r} exists already: choose another name") from None
         return tenant
 
     def make_key(self, name: str, scopes: Sequence[Scope], *, seconds: float | None = None) -> str:
-        """Returns a new API key of a tenant; its text is nowhere else.
+        """Returns a new API key of a tenant; the text is not stored.
 
         Args:
             name: the tenant's.
@@ -106,7 +105,7 @@ class TenantStore:
         return f"csk_{key.id}_{secret}"
 
     def revoke(self, key_id: str) -> None:
-        """Ends an API key, given by its id (the eight digits after csk_). Raises ConfigurationError: there is none."""
+        """Revokes an API key by its id (the eight digits after csk_). Raises ConfigurationError if there is none."""
         with self._database.writing() as session:
             key = session.get(ApiKey, key_id)
             if key is None:
@@ -121,21 +120,21 @@ class TenantStore:
         return [(tenant, [key for key in keys if key.tenant_id == tenant.id]) for tenant in tenants]
 
     def open(self) -> Caller:
-        """Returns the one tenant of an open server, made now if it is missing."""
+        """Returns the tenant of a server without API keys, created if it is missing."""
         with self._database.reading() as session:
             tenant = session.scalar(select(Tenant).where(Tenant.name == LOCAL))
         if tenant is None:
             try:
                 tenant = self.create(LOCAL)
-            except ConfigurationError:  # another process was faster
+            except ConfigurationError:  # another process has created it
                 return self.open()
         return Caller(tenant_id=tenant.id, name=LOCAL, scopes=frozenset(Scope))
 
     def authenticate(self, authorization: str | None) -> Caller:
-        """Returns the caller that an Authorization header stands for.
+        """Returns the caller that an Authorization header names.
 
         Raises:
-            UnauthorizedError: it stands for none; the message does not say why.
+            UnauthorizedError: it names none; the message does not say why.
         """
         scheme, _, text = (authorization or "").partition(" ")
         match = _KEY.fullmatch(text.strip())

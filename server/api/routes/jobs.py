@@ -1,4 +1,4 @@
-"""Jobs of the caller: how far they are, what came out, and their end."""
+"""The caller's jobs: state, progress, result, cancellation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from ciphershift.protocol.schemas import JobList, JobView
 from ciphershift.server.api import schemas
-from ciphershift.server.api.routes.infer import BINARY_ANSWER, LOOK_SECONDS, answer
-from ciphershift.server.api.schemas import JobList, JobView
-from ciphershift.server.notifier import ringing
-from ciphershift.server.service import InferCaller, JobDep, Service, ServiceDep
+from ciphershift.server.api.deps import InferCaller, JobDep, ServiceDep
+from ciphershift.server.api.routes.infer import BINARY_ANSWER, POLL_SECONDS, answer
+from ciphershift.server.notifier import notified
+from ciphershift.server.service import Service
 from ciphershift.server.store.database import Job
 from ciphershift.server.store.jobs import FINISHED, PENDING
 
@@ -38,13 +39,13 @@ def read_job(job: JobDep, service: ServiceDep) -> JobView:
 
 @router.get("/{job_id}/result", response_class=Response, responses=BINARY_ANSWER)
 def read_result(job: JobDep, service: ServiceDep) -> Response:
-    """The answer that `infer` would have given."""
+    """The result, in the form of an `infer` answer."""
     return answer(service, job)
 
 
 @router.delete("/{job_id}")
 def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
-    """Cancels a job that is not finished; forgets the result of one that is."""
+    """Cancels an unfinished job; deletes the result of a finished one."""
     return _view(service, service.jobs.cancel(job.tenant_id, job.id))
 
 
@@ -52,19 +53,21 @@ def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
 async def job_events(
     job: JobDep, service: ServiceDep, last_event_id: Annotated[str | None, Header()] = None
 ) -> AsyncIterator[ServerSentEvent]:
-    """Progress as server-sent events, up to the one that says how the job ended. Each event is the whole job, so none is missed."""
+    """Server-sent events until the job is finished. Each event has the whole job, so a missed one does no harm."""
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else -1
     while True:
-        bell = service.changes.bell(job.id)
+        changed = service.notifier.subscribe(job.id)
         job = await asyncio.to_thread(service.jobs.get, job.tenant_id, job.id)
-        over = job.state in FINISHED
-        if over or job.revision > seen:
+        finished = job.state in FINISHED
+        if finished or job.revision > seen:
             seen = job.revision
             yield ServerSentEvent(
-                event=job.state if over else "progress", id=str(seen), data=await asyncio.to_thread(_view, service, job)
+                event=job.state if finished else "progress",
+                id=str(seen),
+                data=await asyncio.to_thread(_view, service, job),
             )
-        if over:
+        if finished:
             return
-        while not await ringing(bell, LOOK_SECONDS):
+        while not await notified(changed, POLL_SECONDS):
             if service.drained:
                 return

@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from ciphershift.server.service import ServiceDep
+from ciphershift.server.api.deps import ServiceDep
 
 router = APIRouter(tags=["operations"])
 

@@ -1,11 +1,11 @@
-"""The model repository extension: what is there, what is served, and why not."""
+"""The model repository extension: index, load, unload."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from ciphershift.server.service import AdminCaller, InferCaller, ModelName, ServiceDep
+from ciphershift.server.api.deps import AdminCaller, InferCaller, ModelName, ServiceDep
 
 router = APIRouter(prefix="/v2/repository", tags=["repository"])
 
@@ -21,7 +21,7 @@ class IndexEntry(BaseModel):
 
 @router.post("/index")
 def index(service: ServiceDep, _: InferCaller) -> list[IndexEntry]:
-    """All models of the repository, with the reason why one is not served."""
+    """All models of the repository, with the reason if one is not served."""
     return [
         IndexEntry(
             name=name,
@@ -35,13 +35,13 @@ def index(service: ServiceDep, _: InferCaller) -> list[IndexEntry]:
 
 @router.post("/models/{name}/load")
 def load(name: ModelName, service: ServiceDep, _: AdminCaller) -> Response:
-    """Serves a model, read anew from its folder."""
+    """Loads a model from its folder and serves it."""
     service.models.load(name)
     return Response()
 
 
 @router.post("/models/{name}/unload")
 def unload(name: ModelName, service: ServiceDep, _: AdminCaller) -> Response:
-    """Serves a model no more; jobs that were accepted are computed."""
+    """Takes a model out of service; accepted jobs are still evaluated."""
     service.models.unload(name)
     return Response()

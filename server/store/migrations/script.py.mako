@@ -14,10 +14,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Changes the tables."""
+    """Applies the changes."""
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
-    """Takes the changes back."""
+    """Reverts the changes."""
     ${downgrades if downgrades else "pass"}
