@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from ciphershift import __version__
-from ciphershift.server.api import description, problems
+from ciphershift.server.api import description, origins, problems
 from ciphershift.server.api.browsers import SameOriginMiddleware
 from ciphershift.server.api.middleware import RequestLogMiddleware
 from ciphershift.server.api.routes import health, infer, jobs, keys, metrics, models, repository
@@ -46,7 +46,10 @@ def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
     app.state.service = service
     description.install(app)
     if settings.open:
-        app.add_middleware(SameOriginMiddleware, hosts=settings.hosts, any_host=settings.open_to_network)
+        app.add_middleware(
+            SameOriginMiddleware, hosts=settings.hosts, any_host=settings.open_to_network, origins=settings.origins
+        )
+    origins.install(app, settings.origins)  # within what counts and logs requests
     app.add_middleware(RequestLogMiddleware, metrics=service.metrics)
     problems.install(app)
     app.include_router(health.router)

@@ -85,6 +85,10 @@ class Settings(BaseSettings):
         "",
         description="host names by which an `open` server may be addressed, separated by commas, beside loopback names and `host`",
     )
+    allowed_origins: str = Field(
+        "",
+        description="origins of web pages whose scripts may use this server, separated by commas (https://example.org); * for every one",
+    )
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain: serve HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
     models: Path = Field(ZOO, description="folder of Programs, one sub-folder per model")
@@ -157,6 +161,11 @@ class Settings(BaseSettings):
         return EngineUrl.parse(self.engine)
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """The allowed origins, one by one."""
+        return tuple(origin.strip() for origin in self.allowed_origins.split(",") if origin.strip())
+
+    @property
     def stand_ins(self) -> tuple[str, ...]:
         """Names of the parameter sets that may stand in for a network's own, the preferred one first."""
         return () if self.parameter_sets == "own" else tuple(name.strip() for name in self.parameter_sets.split(","))
@@ -205,6 +214,11 @@ class Settings(BaseSettings):
                 f"TOY parameters protect nothing and are for tests on a loopback address, not {self.host}: "
                 "unset CIPHERSHIFT_ALLOW_TOY_PARAMETERS"
             )
+        for origin in self.origins:
+            if origin != "*" and not re.fullmatch(r"https?://[a-z0-9.:[\]-]+", origin):
+                raise ValueError(
+                    f"allowed_origins: {origin} is no origin: write scheme, host and port alone, in small letters, like https://example.org"
+                )
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be set together: set both or neither")
         for path in (self.tls_certificate, self.tls_key):
@@ -213,7 +227,9 @@ class Settings(BaseSettings):
         if self.tls_key is not None and self.tls_key.stat().st_mode & 0o007:
             raise ValueError(f"every user of this machine can read the TLS key {self.tls_key}: chmod o-rwx it")
         if not self.models.is_dir():
-            raise ValueError(f"models {self.models} is not a folder: set CIPHERSHIFT_MODELS to a folder of Programs")
+            raise ValueError(
+                f"there is no folder {self.models}: set the path of a folder with one sub-folder per model"
+            )
         if not self.database and self.storage_folder is None:
             raise ValueError(
                 f"storage {masked(self.storage)} is not a folder and cannot hold SQLite: set CIPHERSHIFT_DATABASE"

@@ -167,13 +167,18 @@ class ParameterSet:
         return self.name.startswith(TOY)
 
 
-@cache
-def _digest(params: ParameterSet) -> str:
+def canonical_json(params: ParameterSet) -> str:
+    """Returns what a set's id is the SHA-256 of."""
     fields = asdict(params)
     for younger in ("grouping_factor", "block_length"):
         if fields[younger] == 1:
             del fields[younger]
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+@cache
+def _digest(params: ParameterSet) -> str:
+    return hashlib.sha256(canonical_json(params).encode()).hexdigest()
 
 
 def _power_of_two(field: str, value: int, least: int, most: int) -> None:

@@ -103,8 +103,8 @@ class ReLU(nn.Module):
             )  # what is compiled is so for the batches of the training
             out: Tensor = compute(x, slope, shift, ramp, self.lowest, self.levels, noise_std, self.quantized)
             return out
-        centred = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
-        out = torch.clamp(centred / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
+        centered = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
+        out = torch.clamp(centered / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
         return straight_through(out, self.quantized)
 
     def track_spread(self, sums: Tensor) -> None:

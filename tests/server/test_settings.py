@@ -17,6 +17,7 @@ from tests.support.command_line import Done, run
         ({"host": "::", "open": True}, "CIPHERSHIFT_OPEN_TO_NETWORK"),
         ({"host": "some.name", "open": True}, "CIPHERSHIFT_OPEN_TO_NETWORK"),
         ({"host": "0.0.0.0", "allow_toy_parameters": True}, "protect nothing"),
+        ({"allowed_origins": "https://example.org/page"}, "https://example.org/page is no origin"),
         ({"tls_certificate": "c.pem"}, "tls_key"),
         ({"tls_certificate": "none.pem", "tls_key": "none.pem"}, "none.pem"),
         ({"storage": "s3://bucket/path"}, "CIPHERSHIFT_DATABASE"),

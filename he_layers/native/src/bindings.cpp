@@ -80,15 +80,10 @@ static Out<int8_t> uniform_binary(const nb::bytes& seed, size_t count, uint64_t 
 }
 
 // Each block of `length` bits is one of its length + 1 patterns with at most a single one, all alike likely.
-static Out<int8_t> block_binary(const nb::bytes& seed, size_t blocks, size_t length) {
+static Out<int8_t> block_binary_key(const nb::bytes& seed, size_t blocks, size_t length) {
     require(length >= 1, "a block has at least one bit");
-    RandomStream stream(seed_from(seed), kSecretBlocks, 0);
     auto out = make<int8_t>({blocks * length});
-    std::memset(out.data(), 0, blocks * length);
-    for (size_t block = 0; block < blocks; ++block) {
-        const uint64_t place = stream.below(length + 1);
-        if (place < length) out.data()[block * length + place] = 1;
-    }
+    block_binary(seed_from(seed), blocks, length, out.data());
     return out;
 }
 
@@ -358,7 +353,7 @@ NB_MODULE(_kernel, m) {
     m.def("lanes", [] { return kernel().lanes; }, "Ciphertexts that one bootstrap step handles side by side.");
     m.def("chacha20", &chacha20, nb::arg("key"), nb::arg("counter"), nb::arg("nonce").noconvert(), nb::arg("blocks"));
     m.def("uniform_binary", &uniform_binary, nb::arg("seed"), nb::arg("count"), nb::arg("index"));
-    m.def("block_binary", &block_binary, nb::arg("seed"), nb::arg("blocks"), nb::arg("length"));
+    m.def("block_binary", &block_binary_key, nb::arg("seed"), nb::arg("blocks"), nb::arg("length"));
     m.def("gaussian", &gaussian, nb::arg("seed"), nb::arg("count"), nb::arg("std_dev"));
     m.def("ntt_forward", &ntt<true>, nb::arg("x").noconvert(), nb::arg("modulus"));
     m.def("ntt_inverse", &ntt<false>, nb::arg("x").noconvert(), nb::arg("modulus"));

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import sys, numpy as np
-from he_layers.native import _kernel as kernel
+from ciphershift.he_layers.native import _kernel as kernel
 rng, seed = np.random.default_rng(3), bytes(range(32))
 x = rng.integers(0, 2**32, (30, 513), dtype=np.uint32)
 small, glwe = kernel.uniform_binary(seed, 20, 0), kernel.uniform_binary(seed, 512, 1)
@@ -62,7 +62,7 @@ def test_every_path_agrees_with_the_portable_one(isa: str) -> None:
 
 def test_an_unknown_instruction_set_is_refused() -> None:
     run = subprocess.run(
-        [sys.executable, "-c", "from he_layers.native import _kernel; _kernel.isa()"],
+        [sys.executable, "-c", "from ciphershift.he_layers.native import _kernel; _kernel.isa()"],
         env={**os.environ, "CIPHERSHIFT_ISA": "mmx"},
         capture_output=True,
         check=False,
