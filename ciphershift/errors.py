@@ -32,6 +32,7 @@ CiphershiftError                internal
 │  └─ UnreadableDataError     unreadable_data
 └─ ServiceError               service
    ├─ ConfigurationError      configuration
+   ├─ ClosedError             closed
    ├─ UnauthorizedError       unauthorized
    ├─ ForbiddenError          forbidden
    ├─ UnknownModelError       unknown_model
@@ -277,6 +278,12 @@ class ConfigurationError(ServiceError):
     """A setting, or what an operator asks for, is impossible or not safe."""
 
     code = "configuration"
+
+
+class ClosedError(ServiceError):
+    """The client was closed: its connections are gone and its keys are erased."""
+
+    code = "closed"
 
 
 class UnauthorizedError(ServiceError):
