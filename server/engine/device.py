@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
-from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.gpu import device
 from ciphershift.he_layers.gpu import evaluate as on_device
 from ciphershift.he_layers.gpu.keys import DeviceKeys
 from ciphershift.server.engine.base import Task
-from ciphershift.server.engine.worker import Worker, read_bundle
+from ciphershift.server.engine.worker import Worker, load_bundle, read_bundle
 from ciphershift.server.repository import Model
 from ciphershift.server.settings import Settings
 
@@ -33,7 +32,7 @@ class DeviceWorker(Worker[DeviceKeys]):
         super().__init__(settings, threads)
 
     def _expand(self, task: Task, model: Model) -> DeviceKeys:
-        keys = EvaluationKeys.from_bytes(read_bundle(task), model.params).expand(self._threads)
+        keys = load_bundle(read_bundle(task), task, model.params).expand(self._threads)
         return DeviceKeys.load(keys, self._device, use_fused=self._settings.engine_url.fused)
 
     def _evaluate(
