@@ -7,7 +7,7 @@ import pytest
 
 from ciphershift.errors import UnreadableDataError
 from ciphershift.models.progress import Step
-from ciphershift.models.training.loop import Phase
+from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import VALIDATION_IMAGES, Splits, train_recipe
 from ciphershift.models.training.recipes import RECIPES, Conversion, Recipe
 
