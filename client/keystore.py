@@ -1,8 +1,8 @@
-"""The user's keys on disk: one pair per parameter set, readable by the user alone, complete or not there at all.
+"""The user's keys on disk: one pair per parameter set, readable by the user alone, written atomically.
 
 A pair is the secret keys and the evaluation keys made from them, each in a container of its own. Both are written to a temporary
-folder that is then renamed, so that two processes which start at once end up with the same pair. Under a passphrase the secret keys
-rest sealed (client/_passphrase.py); without one, the file's mode is all that protects them.
+folder that is then renamed, so that two processes that start at once end up with the same pair. With a passphrase the secret keys
+are encrypted (client/_passphrase.py); without one, only the file's mode protects them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PUBLIC = "evaluation.keys"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyPair:
-    """Secret keys, and where the evaluation keys lie that belong to them."""
+    """Secret keys, and the file of the evaluation keys that belong to them."""
 
     client_keys: ClientKeys
     key_id: str
@@ -41,30 +41,34 @@ class Keystore:
     """The key pairs in one folder."""
 
     def __init__(
-        self, folder: Path | None = None, *, passphrase: str | None = None, ask: Callable[[], str] | None = None
+        self,
+        folder: Path | str | None = None,
+        *,
+        passphrase: str | None = None,
+        ask: Callable[[], str] | None = None,
     ) -> None:
         """Opens a folder.
 
         Args:
-            folder: the default is `client` under CIPHERSHIFT_HOME or the platform's place for user data.
-            passphrase: seals the secret keys that are made here; the default is CIPHERSHIFT_PASSPHRASE, without it they are not sealed.
-            ask: gives the passphrase of keys that turn out to be sealed, when none is known.
+            folder: the default is `client` under CIPHERSHIFT_HOME or the platform's folder for user data.
+            passphrase: encrypts the secret keys on disk; the default is CIPHERSHIFT_PASSPHRASE, without it they are not encrypted.
+            ask: called for the passphrase if the keys are encrypted and none is given.
         """
         home = os.environ.get("CIPHERSHIFT_HOME")
         base = Path(home) if home else platformdirs.user_data_path("ciphershift")
-        self.folder = folder or base / "client"
+        self.folder = base / "client" if folder is None else Path(folder).expanduser()
         self._passphrase = passphrase or os.environ.get(PASSPHRASE) or None
         self._ask = ask
 
     def open(self, params: ParameterSet) -> KeyPair:
         """Returns the pair for a parameter set, made now if there is none.
 
-        Keys that were made without a passphrase are sealed now if one is given.
+        Keys that were made without a passphrase are encrypted now if one is given.
 
         Raises:
             ExposedKeyError: other users of the machine can read the secret keys.
-            LockedKeyError: the secret keys are sealed, and no passphrase is given.
-            WrongPassphraseError: they are sealed under another one.
+            LockedKeyError: the secret keys are encrypted, and no passphrase is given.
+            WrongPassphraseError: the passphrase is another one.
             WireError: a key file is damaged.
         """
         folder = self.folder / params.id
@@ -82,7 +86,7 @@ class Keystore:
             keys.erase()
             temporary.rename(folder)
         except OSError:
-            # Another process was faster: its pair is as good. Any other trouble shows when the pair is read.
+            # Another process was faster: use its pair.
             if not folder.exists():
                 raise
         finally:
@@ -109,7 +113,7 @@ class Keystore:
     def _known_passphrase(self, secret: Path) -> str:
         given = self._passphrase or (self._ask() if self._ask else None)
         if not given:
-            raise LockedKeyError(f"{secret} is under a passphrase: set {PASSPHRASE}, or use a terminal")
+            raise LockedKeyError(f"{secret} is encrypted under a passphrase: set {PASSPHRASE}, or run it in a terminal")
         return given
 
 

@@ -1,6 +1,6 @@
-"""A real server in a process of its own, on a free port of this machine: for a demonstration, a test or a benchmark.
+"""A server process on a free port of this machine, for a demonstration, a test or a benchmark.
 
-The client knows nothing of the server's code; it starts the command that an operator would, and speaks to it over HTTP.
+The client does not import the server's code; it starts the command that an operator would, and talks to it over HTTP.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def local_server(
     wait_until_ready: bool = True,
     **settings: object,
 ) -> Iterator[LocalServer]:
-    """Starts a server, waits until it is ready, and stops it in the end.
+    """Starts a server, waits until it is ready, and stops it at the end.
 
     Args:
-        storage: where it keeps its state; a temporary folder by default.
-        program: what Python runs.
-        wait_until_ready: or only until it listens.
-        settings: of the server, by the names of its environment variables without CIPHERSHIFT_; it needs no API keys unless
+        storage: folder for its state; a temporary folder by default.
+        program: arguments of the Python interpreter.
+        wait_until_ready: False waits only until it listens.
+        settings: the server's settings, by the names of its environment variables without CIPHERSHIFT_; it asks for API keys only if
             `open` is False.
 
     Raises:

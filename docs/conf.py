@@ -1,7 +1,7 @@
 """The site of the documents: `make docs` builds it with Sphinx, MyST and furo, and every warning is an error.
 
-The source is the whole checkout, so that README.md, SECURITY.md and the other pages at its top are pages, too, and every link between
-documents is checked. Nothing is loaded from elsewhere: a built site can be read without a network.
+The source is the whole checkout, so that README.md, SECURITY.md and the others at its top are pages, too, and every link between documents
+is checked. Nothing is loaded from elsewhere: a built site can be read without a network.
 """
 
 from pathlib import Path

@@ -205,7 +205,7 @@ class Slices:
     def __init__(
         self, chain: Sequence[Stage], x: LweCiphertextList, circuit: EncryptedCircuit, polynomial_size: int
     ) -> None:
-        """Takes note; ``run`` does the work."""
+        """Prepares the evaluation; ``run`` does the work."""
         self.chain, self.x, self.circuit, self.polynomial_size = chain, x, circuit, polynomial_size
         self.channels = chain[-1].output_shape[0]
         self.rows: NDArray[np.uint32] | None = None

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError, UnsupportedLayerError
 from ciphershift.he_layers.layers import KINDS, Circuit, Layer, Scale, Shape
 from ciphershift.he_layers.layers.layer import T
+from ciphershift.protocol import scaling
 
 FORMAT = 1
 IMAGE = "image"
@@ -56,7 +57,7 @@ class InputSpec:
             raise BadShapeError(
                 f"images are {images.dtype} {images.shape}; the program takes uint8 [batch, {self.shape}]"
             )
-        return np.rint(images / 255 * self.levels).astype(np.int64)
+        return scaling.to_integers(images / scaling.PIXEL_MAX, self.levels).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,8 +238,7 @@ class Program:
 
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Decrypted torus values as logits; rounded to whole multiples of ``logit_step`` if there is one."""
-        logits = turns * self.turns_to_logits
-        return logits if self.logit_step is None else np.rint(logits / self.logit_step) * self.logit_step
+        return scaling.to_logits(turns, self.turns_to_logits, self.logit_step)
 
     @cached_property
     def digest(self) -> str:

@@ -72,7 +72,7 @@ class Repository(Mapping[str, Model]):
         """Loads and checks every sub-folder that holds a program.json."""
         self._folder = settings.models
         self._allow_toy_parameters = settings.allow_toy_parameters
-        self._stand_ins = [parameter_sets.get(name) for name in settings.stand_ins]
+        self._stand_ins = settings.stand_ins
         self._entries: dict[str, Entry] = {}
         for name in self._names():
             with suppress(CiphershiftError):
@@ -154,10 +154,15 @@ class Repository(Mapping[str, Model]):
         return UnknownModelError(f"no model {name!r} is served; served are: {', '.join(self) or 'none'}")
 
 
-def _load(folder: Path, stand_ins: Sequence[ParameterSet]) -> Model:
+def params_for(program: Program, stand_ins: Sequence[str]) -> ParameterSet:
+    """Returns the set that a Program is evaluated under: the first of the named ones that may stand in for its own, or its own."""
+    own, others = parameter_sets.get(program.params), map(parameter_sets.get, stand_ins)
+    return next((other for other in others if noise.may_stand_in(other, own)), own)
+
+
+def _load(folder: Path, stand_ins: Sequence[str]) -> Model:
     program = Program.load(folder)
-    own = parameter_sets.get(program.params)
-    params = next((candidate for candidate in stand_ins if noise.may_stand_in(candidate, own)), own)
+    params = params_for(program, stand_ins)
     noise_budget.require_exact(program, params)
     return Model(
         program=program,

@@ -16,8 +16,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from ciphershift.errors import CiphershiftError
+from ciphershift.protocol import tensors
 from ciphershift.server import logs
-from ciphershift.server.api import tensors
 from ciphershift.server.engine.base import Engine, LayerProgress, Task, TaskResult
 from ciphershift.server.metrics import Metrics
 from ciphershift.server.notifier import QUEUE, Notifier, notified

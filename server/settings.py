@@ -190,6 +190,10 @@ class Settings(BaseSettings):
         for path in (self.tls_certificate, self.tls_key):
             if path is not None and not path.is_file():
                 raise ValueError(f"there is no file {path}: set the path of a PEM file")
+        if not self.models.is_dir():
+            raise ValueError(
+                f"there is no folder {self.models}: set the path of a folder with one sub-folder per model"
+            )
         if not self.database and self.storage_folder is None:
             raise ValueError(
                 f"storage {masked(self.storage)} is not a folder and cannot hold SQLite: set CIPHERSHIFT_DATABASE"

@@ -138,7 +138,7 @@ class Workbench:
         )
 
 
-def measure(name: str, *, threads: tuple[int, ...], batch: int) -> Iterator[dict[str, Any]]:
+def time_primitives(name: str, *, threads: tuple[int, ...], batch: int) -> Iterator[dict[str, Any]]:
     """Yields one object per primitive and number of threads.
 
     ``median_us_per_item`` is wall-clock time per item, times threads: per item and core. A bootstrap's object also has ``floor_us``, the

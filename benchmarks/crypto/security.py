@@ -147,7 +147,7 @@ def counted_bits(row: PublishedRow) -> float:
     return dual_hybrid.cheapest(row.dimension, row.log2_std_dev, secret, "exact").bits
 
 
-def measure(name: str) -> dict[str, Any]:
+def list_published_rows(name: str) -> dict[str, Any]:
     """Returns the published rows of a parameter set with their bits by both counts, the noise found in real objects, and the least bits."""
     parameter_set = params.get(name)
     opened = OpenedObjects(parameter_set)

@@ -1,4 +1,4 @@
-"""What every measurement says besides its figures: where, when and with which code it was made."""
+"""The envelope of every measurement: machine, date and commit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write(result: dict[str, Any], target: str) -> None:
 
 
 def _commit() -> str:
-    """Of the code; results and what is drawn from them may have changed since."""
+    """Returns the commit of the code; changes to results and to what is drawn from them do not count."""
     name = _git("rev-parse", "--short=12", "HEAD")
     if name.returncode:
         return "unknown"

@@ -101,7 +101,7 @@ def _products(operation: ir.Operation) -> int:
     return 0
 
 
-def measure(name: str, *, threads: int) -> Iterator[dict[str, Any]]:
+def predict_networks(name: str, *, threads: int) -> Iterator[dict[str, Any]]:
     """Yields one object per network: operations, predicted seconds, bytes."""
     parameter_set = params.get(name)
     timing.forget()  # the machine may have changed its speed since

@@ -51,7 +51,7 @@ def stage(maps: int, parameter_set: str) -> Program:
     )
 
 
-def measure(name: str, *, maps: int, threads: int) -> dict[str, Any]:
+def run_first_stage(name: str, *, maps: int, threads: int) -> dict[str, Any]:
     """Returns predicted and measured seconds, and their ratio."""
     parameter_set = params.get(name)
     program = stage(maps, name)

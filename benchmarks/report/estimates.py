@@ -1,4 +1,4 @@
-"""The page's sections on what this machine cannot show: large networks, and many workers."""
+"""The page's sections of predictions: large networks, and many workers."""
 
 from __future__ import annotations
 

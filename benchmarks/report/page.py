@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: one page from stored records, each section either measured or saying how to measure it."""
+"""docs/benchmarks.md: one page from stored records, each section with its measurements, or with the command that makes them."""
 
 from __future__ import annotations
 

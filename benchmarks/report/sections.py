@@ -1,4 +1,4 @@
-"""The sections of the page, in order: each either drawn from what is stored, or a MissingError with the command that measures it."""
+"""The sections of the page, in order: each drawn from stored records, or a MissingError with the command that makes them."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def short(networks: Sequence[tuple[Card, Record | None]]) -> str:
 
 
 def full(networks: Sequence[tuple[Card, Record | None]]) -> str:
-    """Everything that the cards and the runs hold."""
+    """All columns, for the page of benchmarks."""
     head = ("network", "topology", "look-ups", "float", "integers, no noise", "simulated", "encrypted like plaintext")
     return table((*head, "per image", "upload, answer", "keys", "memory"), [_row(*network) for network in networks])
 
@@ -50,7 +50,7 @@ def agreement(networks: Sequence[tuple[Card, Record | None]]) -> tuple[int, int]
 
 
 def _row(card: Card, run: Record | None) -> tuple[object, ...]:
-    accuracies = (percent(card[f"accuracy_{kind}"]) for kind in ("float", "quantised", "simulated"))
+    accuracies = (percent(card[name]) for name in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
     exact = " (exact)" if card["profile"] == "exact" else ""
     about = (f"**{card['name']}**{exact}", _topology(card["topology"]), card["lookups"], *accuracies)
     if run is None:

@@ -1,6 +1,6 @@
 """How much noise each primitive adds: variances on the torus (fractions of one turn, squared), from a parameter set.
 
-The errors are independent and centred, so variances add. Every formula is held to a measurement by tests/he_layers/crypto/test_noise.py.
+The errors are independent and centered, so variances add. Every formula is held to a measurement by tests/he_layers/crypto/test_noise.py.
 Notation: n small dimension, k N big dimension, B = 2**base_log, L levels, s key, sigma noise of a key row.
 """
 

@@ -15,7 +15,7 @@ from typing import Self
 
 from ciphershift.he_layers.crypto.params import CkksRing
 
-SEAL_STD_DEV = math.sqrt(10.5)  # centred binomial over 21 + 21 bits
+SEAL_STD_DEV = math.sqrt(10.5)  # centered binomial over 21 + 21 bits
 MINIMUM_BITS = 128.0
 
 

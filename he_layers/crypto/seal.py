@@ -81,7 +81,7 @@ def encrypt(ring: CkksRing, secret: NDArray[np.int8], coefficients: NDArray[np.f
     Returns:
         residues uint64 [2, N], (c0, c1) in coefficient form; c0 + c1 s = coefficients + e.
 
-    Noise: SEAL's centred binomial error, variance 10.5, and 1/12 for the encoder's rounding.
+    Noise: SEAL's centered binomial error, variance 10.5, and 1/12 for the encoder's rounding.
     """
     context = _context(ring)
     plain, cipher = sealapi.Plaintext(), sealapi.Ciphertext()

@@ -23,6 +23,10 @@ from ciphershift.he_layers.native import _kernel
 from ciphershift.protocol import container
 from ciphershift.protocol.container import Bytes, Field, Kind
 
+_PAIR_COEFFICIENTS = 16
+PAIR_BYTES = container.HEADER_BYTES + SEED_BYTES + 4 * _PAIR_COEFFICIENTS * 32
+"""What `ClientKeys.require_pair` reads of a bundle at most: no set has more than 32 levels."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class ClientKeys:
@@ -112,6 +116,37 @@ class ClientKeys:
                 noise_seed=os.urandom(32),
             ),
         )
+
+    def require_pair(self, bundle: Bytes) -> None:
+        """Refuses evaluation keys that were made from other secret keys.
+
+        The first rows of the bundle's input_ksk are made again from its public seed, without noise: what is left must be noise.
+
+        Args:
+            bundle: the container of the evaluation keys, or its first PAIR_BYTES bytes.
+
+        Raises:
+            WrongKeyError: they belong to other secrets, or the bundle is cut short.
+        """
+        params, rows = self.params, _PAIR_COEFFICIENTS * self.params.key_switch.levels
+        seed = bytes(bundle[container.HEADER_BYTES :][:SEED_BYTES])
+        given = bytes(bundle[container.HEADER_BYTES + SEED_BYTES :][: 4 * rows])
+        if len(given) == 4 * rows:
+            without_noise = _kernel.key_switch_key_bodies(
+                self.input_secret[:_PAIR_COEFFICIENTS],
+                self.small_lwe_key,
+                base_log=params.key_switch.base_log,
+                levels=params.key_switch.levels,
+                std_dev=0.0,
+                first_row=0,
+                mask_seed=seed,
+                noise_seed=bytes(32),
+                threads=1,
+            )
+            noise = (np.frombuffer(given, dtype="<u4") - without_noise).astype(np.uint32).view(np.int32) / 2.0**32
+            if np.sqrt(np.mean(noise**2)) < 8 * 2.0**params.lwe_log2_std_dev:
+                return
+        raise WrongKeyError("the evaluation keys were made from other secret keys than these")
 
     @staticmethod
     def _fields(params: ParameterSet) -> Sequence[Field]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ciphershift.models.nn.lookup import POOL_RAMP, look_up, max_pool, straight_through, with_noise
+from ciphershift.he_layers.layers.max_pool import RAMP as POOL_RAMP
+from ciphershift.models.nn.lookup import look_up, max_pool, straight_through, with_noise
 from ciphershift.models.nn.shift import ShiftLinear
 
 MAX_RAMP = 0.295
@@ -123,8 +124,8 @@ class ReLU(nn.Module):
             return self._noisy(
                 compute(x, slope, shift, ramp, self.lowest, self.levels, noise_std, self.quantized), result_std
             )
-        centred = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
-        out = torch.clamp(centred / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
+        centered = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
+        out = torch.clamp(centered / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
         return self._noisy(straight_through(out, self.quantized), result_std)
 
     def _noisy(self, levels: Tensor, std: Deviation) -> Tensor:
@@ -162,7 +163,8 @@ class MaxPool2d(nn.Module):
         if exact(first_std):
             return functional.max_pool2d(x, self.kernel, self.stride, self.padding)
         if self.kernels is not None and self.training and self._halves:
-            return torch.as_tensor(self.kernels.max_pool(x, turns, torch.stack([first_std, later_std]), POOL_RAMP))
+            stds = torch.stack([torch.as_tensor(std) for std in (first_std, later_std)])
+            return torch.as_tensor(self.kernels.max_pool(x, turns, stds, POOL_RAMP))
         scale = per_channel(turns, x)
         padded = x * scale
         if any(self.padding):

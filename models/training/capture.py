@@ -45,7 +45,7 @@ class Captured:
             self._step()
         else:
             self._graph.replay()
-        event = torch.cuda.Event(blocking=True)
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record()
         self._under_way.append(event)
         if len(self._under_way) > IN_FLIGHT:
@@ -58,7 +58,7 @@ def stream_of(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         yield

@@ -100,7 +100,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
     for _ in range(ITERATIONS):
         square = wide @ wide.T
         wide = torch.addmm(wide, torch.addmm(square, square, square, beta=b, alpha=c), wide, beta=a)
-    return (wide if x.shape[0] <= x.shape[1] else wide.T).float().contiguous()
+    result: Tensor = (wide if x.shape[0] <= x.shape[1] else wide.T).float()
+    return result.contiguous()
 
 
 @torch.no_grad()

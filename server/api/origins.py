@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from ciphershift.server.api.tensors import HEADER_LENGTH
+from ciphershift.protocol.tensors import HEADER_LENGTH
 
 _REMEMBERED_SECONDS = 600  # before a browser asks again
 _SENT = ("Authorization", "Content-Type", HEADER_LENGTH, "Idempotency-Key", "Last-Event-ID", "Prefer", "X-Request-Id")

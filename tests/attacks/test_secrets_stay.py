@@ -20,7 +20,7 @@ from ciphershift.client._requests import Upload
 from ciphershift.client._session import Session
 from ciphershift.he_layers.crypto import params
 from tests.support.secrets import SECRETS, Needles, needles, search
-from tests.support.wire import WatchedDriver
+from tests.support.wire import WatchedTransport
 
 TOY = params.get("TOY_N128")
 
@@ -84,10 +84,10 @@ def served(
     """A server that logs all it can and has answered two images, and all that the client sent it."""
     session = Session("tiny", keystore, allow_toy_parameters=True)
     with running_server(models=zoo, allow_toy_parameters=True, storage=storage, log_level="debug") as server:
-        with closing(WatchedDriver(server.url)) as driver:
-            assert driver.run(session.predict(tiny_images[:2], None)).shape == (2, 3)
+        with closing(WatchedTransport(server.url)) as transport:
+            assert transport.run(session.predict(tiny_images[:2], None)).shape == (2, 3)
         sent = bytearray()
-        for call in driver.sent:
+        for call in transport.sent:
             content = b"".join(call.content.chunks()) if isinstance(call.content, Upload) else call.content
             sent += repr((call.method, call.path, dict(call.headers))).encode() + content
         yield server, bytes(sent)

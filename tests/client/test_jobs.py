@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from ciphershift import errors
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import AsyncClient, Client, Job, Keystore
-from ciphershift.client._transport import Driver
-from ciphershift.client.jobs import KEPT_SECONDS
+from ciphershift.client._receipts import KEPT_SECONDS
+from ciphershift.client._requests import Sleep, Step
+from ciphershift.client._transport import SyncTransport
 from ciphershift.server.settings import Settings
 from ciphershift.server.store.database import Database
 from ciphershift.server.store.tenants import Scope, TenantStore
@@ -101,9 +102,9 @@ def test_a_job_can_be_canceled_and_forgotten(client: Client, tiny_images: Images
 
 
 def test_a_wait_ends_with_its_time_and_the_job_goes_on(client: Client, tiny_images: Images) -> None:
-    job = client.submit(np.concatenate([tiny_images] * 16))
-    with pytest.raises(errors.DeadlineError, match="not finished"):
-        job.result(timeout=0.01)
+    job = client.submit(np.concatenate([tiny_images] * 4))
+    with pytest.raises(errors.DeadlineError, match="not finished after 0 s"):
+        job.result(timeout=0)
     assert job.wait().state == "completed"
 
 
@@ -173,7 +174,7 @@ def test_many_at_once_are_all_answered_though_few_may_wait(
 def test_a_client_without_patience_is_told_that_the_server_is_busy(
     narrow: ServerProcess, keystore: Keystore, tiny_images: Images
 ) -> None:
-    with Client(narrow.url, keystore=keystore, allow_toy_parameters=True, patience=0) as client:
+    with Client(narrow.url, keystore=keystore, allow_toy_parameters=True, retry_timeout=0) as client:
         jobs: list[Job] = []
         with pytest.raises(errors.BusyError):
             for _ in range(10):
@@ -250,18 +251,17 @@ def test_a_job_outlives_the_death_of_its_server(
     settings = {"models": zoo, "allow_toy_parameters": True, "storage": tmp_path, "lease_seconds": 1, "max_batch": 64}
     with running_server(**settings) as first:
         port = int(first.url.rpartition(":")[2])
-        client = Client(first.url, model="tiny", keystore=keystore, allow_toy_parameters=True)
-        job = client.submit(np.concatenate([tiny_images] * 16))
+        client = Client(first.url, model="tiny", keystore=keystore, allow_toy_parameters=True, retry_timeout=300.0)
+        job = client.submit(np.concatenate([tiny_images] * 4))
         rows: list[NDArray[np.float64]] = []
         waiting = threading.Thread(target=lambda: rows.append(job.result()))
         waiting.start()
-        time.sleep(0.2)
         for pid in first.family():
             subprocess.run(["kill", "-9", str(pid)], check=False)
     with running_server(port=port, **settings):
-        waiting.join(60)
+        waiting.join()
         assert rows
-        assert rows[0].shape == (64, 3)
+        assert rows[0].shape == (16, 3)
         client.close()
 
 
@@ -271,15 +271,15 @@ def test_a_job_outlives_the_death_of_its_server(
 def test_an_interrupt_ends_the_work_on_the_server(
     client: Client, tiny_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = Driver._take
+    take = SyncTransport._take
 
-    def interrupted(self: Driver, step: object) -> httpx.Response | None:
+    def interrupted(self: SyncTransport, step: object) -> httpx.Response | None:
         if getattr(step, "path", "").endswith("/events"):
             raise KeyboardInterrupt
         return take(self, step)
 
     client.prepare()
-    monkeypatch.setattr(Driver, "_take", interrupted)
+    monkeypatch.setattr(SyncTransport, "_take", interrupted)
     with pytest.raises(KeyboardInterrupt):
         client.predict(np.concatenate([tiny_images] * 16))
     monkeypatch.undo()
@@ -287,22 +287,35 @@ def test_an_interrupt_ends_the_work_on_the_server(
     assert newest.wait().state == "canceled"
 
 
+@pytest.mark.parametrize("stage", ["/profile", "/jobs", "/events"])
 def test_a_cancelled_coroutine_ends_the_work_on_the_server(
-    server: ServerProcess, keystore: Keystore, tiny_images: Images
+    between: Between, keystore: Keystore, tiny_images: Images, stage: str
 ) -> None:
-    async def ask() -> tuple[str, NDArray[np.float64]]:
-        async with AsyncClient(server.url, keystore=keystore, allow_toy_parameters=True) as client:
-            await client.prepare()
-            for seconds in (0.0, 0.01, 0.05, 0.2):
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await client.predict(np.concatenate([tiny_images] * 16))
-            newest = await client.job((await client.jobs(limit=1))[0].id)
-            return (await newest.wait()).state, await client.predict(tiny_images[:1])
+    """Wherever it was: what had become a job is canceled, and the client can be used again."""
+    reached, go_on = threading.Event(), threading.Event()
 
-    state, logits = asyncio.run(ask())
-    assert state == "canceled"
-    assert logits.shape == (1, 3)
+    def hold(handler: object, middle: object) -> bool:
+        if handler.path.endswith(stage) and not reached.is_set():
+            reached.set()
+            go_on.wait(300)
+        return False
+
+    async def ask(middle: object) -> None:
+        async with AsyncClient(middle.url, model="tiny", keystore=keystore, allow_toy_parameters=True) as client:
+            task = asyncio.create_task(client.predict(tiny_images))
+            await asyncio.to_thread(reached.wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            go_on.set()
+            if stage == "/events":
+                (ended,) = [path for method, path in middle.seen if method == "DELETE"]
+                job = await client.job(ended.rpartition("/")[2])
+                assert (await job.wait()).state in ("canceled", "completed")
+            assert (await client.predict(tiny_images[:1])).shape == (1, 3)
+
+    with between(hold) as middle:
+        asyncio.run(ask(middle))
 
 
 def test_an_async_job_is_like_a_sync_one(server: ServerProcess, keystore: Keystore, tiny_images: Images) -> None:
@@ -383,13 +396,18 @@ def test_a_key_without_the_scope_is_said_so(
 
 
 def test_a_used_up_quota_is_said_at_once(
-    closed: tuple[ServerProcess, Path], keystore: Keystore, tiny_images: Images
+    closed: tuple[ServerProcess, Path], keystore: Keystore, tiny_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    take = SyncTransport._take
+
+    def never_sleeping(self: SyncTransport, step: Step) -> httpx.Response | None:
+        assert not isinstance(step, Sleep)
+        return take(self, step)
+
     server, storage = closed
     api_key = tenant(storage, "small", queries_per_day=2)
     with Client(server.url, keystore=keystore, api_key=api_key, allow_toy_parameters=True) as client:
         client.predict(tiny_images[:2])
-        started = time.monotonic()
+        monkeypatch.setattr(SyncTransport, "_take", never_sleeping)
         with pytest.raises(errors.QuotaExceededError, match="2 of 2"):
             client.predict(tiny_images[:1])
-        assert time.monotonic() - started < 10

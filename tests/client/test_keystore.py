@@ -19,6 +19,12 @@ from ciphershift.protocol.container import Kind
 TOY = params.get("TOY_N128")
 
 
+@pytest.fixture(autouse=True)
+def _cheap_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real cost of a guess is part of the format, which tests/golden holds."""
+    monkeypatch.setattr("ciphershift.client._passphrase.SCRYPT_N", 2**10)
+
+
 def test_keys_are_made_once_and_read_again(tmp_path: Path) -> None:
     first, second = Keystore(tmp_path).open(TOY), Keystore(tmp_path).open(TOY)
     assert first.key_id == second.key_id
@@ -119,7 +125,7 @@ def test_two_files_under_one_passphrase_share_nothing(tmp_path: Path) -> None:
 def test_a_closed_client_has_erased_its_keys(tmp_path: Path) -> None:
     client = Client("http://127.0.0.1:1", keystore=Keystore(tmp_path))
     pair = Keystore(tmp_path).open(TOY)
-    client._session._keys = pair
+    client._session._keys[TOY.id] = pair
     client.close()
     assert not any(
         getattr(pair.client_keys, name).any() for name in ("input_secret", "answer_secret", "small_lwe_key", "glwe_key")

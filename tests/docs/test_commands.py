@@ -10,7 +10,7 @@ from tests.support.documents import DOCUMENTS, ROOT, Block, blocks, name_of
 
 REASON = re.compile(r"not run: \w.+|run by (\.ci/run|tests/[\w/]+\.py)([:,] .+)?")
 # What a shell block begins with: in a block of another language it would be a command that nobody runs.
-COMMAND = re.compile(r"^\$? *(python|ciphershift|make|docker|kubectl|pip|git|curl|export) ", re.MULTILINE)
+COMMAND = re.compile(r"^\$? *(python|ciphershift|make|docker|kubectl|pip|git|curl|export(?= [A-Z_]+=)) ", re.MULTILINE)
 CALL = re.compile(r"(?<![\w/.-])ciphershift (?=[a-z-])[^\n]*")
 INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*ciphershift (?!\W)[^`]*)`", re.DOTALL)
 
@@ -60,6 +60,8 @@ def unknown(command: str) -> str:
     """The first word of a call that its command line does not know: a command or an option; empty if it knows all."""
     words = shlex.split(re.split(r" &|\)|\||&&|;|<| \d?>", command)[0])
     name, *rest = words[words.index("ciphershift") + 1 :] or [""]
+    if name == "COMMAND":
+        return ""
     if name not in COMMANDS:
         return "" if name in ("--help", "--version") else name
     chosen = load(COMMANDS[name])

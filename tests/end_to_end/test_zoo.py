@@ -1,4 +1,4 @@
-"""The shipped networks under their real parameters: keys, server, pictures, commands."""
+"""The shipped networks under their real parameters: keys, server, images, commands."""
 
 import re
 import subprocess
@@ -52,14 +52,14 @@ def test_every_encrypted_logit_of_the_exact_network_is_the_integer_networks(home
 
 def test_the_shell_command_names_the_digit(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIPHERSHIFT_HOME", str(home))
-    picture = ROOT / "client" / "samples" / "mnist-0-is-7.png"
+    image = ROOT / "client" / "samples" / "mnist-0-is-7.png"
     with running_server() as server:
         command = [
             sys.executable,
             "-m",
             "ciphershift",
             "predict",
-            str(picture),
+            str(image),
             "--url",
             server.url,
             "--model",

@@ -1,7 +1,6 @@
 """For tests of the service: requests as bytes, and servers whose jobs are held where a test wants them."""
 
 import json
-import struct
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import pytest
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Keystore
 from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.protocol import tensors
 from tests.support import gated_server
 from tests.support.gated_server import Gate
 
@@ -39,16 +39,13 @@ def make_body(keystore: Keystore) -> Callable[[int], Body]:
     image = ckks.encrypt(pair.client_keys, pair.key_id, np.full(64, 0.01)).to_bytes()
 
     def make(images: int = 1, **parameters: str) -> Body:
-        data = (struct.pack("<I", len(image)) + image) * images
-        tensor = {
-            "name": "image",
-            "datatype": "BYTES",
-            "shape": [images],
-            "parameters": {"binary_data_size": len(data)},
-        }
-        given = {"key_id": pair.key_id, "image_shape": "1x8x8", **parameters}
-        text = json.dumps({"id": uuid.uuid4().hex, "parameters": given, "inputs": [tensor]}).encode()
-        return Body(text + data, {"Inference-Header-Content-Length": str(len(text))})
+        content, headers = tensors.build_request(
+            [image] * images, key_id=pair.key_id, image_shape=(1, 8, 8), request_id=uuid.uuid4().hex
+        )
+        text, tensor = tensors.split_body(headers[tensors.HEADER_LENGTH], content)
+        header = json.loads(text)
+        header["parameters"] |= parameters
+        return Body(*tensors.join_body(header, tensor))
 
     return make
 

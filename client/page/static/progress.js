@@ -1,9 +1,9 @@
-// How far the server is, layer by layer, and what each stage took.
+// Progress of the server layer by layer, and the seconds of each stage.
 
 const element = (id) => document.getElementById(id);
 const STAGES = { keys: "keys", encrypt: "encrypt", transfer: "transfer", server: "evaluate", decrypt: "decrypt" };
 
-/** Shows a track with a piece for each layer that has look-ups. */
+/** Shows an empty bar with a segment for each layer that has look-ups. */
 export function blank(model) {
   element("track").replaceChildren(
     ...model.layers.filter((layer) => layer.lookups).map((layer) => {
@@ -18,7 +18,7 @@ export function blank(model) {
   element("stage-list").replaceChildren();
 }
 
-/** Fills the track up to so many look-ups. */
+/** Fills the bar up to `done` look-ups. */
 export function advance(model, done) {
   let before = 0;
   model.layers.filter((layer) => layer.lookups).forEach((layer, i) => {
@@ -30,9 +30,9 @@ export function advance(model, done) {
   element("track").setAttribute("aria-valuenow", done);
 }
 
-/** What the server is doing, as a sentence: the layer whose look-ups are next, for those take the time. */
+/** One sentence about the layer whose look-ups are being computed. */
 export function sentence(model, { ahead, done, total, left }) {
-  if (ahead !== null) return ahead ? `Waiting in the server's queue, ${ahead} before it.` : "Waiting for the server to begin.";
+  if (ahead !== null) return ahead ? `Waiting in the server's queue, ${ahead} before it.` : "Waiting for the server to start.";
   let before = 0;
   const index = model.layers.findIndex(({ lookups }) => (before += lookups) > done);
   if (index < 0) return `All ${total} look-ups are done.`;

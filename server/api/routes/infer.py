@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 
 from ciphershift.errors import BadShapeError, CanceledError, NotReadyError
-from ciphershift.server.api import body, schemas, tensors
+from ciphershift.protocol import tensors
+from ciphershift.protocol.schemas import JobView
+from ciphershift.server.api import body, schemas
 from ciphershift.server.api.deps import InferCaller, ModelDep, ServiceDep
-from ciphershift.server.api.schemas import JobView
 from ciphershift.server.notifier import QUEUE, notified
 from ciphershift.server.repository import Model
 from ciphershift.server.service import Service

@@ -9,10 +9,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from ciphershift.protocol.schemas import JobList, JobView
 from ciphershift.server.api import schemas
 from ciphershift.server.api.deps import InferCaller, JobDep, ServiceDep
 from ciphershift.server.api.routes.infer import BINARY_ANSWER, POLL_SECONDS, answer
-from ciphershift.server.api.schemas import JobList, JobView
 from ciphershift.server.notifier import notified
 from ciphershift.server.service import Service
 from ciphershift.server.store.database import Job

@@ -89,7 +89,7 @@ def test_candidates_bear_the_noise(found: tuple[Program, list[search.Candidate]]
                 assert stage.std_dev <= limit.std_dev * 1.001
 
 
-def test_a_cheaper_neighbour_of_the_best_does_not_bear_the_noise(found: tuple[Program, list[search.Candidate]]) -> None:
+def test_a_cheaper_neighbor_of_the_best_does_not_bear_the_noise(found: tuple[Program, list[search.Candidate]]) -> None:
     """A shorter key with the noise that it needs for 132 bits, and one digit less in the key switch."""
     chosen, candidates = found
     best = candidates[0].params
@@ -98,11 +98,11 @@ def test_a_cheaper_neighbour_of_the_best_does_not_bear_the_noise(found: tuple[Pr
     noise = published.least_log2_std_dev(shorter, search.TARGET_BITS, best.block_length)
     fewer = replace(best.key_switch, levels=best.key_switch.levels - 1)
     limits = noise_budget.of_program(chosen, FAST)
-    for neighbour in (
+    for neighbor in (
         replace(best, lwe_dimension=shorter, lwe_log2_std_dev=noise),
         replace(best, key_switch=fewer),
     ):
-        stages = noise_budget.of_program(chosen, neighbour)
+        stages = noise_budget.of_program(chosen, neighbor)
         if chosen.profile == "exact":
             assert any(stage.log2_failure is not None and stage.log2_failure > -40 for stage in stages)
         else:

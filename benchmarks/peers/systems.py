@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from ciphershift.benchmarks.harness.envelope import ROOT, envelope
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.harness.summary import spread
 from ciphershift.benchmarks.networks.agreement import read_card
 from ciphershift.he_layers import evaluate
-from ciphershift.he_layers.crypto import ckks, noise, params
+from ciphershift.he_layers.crypto import ckks, noise
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
@@ -93,7 +94,7 @@ LOOKUPS = (
 )
 
 
-def measure(peer: Peer, *, quick: bool) -> Iterator[dict[str, Any]]:
+def run_peer(peer: Peer, *, quick: bool) -> Iterator[dict[str, Any]]:
     """Yields what a peer's script finds; one object with a member `skipped` where it cannot run."""
     about = envelope(peer.benchmark) | {"peer": peer.folder, "system": peer.system}
     if not peer.python.exists():
@@ -138,7 +139,7 @@ def ours(folder: Path, test: Split, *, count: int) -> dict[str, Any]:
     """
     program, threads = Program.load(folder), available_cpus()
     card = read_card(folder)
-    parameter_set = params.get(program.params)
+    parameter_set = served_params(program)
     started = time.perf_counter()
     keys = ClientKeys.generate(parameter_set)
     bundle = keys.evaluation_keys(threads)

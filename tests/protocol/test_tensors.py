@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from ciphershift import errors
-from ciphershift.server.api import tensors
+from ciphershift.protocol import tensors
 
 KEY = "ab" * 32
 
 
 def request(elements: list[bytes], **changes: Any) -> tuple[str, bytes]:
+    """A request by hand, so that what `build_request` writes is not the only thing that `parse_request` reads."""
     data = b"".join(struct.pack("<I", len(element)) + element for element in elements)
     tensor = {
         "name": "image",
@@ -23,6 +24,28 @@ def request(elements: list[bytes], **changes: Any) -> tuple[str, bytes]:
     header = {"id": "7", "parameters": {"key_id": KEY, "image_shape": "1x28x28"}, "inputs": [tensor | changes]}
     text = json.dumps(header).encode()
     return str(len(text)), text + data
+
+
+def test_a_built_request_is_the_one_by_hand() -> None:
+    content, headers = tensors.build_request(
+        [b"one", b"", b"three"], key_id=KEY, image_shape=(1, 28, 28), request_id="7"
+    )
+    by_hand = tensors.parse_request(*request([b"one", b"", b"three"]))
+    assert tensors.parse_request(headers["Inference-Header-Content-Length"], content) == by_hand
+
+
+def test_a_built_answer_is_split_into_what_it_was_made_of() -> None:
+    tensor = tensors.join_elements([b"row"])
+    content, headers = tensors.build_answer("m", "1", "7", tensor, 1, {"server_seconds": 0.5})
+    text, rest = tensors.split_body(headers["Inference-Header-Content-Length"], content)
+    assert json.loads(text) == {
+        "model_name": "m",
+        "model_version": "1",
+        "id": "7",
+        "parameters": {"server_seconds": 0.5},
+        "outputs": [{"name": "logits", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 7}}],
+    }
+    assert tensors.split_elements(rest) == [b"row"]
 
 
 def test_elements_survive() -> None:
@@ -36,7 +59,7 @@ def test_elements_survive() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"name": "picture"},
+        {"name": "photo"},
         {"datatype": "FP32"},
         {"shape": [1, 1]},
         {"parameters": {}},
