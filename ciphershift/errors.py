@@ -32,6 +32,7 @@ CiphershiftError                internal
 │  └─ UnreadableDataError     unreadable_data
 └─ ServiceError               service
    ├─ ConfigurationError      configuration
+   ├─ ClosedError             closed
    ├─ UnauthorizedError       unauthorized
    ├─ ForbiddenError          forbidden
    ├─ UnknownModelError       unknown_model
@@ -45,6 +46,7 @@ CiphershiftError                internal
    ├─ DeadlineError           deadline
    ├─ WorkerLostError         worker_lost
    ├─ NotReadyError           not_ready
+   ├─ StorageFullError        storage_full
    ├─ UnreachableError        unreachable
    ├─ UntrustedServerError    untrusted_server
    └─ InsecureTransportError  insecure_transport
@@ -279,6 +281,12 @@ class ConfigurationError(ServiceError):
     code = "configuration"
 
 
+class ClosedError(ServiceError):
+    """The client was closed: its connections are gone and its keys are erased."""
+
+    code = "closed"
+
+
 class UnauthorizedError(ServiceError):
     """The request carries no API key that the server knows and that is still valid."""
 
@@ -371,6 +379,13 @@ class NotReadyError(ServiceError):
     """The server is starting or stopping and takes no work."""
 
     code = "not_ready"
+
+
+class StorageFullError(ServiceError):
+    """The server's disk or database has no space left."""
+
+    code = "storage_full"
+    http_status = 507
 
 
 class UnreachableError(ServiceError):

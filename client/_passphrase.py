@@ -7,6 +7,7 @@ it. The cost of scrypt belongs to the format: 128 MB of memory and some tenths o
 from __future__ import annotations
 
 import os
+import unicodedata
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -64,5 +65,7 @@ def is_locked(data: Bytes) -> bool:
 
 
 def _cipher(passphrase: str, salt: bytes) -> ChaCha20Poly1305:
-    key = Scrypt(salt=salt, length=32, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P).derive(passphrase.encode())
+    key = Scrypt(salt=salt, length=32, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P).derive(
+        unicodedata.normalize("NFC", passphrase).encode()
+    )
     return ChaCha20Poly1305(key)

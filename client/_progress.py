@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Self
 
 from rich.console import Console
@@ -22,7 +23,7 @@ class ProgressBar:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not (shown and (console.is_terminal or console.is_jupyter)),
+            disable=not (shown and (console.is_terminal or _in_notebook(console))),
         )
         self._task: TaskID = self._bar.add_task("", total=None, note="")
         self._done_before = 0
@@ -77,3 +78,8 @@ class ProgressBar:
         if status.progress.bootstraps_total == self._jobs_total:
             return status.progress.eta_seconds
         return self._bar.tasks[0].time_remaining
+
+
+def _in_notebook(console: Console) -> bool:
+    """Whether this is a notebook that can redraw a line: rich needs ipywidgets for it."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None

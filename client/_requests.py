@@ -114,7 +114,6 @@ class Retrying:
     def __init__(self, retry_timeout: float) -> None:
         """Args: retry_timeout: seconds that the sleeps between the attempts of one request may add up to."""
         self._retry_timeout = retry_timeout
-        self._reached = False  # a server that never answered is more likely a wrong address than a restart
 
     def __call__(self, request: Request) -> Steps[httpx.Response]:
         """Returns the answer to a request.
@@ -130,10 +129,9 @@ class Retrying:
                 response = yield request
             except UnreachableError:
                 pause = _backoff(attempt)
-                if not (self._reached and request.repeatable and waited + pause <= self._retry_timeout):
+                if not (request.repeatable and waited + pause <= self._retry_timeout):
                     raise
             else:
-                self._reached = True
                 if response.is_success:
                     return response
                 pause = max(_retry_after(response), _backoff(attempt))

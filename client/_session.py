@@ -85,6 +85,7 @@ class Session:
             UnknownModelError: no such model, or several and none was named.
             UnknownParamsError: the model's parameter set is not in this installation's registry.
             InsecureParamsError: the parameter set is a TOY set.
+            MalformedError: it is no profile, or names sizes that do not follow from its parameters and shape.
             RefusedParamsError: its small key is in blocks, and this client does not accept that.
         """
         if self._profile is None:
@@ -100,6 +101,7 @@ class Session:
                     f"{profile.model} is served under {profile.params.name}, whose small key is in blocks of {profile.params.block_length} "
                     "bits: accept_block_keys=True accepts it, a server with CIPHERSHIFT_PARAMETER_SETS=own does without"
                 )
+            profile.require_consistent()
             self._profile = profile
         return self._profile
 
@@ -313,7 +315,7 @@ class Session:
     def _only_model(self) -> Steps[str]:
         names = yield from self.models()
         if len(names) != 1:
-            raise UnknownModelError(f"name one of the server's models: {', '.join(names) or 'it has none'}")
+            raise UnknownModelError(f"name one of the server's models: {', '.join(names[:20]) or 'it has none'}")
         return names[0]
 
     def _bar(self) -> ProgressBar:

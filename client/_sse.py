@@ -152,7 +152,7 @@ class EventReader:
     def _end(self) -> Event | None:
         fields, self._fields, self._event_bytes = self._fields, {}, 0
         given = fields.get("id", "")
-        if given.isascii() and given.isprintable():  # it goes back to the server in a header
+        if given.isascii() and given.isprintable() and len(given) <= 128:  # it goes back to the server in a header
             self._id = given or self._id
         if "data" not in fields:
             return None

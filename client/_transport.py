@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ import httpx
 from ciphershift.client._requests import Request, Sleep, Step, Steps, Upload
 from ciphershift.errors import (
     CiphershiftError,
+    ClosedError,
+    ConfigurationError,
     InsecureTransportError,
     TooLargeError,
     UnauthorizedError,
@@ -100,11 +103,13 @@ class SyncTransport:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._http = httpx.Client(**address.options())
+        with _proxy_errors():
+            self._http = httpx.Client(**address.options())
 
     def run(self, steps: Steps[T]) -> T:
         """Returns the result of the steps."""
         with closing(steps):
+            _require_open(self._http)
             resume: Callable[[], Step] = partial(next, steps)
             while True:
                 step = _advance(resume)
@@ -142,11 +147,13 @@ class AsyncTransport:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._http = httpx.AsyncClient(**address.options())
+        with _proxy_errors():
+            self._http = httpx.AsyncClient(**address.options())
 
     async def run(self, steps: Steps[T]) -> T:
         """Returns the result of the steps."""
         with closing(steps):
+            _require_open(self._http)
             resume: Callable[[], Step] = partial(next, steps)
             while True:
                 try:
@@ -181,6 +188,25 @@ class AsyncTransport:
                 if not body.take(chunk):
                     break
             return body.response()
+
+
+def _require_open(http: httpx.Client | httpx.AsyncClient) -> None:
+    if http.is_closed:
+        raise ClosedError("the client is closed, and its secret keys are erased from memory: make a new one")
+
+
+@contextmanager
+def _proxy_errors() -> Iterator[None]:
+    """Turns what httpx raises for proxy settings of the environment into a typed error that names them."""
+    try:
+        yield
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        names = (f"{scheme}_PROXY" for scheme in ("ALL", "HTTP", "HTTPS", "NO"))
+        given = [name for upper in names for name in (upper, upper.lower()) if os.environ.get(name)]
+        raise ConfigurationError(
+            f"the proxy settings {', '.join(given) or 'of the system'} cannot be used ({str(error).split('. ')[0]}): "
+            "correct them, or unset them for this program"
+        ) from error
 
 
 class _Body:

@@ -14,10 +14,12 @@ from typing import Annotated, Any, TypeVar
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ciphershift.errors import CiphershiftError, MalformedError, UnreachableError, from_code
 from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.protocol import scaling, schemas, tensors
 
@@ -25,6 +27,9 @@ _MAX_TEXT = 1000  # characters
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Factor = Annotated[float, Field(ge=1e-12, le=1e12)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 
 def printable(text: str) -> str:
@@ -51,7 +56,7 @@ class LayerProfile(Message, schemas.LayerProfile):
 
     name: Name
     kind: Name
-    lookups: int = Field(ge=0)
+    lookups: Count
 
 
 class ModelProfile(Message, schemas.ModelProfile):
@@ -62,17 +67,20 @@ class ModelProfile(Message, schemas.ModelProfile):
     profile: Name
     program_digest: Digest
     params_id: Digest
+    security_bits: float = Field(ge=0, le=1e4)
     input_shape: tuple[Side, Side, Side]
     input_levels: int = Field(ge=1, le=255)
     input_delta: float = Field(gt=0, lt=0.5)
     classes: tuple[Name, ...] = Field(min_length=1, max_length=1024)
-    logit_step: Annotated[float, Field(gt=0)] | None
-    bootstraps: int = Field(ge=0)
+    turns_to_logits: Factor
+    logit_step: Factor | None
+    bootstraps: Count
     layers: Annotated[tuple[LayerProfile, ...], Field(max_length=4096)] = ()  # absent from older servers
-    key_bytes: int = Field(ge=0)
-    upload_bytes: int = Field(ge=0)
-    download_bytes: PositiveInt
-    max_batch: PositiveInt
+    key_bytes: Count
+    upload_bytes: Count
+    download_bytes: Count
+    max_batch: int = Field(ge=1, le=1 << 20)
+    estimated_seconds: Seconds | None = None
 
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Converts decrypted torus values to logits; in the exact profile they are rounded to whole multiples of `logit_step`."""
@@ -82,6 +90,38 @@ class ModelProfile(Message, schemas.ModelProfile):
     def params(self) -> ParameterSet:
         """The parameter set, from this installation's own registry and never from the server."""
         return parameter_sets.get(self.params_id)
+
+    def require_consistent(self) -> None:
+        """Compares the sizes that the server names with those that follow from parameters, shape and classes.
+
+        Raises:
+            UnknownParamsError: the parameter set is not in this installation's registry.
+            MalformedError: a size differs.
+        """
+        params, pixels = self.params, math.prod(self.input_shape)
+        sizes = {
+            "key_bytes": EvaluationKeys.nbytes(params),
+            "upload_bytes": CkksCiphertext.nbytes(params, pixels),
+            "download_bytes": PackedAnswer.nbytes(params, len(self.classes)),
+        }
+        for name, size in sizes.items():
+            if getattr(self, name) != size:
+                raise MalformedError(
+                    f"the profile of {self.model} says {name} = {getattr(self, name)}; with {params.name}, {pixels} pixels "
+                    f"and {len(self.classes)} classes it is {size}"
+                )
+
+
+class ModelName(Message):
+    """One entry of the list of models."""
+
+    name: Name
+
+
+class ModelList(Message):
+    """The answer of `/v2/models`."""
+
+    models: Annotated[tuple[ModelName, ...], Field(max_length=4096)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +156,7 @@ def parse_answer(response: httpx.Response, request_id: str, images: int) -> Infe
     header = _json(text)
     try:
         answered, seconds = header["id"], float(header["parameters"]["server_seconds"])
-        if not 0 <= seconds < math.inf:
+        if not 0 <= seconds <= 1e9:
             raise ValueError(f"server_seconds is {seconds}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MalformedError(f"the server's answer does not follow the protocol: {printable(repr(error))}") from error
@@ -134,10 +174,7 @@ def parse_models(response: httpx.Response) -> list[str]:
     Raises:
         MalformedError: the answer does not follow the protocol.
     """
-    try:
-        return [printable(str(model["name"])) for model in _json(response.content)["models"]]
-    except (KeyError, TypeError) as error:
-        raise MalformedError("the server's list of models does not follow the protocol") from error
+    return [model.name for model in read(ModelList, response.content).models]
 
 
 def error_of(response: httpx.Response) -> CiphershiftError:

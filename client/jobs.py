@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import AfterValidator, AwareDatetime, Field
 
-from ciphershift.client._wire import Message, Text
+from ciphershift.client._wire import Count, Message, Seconds, Text
 from ciphershift.errors import CiphershiftError, UnknownJobError, from_code
 from ciphershift.protocol import schemas
 
+
+def _in_our_time(moment: datetime) -> datetime:
+    if not 2000 <= moment.year < 2200:  # others may be beyond what a local clock can show
+        raise ValueError("the year is not between 2000 and 2199")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
 JobId = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")]  # becomes part of URLs and of a file's name
 
 
@@ -31,10 +39,10 @@ class JobProgress(Message, schemas.JobProgress):
     """How far a job has come."""
 
     layer: Text | None = None
-    bootstraps_done: NonNegativeInt
-    bootstraps_total: NonNegativeInt
-    images_done: NonNegativeInt = 0
-    eta_seconds: NonNegativeFloat | None = None
+    bootstraps_done: Count
+    bootstraps_total: Count
+    images_done: Count = 0
+    eta_seconds: Seconds | None = None
 
 
 class JobError(Message, schemas.JobError):
@@ -50,12 +58,13 @@ class JobStatus(Message, schemas.JobView):
     id: JobId
     model: Text
     model_version: Text
-    images: NonNegativeInt
-    started: datetime | None = None
-    finished: datetime | None = None
-    expires: datetime | None = None
+    images: Count
+    created: Moment
+    started: Moment | None = None
+    finished: Moment | None = None
+    expires: Moment | None = None
     progress: JobProgress
-    queue_position: NonNegativeInt | None = None
+    queue_position: Count | None = None
     error: JobError | None = None
 
     @property

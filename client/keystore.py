@@ -18,9 +18,9 @@ from pathlib import Path
 import platformdirs
 
 from ciphershift.client._passphrase import is_locked, lock, unlock
-from ciphershift.errors import ExposedKeyError, LockedKeyError
+from ciphershift.errors import ConfigurationError, ExposedKeyError, LockedKeyError, WrongKeyError
 from ciphershift.he_layers.crypto.params import ParameterSet
-from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.crypto.secret_keys import PAIR_BYTES, ClientKeys
 from ciphershift.protocol.container import HEADER_BYTES, read_header
 
 PASSPHRASE = "CIPHERSHIFT_PASSPHRASE"
@@ -52,12 +52,21 @@ class Keystore:
         Args:
             folder: the default is `client` under CIPHERSHIFT_HOME or the platform's folder for user data.
             passphrase: encrypts the secret keys on disk; the default is CIPHERSHIFT_PASSPHRASE, without it they are not encrypted.
+                Its Unicode form does not matter (NFC is used).
             ask: called for the passphrase if the keys are encrypted and none is given.
+
+        Raises:
+            ConfigurationError: the passphrase is empty.
         """
         home = os.environ.get("CIPHERSHIFT_HOME")
         base = Path(home) if home else platformdirs.user_data_path("ciphershift")
         self.folder = base / "client" if folder is None else Path(folder).expanduser()
-        self._passphrase = passphrase or os.environ.get(PASSPHRASE) or None
+        given = os.environ.get(PASSPHRASE) if passphrase is None else passphrase
+        if given == "":
+            raise ConfigurationError(
+                f"the passphrase is empty: set {PASSPHRASE} to one, or unset it to store keys unencrypted"
+            )
+        self._passphrase = given
         self._ask = ask
 
     def open(self, params: ParameterSet) -> KeyPair:
@@ -66,7 +75,8 @@ class Keystore:
         Keys that were made without a passphrase are encrypted now if one is given.
 
         Raises:
-            ExposedKeyError: other users of the machine can read the secret keys.
+            ExposedKeyError: other users of the machine can read the secret keys, or replace them.
+            WrongKeyError: the two files of the pair do not belong together.
             LockedKeyError: the secret keys are encrypted, and no passphrase is given.
             WrongPassphraseError: the passphrase is another one.
             WireError: a key file is damaged.
@@ -94,17 +104,30 @@ class Keystore:
 
     def _load(self, params: ParameterSet, folder: Path) -> KeyPair:
         secret = folder / _SECRET
-        mode = stat.S_IMODE(secret.stat().st_mode)
+        mode = _mode(secret)
         if mode & 0o077:
             raise ExposedKeyError(f"{secret} has mode {mode:o}, others can read it: chmod 600, or delete {folder}")
+        for place in (self.folder, folder):
+            if _mode(place) & 0o022:
+                raise ExposedKeyError(
+                    f"{place} has mode {_mode(place):o}, others can replace the keys in it: chmod 700"
+                )
         with (folder / _PUBLIC).open("rb") as file:
-            header = read_header(file.read(HEADER_BYTES))
+            start = file.read(PAIR_BYTES)
+        header = read_header(start[:HEADER_BYTES])
         data = secret.read_bytes()
         if is_locked(data):
             data = unlock(data, params, self._known_passphrase(secret))
         elif self._passphrase:
             _replace(secret, self._at_rest(data, params))
         keys = ClientKeys.from_bytes(data, params)
+        try:
+            keys.require_pair(start)
+        except WrongKeyError:
+            raise WrongKeyError(
+                f"{_SECRET} and {_PUBLIC} in {folder} belong to two different pairs: put back both files of one pair, or "
+                "delete the folder to make new keys"
+            ) from None
         return KeyPair(client_keys=keys, key_id=header.key_id, evaluation_keys=folder / _PUBLIC)
 
     def _at_rest(self, data: bytes, params: ParameterSet) -> bytes:
@@ -115,6 +138,10 @@ class Keystore:
         if not given:
             raise LockedKeyError(f"{secret} is encrypted under a passphrase: set {PASSPHRASE}, or run it in a terminal")
         return given
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -9,7 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from ciphershift.client import image_files
-from ciphershift.client.cli.options import DEFAULT_URL, CaFile, Images, ModelName, Timeout, Url, open_client
+from ciphershift.client.cli.options import (
+    DEFAULT_RETRY_TIMEOUT,
+    DEFAULT_URL,
+    CaFile,
+    Images,
+    ModelName,
+    RetryTimeout,
+    Timeout,
+    Url,
+    open_client,
+)
 from ciphershift.client.jobs import JobStatus
 
 app = typer.Typer(
@@ -23,7 +33,13 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as `subm
 
 
 @app.command()
-def submit(files: Images, url: Url = DEFAULT_URL, model: ModelName = None, ca_file: CaFile = None) -> None:
+def submit(
+    files: Images,
+    url: Url = DEFAULT_URL,
+    model: ModelName = None,
+    ca_file: CaFile = None,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+) -> None:
     """Encrypt images, send them, and print the job's id without waiting for the answers.
 
     A receipt is kept beside the keys; only this user's account can read the answers.
@@ -34,7 +50,7 @@ def submit(files: Images, url: Url = DEFAULT_URL, model: ModelName = None, ca_fi
 
       job=$(ciphershift jobs submit a.png b.png) && ciphershift jobs result $job
     """
-    with open_client(url, model, ca_file) as client:
+    with open_client(url, model, ca_file, retry_timeout) as client:
         shape = client.profile().input_shape
         typer.echo(client.submit(image_files.read(files, shape)).id)
 
@@ -44,6 +60,7 @@ def list_jobs(
     url: Url = DEFAULT_URL,
     ca_file: CaFile = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of jobs to list.")] = 20,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
 ) -> None:
     """List your jobs on the server, newest first.
 
@@ -52,7 +69,7 @@ def list_jobs(
       ciphershift jobs list --limit 5
     """
     table = Table("job", "model", "images", "state", "look-ups", "time left", "created")
-    with open_client(url, None, ca_file) as client:
+    with open_client(url, None, ca_file, retry_timeout) as client:
         for status in client.jobs(limit):
             progress = status.progress
             table.add_row(
@@ -70,42 +87,56 @@ def list_jobs(
 
 
 @app.command()
-def watch(job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None, timeout: Timeout = None) -> None:
+def watch(
+    job: JobId,
+    url: Url = DEFAULT_URL,
+    ca_file: CaFile = None,
+    timeout: Timeout = None,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+) -> None:
     """Follow a job until it ends; exit status 1 if it failed or was canceled.
 
     Example:
 
       ciphershift jobs watch 3f2a… --timeout 600
     """
-    with open_client(url, None, ca_file) as client:
+    with open_client(url, None, ca_file, retry_timeout) as client:
         status = client.job(job).wait(timeout)
     typer.echo(f"{status.id}: {_state(status)}")
     raise typer.Exit(0 if status.state == "completed" else 1)
 
 
 @app.command()
-def result(job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None, timeout: Timeout = None) -> None:
+def result(
+    job: JobId,
+    url: Url = DEFAULT_URL,
+    ca_file: CaFile = None,
+    timeout: Timeout = None,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+) -> None:
     """Wait for a job's answers, decrypt them, and print the class of each image, in the order of `submit`.
 
     Example:
 
       ciphershift jobs result 3f2a…
     """
-    with open_client(url, None, ca_file) as client:
+    with open_client(url, None, ca_file, retry_timeout) as client:
         handle = client.job(job)
         for number, row in enumerate(handle.result(timeout), start=1):
             typer.echo(image_files.describe(f"image {number}", row, handle.profile))
 
 
 @app.command()
-def cancel(job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None) -> None:
+def cancel(
+    job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None, retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT
+) -> None:
     """Cancel a job, or delete the answers of a finished one from the server.
 
     Example:
 
       ciphershift jobs cancel 3f2a…
     """
-    with open_client(url, None, ca_file) as client:
+    with open_client(url, None, ca_file, retry_timeout) as client:
         typer.echo(f"{job}: {_state(client.job(job).cancel())}")
 
 

@@ -25,15 +25,24 @@ CaFile = Annotated[
 Timeout = Annotated[
     float | None, typer.Option(min=0.0, help="Seconds to wait for the server.", show_default="no limit")
 ]
+RetryTimeout = Annotated[
+    float,
+    typer.Option(
+        min=0.0, help="Seconds for which a server that is busy, restarts or cannot be reached is asked again."
+    ),
+]
+DEFAULT_RETRY_TIMEOUT = 10.0
 Images = Annotated[
     list[Path],
     typer.Argument(help="Image files: light on dark, of the model's own size.", exists=True, dir_okay=False),
 ]
 
 
-def open_client(url: str, model: str | None, ca_file: Path | None) -> Client:
+def open_client(
+    url: str, model: str | None, ca_file: Path | None, retry_timeout: float = DEFAULT_RETRY_TIMEOUT
+) -> Client:
     """Returns a client that asks for the passphrase of encrypted keys if stdin is a terminal."""
-    return Client(url, model=model, ca_file=ca_file, keystore=Keystore(ask=ask()))
+    return Client(url, model=model, ca_file=ca_file, keystore=Keystore(ask=ask()), retry_timeout=retry_timeout)
 
 
 def ask() -> Callable[[], str] | None:

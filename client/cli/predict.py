@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from ciphershift.client import image_files
-from ciphershift.client.cli.options import DEFAULT_URL, CaFile, Images, ModelName, Timeout, Url, ask, open_client
+from ciphershift.client.cli.options import (
+    DEFAULT_RETRY_TIMEOUT,
+    DEFAULT_URL,
+    CaFile,
+    Images,
+    ModelName,
+    RetryTimeout,
+    Timeout,
+    Url,
+    ask,
+    open_client,
+)
 from ciphershift.client.keystore import Keystore
 from ciphershift.errors import ConfigurationError
 from ciphershift.he_layers.crypto import params as parameter_sets
@@ -48,6 +59,7 @@ def predict(
     model: ModelName = None,
     ca_file: CaFile = None,
     timeout: Timeout = None,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
 ) -> None:
     """Encrypt images, have a server evaluate its network on them, and decrypt the answers.
 
@@ -59,7 +71,7 @@ def predict(
 
       CIPHERSHIFT_API_KEY=csk_… ciphershift predict a.png b.png --url https://he.example.org
     """
-    with open_client(url, model, ca_file) as client:
+    with open_client(url, model, ca_file, retry_timeout) as client:
         profile = client.profile()
         logits = client.predict(image_files.read(files, profile.input_shape), timeout=timeout)
         for file, row in zip(files, logits, strict=True):

@@ -58,11 +58,12 @@ def serve(
     networks = models or ZOO
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(port))
-        url = server
+        url, api_key = server, None
         if url is None:
             with Console(stderr=True).status("starting a server on this machine"):
-                url = stack.enter_context(local_server(models=networks, **OWN_SETTINGS)).url
-        session = PageSession(url, keystore=keystore, ca_file=ca_file)
+                own = stack.enter_context(local_server(models=networks, tenant="page", **OWN_SETTINGS))
+            url, api_key = own.url, own.api_key
+        session = PageSession(url, keystore=keystore, ca_file=ca_file, api_key=api_key)
         token = secrets.token_urlsafe(32)
         page = Page(session, models=networks, preferred=model, is_embedded=server is None)
         config = uvicorn.Config(

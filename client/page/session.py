@@ -37,6 +37,7 @@ class PageSession:
         *,
         keystore: Keystore,
         ca_file: Path | None = None,
+        api_key: str | None = None,
         allow_toy_parameters: bool = False,
     ) -> None:
         self.url = url
@@ -44,6 +45,7 @@ class PageSession:
         self._options: dict[str, Any] = {
             "keystore": keystore,
             "ca_file": ca_file,
+            "api_key": api_key,
             "retry_timeout": RETRY_TIMEOUT,
             "allow_toy_parameters": allow_toy_parameters,
             "show_progress": False,

@@ -24,7 +24,7 @@ class Network(nn.Module):
     """Nodes in order, each after its inputs; the last one gives the logits.
 
     Attributes:
-        input_shape: (C, H, W) of a image.
+        input_shape: (C, H, W) of an image.
         levels: greatest integer of an activation.
         exponents: powers of two that a weight may take.
         wiring: which node reads which.

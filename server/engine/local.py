@@ -137,7 +137,7 @@ class _Process:
     def __init__(self, settings: Settings) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, child_end = spawn.Pipe()
-        self._process = spawn.Process(target=serve, args=(settings, child_end), daemon=True)
+        self._process = spawn.Process(target=serve, args=(settings.for_workers(), child_end), daemon=True)
         self._process.start()
         child_end.close()
         self.state: WorkerState | None = None

@@ -13,10 +13,19 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from ciphershift.errors import DeadlineError, NotReadyError, UnknownKeyError
+from ciphershift.errors import (
+    DeadlineError,
+    KeyMismatchError,
+    NotReadyError,
+    ParameterError,
+    UnknownKeyError,
+    WireError,
+)
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.protocol import container
 from ciphershift.protocol.container import Bytes
 from ciphershift.server.engine.base import LayerProgress, Task, TaskResult, WorkerState
 from ciphershift.server.repository import Model, Repository
@@ -108,7 +117,7 @@ class Worker:
         return keys
 
     def _expand(self, task: Task, model: Model) -> ServerKeys:
-        return EvaluationKeys.from_bytes(read_bundle(task), model.params).expand(self._threads)
+        return load_bundle(read_bundle(task), task, model.params).expand(self._threads)
 
     def _cached_bytes(self) -> int:
         return sum(keys.nbytes for keys in self._keys.values())
@@ -127,6 +136,26 @@ def read_bundle(task: Task) -> Bytes:
         raise UnknownKeyError(
             f"the evaluation keys {task.key_id} were removed after the job was accepted: upload them again"
         ) from None
+
+
+def load_bundle(data: Bytes, task: Task, params: ParameterSet) -> EvaluationKeys:
+    """Reads a bundle and checks that it is the one that the job names.
+
+    Raises:
+        UnknownKeyError: the store holds something else, or damaged bytes: never evaluate under other keys than the job's.
+    """
+    try:
+        keys = EvaluationKeys.from_bytes(data, params)
+        found = container.read_header(data).key_id
+    except (WireError, ParameterError, KeyMismatchError) as error:
+        raise UnknownKeyError(
+            f"the stored evaluation keys {task.key_id} are damaged ({error.code}): upload them again"
+        ) from None
+    if found != task.key_id:
+        raise UnknownKeyError(
+            f"the store holds the evaluation keys {found} in place of {task.key_id}: upload them again"
+        )
+    return keys
 
 
 def resident_bytes() -> int:

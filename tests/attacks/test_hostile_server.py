@@ -118,7 +118,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
         {"a": 1},
         [{}],
     ),
-    "turns_to_logits": (*NUMBERS, [[]], {"a": 1}, "1.0.0", "--1", [1.0], "", "0x"),
+    "turns_to_logits": (*NUMBERS, 0, -1.0, 1e300, 1e-300, [[]], {"a": 1}, "1.0.0", "--1", [1.0], "", "0x"),
     "logit_step": (
         "x",
         [],
@@ -137,8 +137,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
         [1.0],
         "",
     ),
-    "bootstraps": (*NUMBERS, -1, -(2**70), 1.5, "1.5", [[]], {"a": 1}, "-1"),
-    "upload_bytes": (*NUMBERS, -1, -(2**70), 1.5, "1.5", [[]], {"a": 1}, "-1"),
+    "bootstraps": (*NUMBERS, -1, -(2**70), 2**60, 1.5, "1.5", [[]], {"a": 1}, "-1"),
+    "upload_bytes": (*NUMBERS, -1, 2**50, -(2**70), 1.5, "1.5", [[]], {"a": 1}, "-1"),
     "version": (
         None,
         [],
@@ -175,7 +175,10 @@ WRONG: dict[str, tuple[Any, ...]] = {
         -1,
         False,
     ),
-    "security_bits": (*NUMBERS, [[]], {"a": 1}, "1.0.0", "--1", [1.0], "", "0x"),
+    "security_bits": (*NUMBERS, [[]], {"a": 1}, "1.0.0", "--1", [1.0], "", "0x", -1.0, 1e5),
+    "key_bytes": (*NUMBERS, -1, 0, 1, 2**50, 10**400, 1.5, [[]], {"a": 1}, "-1", True, "x"),
+    "download_bytes": (*NUMBERS, -1, 0, 1, 2**50, 10**400, 1.5, [[]], {"a": 1}, "-1", True, "x"),
+    "max_batch": (*NUMBERS, -1, 0, 2**31, 2**50, 10**400, 1.5, [[]], {"a": 1}, "-1", "x", {}),
 }
 
 
@@ -261,6 +264,7 @@ class Conversation:
         result = self.steps.send(answer(b""))
         assert isinstance(result, Request)
         assert result.path.endswith("/result")
+        self.answer_limit = result.answer_limit
 
     def end(self, container: bytes | None = None, **members: Any) -> BaseException | None:
         """Gives the answer, with another container or other members of its header (... leaves one out), and returns the error."""
@@ -411,3 +415,43 @@ def test_words_of_a_server_are_fit_for_a_terminal(keystore: Keystore) -> None:
         steps.send(problem)
     assert raised.value.message.isprintable()
     assert len(raised.value.message) <= 1000
+
+
+WRONG_JOBS: list[dict[str, Any]] = [
+    *(
+        {"created": value}
+        for value in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", 1e18, "2026-01-01T00:00:00", {})
+    ),
+    *({"expires": value} for value in ("0001-01-01T00:00:00Z", -1, "x" * 10_000, [])),
+    *({"id": value} for value in ("", "../etc", "x" * 65, "\x1b[2J", 7)),
+    *({"images": value} for value in (-1, 2**60, 1.5, "x", None)),
+    *({"queue_position": value} for value in (-1, 2**60, 1.5, "x")),
+    *({"state": value} for value in ("done", "", None, 1)),
+    *(
+        {"progress": {"bootstraps_done": 0, "bootstraps_total": 1} | part}
+        for part in (
+            {"bootstraps_done": -1},
+            {"bootstraps_total": 2**60},
+            {"eta_seconds": -1},
+            {"eta_seconds": 1e300},
+            {"eta_seconds": float("nan")},
+            {"images_done": 2**60},
+            {"layer": 7},
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("members", WRONG_JOBS)
+def test_every_member_of_a_job_is_bounded(keystore: Keystore, profile: dict[str, Any], members: dict[str, Any]) -> None:
+    """What is printed as a local time, a bar or a table must be printable as one."""
+    steps = session(keystore).status("7" * 32)
+    next(steps)
+    with pytest.raises(errors.MalformedError):
+        steps.send(answer(json.dumps(job("pending", profile) | members).encode()))
+
+
+def test_a_profile_cannot_make_the_client_wait_for_a_huge_answer(converse: Callable[[], Conversation]) -> None:
+    """The limit of an answer follows from parameters and classes, not from what the server says of sizes."""
+    talk = converse()
+    assert talk.answer_limit < 1 << 20

@@ -154,3 +154,32 @@ def test_the_commands_take_images_of_the_models_size_alone(tmp_path: Path) -> No
     Image.new("L", (30, 28)).save(tmp_path / "wide.png")
     with pytest.raises(errors.BadShapeError, match="30x28, the model takes 28x28: resize it"):
         image_files.read([tmp_path / "wide.png"], (1, 28, 28))
+
+
+def test_sixteen_bits_become_eight() -> None:
+    ramp = np.arange(784, dtype=np.float64).reshape(28, 28) / 783
+    eight = image_files.opened(png(Image.fromarray(np.rint(ramp * 255).astype(np.uint8))), "ramp")
+    sixteen = image_files.opened(png(Image.fromarray(np.rint(ramp * 65535).astype(np.uint16))), "ramp")
+    assert np.abs(np.asarray(eight, dtype=int) - np.asarray(sixteen, dtype=int)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_without_a_known_range_are_refused(mode: str) -> None:
+    values = np.array([[0, 70_000]], dtype=np.float32 if mode == "F" else np.int32)
+    with pytest.raises(errors.OutOfLevelsError, match="8 or 16 bits"):
+        image_files._eight_bits(Image.fromarray(values, mode=mode), "odd")
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_ink_on_a_transparent_background_is_seen(ink: int) -> None:
+    """White ink lands on black, black ink on white: either way the digit is the one that was drawn."""
+    seven = np.asarray(Image.open(SEVEN).convert("L"))
+    image = Image.fromarray(np.dstack([np.full((28, 28, 3), ink, np.uint8), seven])).resize((280, 280))
+    fitted, done = image_files.fitted(png(image), "seven", DIGITS)
+    assert likeness(fitted, seven[None]) > 0.9
+    assert ("inverted" in done) == (ink == 0)
+
+
+def test_an_image_that_is_transparent_all_over_is_refused() -> None:
+    with pytest.raises(errors.BadShapeError, match="fully transparent"):
+        image_files.opened(png(Image.new("RGBA", (28, 28), (255, 255, 255, 0))), "nothing")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ from ciphershift.client import AsyncClient, Client, Job, Keystore
 from ciphershift.client._receipts import KEPT_SECONDS
 from ciphershift.client._requests import Sleep, Step
 from ciphershift.client._transport import SyncTransport
+from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import Settings
 from ciphershift.server.store.database import Database
 from ciphershift.server.store.tenants import Scope, TenantStore
@@ -106,6 +108,49 @@ def test_a_wait_ends_with_its_time_and_the_job_goes_on(client: Client, tiny_imag
     with pytest.raises(errors.DeadlineError, match="not finished after 0 s"):
         job.result(timeout=0)
     assert job.wait().state == "completed"
+
+
+def test_timings_and_traffic_belong_to_a_job(client: Client, tiny_images: Images) -> None:
+    """Two jobs at once do not share them, and a job that is taken up later starts from zero."""
+    one, other = client.submit(tiny_images[:1]), client.submit(tiny_images)
+    one.result()
+    spent = one.timings.total
+    other.result()
+    assert one.timings.total == spent > 0
+    assert other.timings.server > 0
+    assert len(one.traffic.ciphertexts) == 1
+    assert len(other.traffic.ciphertexts) == 4
+    assert other.traffic.received > one.traffic.received > 0
+    assert client.timings is other.timings
+    again = client.job(one.id)
+    assert again.timings.total == again.traffic.sent == 0
+
+
+def test_a_job_shows_what_is_known_of_it(client: Client, tiny_images: Images) -> None:
+    job = client.submit(tiny_images)
+    job.wait()
+    assert repr(job) == f"Job(id={job.id!r}, model='tiny', images=4, state='completed')"
+
+
+def test_a_client_goes_on_when_its_model_was_replaced(
+    tiny_program: Program, keystore: Keystore, tiny_images: Images, tmp_path: Path
+) -> None:
+    """The profile is read again, once, when an answer is by another version of the model than it names."""
+    models, storage = tmp_path / "models", tmp_path / "storage"
+    tiny_program.save(models / "tiny")
+    settings = {"models": models, "storage": storage, "allow_toy_parameters": True, "open": False}
+    with running_server(**settings) as server:
+        api_key = tenant(storage, "operator", Scope.INFER, Scope.KEYS, Scope.ADMIN)
+        with Client(server.url, keystore=keystore, api_key=api_key, allow_toy_parameters=True) as client:
+            before = client.profile()
+            assert client.predict(tiny_images).shape == (4, 3)
+            replace(tiny_program, version="2").save(models / "tiny")
+            headers = {"Authorization": f"Bearer {api_key}"}
+            loaded = httpx.post(f"{server.url}/v2/repository/models/tiny/load", headers=headers, timeout=60)
+            assert loaded.status_code == 200, loaded.text
+            assert client.predict(tiny_images).shape == (4, 3)
+            assert (before.version, client.profile().version) == ("1", "2")
+            assert [status.model_version for status in client.jobs()] == ["2", "2", "1"]
 
 
 def test_old_receipts_go(client: Client, keystore: Keystore, tiny_images: Images) -> None:

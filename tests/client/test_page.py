@@ -185,8 +185,10 @@ def test_an_endless_image_is_refused_while_it_arrives(server: ServerProcess, key
 
 
 def test_a_server_that_goes_away_ends_the_run_with_its_reason(
-    keystore: Keystore, tiny_images: NDArray[np.uint8]
+    keystore: Keystore, tiny_images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ciphershift.client.page.session.RETRY_TIMEOUT", 0.0)
+
     async def ask() -> None:
         async with page("http://127.0.0.1:9", keystore) as http:
             answer = await http.post("/api/runs", content=handed(tiny_images[0]))

@@ -294,3 +294,33 @@ def test_a_redirection_is_not_followed() -> None:
     ):
         client.profile()
     assert len(heads) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://127.0.0.1:9"), ("https_proxy", "foo://127.0.0.1:9"), ("NO_PROXY", "[::1]")],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_proxy_settings_that_cannot_be_used_are_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, kind: type[Client | AsyncClient]
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(errors.ConfigurationError, match=f"{name}.* cannot be used"):
+        assert kind("https://he.example.invalid")._transport
+
+
+def test_a_closed_client_is_said_so(keystore: Keystore) -> None:
+    client = Client("http://127.0.0.1:9", model="m", keystore=keystore)
+    client.close()
+    for use in (client.models, client.prepare, lambda: client.predict([[0.0]]), lambda: client.job("1")):
+        with pytest.raises(errors.ClosedError, match="is closed"):
+            use()
+
+    async def ask() -> None:
+        client = AsyncClient("http://127.0.0.1:9", model="m", keystore=keystore)
+        await client.close()
+        with pytest.raises(errors.ClosedError):
+            await client.models()
+
+    asyncio.run(ask())

@@ -17,7 +17,8 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, ImageOps
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from ciphershift.client import Client, Keystore
+from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.client import Client
 from ciphershift.errors import ForbiddenError
 from ciphershift.protocol.container import HEADER_BYTES
 from tests.support.demo_page import browser as headless
@@ -63,9 +64,11 @@ def address(browser: Browser, home: Path) -> Iterator[str]:
         httpx.get(server)  # the server beside the page ends with it
 
 
-@pytest.fixture
-def about(address: str) -> dict[str, str]:
-    return told(address)
+@pytest.fixture(scope="module")
+def known(browser: Browser, home: Path) -> Iterator[tuple[str, str]]:
+    """The page of a server that is not its own, so that a test can ask that server: the page's address, and the server's."""
+    with running_server() as server, served(home, "--server", server.url) as printed:
+        yield printed, server.url
 
 
 def told(address: str) -> dict[str, str]:
@@ -210,16 +213,45 @@ def test_a_file_that_is_no_image_is_said_so(page: Page) -> None:
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_stopping_cancels_the_job_on_the_server(page: Page, about: dict[str, str], home: Path) -> None:
+def test_stopping_cancels_the_job_on_the_server(browser: Browser, known: tuple[str, str], home: Path) -> None:
+    page = opened(browser, known[0])
     page.get_by_label("Network").select_option("mnist-she")
     page.get_by_role("button", name="Test image 0: 7").click()
     page.get_by_role("button", name="Encrypt and send").click()
     expect(page.locator("#sent")).to_be_visible(timeout=60_000)
-    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#track .now")).to_have_count(1)  # the layer that is computed
+    stop = page.get_by_role("button", name="Stop")
+    expect(stop).to_have_class("stop")
+    stop.click()
     expect(page.locator("#status")).to_have_text("Stopped. The job on the server was canceled.")
-    with Client(about["server"], keystore=Keystore(home / "ciphershift" / "client")) as client:
+    expect(page.locator("#track .now")).to_have_count(0)
+    expect(page.get_by_role("button", name="Encrypt and send")).to_have_class("primary")
+    page.context.close()
+    with Client(known[1], keystore=home / "ciphershift" / "client") as client:
         job = client.job(client.jobs(1)[0].id)
         assert job.wait(timeout=300).state == "canceled"
+
+
+def test_the_server_beside_the_page_answers_the_page_only(address: str) -> None:
+    """Another web page, or another user of the machine, would need its API key."""
+    server = told(address)["server"]
+    for method, path in (
+        ("GET", "/v2/jobs"),
+        ("GET", "/v2/models"),
+        ("POST", "/v2/repository/models/mnist-tiny/unload"),
+    ):
+        assert httpx.request(method, server + path).json()["code"] == "unauthorized", path
+
+
+def test_on_a_phone_the_answer_is_one_tap_away(browser: Browser, address: str) -> None:
+    page = opened(browser, address, viewport={"width": 390, "height": 844})
+    page.get_by_role("button", name="Test image 0: 7").click()
+    expect(page.locator("#jump")).to_be_hidden()
+    send(page)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.get_by_role("link", name="Answer: 7").click()
+    expect(page.locator("#verdict-class")).to_be_in_viewport()
+    page.context.close()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 1280)])
@@ -234,11 +266,9 @@ def test_nothing_keeps_people_out(browser: Browser, address: str, scheme: str, w
     page.context.close()
 
 
-def test_another_web_page_cannot_drive_this_one(
-    browser: Browser, address: str, about: dict[str, str], home: Path
-) -> None:
+def test_another_web_page_cannot_drive_this_one(browser: Browser, known: tuple[str, str], home: Path) -> None:
     """Neither by a request that needs no leave, nor by one with the token, nor under a name of its own."""
-    url, token = address.split("#token=")
+    url, token = known[0].split("#token=")
     attack = f"""<!doctype html><title>waiting</title><script>
       const tries = [
         fetch("{url}api/about", {{ headers: {{ "X-Token": "{token}" }} }}),
@@ -257,7 +287,7 @@ def test_another_web_page_cannot_drive_this_one(
 
     with (
         http.server.HTTPServer(("127.0.0.1", 0), Foreign) as foreign,
-        Client(about["server"], keystore=Keystore(home / "ciphershift" / "client")) as client,
+        Client(known[1], keystore=home / "ciphershift" / "client") as client,
     ):
         thread = threading.Thread(target=foreign.serve_forever, args=(0.02,))
         thread.start()

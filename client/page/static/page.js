@@ -61,6 +61,7 @@ function blank(model) {
   last = null;
   element("sent").hidden = element("sent-note").hidden = true;
   element("noise-hint").hidden = false;
+  element("jump").hidden = true;
   element("noise").width = element("noise").height = 1;
   element("noise").setAttribute("aria-label", "Nothing has been sent yet");
   answer.blank(model.classes);
@@ -119,6 +120,7 @@ async function send() {
     element("elapsed").textContent = `${Math.round((performance.now() - started) / 1000)} s`;
   }, 1000);
   element("send").textContent = "Stop";
+  element("send").classList.replace("primary", "stop");
   again = send;
   try {
     await preparing?.catch(() => {}); // an image that was chosen just now
@@ -129,6 +131,8 @@ async function send() {
     clearInterval(clock);
     element("elapsed").textContent = "";
     element("send").textContent = "Encrypt and send";
+    element("send").classList.replace("stop", "primary");
+    progress.rest();
   }
 }
 
@@ -162,7 +166,7 @@ const HAPPENED = {
     bring("theirs");
   },
   progress(event, model) {
-    progress.advance(model, event.done);
+    progress.advance(model, event.done, event.ahead === null);
     say(progress.sentence(model, event));
   },
   answer({ logits, seconds }, model, sent) {
@@ -170,6 +174,8 @@ const HAPPENED = {
     progress.advance(model, model.bootstraps);
     answer.show(model.classes, logits, null);
     progress.stages(seconds);
+    element("jump").textContent = `Answer: ${model.classes[answer.largest(logits)]}`;
+    element("jump").hidden = false;
     say(`The answer is ${model.classes[answer.largest(logits)]}, decrypted on this machine.`);
     bring("answer");
   },

@@ -18,16 +18,23 @@ export function blank(model) {
   element("stage-list").replaceChildren();
 }
 
-/** Fills the bar up to `done` look-ups. */
-export function advance(model, done) {
+/** Fills the bar up to `done` look-ups; while the server computes, the layer at work is tinted. */
+export function advance(model, done, isRunning = false) {
   let before = 0;
   model.layers.filter((layer) => layer.lookups).forEach((layer, i) => {
     const share = Math.min(Math.max((done - before) / layer.lookups, 0), 1);
-    element("track").children[i].style.backgroundSize = `${100 * share}% 100%`;
+    const piece = element("track").children[i];
+    piece.style.backgroundSize = `${100 * share}% 100%`;
+    piece.classList.toggle("now", isRunning && before <= done && share < 1);
     before += layer.lookups;
   });
   element("track").setAttribute("aria-valuemax", model.bootstraps);
   element("track").setAttribute("aria-valuenow", done);
+}
+
+/** No layer is at work any more. */
+export function rest() {
+  for (const piece of element("track").children) piece.classList.remove("now");
 }
 
 /** One sentence about the layer whose look-ups are being computed. */

@@ -39,7 +39,7 @@ def test_an_error_is_one_line_with_its_code(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_no_server_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert status_of("predict", SEVEN, "--url", "http://127.0.0.1:1") == 1
+    assert status_of("predict", SEVEN, "--url", "http://127.0.0.1:1", "--retry-timeout", "0") == 1
     assert capsys.readouterr().err.startswith("unreachable: ")
 
 
