@@ -52,8 +52,8 @@ def shift_and_mirror(images: Tensor, pixels: int, mirrored: Tensor | None = None
     flips = torch.rand(batch, 1, device=device) < 0.5 if mirrored is None else mirrored[:, None]
     columns = torch.where(flips, columns.flip(1), columns) + left
     rows = torch.arange(height, device=device) + top
-    picture = torch.arange(batch, device=device)[:, None, None]
-    return padded[picture, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    each = torch.arange(batch, device=device)[:, None, None]
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def cut_out(images: Tensor, side: int) -> Tensor:

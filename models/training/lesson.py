@@ -145,7 +145,7 @@ class Lesson:
         self.total += loss.detach()
 
     def _wanted(self, teacher: nn.Module, images: Tensor) -> Tensor:
-        """The teacher's probabilities; of a picture and its mirror image, if the phase wants both views."""
+        """The teacher's probabilities; of an image and its mirror image, if the phase wants both views."""
         views = [images, images.flip(3)] if self.phase.both_views else [images]
         autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.phase.fused, cache_enabled=False)
         with torch.no_grad(), autocast:
