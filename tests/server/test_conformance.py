@@ -22,7 +22,7 @@ from ciphershift.server.engine.base import LayerProgress, Task
 from ciphershift.server.settings import Settings
 
 TOY = params.get("TOY_N128")
-ENGINES = ["local://?workers=1&threads=1", "ray://?workers=2&threads=1"]
+ENGINES = ["local://?workers=1&threads=1", "ray://?workers=2&threads=1", "torch://cpu?threads=1"]
 
 
 class Bench:
@@ -88,7 +88,7 @@ class Bench:
         )
 
 
-@pytest.fixture(scope="module", params=ENGINES, ids=["local", "ray"])
+@pytest.fixture(scope="module", params=ENGINES, ids=["local", "ray", "torch"])
 def bench(request: pytest.FixtureRequest, zoo: Path, keystore: Keystore, tiny_program: Program) -> Iterator[Bench]:
     bench = Bench(request.param, zoo, keystore, tiny_program)
     yield bench
