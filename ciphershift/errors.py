@@ -46,6 +46,7 @@ CiphershiftError                internal
    ├─ DeadlineError           deadline
    ├─ WorkerLostError         worker_lost
    ├─ NotReadyError           not_ready
+   ├─ StorageFullError        storage_full
    ├─ UnreachableError        unreachable
    ├─ UntrustedServerError    untrusted_server
    └─ InsecureTransportError  insecure_transport
@@ -378,6 +379,13 @@ class NotReadyError(ServiceError):
     """The server is starting or stopping and takes no work."""
 
     code = "not_ready"
+
+
+class StorageFullError(ServiceError):
+    """The server's disk or database has no space left."""
+
+    code = "storage_full"
+    http_status = 507
 
 
 class UnreachableError(ServiceError):

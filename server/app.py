@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from ciphershift import __version__
-from ciphershift.server.api import origins, problems
+from ciphershift.server.api import description, origins, problems
+from ciphershift.server.api.browsers import SameOriginMiddleware
 from ciphershift.server.api.middleware import RequestLogMiddleware
 from ciphershift.server.api.routes import health, infer, jobs, keys, metrics, models, repository
 from ciphershift.server.service import Service
@@ -33,8 +34,21 @@ def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="ciphershift", version=__version__, lifespan=lifespan, responses=problems.RESPONSES)
+    app = FastAPI(
+        title="ciphershift",
+        version=__version__,
+        lifespan=lifespan,
+        responses=problems.RESPONSES,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.service = service
+    description.install(app)
+    if settings.open:
+        app.add_middleware(
+            SameOriginMiddleware, hosts=settings.hosts, any_host=settings.open_to_network, origins=settings.origins
+        )
     origins.install(app, settings.origins)  # within what counts and logs requests
     app.add_middleware(RequestLogMiddleware, metrics=service.metrics)
     problems.install(app)

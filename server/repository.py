@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,8 +68,14 @@ class Entry:
 class Repository(Mapping[str, Model]):
     """The models of one folder, by name. A model that is not well formed is not served; the others are not affected."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Loads and checks every sub-folder that holds a program.json."""
+    def __init__(self, settings: Settings, check: Callable[[Model], object] = lambda _: None) -> None:
+        """Loads and checks every sub-folder that holds a program.json.
+
+        Args:
+            settings: of which `models` and what may be served.
+            check: called with each model before it is served; an exception refuses the model.
+        """
+        self._check = check
         self._folder = settings.models
         self._allow_toy_parameters = settings.allow_toy_parameters
         self._stand_ins = settings.stand_ins
@@ -91,9 +97,14 @@ class Repository(Mapping[str, Model]):
         before = self._entries.get(name, Entry(model=None, reason=""))
         try:
             model = self._read(name)
+            self._check(model)
         except CiphershiftError as error:
             self._entries[name] = replace(before, reason=error.message)
             raise
+        except Exception as error:  # whatever a folder holds, it must not stop the other models
+            reason = f"{self._folder / name} cannot be read ({type(error).__name__}): write it again with ciphershift convert"
+            self._entries[name] = replace(before, reason=reason)
+            raise ProgramError(reason) from error
         if before.model is None or before.model.program.digest != model.program.digest:
             self._entries[name] = Entry(model=model, reason="")
         return self[name]

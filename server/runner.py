@@ -8,27 +8,30 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from ciphershift.errors import CiphershiftError
+from ciphershift.errors import CiphershiftError, UnknownKeyError
 from ciphershift.protocol import tensors
 from ciphershift.server import logs
 from ciphershift.server.engine.base import Engine, LayerProgress, Task, TaskResult
 from ciphershift.server.metrics import Metrics
 from ciphershift.server.notifier import QUEUE, Notifier, notified
 from ciphershift.server.settings import Settings
-from ciphershift.server.store import jobs as states
 from ciphershift.server.store.database import Job
 from ciphershift.server.store.jobs import JobStore
 from ciphershift.server.store.keys import KeyStore
+from ciphershift.server.store.states import FINISHED
 
 POLL_SECONDS = 0.5  # between two queries for jobs that another process has accepted
+STOP_SECONDS = 0.5  # for running jobs to stop by themselves at the end of a drain, before their workers are ended
 TICK_SECONDS = 0.25  # between two updates of a running job: progress is written, a cancellation is read
+OUTAGES = (SQLAlchemyError, OSError)  # of database and store
 P = ParamSpec("P")
 T = TypeVar("T")
 _log = logs.get("runner")
@@ -69,16 +72,18 @@ class JobRunner:
         _, running = await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
         for task in running:
             task.cancel()
+        if running:  # a worker stops between two layers, if that is soon
+            await asyncio.wait(running, timeout=STOP_SECONDS)
+        await self.engine.stop()
         await asyncio.gather(*running, return_exceptions=True)
         self._heartbeat.cancel()
-        with suppress(SQLAlchemyError):
+        with outages_logged("leave"):
             await asyncio.to_thread(self._jobs.leave, self.id)
-        await self.engine.stop()
 
     async def _beat(self) -> None:
         while True:
             slots = self.engine.slots if self.engine.workers else 0
-            with outages_logged("beat"):
+            with failures_logged("beat"):
                 await asyncio.to_thread(self._jobs.beat, self.id, slots)
             await asyncio.sleep(self._settings.lease_seconds / 4 if slots else TICK_SECONDS)
 
@@ -86,43 +91,63 @@ class JobRunner:
         while not self._draining:
             event = self._notifier.subscribe(QUEUE)
             job = None
-            with outages_logged("claim"):
+            with failures_logged("claim"):
                 job = await asyncio.to_thread(self._jobs.claim, self.id) if self.engine.workers else None
             if job is None:
                 await notified(event, POLL_SECONDS)
             else:
-                with structlog.contextvars.bound_contextvars(job=job.id, model=job.model, attempt=job.attempt):
+                with (
+                    structlog.contextvars.bound_contextvars(job=job.id, model=job.model, attempt=job.attempt),
+                    failures_logged("job"),
+                ):
                     await self._compute(job)
 
     async def _compute(self, job: Job) -> None:
         assert job.started is not None, "a claimed job has been started"
-        self._metrics.queue_seconds.observe(job.started - job.created)
+        if not job.images_kept:
+            self._metrics.queue_seconds.observe(job.started - job.created)
         self._notifier.notify(job.id)
-        _log.info("job_started", images=job.images, waited=round(job.started - job.created, 3))
+        _log.info("job_started", images=job.images, kept=job.images_kept, waited=round(job.started - job.created, 3))
         try:
-            result = await self._run(job)
+            state = await self._evaluate(job)
         except CiphershiftError as error:
             state = await _persisted(self._jobs.fail, job, error)
             self._notifier.notify(QUEUE)
             _log.warning("job_failed", code=error.code, detail=error.message, state=state)
+        except Exception as error:
+            _log.exception("job_failed", error=type(error).__name__)
+            fault = CiphershiftError("the server failed to evaluate the job; its log has the reason")
+            state = await _persisted(self._jobs.fail, job, fault)
         except asyncio.CancelledError:  # the runner drains
-            await asyncio.to_thread(self._jobs.release, job)
-            _log.info("job_released")
+            with outages_logged("release"):
+                await asyncio.to_thread(self._jobs.release, job)
+                _log.info("job_released")
             raise
         else:
-            if result is None:
-                state = await _persisted(self._jobs.stop, job)
-            else:
-                tensor = tensors.join_elements(result.logits)
-                state = await _persisted(self._jobs.finish, job, tensor, result.seconds, result.key_seconds)
             _log.info("job_ended", state=state, seconds=round(time.time() - job.started, 3))
-        if state in states.FINISHED:
+        if state in FINISHED:
             self._metrics.jobs.labels(job.model, state).inc()
         self._notifier.notify(job.id)
 
-    async def _run(self, job: Job) -> TaskResult | None:
+    async def _evaluate(self, job: Job) -> str | None:
+        """Evaluates a job's images, some at a time, until it is finished or another tenant has its turn; returns the job's state."""
+        images = await _persisted(self._images, job)
+        while True:
+            some = images[job.images_kept : job.images_kept + self._settings.images_per_turn]
+            result = await self._run(job, some)
+            if result is None:
+                return await _persisted(self._jobs.stop, job)
+            if job.images_kept + len(some) == job.images:
+                tensor = tensors.join_elements(result.logits)
+                return await _persisted(self._jobs.finish, job, tensor, result.seconds, result.key_seconds)
+            answers = [tensors.join_elements([answer]) for answer in result.logits]
+            if not await _persisted(self._jobs.keep, job, answers, result.seconds, result.key_seconds):
+                self._notifier.notify(QUEUE)
+                return None
+
+    async def _run(self, job: Job, images: Sequence[bytes]) -> TaskResult | None:
         """The engine's result; None if the job was canceled or claimed by another runner meanwhile."""
-        task = await _persisted(self._task, job)
+        task, blob = await _persisted(self._task, job, images)
         layers: list[LayerProgress] = []
         running = asyncio.create_task(self.engine.run(task, lambda layer: self._observe(job, layers, layer)))
         try:
@@ -132,30 +157,39 @@ class JobRunner:
                     return None
                 self._notifier.notify(job.id)
             return running.result()
+        except UnknownKeyError:  # the blob is missing or damaged
+            await _persisted(self._keys.forget, job.tenant_id, job.key_id, blob)
+            raise
         finally:
             running.cancel()
             await asyncio.wait({running})
 
-    def _task(self, job: Job) -> Task:
+    def _images(self, job: Job) -> list[bytes]:
         try:
-            images = tensors.split_elements(self._jobs.images(job))
+            return tensors.split_elements(self._jobs.images(job))
         except FileNotFoundError:
-            raise CiphershiftError("the job's images are no longer in the store") from None
-        return Task(
+            raise CiphershiftError("the job's images are no longer in the store: send them again") from None
+
+    def _task(self, job: Job, images: Sequence[bytes]) -> tuple[Task, str]:
+        file, blob = self._keys.file(job.tenant_id, job.key_id)
+        task = Task(
             job_id=job.id,
             model=job.model,
             model_digest=job.model_digest,
             key_id=job.key_id,
-            key_file=self._keys.file(job.tenant_id, job.key_id),
+            key_file=file,
             images=tuple(images),
             deadline=job.deadline,
         )
+        return task, blob
 
     def _observe(self, job: Job, layers: list[LayerProgress], layer: LayerProgress) -> None:
-        before = layers[-1].lookups_done if layers else 0
+        kept = job.bootstraps_total * job.images_kept // job.images
+        of_job = replace(layer, lookups_done=kept + layer.lookups_done, images_done=job.images_kept + layer.images_done)
+        before = layers[-1].lookups_done if layers else kept
         self._metrics.compute_seconds.labels(job.model, layer.layer).observe(layer.seconds)
-        self._metrics.bootstraps.labels(job.model).inc(layer.lookups_done - before)
-        layers.append(layer)
+        self._metrics.bootstraps.labels(job.model).inc(of_job.lookups_done - before)
+        layers.append(of_job)
 
     async def _goes_on(self, job: Job, layers: list[LayerProgress]) -> bool:
         """Whether the job is still wanted here; stores its progress if there is any."""
@@ -177,5 +211,15 @@ def outages_logged(what: str) -> Iterator[None]:
     """Logs and suppresses transient database and storage errors."""
     try:
         yield
-    except (SQLAlchemyError, OSError) as error:
+    except OUTAGES as error:
         _log.error("outage", what=what, error=type(error).__name__)
+
+
+@contextmanager
+def failures_logged(what: str) -> Iterator[None]:
+    """Logs and suppresses every error: a fault in one round must not end the task that makes the rounds."""
+    try:
+        with outages_logged(what):
+            yield
+    except Exception:
+        _log.exception("failed", what=what)

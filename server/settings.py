@@ -12,13 +12,13 @@ from typing import Any, Literal, Self, get_args
 from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ciphershift.errors import ConfigurationError
 from ciphershift.he_layers.crypto.params import SETS, STAND_INS
 
-Scheme = Literal["local", "ray", "queue"]
+Scheme = Literal["local", "ray", "torch", "queue"]
 ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
 
 
@@ -32,20 +32,22 @@ class EngineUrl:
     """A parsed engine URL.
 
     Attributes:
-        scheme: ``local``, ``ray``, or ``queue`` for no engine in this process.
-        address: host and port of the Ray cluster; empty to start one here.
-        workers: jobs evaluated at once (local), or actors that share each job (ray).
+        scheme: ``local``, ``ray``, ``torch``, or ``queue`` for no engine in this process.
+        address: host and port of the Ray cluster, empty to start one here; or torch's name of a device, such as ``cuda:0``.
+        workers: jobs evaluated at once (local, torch), or actors that share each job (ray).
         threads: kernel threads of one worker.
+        fused: whether a device uses the fused kernel of the blind rotation where there is one (torch).
     """
 
     scheme: Scheme
     address: str
     workers: int
     threads: int
+    fused: bool = False
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Parses ``local://?workers=1&threads=2``, ``ray://host:port?workers=4`` or ``queue://``.
+        """Parses ``local://?workers=1&threads=2``, ``ray://host:port?workers=4``, ``torch://cuda:0`` or ``queue://``.
 
         Raises:
             ValueError: the URL names something else, or an impossible number.
@@ -53,18 +55,26 @@ class EngineUrl:
         parts = urlsplit(url)
         scheme = next((known for known in get_args(Scheme) if known == parts.scheme), None)
         if scheme is None:
-            raise ValueError(f"engine {url!r} is not one of local://, ray:// and queue://")
+            raise ValueError(f"engine {url!r} is not one of local://, ray://, torch:// and queue://")
+        if scheme == "torch" and not parts.netloc:
+            raise ValueError(f"engine {url!r} names no device: write torch://cuda:0, or torch://cpu")
         options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        if unknown := options.keys() - {"workers", "threads"}:
-            raise ValueError(f"engine {url!r} has unknown options {sorted(unknown)}; known are workers and threads")
+        known = {"workers", "threads"} | ({"fused"} if scheme == "torch" else set())
+        if unknown := options.keys() - known:
+            raise ValueError(
+                f"engine {url!r} has unknown options {sorted(unknown)}; known are {', '.join(sorted(known, reverse=True))}"
+            )
         if not all(value.isdecimal() and int(value) >= 1 for value in options.values()):
-            raise ValueError(f"engine {url!r}: workers and threads must be whole numbers of at least 1")
+            raise ValueError(
+                f"engine {url!r}: {', '.join(sorted(known, reverse=True))} must be whole numbers of at least 1"
+            )
         threads = 1 if scheme == "ray" else available_cpus()
         return cls(
             scheme=scheme,
             address=parts.netloc,
             workers=int(options.get("workers", 1)),
             threads=int(options.get("threads", threads)),
+            fused="fused" in options,
         )
 
 
@@ -81,6 +91,10 @@ class Settings(BaseSettings):
         False, description="no API keys: every request is the tenant `local`; for a demo on this machine"
     )
     open_to_network: bool = Field(False, description="allow `open` on an address that other machines can reach")
+    allowed_hosts: str = Field(
+        "",
+        description="host names by which an `open` server may be addressed, separated by commas, beside loopback names and `host`",
+    )
     allowed_origins: str = Field(
         "",
         description="origins of web pages whose scripts may use this server, separated by commas (https://example.org); * for every one",
@@ -108,11 +122,18 @@ class Settings(BaseSettings):
     )
     engine: str = Field(
         "local://",
-        description="local://?workers=1&threads=2, ray://host:port?workers=4, or queue:// if other processes evaluate the jobs",
+        description="local://?workers=1&threads=2, ray://host:port?workers=4, torch://cuda:0, "
+        "or queue:// if other processes evaluate the jobs",
     )
     worker_key_bytes: int = Field(512 << 20, gt=0, description="bytes of expanded keys that one worker caches")
     max_batch: int = Field(16, ge=1, description="images in one request")
-    queue_depth: int = Field(64, ge=0, description="jobs that may wait for a worker; more are refused as `busy`")
+    queue_depth: int = Field(
+        64, ge=0, description="jobs of one tenant that may wait for a worker; more are refused as `busy`"
+    )
+    queue_depth_total: int = Field(1024, ge=0, description="jobs of all tenants that may wait for a worker")
+    images_per_turn: int = Field(
+        1, ge=1, description="images of a job that are evaluated before another tenant has its turn"
+    )
     deadline_seconds: float = Field(600.0, gt=0, description="time from a job's acceptance to its deadline")
     result_seconds: float = Field(86400.0, gt=0, description="time for which a finished job's result is kept")
     lease_seconds: float = Field(
@@ -122,8 +143,26 @@ class Settings(BaseSettings):
         20.0, ge=0, description="time for running jobs to finish after SIGTERM; the others return to the queue"
     )
     queries_per_day: int = Field(100_000, ge=1, description="images of one tenant in 24 hours")
+    lookups_per_day: int | None = Field(
+        None, ge=1, description="table look-ups of one tenant in 24 hours; no limit if empty"
+    )
+    requests_per_second: float = Field(
+        200.0, gt=0, description="requests of one tenant to one process, averaged over a second"
+    )
+    uploads_per_tenant: int = Field(
+        4, ge=1, description="evaluation keys that one tenant may upload at once to one process"
+    )
+    streams_per_tenant: int = Field(16, ge=1, description="event streams that one tenant may keep open to one process")
+    max_connections: int = Field(1000, ge=1, description="open connections of one process; more are refused as `busy`")
+    header_seconds: float = Field(10.0, gt=0, description="time for the head of a request, and for a TLS handshake")
+    body_seconds: float = Field(
+        30.0, gt=0, description="time over which a request body must bring 4096 bytes per second on average"
+    )
     key_bytes_per_tenant: int = Field(1 << 30, ge=1, description="bytes of evaluation keys of one tenant")
     metrics: bool = Field(True, description="serve /metrics")
+    metrics_token: SecretStr | None = Field(
+        None, description="token that /metrics requires (Authorization: Bearer); none if empty"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     allow_toy_parameters: bool = Field(False, description="serve insecure TOY parameter sets; for tests only")
 
@@ -149,6 +188,12 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Host names by which an open server may be addressed, without ports, in lower case."""
+        named = {name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip()}
+        return frozenset({"127.0.0.1", "::1", "localhost", self.host.lower()} | named)
 
     @property
     def storage_folder(self) -> Path | None:
@@ -190,6 +235,8 @@ class Settings(BaseSettings):
         for path in (self.tls_certificate, self.tls_key):
             if path is not None and not path.is_file():
                 raise ValueError(f"there is no file {path}: set the path of a PEM file")
+        if self.tls_key is not None and self.tls_key.stat().st_mode & 0o007:
+            raise ValueError(f"every user of this machine can read the TLS key {self.tls_key}: chmod o-rwx it")
         if not self.models.is_dir():
             raise ValueError(
                 f"there is no folder {self.models}: set the path of a folder with one sub-folder per model"
@@ -202,6 +249,10 @@ class Settings(BaseSettings):
             raise ValueError("storage memory:// is not visible to other processes: use a folder or an object store")
         return self
 
+    def for_workers(self) -> Self:
+        """Returns the settings without what workers do not need: addresses and secrets of database and metrics."""
+        return self.model_copy(update={"database": "", "metrics_token": None})
+
     def printable(self) -> dict[str, str]:
         """Returns every effective value as text, passwords masked."""
         values = {name: getattr(self, name) for name in type(self).model_fields} | {"database": self.database_url}
@@ -210,8 +261,8 @@ class Settings(BaseSettings):
 
 def masked(url: str) -> str:
     """Returns a URL with its password, and every query value that could be one, replaced by ***."""
-    url = re.sub(r"://([^/:@]*):[^/]*@", r"://\1:***@", url)
-    return re.sub(r"([?&](?!(?:workers|threads|sslmode)=)[^=&]+)=[^&]*", r"\1=***", url) if "://" in url else url
+    url = re.sub(r"://([^:/@]*):.*@", r"://\1:***@", url)  # up to the last @: a password may hold slashes and colons
+    return re.sub(r"([?&](?!(?:workers|threads|fused|sslmode)=)[^=&]+)=[^&]*", r"\1=***", url) if "://" in url else url
 
 
 def load_settings(**given: Any) -> Settings:

@@ -45,7 +45,7 @@ def _without_same(operations: list[ir.Operation]) -> list[ir.Operation]:
 
 
 def _shape_of(name: str, operations: list[ir.Operation], reader: ir.Operation) -> tuple[int, ...]:
-    """Shape of a result; a image, which has no operation, is never flat."""
+    """Shape of a result; an image, which has no operation, is never flat."""
     return next((o.shape for o in operations if o.name == name), (*reader.shape, 1, 1))
 
 

@@ -53,7 +53,7 @@ def read(module: nn.Module, input_shape: Shape) -> ir.TraceResult:
             ShapeProp(graph).propagate(torch.zeros(2, *input_shape))
         return _Reader(graph, input_shape).read()
     except Exception as error:  # user's code runs here: whatever it raises is what we have to tell
-        instead = "make it run on such a image, without branches or loops that depend on values"
+        instead = "make it run on such an image, without branches or loops that depend on values"
         return ir.TraceResult(
             findings=[ir.Finding(place="the module", problem=f"cannot be traced: {error}", instead=instead)]
         )

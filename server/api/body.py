@@ -26,6 +26,8 @@ async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
     Raises:
         TooLargeError: more than `limit` bytes arrive, or are announced.
     """
+    if (announced(request) or 0) > 2 * limit:
+        raise _too_large(limit)
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
@@ -34,7 +36,17 @@ async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
         elif received > 2 * limit:
             break
     if received > limit:
-        raise TooLargeError(f"the body has more than {limit} bytes, the most that this request can need")
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(f"the body has more than {limit} bytes, the most that this request can need")
+
+
+def announced(request: Request) -> int | None:
+    """Returns the body's Content-Length, None if it comes in chunks."""
+    given = request.headers.get("Content-Length", "")
+    return int(given) if given.isdecimal() else None
 
 
 async def read(request: Request, limit: int) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, cast
 
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from ciphershift.errors import UnknownModelError
 from ciphershift.server.repository import Model
 from ciphershift.server.service import Service
 from ciphershift.server.store.database import Job
@@ -26,8 +27,8 @@ def _caller(
     service: ServiceDep,
     _: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
 ) -> Caller:
-    tenants = service.tenants
-    caller = tenants.open() if service.settings.open else tenants.authenticate(request.headers.get("Authorization"))
+    caller = service.caller(request.headers.get("Authorization"))
+    service.limits.take(caller.tenant_id, caller.requests_per_second or service.settings.requests_per_second)
     request.state.tenant = caller.name
     return caller
 
@@ -46,19 +47,31 @@ KeysCaller = Annotated[Caller, Depends(_may(Scope.KEYS))]
 AdminCaller = Annotated[Caller, Depends(_may(Scope.ADMIN))]
 
 
-ModelName = Annotated[str, Path(max_length=128)]
+ModelName = Annotated[str, Path(pattern=r"^[!-.0-~]{1,128}$")]
 
 
-def _model(service: ServiceDep, _: InferCaller, name: ModelName) -> Model:
-    return service.repository[name]
+def _model(request: Request, service: ServiceDep, _: InferCaller, name: ModelName) -> Model:
+    model = service.repository[name]
+    version = request.path_params.get("version", model.program.version)
+    if version != model.program.version:
+        raise UnknownModelError(f"model {name} is served in version {model.program.version}, not {version[:64]}")
+    return model
 
 
 ModelDep = Annotated[Model, Depends(_model)]
 KeyId = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the bundle's payload, in hex")]
 
 
-def _job(service: ServiceDep, caller: InferCaller, job_id: Annotated[str, Path(max_length=64)]) -> Job:
+def _job(service: ServiceDep, caller: InferCaller, job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Job:
     return service.jobs.get(caller.tenant_id, job_id)
 
 
 JobDep = Annotated[Job, Depends(_job)]
+
+
+async def _stream(service: ServiceDep, caller: InferCaller) -> AsyncIterator[None]:
+    with service.limits.stream(caller.tenant_id, service.settings.streams_per_tenant):
+        yield
+
+
+StreamSlot = Annotated[None, Depends(_stream)]

@@ -11,10 +11,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ciphershift.server import logs
+from ciphershift.server.api.problems import problem
 from ciphershift.server.metrics import Metrics
 
 REQUEST_ID = "X-Request-Id"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
 _QUIET = ("/v2/health/live", "/v2/health/ready", "/metrics")  # requested every few seconds by machines
 _log = logs.get("requests")
 
@@ -30,6 +32,10 @@ class RequestLogMiddleware:
         """Serves one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if scope["method"] not in _METHODS:  # connection.py refuses them before; labels of metrics must be a fixed set
+            refusal = problem(501, "not_implemented", "no resource here has this method")
+            await refusal(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from ciphershift.protocol.schemas import JobError, JobProgress, JobView
 from ciphershift.server.store.database import Job
-from ciphershift.server.store.jobs import IN_PROGRESS
+from ciphershift.server.store.states import IN_PROGRESS
 
 
 def view(job: Job, ahead: int | None = None) -> JobView:

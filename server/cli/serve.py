@@ -9,7 +9,7 @@ import typer
 
 from ciphershift.server import process
 from ciphershift.server.app import create_app
-from ciphershift.server.settings import Settings, load_settings
+from ciphershift.server.settings import Settings, load_settings, masked
 from ciphershift.server.store.database import Database
 
 app = typer.Typer(rich_markup_mode="rich")
@@ -58,16 +58,21 @@ def worker(host: Host = None, port: Port = None, models: Models = None) -> None:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    to: Annotated[str | None, typer.Option(help="Revision to go to, also back.", show_default="this release's")] = None,
+) -> None:
     """Migrate the database to this release's revision. SQLite is migrated at every start.
 
-    Example:
+    Examples:
 
       CIPHERSHIFT_DATABASE=postgresql://… ciphershift migrate
+
+      ciphershift migrate --to 0001
     """
     database = Database(load_settings().database_url)
-    database.migrate()
+    database.migrate(to)
     database.close()
+    typer.echo(f"{masked(database.url)} is at revision {to or 'of this release'}")
 
 
 @app.command("settings")

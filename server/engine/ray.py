@@ -11,8 +11,9 @@ import asyncio
 import os
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -25,17 +26,18 @@ from ciphershift.errors import CiphershiftError, ConfigurationError, DeadlineErr
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.crypto import pbs
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
-from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.layers.layer import FloatArray
 from ciphershift.server import logs
 from ciphershift.server.engine.base import LayerProgress, Stopped, Task, TaskResult, WorkerState
-from ciphershift.server.engine.worker import Worker, read_bundle, resident_bytes
+from ciphershift.server.engine.worker import KernelWorker, load_bundle, read_bundle, resident_bytes
 from ciphershift.server.repository import Model
 from ciphershift.server.settings import Settings
 
 CHUNKS_PER_WORKER = 2  # so that one slow worker does not delay a layer by a whole share
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 2.0  # between two health checks of the actors
+_raylet: Any = import_module("ray._raylet")  # what it says of authentication is in no public module
 _log = logs.get("engine")
 
 
@@ -57,7 +59,7 @@ class LookupWorker:
         return resident_bytes()
 
 
-class Coordinator(Worker):
+class Coordinator(KernelWorker):
     """Actor that evaluates jobs, one at a time; concurrent calls stop it or ask for its state."""
 
     def __init__(self, settings: Settings, lookup_workers: list[Any]) -> None:
@@ -85,18 +87,21 @@ class Coordinator(Worker):
         return self.state
 
     def _expand(self, task: Task, model: Model) -> ServerKeys:
-        reference = ray.put(EvaluationKeys.from_bytes(self._bundle, model.params).expand(self._threads))
+        reference = ray.put(load_bundle(self._bundle, task, model.params).expand(self._threads))
         keys: ServerKeys = ray.get(reference)  # mapped from the store, not copied
         cached = set(map(id, self._keys.values()))
         self._stored = {name: kept for name, kept in self._stored.items() if name in cached} | {id(keys): reference}
         return keys
 
-    def _evaluate(self, model: Model, keys: ServerKeys, image: CkksCiphertext) -> Iterator[evaluate.Progress]:
+    def _evaluate(
+        self, model: Model, keys: ServerKeys, images: Sequence[CkksCiphertext]
+    ) -> Iterator[evaluate.Progress]:
         reference = self._stored[id(keys)]
 
         def lookup(x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]) -> LweCiphertextList:
             return self._share(reference, x, tables, index)
 
+        (image,) = images
         return evaluate.run(model.program, keys, [image], threads=self._threads, lookup=lookup)
 
     def _share(
@@ -156,9 +161,7 @@ class RayEngine:
         self._states: dict[str, WorkerState] = {}
         self._bundles: OrderedDict[str, tuple[int, Any]] = OrderedDict()
         self._address = settings.engine_url.address
-        if (
-            os.environ.get("RAY_AUTH_MODE", "token") != "token"
-        ):  # Ray's own default; it makes a token where there is none
+        if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
             raise ConfigurationError(
                 "anybody who can connect to a Ray cluster can run code on it: unset RAY_AUTH_MODE here and on every node, "
                 "and give all of them the same token (ray get-auth-token --generate; RAY_AUTH_TOKEN_PATH)"
@@ -220,11 +223,12 @@ class RayEngine:
 
     def _stored_bundle(self, task: Task) -> Any:
         """The bundle of keys in the object store, from which the coordinator's node fetches it once."""
-        size, reference = self._bundles.pop(task.key_id, (0, None))
+        name = str(task.key_file)  # one name per upload: never an older bundle of the same id
+        size, reference = self._bundles.pop(name, (0, None))
         if reference is None:
             data = bytes(read_bundle(task))
             size, reference = len(data), ray.put(data)
-        self._bundles[task.key_id] = size, reference
+        self._bundles[name] = size, reference
         while len(self._bundles) > 1 and sum(s for s, _ in self._bundles.values()) > self._settings.worker_key_bytes:
             self._bundles.popitem(last=False)
         return reference
@@ -232,18 +236,26 @@ class RayEngine:
     def _connect(self) -> None:
         url = self._settings.engine_url
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Without this Ray joins a cluster that has no authentication, if it finds no token. It reads the variable when it is imported.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        _raylet.Config.initialize("")
         own: dict[str, Any] = {"num_cpus": url.workers * url.threads + 1, "include_dashboard": False}
         if self._address:
             host = self._address.rpartition(":")[0]
             # On loopback the node to join has that address, not the one that Ray detects for this machine.
             own = {"_node_ip_address": host} if host.startswith("127.") else {}
         ray.init(address=self._address or "local", namespace="ciphershift", log_to_driver=False, **own)
+        if _raylet.get_authentication_mode() != _raylet.AuthenticationMode.TOKEN:
+            ray.shutdown()
+            raise ConfigurationError(
+                "Ray connected without token authentication: set RAY_AUTH_MODE=token on every node"
+            )
         lookup_worker = ray.remote(LookupWorker).options(
             num_cpus=url.threads, max_restarts=-1, max_concurrency=2, scheduling_strategy="SPREAD"
         )
         self.lookup_workers = [lookup_worker.remote(url.threads) for _ in range(url.workers)]
         coordinator = ray.remote(Coordinator).options(num_cpus=0, max_restarts=-1, max_concurrency=3)
-        self._coordinator = coordinator.remote(self._settings, self.lookup_workers)
+        self._coordinator = coordinator.remote(self._settings.for_workers(), self.lookup_workers)
 
     async def _watch(self) -> None:
         await asyncio.to_thread(self._connect)

@@ -5,18 +5,24 @@ Names are relative paths. A blob becomes visible complete or not at all, and is 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ciphershift.errors import ConfigurationError
 from ciphershift.server.settings import Settings
+
+NEW_SECONDS = 10.0  # a spooled file may not be locked yet
+PROBE = bytes(64 << 10)  # more than what a full disk may still take
 
 
 class Spool:
@@ -47,9 +53,16 @@ class Blobs:
                 "and install its driver (pip install 'ciphershift[s3]')"
             ) from None
         self._root = str(root).rstrip("/")
-        self._is_local = isinstance(self._store, LocalFileSystem)
-        self._folder = Path(self._root) if self._is_local else settings.cache
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.is_local = isinstance(self._store, LocalFileSystem)
+        self._folder = Path(self._root) if self.is_local else settings.cache
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the folder {self._folder} cannot be made ({error.strerror}): set CIPHERSHIFT_STORAGE (or CIPHERSHIFT_CACHE, for an "
+                "object store) to a folder that can be written to"
+            ) from None
+        self.clean_spool()
 
     @contextmanager
     def spool(self) -> Iterator[Spool]:
@@ -59,6 +72,7 @@ class Blobs:
         descriptor, name = tempfile.mkstemp(dir=folder)
         try:
             with os.fdopen(descriptor, "w+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # says that its process lives
                 yield Spool(file, Path(name))
         finally:
             with suppress(FileNotFoundError):
@@ -67,7 +81,7 @@ class Blobs:
     def keep(self, spool: Spool, name: str) -> None:
         """Stores a spooled file as a blob, replacing one of the same name."""
         spool.file.flush()
-        if self._is_local:
+        if self.is_local:
             os.fsync(spool.file.fileno())
             self._place(spool.path, self._folder / name)
         else:
@@ -75,7 +89,7 @@ class Blobs:
 
     def write(self, name: str, data: bytes) -> None:
         """Stores a blob, replacing one of the same name."""
-        if self._is_local:
+        if self.is_local:
             with self.spool() as spool:
                 spool.file.write(data)
                 self.keep(spool, name)
@@ -90,6 +104,10 @@ class Blobs:
         """
         return cast(bytes, self._store.cat_file(self._path(name)))
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a blob of this name."""
+        return bool(self._store.exists(self._path(name)))
+
     def local(self, name: str) -> Path:
         """Returns a local file with the blob's bytes, to be mapped: the blob itself, or a cached copy.
 
@@ -98,7 +116,7 @@ class Blobs:
         """
         path = self._folder / name
         if not path.exists():
-            if self._is_local:
+            if self.is_local:
                 raise FileNotFoundError(name)
             with self.spool() as spool:
                 self._store.get_file(self._path(name), str(spool.path))
@@ -108,13 +126,31 @@ class Blobs:
     def delete(self, name: str) -> None:
         """Deletes a blob and its local copy, if they exist."""
         (self._folder / name).unlink(missing_ok=True)
-        if not self._is_local:
+        if not self.is_local:
             with suppress(FileNotFoundError):
                 self._store.rm_file(self._path(name))
 
     def check(self) -> None:
-        """Returns if the store is writable. Raises OSError."""
-        self.write("probe", b"")
+        """Returns if the store is writable. Raises OSError, also if its disk is full."""
+        self.write("probe", PROBE)
+
+    def names(self, folder: str, older_than: float) -> list[str]:
+        """Returns the names of all blobs below a folder that were last written before a time (seconds since the epoch)."""
+        try:
+            found = self._store.find(self._path(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(
+            str(path).removeprefix(f"{self._root}/") for path, info in found.items() if _written(info) < older_than
+        )
+
+    def clean_spool(self) -> None:
+        """Deletes the spooled files of processes that were killed; those of live ones are locked."""
+        for path in (self._folder / "spool").glob("*"):
+            with suppress(OSError), path.open("rb") as file:
+                if path.stat().st_mtime < time.time() - NEW_SECONDS:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -128,3 +164,11 @@ class Blobs:
             os.fsync(folder)  # the name, too, survives a power failure
         finally:
             os.close(folder)
+
+
+def _written(info: dict[str, Any]) -> float:
+    """When a blob was last written, by what its file system tells of it; unknown counts as now."""
+    value = info.get("mtime", info.get("LastModified", info.get("created")))
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return float(value) if isinstance(value, int | float) else time.time()

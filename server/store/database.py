@@ -60,8 +60,15 @@ class Tenant(Base):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     created: Mapped[float]
+    closed: Mapped[float | None]
     queries_per_day: Mapped[int | None]
+    lookups_per_day: Mapped[int | None]
     key_bytes: Mapped[int | None]
+    queue_depth: Mapped[int | None]
+    requests_per_second: Mapped[float | None]
+    turn: Mapped[float] = mapped_column(
+        default=0.0, server_default="0"
+    )  # look-ups served, in virtual time: see JobStore.claim
 
 
 class ApiKey(Base):
@@ -86,6 +93,9 @@ class KeyBundle(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     key_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     params_id: Mapped[str] = mapped_column(String(64))
+    blob: Mapped[str] = mapped_column(
+        String(160), server_default=""
+    )  # one name per upload: a deletion cannot hit a newer blob
     bytes: Mapped[int]
     created: Mapped[float]
     used: Mapped[float] = mapped_column(index=True)
@@ -113,6 +123,9 @@ class Job(Base):
     key_id: Mapped[str] = mapped_column(String(64))
     request_id: Mapped[str | None] = mapped_column(String(64))
     images: Mapped[int]
+    images_kept: Mapped[int] = mapped_column(
+        default=0, server_default="0"
+    )  # whose answers are stored, of an unfinished job
 
     state: Mapped[str] = mapped_column(String(16))
     created: Mapped[float]
@@ -160,6 +173,32 @@ class ModelState(Base):
     loaded: Mapped[float]
 
 
+class Usage(Base):
+    """What a tenant used on one day (UTC), to bill by."""
+
+    __tablename__ = "usage"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)  # as in 2026-11-28
+    images: Mapped[int]
+    lookups: Mapped[int]
+    bytes_received: Mapped[int]
+    bytes_sent: Mapped[int]
+
+
+class AuditRecord(Base):
+    """One administrative act: who did what to what, and when."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    time: Mapped[float] = mapped_column(index=True)
+    actor: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(64))
+    target: Mapped[str] = mapped_column(String(128))
+    detail: Mapped[str]
+
+
 class Database:
     """Connections to one database; safe to use from many threads."""
 
@@ -184,9 +223,15 @@ class Database:
 
     def _make_engine(self) -> Engine:
         if not self.is_sqlite:
-            return create_engine(self.url, pool_pre_ping=True, pool_size=10, max_overflow=30)
-        Path(make_url(self.url).database or "").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = create_engine(self.url, connect_args={"timeout": BUSY_SECONDS})
+            return create_engine(self.url, pool_pre_ping=True, pool_size=10, max_overflow=30, hide_parameters=True)
+        folder = Path(make_url(self.url).database or "").parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the folder {folder} cannot be made ({error.strerror}): set CIPHERSHIFT_STORAGE to a folder that can be written to"
+            ) from None
+        engine = create_engine(self.url, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -217,16 +262,26 @@ class Database:
         database.check()
         return database
 
-    def migrate(self) -> None:
-        """Migrates the tables to this release's revision; several processes may do so at once.
+    def migrate(self, revision: str | None = None) -> None:
+        """Migrates the tables to a revision, upwards or back; several processes may do so at once.
+
+        Args:
+            revision: one that this release knows; by default this release's own.
 
         Raises:
-            NotReadyError: the database does not answer.
+            NotReadyError: the database does not answer, or is at a revision that this release does not know.
+            ConfigurationError: this release does not know the wanted revision.
         """
+        if revision is not None and revision not in _revisions():
+            raise ConfigurationError(f"there is no revision {revision!r}: this release knows {', '.join(_revisions())}")
         with self._answering(), self._engine.connect().execution_options(writes=True) as connection, connection.begin():
             if not self.is_sqlite:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4271201)")  # one migration at a time
-            command.upgrade(_config(connection), "head")
+            found = _found(connection)
+            if revision is not None and found is not None and _revisions().index(revision) < _revisions().index(found):
+                command.downgrade(_config(connection), revision)
+            else:
+                command.upgrade(_config(connection), revision or "head")
 
     def check(self) -> None:
         """Returns if the database is at this release's revision.
@@ -235,8 +290,8 @@ class Database:
             NotReadyError: it is at another revision, or does not answer.
         """
         with self._answering(), self._engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-        wanted = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+            found = _found(connection)
+        wanted = _revisions()[-1]
         if found != wanted:
             raise NotReadyError(
                 f"the database is at revision {found}, this release needs {wanted}: run ciphershift migrate"
@@ -254,6 +309,22 @@ class Database:
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+
+def _revisions() -> list[str]:
+    """The revisions that this release knows, oldest first."""
+    return [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][::-1]
+
+
+def _found(connection: Connection) -> str | None:
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in _revisions():
+        raise NotReadyError(
+            f"the database is at revision {found}, which this release does not know (it knows {', '.join(_revisions())}): "
+            "start the release that migrated it, or restore the backup from before; the newer release can go back "
+            f"with ciphershift migrate --to {_revisions()[-1]}"
+        )
+    return found
 
 
 def _config(connection: Connection) -> Config:

@@ -5,7 +5,8 @@
        └──release, sweep───┘  └──fail, stop──▶ failed | canceled
 
 A job is accepted when its row is committed; its images are stored before that. A runner claims it and may write to it only while the row
-names that runner and that attempt, so a runner whose lease has expired cannot overwrite the work of its replacement.
+names that runner and that attempt, so a runner whose lease has expired cannot overwrite the work of its replacement. Answers are stored
+image by image: between two images a job may return to the queue so that another tenant has its turn.
 """
 
 from __future__ import annotations
@@ -17,32 +18,37 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from ciphershift.errors import (
-    BusyError,
     CanceledError,
     CiphershiftError,
     DeadlineError,
     ExpiredError,
     IdempotencyConflictError,
     NotFinishedError,
-    QuotaExceededError,
     UnknownJobError,
     WorkerLostError,
     from_code,
 )
 from ciphershift.server.engine.base import LayerProgress
 from ciphershift.server.settings import Settings
+from ciphershift.server.store import admission, turns, usage
+from ciphershift.server.store.admission import DAY_SECONDS
 from ciphershift.server.store.blobs import Blobs
 from ciphershift.server.store.database import Database, Job, RunnerLease, Tenant
+from ciphershift.server.store.states import (
+    CANCELED,
+    COMPLETED,
+    FAILED,
+    FINISHED,
+    IN_PROGRESS,
+    PENDING,
+    UNFINISHED,
+)
 
-PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELED = "pending", "in_progress", "completed", "failed", "canceled"
-UNFINISHED = (PENDING, IN_PROGRESS)
-FINISHED = (COMPLETED, FAILED, CANCELED)
 MAX_ATTEMPTS = 5
 MAX_NAMED = 500  # rows that one query names
-DAY_SECONDS = 86400.0
 ROW_SECONDS = 7 * DAY_SECONDS  # rows are kept this long after the result, to answer `expired`
 
 
@@ -76,8 +82,7 @@ class JobStore:
 
         Raises:
             IdempotencyConflictError: that job has another body.
-            QuotaExceededError: the tenant has used up its queries of the last 24 hours.
-            BusyError: the queue is full.
+            QuotaExceededError, BusyError, DeadlineError: see admission.admit.
         """
         with self._database.reading() as session:
             if (known := _same(session, request)) is not None:
@@ -90,15 +95,15 @@ class JobStore:
                 # One submission of a tenant at a time: two at once could exceed its quota.
                 session.execute(select(Tenant.id).where(Tenant.id == request.tenant_id).with_for_update())
                 self._admit(session, request)
+                turns.enter(session, request.tenant_id)
+                usage.add(session, request.tenant_id, received=len(request.tensor))
                 session.add(job)
-        except IntegrityError:
+        except BaseException as error:
             self._blobs.delete(request_blob(job.id))
-            with self._database.reading() as session:
-                if (known := _same(session, request)) is not None:
-                    return known
-            raise
-        except CiphershiftError:
-            self._blobs.delete(request_blob(job.id))
+            if isinstance(error, IntegrityError):
+                with self._database.reading() as session:
+                    if (known := _same(session, request)) is not None:
+                        return known
             raise
         return job
 
@@ -118,7 +123,7 @@ class JobStore:
             for start in range(0, len(job_ids), MAX_NAMED):
                 some = job_ids[start : start + MAX_NAMED]
                 query = select(Job.id, Job.revision).where(Job.id.in_(some))
-                revisions |= dict(session.execute(query).tuples().all())
+                revisions |= dict(session.execute(query).all())
         return revisions
 
     def newest(self, tenant_id: str, limit: int) -> Sequence[Job]:
@@ -128,8 +133,10 @@ class JobStore:
             return session.scalars(query).all()
 
     def ahead(self, job: Job) -> int:
-        """Returns how many waiting jobs are older than this one."""
-        query = select(func.count()).where(Job.state == PENDING, Job.created < job.created)
+        """Returns how many of the tenant's own waiting jobs are older than this one; those of others are not its business."""
+        query = select(func.count()).where(
+            Job.state == PENDING, Job.created < job.created, Job.tenant_id == job.tenant_id
+        )
         with self._database.reading() as session:
             return session.scalar(query) or 0
 
@@ -187,27 +194,48 @@ class JobStore:
         return job
 
     def claim(self, runner_id: str) -> Job | None:
-        """Claims a waiting job: the oldest one of the tenant that was served least recently."""
-        other = aliased(Job)
-        last = select(func.max(other.started)).where(other.tenant_id == Job.tenant_id).scalar_subquery()
-        query = (
-            select(Job)
-            .where(Job.state == PENDING, Job.deadline > time.time())
-            .order_by(func.coalesce(last, 0.0), Job.created)
-            .limit(1)
-            .with_for_update(skip_locked=True, of=Job)
-        )
+        """Claims the waiting job that is next (see turns); images whose answers are stored need not be evaluated again."""
         with self._database.reading() as session:
             if not session.scalar(select(func.count()).where(Job.state == PENDING)):
                 return None  # the most frequent case, without a lock
         with self._database.writing() as session:
-            job = session.scalar(query)
+            job = session.scalar(turns.next_job())
             if job is not None:
-                job.state, job.runner_id, job.started = IN_PROGRESS, runner_id, time.time()
+                turns.charge(session, job, self._settings.images_per_turn)
+                job.state, job.runner_id = IN_PROGRESS, runner_id
+                job.started = time.time() if job.started is None or not job.images_kept else job.started
                 job.attempt += 1
                 job.revision += 1
-                job.layer, job.bootstraps_done, job.images_done, job.ready_at = None, 0, 0, None
+                job.layer, job.images_done, job.ready_at = None, job.images_kept, None
+                job.bootstraps_done = job.bootstraps_total * job.images_kept // job.images
         return job
+
+    def keep(self, job: Job, answers: Sequence[bytes], seconds: float, key_seconds: float) -> bool:
+        """Stores the answers of some of a job's images; returns whether its runner should go on with the rest.
+
+        If another tenant is next, the job returns to the queue instead.
+
+        Args:
+            job: claimed by the runner; `images_kept` is updated.
+            answers: a tensor of one answer for each of the next images.
+            seconds: time taken, `key_seconds` of it for expanding keys.
+            key_seconds: see `seconds`.
+        """
+        for number, answer in enumerate(answers, start=job.images_kept):
+            self._blobs.write(answer_blob(job, number), answer)
+        with self._database.writing() as session:
+            mine = _lock(session, job)
+            if mine is None:
+                return False
+            mine.images_kept += len(answers)
+            mine.seconds, mine.key_seconds = (mine.seconds or 0.0) + seconds, (mine.key_seconds or 0.0) + key_seconds
+            job.images_kept = mine.images_kept
+            if turns.others_first(session, mine) and not mine.cancel_requested:
+                self._requeue(mine)
+                mine.attempt -= 1
+                return False
+            turns.charge(session, mine, self._settings.images_per_turn)
+        return True
 
     def advance(self, job: Job, step: LayerProgress | None) -> bool:
         """Stores a job's progress if it has changed; returns whether the runner should continue."""
@@ -230,16 +258,34 @@ class JobStore:
         return True
 
     def finish(self, job: Job, tensor: bytes, seconds: float, key_seconds: float) -> str | None:
-        """Stores a job's result; returns the job's new state, or None if this runner no longer holds it."""
-        self._blobs.write(result_blob(job), tensor)
+        """Stores the answers of a job's last images, and with them its result.
+
+        Returns:
+            The job's new state, or None if this runner no longer holds it.
+        """
+        try:
+            kept = [self._blobs.read(answer_blob(job, number)) for number in range(job.images_kept)]
+        except FileNotFoundError:
+            raise CiphershiftError(
+                "answers of the job's first images are no longer in the store: send it again"
+            ) from None
+        result = b"".join([*kept, tensor])
+        self._blobs.write(result_blob(job), result)
         with self._database.writing() as session:
             mine = _lock(session, job)
             if mine is not None:
                 self._end(mine, COMPLETED)
                 mine.has_result = True
                 mine.images_done, mine.bootstraps_done = mine.images, mine.bootstraps_total
-                mine.seconds, mine.key_seconds = seconds, key_seconds
-        self._blobs.delete(result_blob(job) if mine is None else request_blob(job.id))
+                mine.seconds, mine.key_seconds = (
+                    (mine.seconds or 0.0) + seconds,
+                    (mine.key_seconds or 0.0) + key_seconds,
+                )
+                usage.add(session, mine.tenant_id, images=mine.images, lookups=mine.bootstraps_total, sent=len(result))
+        if mine is None:
+            self._blobs.delete(result_blob(job))
+        else:
+            self._clear(mine)
         return None if mine is None else mine.state
 
     def fail(self, job: Job, error: CiphershiftError) -> str | None:
@@ -289,7 +335,7 @@ class JobStore:
     def slots(self) -> int:
         """Returns how many jobs all live runners evaluate at once."""
         with self._database.reading() as session:
-            return self._slots(session)
+            return admission.slots(session)
 
     def sweep(self) -> list[str]:
         """Applies time-outs: requeues jobs of expired runners, fails overdue jobs, expires results, deletes old rows.
@@ -317,25 +363,8 @@ class JobStore:
         return [job.id for job in changed]
 
     def _admit(self, session: Session, request: JobRequest) -> None:
-        tenant = session.get_one(Tenant, request.tenant_id)
-        now = time.time()
-        recent = (Job.tenant_id == tenant.id, Job.created > now - DAY_SECONDS)
-        quota = tenant.queries_per_day or self._settings.queries_per_day
-        used = session.scalar(select(func.coalesce(func.sum(Job.images), 0)).where(*recent)) or 0
-        if used + request.images > quota:
-            first = session.scalar(select(func.min(Job.created)).where(*recent)) or now
-            raise QuotaExceededError(
-                f"{used} of {quota} queries of the last 24 hours are used, the request has {request.images}: "
-                "wait, or ask for a larger quota",
-                retry_after=first + DAY_SECONDS - now,
-            )
-        unfinished = session.scalar(select(func.count()).where(Job.state.in_(UNFINISHED))) or 0
-        if unfinished >= self._settings.queue_depth + max(self._slots(session), 1):
-            raise BusyError(f"{unfinished} jobs are unfinished, the queue is full: try again later")
-
-    def _slots(self, session: Session) -> int:
-        living = select(func.coalesce(func.sum(RunnerLease.slots), 0)).where(RunnerLease.expires >= time.time())
-        return session.scalar(living) or 0
+        lookups = request.lookups * request.images
+        admission.admit(session, self._settings, request.tenant_id, request.model, request.images, lookups)
 
     def _new(self, request: JobRequest) -> Job:
         now = time.time()
@@ -356,6 +385,7 @@ class JobStore:
             has_result=False,
             attempt=0,
             cancel_requested=False,
+            images_kept=0,
             revision=0,
             bootstraps_done=0,
             bootstraps_total=request.lookups * request.images,
@@ -392,6 +422,8 @@ class JobStore:
     def _clear(self, job: Job) -> None:
         """Deletes the blobs that the row no longer refers to."""
         self._blobs.delete(request_blob(job.id))
+        for number in range(job.images_kept):
+            self._blobs.delete(answer_blob(job, number))
         if not job.has_result:
             self._blobs.delete(result_blob(job))
 
@@ -404,6 +436,11 @@ def request_blob(job_id: str) -> str:
 def result_blob(job: Job) -> str:
     """Returns the name of the blob with a job's logits: one per attempt, so that none overwrites another's."""
     return f"jobs/{job.id}.result-{job.attempt}"
+
+
+def answer_blob(job: Job, number: int) -> str:
+    """Returns the name of the blob with the answer to one image of an unfinished job."""
+    return f"jobs/{job.id}.answer-{number}"
 
 
 def _same(session: Session, request: JobRequest) -> Job | None:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from ciphershift.errors import CiphershiftError
 from ciphershift.server import logs
 from ciphershift.server.repository import Model, Repository
+from ciphershift.server.store import audit
 from ciphershift.server.store.database import Database, ModelState
 
 _MARGIN_SECONDS = 5.0  # difference allowed between the clocks of two machines
@@ -23,16 +24,16 @@ class ModelStates:
         self._repository = repository
         self._followed = time.time()
 
-    def load(self, name: str) -> Model:
-        """Loads a model from its folder and serves it. Raises what Repository.load raises."""
+    def load(self, name: str, actor: str) -> Model:
+        """Loads a model from its folder and serves it; `actor` is for the audit trail. Raises what Repository.load raises."""
         model = self._repository.load(name)
-        self._record(name, unloaded=False)
+        self._record(name, actor, unloaded=False)
         return model
 
-    def unload(self, name: str) -> None:
+    def unload(self, name: str, actor: str) -> None:
         """Takes a model out of service; accepted jobs are still evaluated. Raises UnknownModelError."""
         self._repository.unload(name)
-        self._record(name, unloaded=True)
+        self._record(name, actor, unloaded=True)
 
     def follow(self) -> None:
         """Loads and unloads the models that other processes loaded and unloaded since the last call."""
@@ -48,6 +49,7 @@ class ModelStates:
             except CiphershiftError as error:
                 _log.warning("model_refused", model=state.name, reason=error.message)
 
-    def _record(self, name: str, *, unloaded: bool) -> None:
+    def _record(self, name: str, actor: str, *, unloaded: bool) -> None:
         with self._database.writing() as session:
+            audit.record(session, actor, "model.unload" if unloaded else "model.load", name)
             session.merge(ModelState(name=name, unloaded=unloaded, loaded=time.time()))

@@ -60,8 +60,6 @@ def unknown(command: str) -> str:
     """The first word of a call that its command line does not know: a command or an option; empty if it knows all."""
     words = shlex.split(re.split(r" &|\)|\||&&|;|<| \d?>", command)[0])
     name, *rest = words[words.index("ciphershift") + 1 :] or [""]
-    if name == "COMMAND":
-        return ""
     if name not in COMMANDS:
         return "" if name in ("--help", "--version") else name
     chosen = load(COMMANDS[name])

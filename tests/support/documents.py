@@ -33,7 +33,7 @@ DOCUMENTS = sorted(
     for path in (*ROOT.glob("*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md")))
     if "node_modules" not in path.parts
 )
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 BLOCK_SECONDS = 300.0
 _FENCE = re.compile(r"(?:^<!-- (.*) -->\n)?^```(.*)\n((?:(?!```).*\n)*)```\n", re.MULTILINE)
 _PORT = re.compile(r"(?<=127\.0\.0\.1:)80\d\d|(?<=--port )80\d\d")

@@ -113,9 +113,11 @@ export class Keystore {
     const keys = await ClientKeys.generate(params);
     try {
       const evaluation = await keys.evaluationKeys(observe);
-      const secret = await this.#atRest(await keys.toBytes(), params);
+      const opened = await keys.toBytes();
+      const secret = await this.#atRest(opened, params);
       // Another tab or process may have been faster: its pair is as good.
       await this.store.create(new Map([[names(params).secret, secret], [names(params).evaluation, evaluation.bytes]]));
+      opened.fill(0);
     } finally {
       keys.erase();
     }
@@ -127,6 +129,7 @@ export class Keystore {
     if (!isLocked(secret) && this.#options.passphrase) await this.store.replace(name, await this.#atRest(opened, params));
     const clientKeys = await ClientKeys.fromBytes(opened, params);
     opened.fill(0);
+    secret.fill(0);
     const { keyId } = readHeader(await this.#entry(evaluation));
     return { clientKeys, keyId, evaluationKeys: () => this.#entry(evaluation) };
   }

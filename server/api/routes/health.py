@@ -39,12 +39,14 @@ async def server_metadata() -> ServerMetadata:
     return ServerMetadata(name="ciphershift", version=__version__, extensions=EXTENSIONS)
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live")
 async def live() -> Live:
     """Answers 200 while the process runs, also under full load."""
     return Live(live=True)
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready")
 async def ready(service: ServiceDep) -> Ready:
     """Answers 200 once models are loaded, a worker is ready, and database and store are writable; 503 while stopping."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
-from ciphershift.errors import BadShapeError, CanceledError, NotReadyError
+from ciphershift.errors import BadShapeError, CanceledError, MalformedError, NotReadyError
 from ciphershift.protocol import tensors
 from ciphershift.protocol.schemas import JobView
 from ciphershift.server.api import body, schemas
@@ -17,7 +17,8 @@ from ciphershift.server.notifier import QUEUE, notified
 from ciphershift.server.repository import Model
 from ciphershift.server.service import Service
 from ciphershift.server.store.database import Job
-from ciphershift.server.store.jobs import FINISHED, JobRequest
+from ciphershift.server.store.jobs import JobRequest
+from ciphershift.server.store.states import FINISHED
 from ciphershift.server.store.tenants import Caller
 
 POLL_SECONDS = 0.25  # between two checks that the client is still connected
@@ -26,9 +27,7 @@ router = APIRouter(prefix="/v2/models", tags=["inference"])
 HeaderLength = Annotated[str | None, Header(alias=tensors.HEADER_LENGTH, description="bytes of the body's JSON header")]
 IdempotencyKey = Annotated[
     str | None,
-    Header(
-        min_length=1, max_length=64, description="a repeated request with the same key and body returns the same job"
-    ),
+    Header(pattern="^[!-~]{1,64}$", description="a repeated request with the same key and body returns the same job"),
 ]
 Prefer = Annotated[str | None, Header(description="respond-async: answer 202 with a job")]
 BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
@@ -37,6 +36,7 @@ BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
 _JOB_ANSWER: dict[int | str, dict[str, Any]] = {202: {"model": JobView, "description": "Accepted; Location is the job"}}
 
 
+@router.post("/{name}/versions/{version}/infer", response_class=Response, include_in_schema=False)
 @router.post("/{name}/infer", response_class=Response, responses=BINARY_ANSWER | _JOB_ANSWER, openapi_extra=body.BINARY)
 async def infer(
     model: ModelDep,
@@ -55,6 +55,7 @@ async def infer(
     return await asyncio.to_thread(answer, service, job)
 
 
+@router.post("/{name}/versions/{version}/jobs", status_code=202, response_model=JobView, include_in_schema=False)
 @router.post("/{name}/jobs", status_code=202, response_model=JobView, openapi_extra=body.BINARY)
 async def submit(
     model: ModelDep,
@@ -94,6 +95,8 @@ async def _submit(
     limit = tensors.MAX_HEADER_BYTES + service.settings.max_batch * (4 + model.upload_bytes)
     data = await body.read(request, limit)
     header, tensor, images = tensors.parse_request(header_length, data)
+    if header.id is not None and not (header.id.isascii() and header.id.isprintable()):
+        raise MalformedError("id: use printable ASCII characters")
     _check_shape(model.image_shape, header.parameters.image_shape)
     if not 1 <= images <= service.settings.max_batch:
         raise BadShapeError(

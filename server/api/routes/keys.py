@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v2/keys", tags=["keys"])
 async def put_keys(key_id: KeyId, request: Request, service: ServiceDep, caller: KeysCaller) -> KeyInfo:
     """Stores a bundle of evaluation keys (a binary container)."""
     chunks = body.stream(request, service.keys.upload_limit)
-    return await service.keys.add(caller.tenant_id, key_id, chunks)
+    return await service.keys.add(caller.tenant_id, key_id, chunks, body.announced(request))
 
 
 @router.head("/{key_id}")

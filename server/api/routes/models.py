@@ -62,6 +62,7 @@ async def list_models(service: ServiceDep, _: InferCaller) -> ModelList:
     )
 
 
+@router.get("/{name}/versions/{version}", include_in_schema=False)
 @router.get("/{name}")
 async def model_metadata(model: ModelDep, service: ServiceDep) -> ModelMetadata:
     """Metadata in the protocol's form; `parameters` has the scalar values of the profile."""
@@ -76,6 +77,7 @@ async def model_metadata(model: ModelDep, service: ServiceDep) -> ModelMetadata:
     )
 
 
+@router.get("/{name}/versions/{version}/ready", include_in_schema=False)
 @router.get("/{name}/ready")
 async def model_ready(model: ModelDep, service: ServiceDep) -> ModelReady:
     """Answers 200 once a worker can evaluate the model."""
@@ -83,6 +85,7 @@ async def model_ready(model: ModelDep, service: ServiceDep) -> ModelReady:
     return ModelReady(name=model.program.name, ready=True)
 
 
+@router.get("/{name}/versions/{version}/profile", include_in_schema=False)
 @router.get("/{name}/profile")
 async def model_profile(model: ModelDep, service: ServiceDep) -> ModelProfile:
     """What a client needs to make keys, encode images and decode answers."""

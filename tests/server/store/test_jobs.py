@@ -16,7 +16,7 @@ from ciphershift import errors
 from ciphershift.he_layers.crypto import params
 from ciphershift.server.engine.base import LayerProgress
 from ciphershift.server.settings import Settings
-from ciphershift.server.store import jobs as states
+from ciphershift.server.store import states
 from ciphershift.server.store.blobs import Blobs
 from ciphershift.server.store.database import Base, Database, Job, RunnerLease
 from ciphershift.server.store.jobs import MAX_ATTEMPTS, JobRequest, JobStore, request_blob, result_blob
@@ -309,15 +309,15 @@ def test_keys_are_their_tenants_own(state: State, bundle: tuple[str, bytes]) -> 
     key_id, data = bundle
     keys = KeyStore(state.database, state.blobs, state.settings, lambda: {TOY.id: len(data)})
     other = state.tenants.create("other").id
-    anyio.run(keys.add, state.tenant, key_id, _arriving(data))
+    anyio.run(keys.add, state.tenant, key_id, _arriving(data), len(data))
     assert keys.find(state.tenant, key_id).bytes == len(data)
-    assert keys.file(state.tenant, key_id).read_bytes() == data
+    assert keys.file(state.tenant, key_id)[0].read_bytes() == data
     for call in (keys.find, keys.delete, keys.file):
         with pytest.raises(errors.UnknownKeyError):
             call(other, key_id)
-    anyio.run(keys.add, other, key_id, _arriving(data))
+    anyio.run(keys.add, other, key_id, _arriving(data), None)
     keys.delete(state.tenant, key_id)
-    assert keys.file(other, key_id).read_bytes() == data
+    assert keys.file(other, key_id)[0].read_bytes() == data
 
 
 def test_bytes_of_keys_are_bounded_per_tenant(state: State, bundle: tuple[str, bytes]) -> None:
@@ -325,7 +325,7 @@ def test_bytes_of_keys_are_bounded_per_tenant(state: State, bundle: tuple[str, b
     keys = KeyStore(state.database, state.blobs, state.settings, lambda: {TOY.id: len(data)})
     small = state.tenants.create("small", key_bytes=len(data) - 1).id
     with pytest.raises(errors.QuotaExceededError):
-        anyio.run(keys.add, small, key_id, _arriving(data))
+        anyio.run(keys.add, small, key_id, _arriving(data), len(data))
     assert not list(Path(state.settings.storage).glob("keys/*/*"))
 
 
