@@ -68,6 +68,8 @@ def test_the_database_is_sqlite_in_the_storage_unless_named(tmp_path: Path) -> N
     [
         ("/var/lib/x", "/var/lib/x"),
         ("postgresql://user:geheim@host:5432/db", "postgresql://user:***@host:5432/db"),
+        ("postgresql://user:ge/he:im@host/db", "postgresql://user:***@host/db"),
+        ("postgresql+psycopg://user:ge@he/im@host/db", "postgresql+psycopg://user:***@host/db"),
         ("postgresql://host/db?password=geheim&sslmode=require", "postgresql://host/db?password=***&sslmode=require"),
         ("local://?workers=2&threads=1", "local://?workers=2&threads=1"),
     ],
