@@ -28,7 +28,7 @@ def needles(keys: ClientKeys) -> Needles:
             found[f"{name}, NTT"] = _kernel.ntt_forward(residues, modulus)[START : START + LENGTH].tobytes()
         else:
             for order in ("little", "big"):
-                found[f"{name}, one bit each, {order}"] = np.packbits(window, bitorder=order).tobytes()  # type: ignore[arg-type]
+                found[f"{name}, one bit each, {order}"] = np.packbits(window, bitorder=order).tobytes()
     assert len(set(found.values())) == len(found)
     return found
 

@@ -6,78 +6,35 @@
 import { BrowserStore } from "./browser-store.js";
 import type { Bytes } from "./bytes.js";
 import { bindingOf, decrypt, encrypt } from "./ciphertexts.js";
-import { BadShapeError, CanceledError, InsecureParamsError, UnknownKeyError, UnknownModelError, WrongKeyError } from "./errors.js";
+import { BadShapeError, ClosedError, InsecureParamsError, RefusedParamsError, UnknownKeyError, UnknownModelError, WrongKeyError } from "./errors.js";
 import { Exchange } from "./exchange.js";
 import { type Pixels, toLevels } from "./images.js";
-import { type JobStatus, follow, isFinished, jobPath, readStatus, statusOf } from "./jobs.js";
+import { Job, fetchAnswer, told } from "./job.js";
+import { type JobStatus, follow, jobPath, readStatus, statusOf } from "./jobs.js";
 import { type KeyPair, Keystore, MemoryStore } from "./keystore.js";
+import { type ConnectOptions, type RunOptions, type Timings, type Traffic, noTime } from "./options.js";
 import { type ModelProfile, logitsOf, readProfile } from "./profile.js";
-import { answerLimit, parseAnswer, parseModels, submitCall } from "./protocol.js";
+import { parseAnswer, parseModels, submitCall } from "./protocol.js";
 import { Members } from "./reading.js";
-import { type Receipt, findReceipt, forgetReceipt, keepReceipt } from "./receipts.js";
+import { type Receipt, keepReceipt } from "./receipts.js";
 import { type Answer, Transport } from "./transport.js";
 
 const JOBS_AHEAD = 2; // while one is computed, the next one waits: the server never waits for the client
-
-/** What is done at the moment. */
-export type Progress =
-  | { readonly stage: "keys"; readonly share: number } // of new keys, from 0 to 1
-  | { readonly stage: "upload"; readonly sent: number; readonly total: number } // bytes of evaluation keys
-  | { readonly stage: "job"; readonly status: JobStatus };
-
-export interface ConnectOptions {
-  /** Which of the server's models to use; not needed if it has one only. */
-  readonly model?: string;
-  /** What opens the server; sent over https, or to this machine, alone. */
-  readonly apiKey?: string;
-  /** Where keys rest: the default is this origin's IndexedDB in a browser, and memory elsewhere. */
-  readonly keystore?: Keystore;
-  /** Seconds that one request may be put off while the server is busy, restarts, or cannot be reached. */
-  readonly patienceSeconds?: number;
-  /** Accept insecure parameter sets, for tests. */
-  readonly allowToyParameters?: boolean;
-}
-
-export interface RunOptions {
-  /** Is told what is done at the moment. */
-  readonly onProgress?: (progress: Progress) => void;
-  /** Ends the work; what runs on the server is canceled. */
-  readonly signal?: AbortSignal;
-  /** Seconds to wait for the server in all. */
-  readonly timeoutSeconds?: number;
-}
-
-/** Seconds of one prediction by stage, summed over its images. */
-export interface Timings {
-  keys: number;
-  encrypt: number;
-  /** With the wait in the server's queue. */
-  transfer: number;
-  server: number;
-  decrypt: number;
-}
-
-/** What went over the wire for the last job: bytes of both bodies, and the container of each image as it was sent. */
-export interface Traffic {
-  readonly sent: number;
-  readonly received: number;
-  readonly ciphertexts: readonly Uint8Array[];
-}
 
 /** Encrypted predictions from a server. */
 export class Client {
   readonly profile: ModelProfile;
   /** Of the last prediction. */
-  timings: Timings = { keys: 0, encrypt: 0, transfer: 0, server: 0, decrypt: 0 };
+  timings: Timings = noTime();
   /** Of the last job. */
   traffic: Traffic = { sent: 0, received: 0, ciphertexts: [] };
   readonly keystore: Keystore;
-  readonly #exchange: Exchange;
+  #connection: Exchange | undefined; // none once it is closed
   #keys: Promise<KeyPair> | undefined;
   readonly #uploaded = new Set<string>(); // ids of keys that the server has had
 
   private constructor(exchange: Exchange, profile: ModelProfile, keystore: Keystore) {
-    this.#exchange = exchange;
+    this.#connection = exchange;
     this.profile = profile;
     this.keystore = keystore;
   }
@@ -87,7 +44,7 @@ export class Client {
    *
    * @throws UnknownModelError no such model, or several and none was named.
    * @throws UnknownParamsError the model's parameter set is not in this package's registry.
-   * @throws InsecureParamsError the parameter set is a TOY set.
+   * @throws InsecureParamsError, RefusedParamsError the parameter set is a TOY set, or of a kind that is not to be accepted.
    * @throws CiphershiftError its subclass says what to change.
    */
   static async connect(url: string, options: ConnectOptions = {}): Promise<Client> {
@@ -98,6 +55,12 @@ export class Client {
     const profile = await readProfile(JSON.parse(new TextDecoder().decode(answer.content)));
     if (profile.params.isToy && !options.allowToyParameters) {
       throw new InsecureParamsError(`${profile.model} uses ${profile.params.name}, which protects nothing`);
+    }
+    if (profile.params.blockLength > 1 && options.acceptBlockKeys === false) {
+      throw new RefusedParamsError(
+        `${profile.model} is served under ${profile.params.name}, whose small key is in blocks of ${profile.params.blockLength} bits: ` +
+          "acceptBlockKeys: true accepts it, a server with CIPHERSHIFT_PARAMETER_SETS=own does without",
+      );
     }
     const store = typeof indexedDB === "undefined" ? new MemoryStore() : new BrowserStore();
     return new Client(exchange, profile, options.keystore ?? new Keystore(store));
@@ -126,7 +89,7 @@ export class Client {
     const several = Array.isArray(images);
     const batch = ((several ? images : [images]) as readonly Pixels[]).map((image) => toLevels(image, this.profile));
     if (!batch.length) throw new BadShapeError("no pictures were given: give at least one");
-    this.timings = { keys: 0, encrypt: 0, transfer: 0, server: 0, decrypt: 0 };
+    this.timings = noTime();
     const rows = await told(options.signal, async () => {
       const keys = await this.#timed("keys", () => this.#prepared(options));
       const answers = await this.#run(batch, keys, options);
@@ -144,7 +107,7 @@ export class Client {
       throw new BadShapeError(`one job takes 1 to ${maxBatch} images, got ${images.length}: submit several jobs, or use predict`);
     }
     const batch = images.map((image) => toLevels(image, this.profile));
-    this.timings = { keys: 0, encrypt: 0, transfer: 0, server: 0, decrypt: 0 };
+    this.timings = noTime();
     return told(options.signal, async () => {
       const [receipt, status] = await this.#submit(batch, await this.#timed("keys", () => this.#prepared(options)), options.signal);
       await keepReceipt(this.keystore.store, receipt);
@@ -163,11 +126,17 @@ export class Client {
     return Members.of(answer.content, "JobList").list("jobs", 0, limit, (job) => readStatus(new Members(job, "JobStatus")));
   }
 
-  /** Erases the secret keys from memory; what rests in the keystore stays. */
+  /** Erases the secret keys from memory; what rests in the keystore stays. The client cannot be used any more. */
   async close(): Promise<void> {
     const keys = this.#keys;
     this.#keys = undefined;
+    this.#connection = undefined;
     (await keys?.catch(() => undefined))?.clientKeys.erase();
+  }
+
+  get #exchange(): Exchange {
+    if (!this.#connection) throw new ClosedError("the client was closed, and its keys are erased: connect again");
+    return this.#connection;
   }
 
   #job(status: JobStatus): Job {
@@ -186,6 +155,7 @@ export class Client {
 
   /** The keys of this model, opened or made once. */
   #opened(profile: ModelProfile, options: RunOptions = {}): Promise<KeyPair> {
+    void this.#exchange; // refuses once the client is closed
     if (profile.params.id !== this.profile.params.id) return this.keystore.open(profile.params);
     this.#keys ??= this.keystore.open(profile.params, (share) => options.onProgress?.({ stage: "keys", share })).catch((error: unknown) => {
       this.#keys = undefined;
@@ -298,70 +268,6 @@ export class Client {
   }
 }
 
-interface Ways {
-  readonly exchange: Exchange;
-  readonly keystore: Keystore;
-  readonly read: (receipt: Receipt, answer: Answer) => Promise<Float64Array[]>;
-}
-
-/** Encrypted images on their way through a server. */
-export class Job {
-  /** What the server said of it last. */
-  status: JobStatus;
-  readonly #ways: Ways;
-
-  /** Comes from `Client.submit` and `Client.job`. */
-  constructor(status: JobStatus, ways: Ways) {
-    this.status = status;
-    this.#ways = ways;
-  }
-
-  get id(): string {
-    return this.status.id;
-  }
-
-  /** Asks the server how the job is doing. */
-  async refresh(): Promise<JobStatus> {
-    return (this.status = await statusOf(this.#ways.exchange, this.id));
-  }
-
-  /** Waits until the job is completed, failed or canceled. Throws DeadlineError when the timeout has passed; the job goes on. */
-  async wait(options: RunOptions = {}): Promise<JobStatus> {
-    const observe = (status: JobStatus): void => options.onProgress?.({ stage: "job", status });
-    return told(options.signal, async () => {
-      await this.refresh();
-      if (isFinished(this.status)) return this.status;
-      return (this.status = await follow(this.#ways.exchange, this.id, observe, options.timeoutSeconds ?? Infinity, options.signal));
-    });
-  }
-
-  /**
-   * Waits for the logits, a row for each image, and decrypts them; can be called again while the server keeps the answer.
-   *
-   * @throws UnknownJobError the images were not sent with this keystore.
-   * @throws CanceledError, ExpiredError there is no answer any more.
-   * @throws CiphershiftError why the job failed.
-   */
-  async result(options: RunOptions = {}): Promise<Float64Array[]> {
-    const receipt = await findReceipt(this.#ways.keystore.store, this.id);
-    const status = await this.wait(options);
-    return this.#ways.read(receipt, await told(options.signal, () => fetchAnswer(this.#ways.exchange, receipt, status, options.signal)));
-  }
-
-  /** Ends the job, or makes the server forget the answer of one that is finished. */
-  async cancel(): Promise<JobStatus> {
-    const answer = await this.#ways.exchange.send({ method: "DELETE", path: jobPath(this.id) });
-    await forgetReceipt(this.#ways.keystore.store, this.id);
-    return (this.status = readStatus(Members.of(answer.content, "JobStatus")));
-  }
-}
-
-async function fetchAnswer(exchange: Exchange, receipt: Receipt, status: JobStatus, signal?: AbortSignal): Promise<Answer> {
-  if (status.error) throw status.error;
-  const limit = answerLimit(receipt.profile, receipt.requests.length);
-  return exchange.send({ method: "GET", path: `${jobPath(receipt.jobId)}/result`, answerLimit: limit, signal });
-}
-
 async function modelsOf(exchange: Exchange): Promise<string[]> {
   return parseModels((await exchange.send({ method: "GET", path: "/v2/models" })).content);
 }
@@ -370,14 +276,4 @@ async function onlyModel(exchange: Exchange): Promise<string> {
   const names = await modelsOf(exchange);
   if (names.length !== 1) throw new UnknownModelError(`name one of the server's models: ${names.join(", ") || "it has none"}`);
   return names[0]!;
-}
-
-/** Runs work that a signal can end, and says so by the error of this package. */
-async function told<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (signal?.aborted && error === signal.reason) throw new CanceledError("stopped by its caller; the server was told to forget it");
-    throw error;
-  }
 }

@@ -75,6 +75,10 @@ export class Transport {
   }
 
   async #fetch(call: Call, watch: Watch): Promise<Answer> {
+    const told = (bytes: number): void => {
+      watch.heard();
+      call.sent?.(bytes);
+    };
     const response = await fetch(this.url + call.path, {
       method: call.method,
       headers: this.#headers(call),
@@ -83,7 +87,7 @@ export class Transport {
       credentials: "omit",
       cache: "no-store",
       referrerPolicy: "no-referrer",
-      ...(call.body && (call.sent ? counted(call.body, call.sent) : { body: call.body as Uint8Array<ArrayBuffer> })),
+      ...(call.body && (call.sent ? counted(call.body, told) : { body: call.body as Uint8Array<ArrayBuffer> })),
     });
     const receive = response.ok ? call.receive : undefined;
     const chunks: Uint8Array[] = [];

@@ -42,7 +42,7 @@ def block(document: Path, title: str) -> str:
 @pytest.fixture(scope="session")
 def package() -> Path:
     """The folder of the package, with what it needs installed, and built."""
-    version = (0,)
+    version: tuple[int, ...] = (0,)
     if shutil.which("npm", path=environment()["PATH"]):
         version = tuple(map(int, run("node", "--version").strip().removeprefix("v").split(".")))
     if version < LEAST_NODE:
