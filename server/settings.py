@@ -190,6 +190,12 @@ class Settings(BaseSettings):
             return self.host == "localhost"
 
     @property
+    def slice_images(self) -> int:
+        """Images of a job that are evaluated before another tenant has its turn. A device evaluates a request's images together."""
+        together = self.engine_url.scheme == "torch" and "images_per_turn" not in self.model_fields_set
+        return self.max_batch if together else self.images_per_turn
+
+    @property
     def hosts(self) -> frozenset[str]:
         """Host names by which an open server may be addressed, without ports, in lower case."""
         named = {name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip()}

@@ -131,7 +131,7 @@ def test_workers_in_processes_of_their_own_share_the_queue(
     gate = Gate(tmp_path / "gate")
     worker = {
         **shared,
-        "program": (gated_server.__file__, "worker"),
+        "program": ("-P", gated_server.__file__, "worker"),
         "engine": "local://?threads=1",
         "gate": gate.path,
         "models": zoo,
