@@ -220,7 +220,7 @@ def memory(
 
     module = user_module.load_module(source)
     shape = user_module.input_shape(module, None)
-    program = check.stand_in(simplify.simplify(trace.read(module, shape)), shape, params)
+    program = check.stand_in(simplify.simplify(trace.read(module, shape), shape), shape, params)
     write(
         envelope("memory", threads=threads) | {"source": source} | memory_benchmark.measure(program, threads=threads),
         json,
