@@ -29,5 +29,5 @@ VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=2)"]
-ENTRYPOINT ["python", "-m", "server"]
+ENTRYPOINT ["ciphershift"]
 CMD ["serve"]

@@ -45,7 +45,7 @@ lint: $(VENV)/.ready-dev
 docs: $(VENV)/.ready-dev
 	$(BIN)/python -m sphinx --fresh-env --write-all --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . build/docs
 
-# The pictures of docs/architecture.md, drawn from the code.
+# The diagrams of docs/architecture.md, drawn from the code.
 pictures: $(VENV)/.ready-dev
 	$(BIN)/python docs/pictures/draw.py
 

@@ -1,1 +1,1 @@
-"""Measurements: one file per question, one JSON object per answer, each with the same envelope."""
+"""Measurements: one file for each question; results are JSON objects with the same envelope."""

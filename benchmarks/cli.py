@@ -1,38 +1,21 @@
-"""`ciphershift bench`: one command per question."""
+"""`ciphershift bench`: one command for each question; what a command needs is imported when it runs."""
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ciphershift.benchmarks import demo as demonstration
-from ciphershift.benchmarks.crypto import noise as noise_benchmark
-from ciphershift.benchmarks.crypto import parameters as parameters_benchmark
-from ciphershift.benchmarks.crypto import primitives as primitives_benchmark
-from ciphershift.benchmarks.crypto import search as search_benchmark
-from ciphershift.benchmarks.crypto import security as security_benchmark
 from ciphershift.benchmarks.harness.envelope import envelope, write
-from ciphershift.benchmarks.networks import agreement as agreement_benchmark
-from ciphershift.benchmarks.networks import cost as cost_benchmark
-from ciphershift.benchmarks.networks import growth as growth_benchmark
-from ciphershift.benchmarks.networks import throughput as throughput_benchmark
-from ciphershift.benchmarks.peers import measure as peers
 from ciphershift.benchmarks.report import commands
-from ciphershift.benchmarks.service import engines as engines_benchmark
-from ciphershift.benchmarks.service import faults as faults_benchmark
-from ciphershift.benchmarks.service import load as service_benchmark
 from ciphershift.he_layers.crypto.params import DEFAULT
-from ciphershift.he_layers.program import Program
-from ciphershift.models.training import data
 from ciphershift.server.settings import Settings, available_cpus
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Measure, on this machine.\n\nResults are JSON, one object a line; progress is shown on a terminal alone.\n\n"
+    help="Measure, on this machine.\n\nResults are JSON, one object a line; progress is shown on a terminal only.\n\n"
     "Examples:\n\n  ciphershift bench demo\n\n  ciphershift bench agreement --model mnist-fast --images 20",
 )
 
@@ -56,7 +39,9 @@ def demo(
 
       ciphershift bench demo --model mnist-fast
     """
-    raise typer.Exit(0 if demonstration.run(model, larger or None) else 1)
+    from ciphershift.benchmarks.demo import run
+
+    raise typer.Exit(0 if run(model, larger or None) else 1)
 
 
 @app.command()
@@ -77,10 +62,13 @@ def agreement(
 
       ciphershift bench agreement --model mnist-exact --profile exact --images 20 --json -
     """
+    from ciphershift.benchmarks.networks.agreement import count_agreement
+    from ciphershift.he_layers.program import Program
+
     has = Program.load(Settings().models / model).profile
     if profile not in (None, has):
         raise typer.BadParameter(f"{model} is of the {has} profile, not of {profile}")
-    write(agreement_benchmark.measure(model, images=images, start=start), json)
+    write(count_agreement(model, images=images, start=start), json)
 
 
 @app.command()
@@ -91,9 +79,9 @@ def accuracy(model: Model, json: Json = "-") -> None:
 
       ciphershift bench accuracy --model mnist-she --json -
     """
-    from ciphershift.benchmarks.networks import accuracy as accuracy_benchmark
+    from ciphershift.benchmarks.networks.accuracy import measure_accuracy
 
-    write(envelope("accuracy") | accuracy_benchmark.measure(model), json)
+    write(envelope("accuracy") | measure_accuracy(model), json)
 
 
 @app.command()
@@ -104,13 +92,17 @@ def security(params: Params = DEFAULT, json: Json = "-") -> None:
 
       ciphershift bench security --json -
     """
-    write(security_benchmark.measure(params), json)
+    from ciphershift.benchmarks.crypto.security import list_published_rows
+
+    write(list_published_rows(params), json)
 
 
 @app.command()
 def search(
     model: Model,
-    noise: Annotated[float, typer.Option(min=0.1, help="Noise that the network bears, times that of its set.")] = 1.0,
+    noise: Annotated[
+        float, typer.Option(min=0.1, help="Noise that the network tolerates, as a multiple of its set's.")
+    ] = 1.0,
     count: Annotated[int, typer.Option(min=1, help="How many sets.")] = 10,
     json: Json = "-",
 ) -> None:
@@ -122,12 +114,14 @@ def search(
 
       ciphershift bench search --model mnist-exact
     """
-    results = list(search_benchmark.measure(model, noise_factor=noise, count=count))
+    from ciphershift.benchmarks.crypto.search import find_parameter_sets
+
+    results = list(find_parameter_sets(model, noise_factor=noise, count=count))
     for result in results:
         write(result, json)
     if not results:
         typer.echo(
-            f"no set keeps the noise of every layer of {model} to {noise} of what it bears; try --noise nearer to 1",
+            f"no set keeps the noise of every layer of {model} to {noise} of what it tolerates; try --noise nearer to 1",
             err=True,
         )
         raise typer.Exit(1)
@@ -145,7 +139,9 @@ def cost(
 
       ciphershift bench cost --model mnist-fast --json -
     """
-    write(cost_benchmark.measure(model, repetitions=repetitions), json)
+    from ciphershift.benchmarks.networks.cost import compare_with_prediction
+
+    write(compare_with_prediction(model, repetitions=repetitions), json)
 
 
 @app.command()
@@ -156,7 +152,9 @@ def noise(params: Params = DEFAULT, json: Json = "-") -> None:
 
       ciphershift bench noise --json -
     """
-    for result in noise_benchmark.measure(params):
+    from ciphershift.benchmarks.crypto.noise import measure_noise
+
+    for result in measure_noise(params):
         write(result, json)
 
 
@@ -187,17 +185,21 @@ def primitives(
 
       ciphershift bench primitives --peer concrete --peer openfhe
     """
-    others = [(name, [p for p in peers.LOOKUPS if p.folder.startswith(name)]) for name in peer or ()]
+    from ciphershift.benchmarks.crypto.primitives import NAMES, time_primitives
+    from ciphershift.benchmarks.peers import systems
+
+    others = [(name, [p for p in systems.LOOKUPS if p.folder.startswith(name)]) for name in peer or ()]
     if unknown := [name for name, found in others if not found]:
         raise typer.BadParameter(
             f"no peer with look-ups is called {', '.join(unknown)}; there are concrete and openfhe"
         )
     counts = tuple(threads or sorted({1, available_cpus()}))
-    for name in params or primitives_benchmark.NAMES:
-        for result in primitives_benchmark.measure(name, threads=counts, batch=batch):
+    for name in params or NAMES:
+        for result in time_primitives(name, threads=counts, batch=batch):
             write(result, json)
-    for result in chain.from_iterable(peers.measure(p, quick=False) for _, found in others for p in found):
-        write(result, json)
+    for each in (each for _, found in others for each in found):
+        for result in systems.run_peer(each, quick=False):
+            write(result, json)
 
 
 @app.command()
@@ -213,16 +215,15 @@ def memory(
 
       ciphershift bench memory docs/examples/vgg9.py:vgg9 --json -
     """
-    from ciphershift.benchmarks.networks import memory as memory_benchmark
-    from ciphershift.models import cost_report as check
-    from ciphershift.models import user_module
+    from ciphershift.benchmarks.networks.memory import measure_peak
+    from ciphershift.models import cost_report, user_module
     from ciphershift.models.compiler import simplify, trace
 
     module = user_module.load_module(source)
     shape = user_module.input_shape(module, None)
-    program = check.stand_in(simplify.simplify(trace.read(module, shape), shape), shape, params)
+    program = cost_report.stand_in(simplify.simplify(trace.read(module, shape), shape), shape, params)
     write(
-        envelope("memory", threads=threads) | {"source": source} | memory_benchmark.measure(program, threads=threads),
+        envelope("memory", threads=threads) | {"source": source} | measure_peak(program, threads=threads),
         json,
     )
 
@@ -234,13 +235,15 @@ def growth(
     repetitions: Annotated[int, typer.Option(min=1, help="How often each is measured; the median counts.")] = 3,
     json: Json = "-",
 ) -> None:
-    """Seconds for one image against the number of look-ups: one topology, wider and wider.
+    """Seconds for one image by the number of look-ups: one topology in several widths.
 
     Example:
 
       ciphershift bench growth --json -
     """
-    for result in growth_benchmark.measure(params, threads=threads, repetitions=repetitions):
+    from ciphershift.benchmarks.networks.growth import time_widths
+
+    for result in time_widths(params, threads=threads, repetitions=repetitions):
         write(result, json)
 
 
@@ -250,15 +253,17 @@ def throughput(
     repetitions: Annotated[int, typer.Option(min=1, help="How often each batch is sent.")] = 1,
     json: Json = "-",
 ) -> None:
-    """Images a second through a real server, by the images handed over at once.
+    """Images per second through a real server, by the number of images in a call.
 
     Example:
 
       ciphershift bench throughput --model mnist-tiny --json -
     """
+    from ciphershift.benchmarks.networks.throughput import time_batches
+
     models = Settings().models
-    images = data.load(agreement_benchmark.read_card(models / model)["dataset"]).test.images
-    for result in throughput_benchmark.measure(models, model, images, repetitions=repetitions):
+    images = _test_split(model).images
+    for result in time_batches(models, model, images, repetitions=repetitions):
         write(result, json)
 
 
@@ -268,14 +273,16 @@ def parameters(
     images: Annotated[int, typer.Option(min=1, help="Test images to simulate.")] = 10_000,
     json: Json = "-",
 ) -> None:
-    """Noise, simulated accuracy and predicted time of a network under cheaper and dearer parameter sets.
+    """Noise, simulated accuracy and predicted time of a network under cheaper and more expensive parameter sets.
 
     Example:
 
       ciphershift bench parameters --model mnist-fast --json -
     """
-    split = data.load(agreement_benchmark.read_card(Settings().models / model)["dataset"]).test.part(0, images)
-    for result in parameters_benchmark.measure(model, split):
+    from ciphershift.benchmarks.crypto.parameters import simulate_parameter_sets
+
+    split = _test_split(model).part(0, images)
+    for result in simulate_parameter_sets(model, split):
         write(result, json)
 
 
@@ -292,15 +299,17 @@ def engines(
 
       ciphershift bench engines --model mnist-tiny --batch 8 --json -
     """
+    from ciphershift.benchmarks.service.engines import compare_engines
+
     models = Settings().models
-    images = data.load(agreement_benchmark.read_card(models / model)["dataset"]).test.images[:batch]
-    write(engines_benchmark.measure(models, model, images=images, repetitions=repetitions), json)
+    images = _test_split(model).images[:batch]
+    write(compare_engines(models, model, images=images, repetitions=repetitions), json)
 
 
 @app.command()
 def faults(
     model: Model = "mnist-fast",
-    jobs: Annotated[int, typer.Option(min=1, help="Jobs to hand in.")] = 40,
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs to submit.")] = 40,
     kills: Annotated[int, typer.Option(min=0, help="Kills of the server or of a worker.")] = 20,
     batch: Annotated[int, typer.Option(min=1, help="Images in one job.")] = 2,
     json: Json = "-",
@@ -311,8 +320,11 @@ def faults(
 
       ciphershift bench faults --json -
     """
-    images, _ = demonstration.samples()
-    result = faults_benchmark.measure(Settings().models, model, images=images, batch=batch, jobs=jobs, kills=kills)
+    from ciphershift.benchmarks.demo import samples
+    from ciphershift.benchmarks.service.faults import kill_processes
+
+    images, _ = samples()
+    result = kill_processes(Settings().models, model, images=images, batch=batch, jobs=jobs, kills=kills)
     write(result, json)
     raise typer.Exit(1 if result["lost"] or result["wrong"] else 0)
 
@@ -337,11 +349,19 @@ def service(
 
       ciphershift bench service --requests 200 --tenants 4 --json -
     """
+    from ciphershift.benchmarks.service.load import send_from_tenants
+
     models = Settings().models
     chosen = model or ("mnist-tiny" if (models / "mnist-tiny").exists() else "mnist-fast")
-    images = data.load(agreement_benchmark.read_card(models / chosen)["dataset"]).test.images[:requests]
-    result = service_benchmark.measure(
-        models, chosen, images=images, tenants=tenants, in_flight=in_flight, engine=engine
-    )
+    images = _test_split(chosen).images[:requests]
+    result = send_from_tenants(models, chosen, images=images, tenants=tenants, in_flight=in_flight, engine=engine)
     write(result, json)
     raise typer.Exit(1 if result["lost"] or result["crossed"] else 0)
+
+
+def _test_split(model: str) -> Any:
+    """Returns the test images and labels of the data set that a network of the zoo was trained for."""
+    from ciphershift.benchmarks.networks.agreement import read_card
+    from ciphershift.models.training import data
+
+    return data.load(read_card(Settings().models / model)["dataset"]).test

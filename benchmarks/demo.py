@@ -1,4 +1,4 @@
-"""The demonstration: ten handwritten digits go to a server encrypted, and come back as answers."""
+"""The demonstration: a real server classifies ten encrypted handwritten digits."""
 
 from __future__ import annotations
 

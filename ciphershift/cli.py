@@ -99,9 +99,17 @@ def load(target: Target) -> Any:
 app = typer.Typer(cls=_FrontDoor, add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ciphershift {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _front_door(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Encrypted inference of neural networks with exact ReLU and max-pool.
 
@@ -113,9 +121,6 @@ def _front_door(
 
       ciphershift check my_network.py:my_network
     """
-    if version:
-        typer.echo(f"ciphershift {__version__}")
-        raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

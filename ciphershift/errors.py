@@ -13,6 +13,7 @@ CiphershiftError                internal
 ├─ ParameterError             invalid_params
 │  ├─ UnknownParamsError      unknown_params
 │  ├─ InsecureParamsError     insecure_params
+│  ├─ RefusedParamsError      refused_params
 │  ├─ WrongParamsError        wrong_params
 │  └─ NotConformantError      not_conformant
 ├─ KeyMismatchError           key_mismatch
@@ -33,6 +34,7 @@ CiphershiftError                internal
 │  └─ BadCalibrationError     bad_calibration
 └─ ServiceError               service
    ├─ ConfigurationError      configuration
+   ├─ ClosedError             closed
    ├─ UnauthorizedError       unauthorized
    ├─ ForbiddenError          forbidden
    ├─ UnknownModelError       unknown_model
@@ -46,6 +48,7 @@ CiphershiftError                internal
    ├─ DeadlineError           deadline
    ├─ WorkerLostError         worker_lost
    ├─ NotReadyError           not_ready
+   ├─ StorageFullError        storage_full
    ├─ UnreachableError        unreachable
    ├─ UntrustedServerError    untrusted_server
    └─ InsecureTransportError  insecure_transport
@@ -159,6 +162,12 @@ class InsecureParamsError(ParameterError):
     """The parameter set is weaker than 128 bits and may not be used here."""
 
     code = "insecure_params"
+
+
+class RefusedParamsError(ParameterError):
+    """The server uses a kind of parameter set that this client was told not to accept."""
+
+    code = "refused_params"
 
 
 class WrongParamsError(ParameterError):
@@ -286,6 +295,12 @@ class ConfigurationError(ServiceError):
     code = "configuration"
 
 
+class ClosedError(ServiceError):
+    """The client was closed: its connections are gone and its keys are erased."""
+
+    code = "closed"
+
+
 class UnauthorizedError(ServiceError):
     """The request carries no API key that the server knows and that is still valid."""
 
@@ -378,6 +393,13 @@ class NotReadyError(ServiceError):
     """The server is starting or stopping and takes no work."""
 
     code = "not_ready"
+
+
+class StorageFullError(ServiceError):
+    """The server's disk or database has no space left."""
+
+    code = "storage_full"
+    http_status = 507
 
 
 class UnreachableError(ServiceError):

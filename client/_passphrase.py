@@ -1,12 +1,13 @@
-"""Secret keys under a passphrase: scrypt makes a key of it, ChaCha20-Poly1305 seals the container of the secret keys with that.
+"""Secret keys encrypted under a passphrase: scrypt derives a key from it, ChaCha20-Poly1305 encrypts the container of the secret keys.
 
-The payload of a LOCKED_CLIENT_KEYS container is salt, nonce and the sealed container of the secret keys; the parameter set's id is
-authenticated with it. The cost of scrypt belongs to the format: 128 MB of memory and some tenths of a second for every guess.
+The payload of a LOCKED_CLIENT_KEYS container is salt, nonce and the encrypted container; the parameter set's id is authenticated with
+it. The cost of scrypt belongs to the format: 128 MB of memory and some tenths of a second for every guess.
 """
 
 from __future__ import annotations
 
 import os
+import unicodedata
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -24,7 +25,7 @@ SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**17, 8, 1
 
 
 def lock(secret: bytes, params: ParameterSet, passphrase: str) -> bytes:
-    """Returns the container of secret keys sealed under a passphrase, in a container of its own."""
+    """Encrypts a container of secret keys under a passphrase; returns a container of its own."""
     salt, nonce = os.urandom(SALT_BYTES), os.urandom(NONCE_BYTES)
     sealed = _cipher(passphrase, salt).encrypt(nonce, secret, bytes.fromhex(params.id))
     return container.pack(Kind.LOCKED_CLIENT_KEYS, params.id, None, salt + nonce + sealed)
@@ -35,7 +36,7 @@ def unlock(data: Bytes, params: ParameterSet, passphrase: str) -> bytes:
 
     Raises:
         WireError, ParameterError, KeyMismatchError: see container.unpack.
-        WrongPassphraseError: it is another passphrase's, or was forged.
+        WrongPassphraseError: the passphrase is another one, or the file was changed.
     """
     fields = (
         Field("salt", SALT_BYTES, 8),
@@ -55,14 +56,16 @@ def unlock(data: Bytes, params: ParameterSet, passphrase: str) -> bytes:
     try:
         return _cipher(passphrase, salt).decrypt(nonce, sealed, bytes.fromhex(params.id))
     except InvalidTag:
-        raise WrongPassphraseError("the passphrase does not open the secret keys: try again") from None
+        raise WrongPassphraseError("the passphrase does not decrypt the secret keys: try again") from None
 
 
 def is_locked(data: Bytes) -> bool:
-    """Whether the container needs a passphrase. Raises WireError for what is no container."""
+    """Whether the container needs a passphrase. Raises WireError if it is no container."""
     return container.read_header(data[:HEADER_BYTES]).kind == Kind.LOCKED_CLIENT_KEYS
 
 
 def _cipher(passphrase: str, salt: bytes) -> ChaCha20Poly1305:
-    key = Scrypt(salt=salt, length=32, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P).derive(passphrase.encode())
+    key = Scrypt(salt=salt, length=32, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P).derive(
+        unicodedata.normalize("NFC", passphrase).encode()
+    )
     return ChaCha20Poly1305(key)

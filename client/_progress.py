@@ -1,7 +1,8 @@
-"""A bar on the terminal's stderr: keys on their way, the layer that is computed, look-ups done, time left."""
+"""A progress bar on a terminal's stderr or in a notebook: key upload, current layer, look-ups done, time left."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Self
 
 from rich.console import Console
@@ -11,10 +12,9 @@ from ciphershift.client.jobs import JobStatus
 
 
 class ProgressBar:
-    """One line that tells what is going on; shows nothing where nobody looks."""
+    """One line about the current operation; shows nothing without a terminal or notebook."""
 
     def __init__(self, *, shown: bool) -> None:
-        """Shows nothing yet."""
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -23,7 +23,7 @@ class ProgressBar:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not (shown and console.is_terminal),
+            disable=not (shown and (console.is_terminal or _in_notebook(console))),
         )
         self._task: TaskID = self._bar.add_task("", total=None, note="")
         self._done_before = 0
@@ -39,27 +39,27 @@ class ProgressBar:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """Tells what is done now, without knowing how long it takes."""
+        """Shows a stage of unknown length."""
         self._bar.reset(self._task, total=None, description=text, note="")
 
     def upload(self, nbytes: int) -> None:
-        """Begins with an upload of so many bytes."""
+        """Starts an upload of `nbytes` bytes."""
         self._bar.reset(
             self._task, total=nbytes, description="evaluation keys, sent once", note=f"{nbytes / 1e6:.1f} MB"
         )
 
     def uploaded(self, nbytes: int) -> None:
-        """Tells that so many more bytes are on their way."""
+        """Counts `nbytes` more bytes as sent."""
         self._bar.advance(self._task, nbytes)
 
     def jobs(self, bootstraps: int) -> None:
-        """Begins with one or more jobs of so many look-ups in all."""
+        """Starts one or more jobs of `bootstraps` look-ups in all."""
         self._jobs_total = bootstraps
         self._done_before = 0
         self._bar.reset(self._task, total=bootstraps or None, description="sent", note="")
 
     def job(self, status: JobStatus) -> None:
-        """Tells what the server says of a job; one that is finished counts for those that come after it."""
+        """Shows the status of a job; the look-ups of finished jobs stay counted."""
         progress = status.progress
         done = self._done_before + progress.bootstraps_done
         note = f"{done}/{self._jobs_total} look-ups"
@@ -78,3 +78,8 @@ class ProgressBar:
         if status.progress.bootstraps_total == self._jobs_total:
             return status.progress.eta_seconds
         return self._bar.tasks[0].time_remaining
+
+
+def _in_notebook(console: Console) -> bool:
+    """Whether this is a notebook that can redraw a line: rich needs ipywidgets for it."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None

@@ -1,13 +1,12 @@
-"""What a client does, as generators of steps: the sync and the async client drive the same ones.
+"""What a client does, sans-I/O: generators of requests and sleeps, which a sync or an async transport carries out.
 
-Nothing that is sent depends on anything that was decrypted, nor on whether it could be: answers are read and decrypted when all have
-arrived, and no request follows from what they hold.
+Nothing that is sent depends on anything that was decrypted, nor on whether it could be: answers are decrypted when all have arrived,
+and no request follows. Only a public part of an answer, the digest of the model that made it, can make the client ask again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,64 +17,66 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ciphershift.client import images as image_arrays
-from ciphershift.client._following import Observer, follow
 from ciphershift.client._progress import ProgressBar
-from ciphershift.client._requests import Call, Steps, Upload
-from ciphershift.client._retrying import Exchange
-from ciphershift.client._wire import ModelProfile, parse_answer, parse_models, read, submit_call
-from ciphershift.client.jobs import JobList, JobStatus, Receipt, Receipts, job_path
+from ciphershift.client._receipts import Receipt, Receipts
+from ciphershift.client._requests import Deadline, Request, Retrying, Steps, Upload, submission
+from ciphershift.client._sse import Observer, follow
+from ciphershift.client._wire import ModelProfile, parse_answer, parse_models, read
+from ciphershift.client.jobs import JobList, JobStatus, job_path
 from ciphershift.client.keystore import KeyPair, Keystore
-from ciphershift.client.timings import Timings, Traffic
+from ciphershift.client.timings import Cost, Timings, Traffic
 from ciphershift.errors import (
     BadShapeError,
     CiphershiftError,
     InsecureParamsError,
+    RefusedParamsError,
     UnknownKeyError,
     UnknownModelError,
+    WrongAnswerError,
     WrongKeyError,
 )
 from ciphershift.he_layers.crypto import ckks
 from ciphershift.he_layers.crypto.ciphertexts import Binding, PackedAnswer
 
-JOBS_AHEAD = 2  # while one is computed, the next one waits: the server never waits for the client
-_ANSWER_EXTRA_BYTES = 64 << 10  # what an answer holds beside its ciphertexts
+JOBS_AHEAD = 2  # one is computed while the next one waits, so that the server never waits for the client
+_ANSWER_EXTRA_BYTES = 64 << 10  # of an answer, beside its ciphertexts
 
 FloatArray = NDArray[np.float64]
 
 
 class Session:
-    """One client's view of one model: its profile, its keys, its jobs, and the steps of a prediction."""
+    """One client's state for one model: profile, keys and receipts; and the steps of its operations."""
 
     def __init__(
         self,
         model: str | None,
         keystore: Keystore,
         *,
-        patience_seconds: float = 60.0,
+        retry_timeout: float = 60.0,
+        accept_block_keys: bool = True,
         allow_toy_parameters: bool = False,
         show_progress: bool = False,
     ) -> None:
-        """Takes note; nothing is sent or made yet."""
-        self.timings = Timings()
-        self.traffic = Traffic()
+        self.cost = Cost()  # of the last prediction or job
         self._model = model
         self._keystore = keystore
         self._receipts = Receipts(keystore.folder / "jobs")
-        self._exchange = Exchange(patience_seconds)
+        self._retrying = Retrying(retry_timeout)
+        self._accept_block_keys = accept_block_keys
         self._allow_toy_parameters = allow_toy_parameters
         self._show_progress = show_progress
         self._profile: ModelProfile | None = None
-        self._keys: KeyPair | None = None
+        self._keys: dict[str, KeyPair] = {}  # those that the server has, by parameter set
 
     def close(self) -> None:
         """Erases the secret keys from memory."""
-        if self._keys is not None:
-            self._keys.client_keys.erase()
-            self._keys = None
+        for pair in self._keys.values():
+            pair.client_keys.erase()
+        self._keys.clear()
 
     def models(self) -> Steps[list[str]]:
         """Asks for the names of the models that are served."""
-        return parse_models((yield from self._exchange(Call(method="GET", path="/v2/models"))))
+        return parse_models((yield from self._retrying(Request(method="GET", path="/v2/models"))))
 
     def profile(self) -> Steps[ModelProfile]:
         """Asks for the model's profile, once.
@@ -84,54 +85,65 @@ class Session:
             UnknownModelError: no such model, or several and none was named.
             UnknownParamsError: the model's parameter set is not in this installation's registry.
             InsecureParamsError: the parameter set is a TOY set.
+            MalformedError: it is no profile, or names sizes that do not follow from its parameters and shape.
+            RefusedParamsError: its small key is in blocks, and this client does not accept that.
         """
         if self._profile is None:
             name = self._model or (yield from self._only_model())
-            response = yield from self._exchange(Call(method="GET", path=f"/v2/models/{quote(name, safe='')}/profile"))
+            response = yield from self._retrying(
+                Request(method="GET", path=f"/v2/models/{quote(name, safe='')}/profile")
+            )
             profile = read(ModelProfile, response.content)
             if profile.params.is_toy and not self._allow_toy_parameters:
                 raise InsecureParamsError(f"{profile.model} uses {profile.params.name}, which protects nothing")
+            if profile.params.block_length > 1 and not self._accept_block_keys:
+                raise RefusedParamsError(
+                    f"{profile.model} is served under {profile.params.name}, whose small key is in blocks of {profile.params.block_length} "
+                    "bits: accept_block_keys=True accepts it, a server with CIPHERSHIFT_PARAMETER_SETS=own does without"
+                )
+            profile.require_consistent()
             self._profile = profile
         return self._profile
 
     def prepare(self) -> Steps[KeyPair]:
-        """Makes the keys, if there are none yet, and brings the evaluation keys to the server, if it lacks them."""
+        """Makes the keys, if there are none yet, and uploads the evaluation keys, if the server lacks them."""
         with self._bar() as bar:
-            return (yield from self._prepare(bar))
+            return (yield from self._prepare((yield from self.profile()), bar))
 
     def predict(self, images: ArrayLike, timeout: float | None) -> Steps[FloatArray]:
-        """Returns the logits [n, classes] of images, sent in as few jobs as the server takes them in."""
-        self.timings = Timings()
-        profile = yield from self.profile()
-        batch = image_arrays.to_levels(images, profile)
-        with self._bar() as bar:
-            with self.timings.measure("keys"):
-                keys = yield from self._prepare(bar)
-            bar.jobs(profile.bootstraps * len(batch))
-            answers = yield from self._run(batch, profile, keys, bar.job, timeout)
-        return np.concatenate([self._read(receipt, answer, keys) for receipt, answer in answers])
+        """Returns the logits [n, classes] of images, sent in as few jobs as the server's batch limit allows."""
+        known = self._profile
+        try:
+            return (yield from self._predict(images, timeout))
+        except WrongAnswerError:
+            # Perhaps the server has loaded another version of the model since its profile was read.
+            self._profile = None
+            profile = yield from self.profile()
+            if known is None or profile.program_digest == known.program_digest:
+                raise
+        return (yield from self._predict(images, timeout))
 
-    def submit(self, images: ArrayLike) -> Steps[JobStatus]:
-        """Makes one job of images and returns at once; what reads its answer is kept on disk."""
-        self.timings = Timings()
+    def submit(self, images: ArrayLike) -> Steps[tuple[JobStatus, Cost]]:
+        """Makes one job of images and returns at once; its receipt is kept on disk."""
+        self.cost = cost = Cost()
         profile = yield from self.profile()
         batch = image_arrays.to_levels(images, profile)
         if len(batch) > profile.max_batch:
             raise BadShapeError(
                 f"one job takes 1 to {profile.max_batch} images, got {len(batch)}: submit several jobs, or use predict"
             )
-        with self._bar() as bar, self.timings.measure("keys"):
-            keys = yield from self._prepare(bar)
-        receipt, status = yield from self._submit(batch, profile, keys)
+        with self._bar() as bar, cost.timings.measure("keys"):
+            keys = yield from self._prepare(profile, bar)
+        receipt, status = yield from self._submit(batch, profile, keys, cost)
         self._receipts.keep(receipt)
-        return status
+        return status, cost
 
-    def wait(self, job_id: str, timeout: float | None, observe: Observer | None) -> Steps[JobStatus]:
+    def wait(self, job_id: str, timeout: float | None, observe: Observer | None, timings: Timings) -> Steps[JobStatus]:
         """Follows a job to its end, however it ends."""
         status = yield from self.status(job_id)
         if status.is_finished:
             return status
-        with self._bar() as bar, self.timings.measure("transfer"):
+        with self._bar() as bar, timings.measure("transfer"):
             bar.jobs(status.progress.bootstraps_total)
 
             def both(status: JobStatus) -> None:
@@ -139,16 +151,16 @@ class Session:
                 if observe:
                     observe(status)
 
-            return (yield from follow(self._exchange, job_id, timeout, both))
+            return (yield from follow(self._retrying, job_id, Deadline.after(timeout), both))
 
-    def result(self, job_id: str, timeout: float | None) -> Steps[FloatArray]:
+    def result(self, job_id: str, timeout: float | None, cost: Cost) -> Steps[FloatArray]:
         """Returns the logits [n, classes] of a job, when it has them.
 
         Raises:
             UnknownJobError: it was not submitted with this keystore.
-            CanceledError, ExpiredError: there is no answer any more.
+            CanceledError, ExpiredError: the answer is gone.
             DeadlineError: it is not finished in time.
-            CiphershiftError: the job failed; the error is its own.
+            CiphershiftError: the job failed with this error.
         """
         receipt = self.receipt(job_id)
         keys = self._keystore.open(receipt.profile.params)
@@ -156,66 +168,90 @@ class Session:
             raise WrongKeyError(
                 f"job {receipt.job_id} was encrypted under keys {receipt.key_id}, which are no longer in {self._keystore.folder}"
             )
-        status = yield from self.wait(receipt.job_id, timeout, None)
-        with self.timings.measure("transfer"):
-            answer = yield from self._fetch(receipt, status)
-        return self._read(receipt, answer, keys)
+        status = yield from self.wait(receipt.job_id, timeout, None, cost.timings)
+        with cost.timings.measure("transfer"):
+            response = yield from self._fetch(receipt, status, cost.traffic)
+        try:
+            answer = self._parse(receipt, response, cost.timings)
+        except WrongAnswerError:
+            self._profile = None  # read again before the next job
+            raise
+        return self._decrypt(receipt, answer, keys, cost.timings)
 
     def status(self, job_id: str) -> Steps[JobStatus]:
         """Asks how a job is doing."""
-        return read(JobStatus, (yield from self._exchange(Call(method="GET", path=job_path(job_id)))).content)
+        return read(JobStatus, (yield from self._retrying(Request(method="GET", path=job_path(job_id)))).content)
 
     def cancel(self, job_id: str) -> Steps[JobStatus]:
-        """Ends a job, or forgets the answer of one that is finished."""
-        response = yield from self._exchange(Call(method="DELETE", path=job_path(job_id)))
+        """Cancels a job, or deletes the answer of a finished one."""
+        response = yield from self._retrying(Request(method="DELETE", path=job_path(job_id)))
         return read(JobStatus, response.content)
 
     def jobs(self, limit: int) -> Steps[Sequence[JobStatus]]:
         """Asks for the tenant's jobs, newest first."""
-        call = Call(method="GET", path=f"/v2/jobs?limit={limit}", answer_limit=limit * (8 << 10) + 1024)
-        return read(JobList, (yield from self._exchange(call)).content).jobs
+        request = Request(method="GET", path=f"/v2/jobs?limit={limit}", answer_limit=limit * (8 << 10) + 1024)
+        return read(JobList, (yield from self._retrying(request)).content).jobs
 
     def receipt(self, job_id: str) -> Receipt:
         """Returns the receipt of a job that was submitted with this keystore."""
         return self._receipts.find(job_id)
 
+    def _predict(self, images: ArrayLike, timeout: float | None) -> Steps[FloatArray]:
+        self.cost = cost = Cost()
+        profile = yield from self.profile()
+        batch = image_arrays.to_levels(images, profile)
+        with self._bar() as bar:
+            with cost.timings.measure("keys"):
+                keys = yield from self._prepare(profile, bar)
+            bar.jobs(profile.bootstraps * len(batch))
+            responses = yield from self._run(batch, profile, keys, bar.job, timeout, cost)
+        answers = [(receipt, self._parse(receipt, response, cost.timings)) for receipt, response in responses]
+        return np.concatenate([self._decrypt(receipt, answer, keys, cost.timings) for receipt, answer in answers])
+
     def _run(
-        self, batch: FloatArray, profile: ModelProfile, keys: KeyPair, observe: Observer, timeout: float | None
+        self,
+        batch: FloatArray,
+        profile: ModelProfile,
+        keys: KeyPair,
+        observe: Observer,
+        timeout: float | None,
+        cost: Cost,
     ) -> Steps[list[tuple[Receipt, httpx.Response]]]:
-        """Returns the answers to a batch, cut into jobs; those that are not needed any more are canceled."""
+        """Returns the answers to a batch, split into jobs; if one fails, the others are canceled."""
         waiting = deque(batch[i : i + profile.max_batch] for i in range(0, len(batch), profile.max_batch))
         running: deque[Receipt] = deque()
         answers = []
-        end = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline.after(timeout)
         try:
             while waiting or running:
                 if waiting and len(running) < JOBS_AHEAD:
-                    running.append((yield from self._submit(waiting.popleft(), profile, keys))[0])
+                    running.append((yield from self._submit(waiting.popleft(), profile, keys, cost))[0])
                     continue
-                left = None if end is None else end - time.monotonic()
-                with self.timings.measure("transfer"):
-                    status = yield from follow(self._exchange, running[0].job_id, left, observe)
-                    answers.append((running[0], (yield from self._fetch(running[0], status))))
+                with cost.timings.measure("transfer"):
+                    status = yield from follow(self._retrying, running[0].job_id, deadline, observe)
+                    answers.append((running[0], (yield from self._fetch(running[0], status, cost.traffic))))
                 running.popleft()
         except (Exception, KeyboardInterrupt, asyncio.CancelledError):
             for receipt in running:
                 with suppress(CiphershiftError):
-                    yield Call(method="DELETE", path=job_path(receipt.job_id), silence_seconds=2.0)
+                    yield Request(method="DELETE", path=job_path(receipt.job_id), silence_seconds=2.0)
             raise
         return answers
 
-    def _submit(self, batch: FloatArray, profile: ModelProfile, keys: KeyPair) -> Steps[tuple[Receipt, JobStatus]]:
-        with self.timings.measure("encrypt"):
+    def _submit(
+        self, batch: FloatArray, profile: ModelProfile, keys: KeyPair, cost: Cost
+    ) -> Steps[tuple[Receipt, JobStatus]]:
+        with cost.timings.measure("encrypt"):
             ciphertexts = [ckks.encrypt(keys.client_keys, keys.key_id, image * profile.input_delta) for image in batch]
             containers = tuple(ciphertext.to_bytes() for ciphertext in ciphertexts)
-        request_id, call = submit_call(profile, keys.key_id, containers)
-        with self.timings.measure("transfer"):
+        request_id, request = submission(profile, keys.key_id, containers)
+        with cost.timings.measure("transfer"):
             try:
-                response = yield from self._exchange(call)
+                response = yield from self._retrying(request)
             except UnknownKeyError:  # the server has dropped the keys since they were uploaded
                 yield from self._upload(keys, lambda _: None)
-                response = yield from self._exchange(call)
-        self.traffic = Traffic(sent=len(call.content), ciphertexts=containers)
+                response = yield from self._retrying(request)
+        cost.traffic.sent, cost.traffic.ciphertexts = len(request.content), containers
         status = read(JobStatus, response.content)
         receipt = Receipt(
             job_id=status.id,
@@ -226,51 +262,60 @@ class Session:
         )
         return receipt, status
 
-    def _fetch(self, receipt: Receipt, status: JobStatus) -> Steps[httpx.Response]:
+    def _fetch(self, receipt: Receipt, status: JobStatus, traffic: Traffic) -> Steps[httpx.Response]:
         if status.state == "failed":
             raise status.failure()
         limit = len(receipt.requests) * (receipt.profile.download_bytes + 4) + _ANSWER_EXTRA_BYTES
-        call = Call(method="GET", path=f"{job_path(receipt.job_id)}/result", answer_limit=limit)
-        response = yield from self._exchange(call)
-        self.traffic.received = len(response.content)
+        request = Request(method="GET", path=f"{job_path(receipt.job_id)}/result", answer_limit=limit)
+        response = yield from self._retrying(request)
+        traffic.received = len(response.content)
         return response
 
-    def _read(self, receipt: Receipt, response: httpx.Response, keys: KeyPair) -> FloatArray:
+    def _parse(self, receipt: Receipt, response: httpx.Response, timings: Timings) -> list[PackedAnswer]:
+        """Reads the public parts of an answer; needs no secret.
+
+        Raises:
+            WrongAnswerError: it answers another request, or another version of the model made it.
+            WireError, KeyMismatchError, NotConformantError: it is not an answer to this job.
+        """
         profile = receipt.profile
         answer = parse_answer(response, receipt.request_id, len(receipt.requests))
-        # A job that nobody waited for has been computed in nobody's time.
-        self.timings.transfer = max(self.timings.transfer - answer.server_seconds, 0.0)
-        self.timings.server += answer.server_seconds
-        with self.timings.measure("decrypt"):
-            rows = []
-            for data, request in zip(answer.logits, receipt.requests, strict=True):
-                binding = Binding(key_id=keys.key_id, request=request, program=profile.program_digest)
-                packed = PackedAnswer.from_bytes(data, profile.params, binding, len(profile.classes))
-                rows.append(profile.logits(ckks.decrypt(keys.client_keys, packed)))
-            return np.stack(rows)
+        # Server time can exceed the time that we waited: clamp at zero.
+        timings.transfer = max(timings.transfer - answer.server_seconds, 0.0)
+        timings.server += answer.server_seconds
+        bindings = [
+            Binding(key_id=receipt.key_id, request=request, program=profile.program_digest)
+            for request in receipt.requests
+        ]
+        return [
+            PackedAnswer.from_bytes(data, profile.params, binding, len(profile.classes))
+            for data, binding in zip(answer.logits, bindings, strict=True)
+        ]
 
-    def _prepare(self, bar: ProgressBar) -> Steps[KeyPair]:
-        if self._keys is None:
-            profile = yield from self.profile()
+    def _decrypt(self, receipt: Receipt, answer: Sequence[PackedAnswer], keys: KeyPair, timings: Timings) -> FloatArray:
+        with timings.measure("decrypt"):
+            return np.stack([receipt.profile.logits(ckks.decrypt(keys.client_keys, packed)) for packed in answer])
+
+    def _prepare(self, profile: ModelProfile, bar: ProgressBar) -> Steps[KeyPair]:
+        if profile.params_id not in self._keys:
             bar.say("keys")
             keys = self._keystore.open(profile.params)
             try:
-                yield from self._exchange(Call(method="GET", path=f"/v2/keys/{keys.key_id}"))
+                yield from self._retrying(Request(method="GET", path=f"/v2/keys/{keys.key_id}"))
             except UnknownKeyError:
                 bar.upload(keys.evaluation_keys.stat().st_size)
                 yield from self._upload(keys, bar.uploaded)
-            self._keys = keys
-        return self._keys
+            self._keys[profile.params_id] = keys
+        return self._keys[profile.params_id]
 
     def _upload(self, keys: KeyPair, sent: Callable[[int], None]) -> Steps[None]:
-        yield from self._exchange(
-            Call(method="PUT", path=f"/v2/keys/{keys.key_id}", content=Upload(keys.evaluation_keys, sent))
-        )
+        content = Upload(keys.evaluation_keys, sent)
+        yield from self._retrying(Request(method="PUT", path=f"/v2/keys/{keys.key_id}", content=content))
 
     def _only_model(self) -> Steps[str]:
         names = yield from self.models()
         if len(names) != 1:
-            raise UnknownModelError(f"name one of the server's models: {', '.join(names) or 'it has none'}")
+            raise UnknownModelError(f"name one of the server's models: {', '.join(names[:20]) or 'it has none'}")
         return names[0]
 
     def _bar(self) -> ProgressBar:

@@ -1,4 +1,4 @@
-"""Carries out a session's steps over HTTP, with and without an event loop: the only place that sends, waits and reads the clock.
+"""Carries out a session's steps over HTTP, blocking or in an event loop.
 
 An answer is read under a limit of bytes and of time, and never decompressed: a server that sends without end, or a small body that
 unpacks to a large one, is refused before it fills the memory.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,11 @@ from typing import Any, TypeVar, cast
 
 import httpx
 
-from ciphershift.client._requests import Call, Pause, Step, Steps, Upload
+from ciphershift.client._requests import Request, Sleep, Step, Steps, Upload
 from ciphershift.errors import (
     CiphershiftError,
+    ClosedError,
+    ConfigurationError,
     InsecureTransportError,
     TooLargeError,
     UnauthorizedError,
@@ -37,7 +40,7 @@ ANSWER_SECONDS = 600.0  # for the whole of one answer that is not a stream
 
 
 class Address:
-    """Where the server is, what opens it, and whom to believe that it is the one."""
+    """The server's URL, the API key for it, and the certificates to trust."""
 
     def __init__(self, url: str, *, api_key: str | None = None, ca_file: Path | None = None) -> None:
         """Checks that the key can be sent there.
@@ -57,11 +60,11 @@ class Address:
             )
         self._api_key = api_key.strip() if api_key else None
         if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
-            raise UnauthorizedError("the API key holds characters that no key has: copy it again")  # and never shows it
+            raise UnauthorizedError("the API key holds characters that no key has: copy it again")  # without showing it
         self._local = self.url.scheme == "http" and _is_loopback(self.url.host)
         if api_key and self.url.scheme == "http" and not self._local:
             raise InsecureTransportError(
-                f"an API key would cross the network in clear on its way to {self}: use https://{self.url.netloc.decode()}"
+                f"an API key would cross the network unencrypted on its way to {self}: use https://{self.url.netloc.decode()}"
             )
         self._context = ssl.create_default_context()
         if ca_file is not None:
@@ -75,37 +78,38 @@ class Address:
         return str(self.url)
 
     def options(self) -> dict[str, Any]:
-        """Returns what an httpx client is made with."""
+        """Returns the arguments of an httpx client."""
         headers = {"Accept-Encoding": "identity"}
         if self._api_key:
             headers["Authorization"] = f"Bearer {self._api_key}"
-        # A proxy named by the environment must not see what is allowed to travel in clear because it stays on this machine.
+        # A proxy named by the environment must not see what may travel unencrypted only because it stays on this machine.
         return {"base_url": self.url, "headers": headers, "verify": self._context, "trust_env": not self._local}
 
     def error(self, error: httpx.TransportError) -> CiphershiftError:
-        """Returns the typed error that a failure on the way stands for."""
+        """Returns the typed error of a transport failure."""
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return UntrustedServerError(
-                    f"{self} shows a certificate that is not to be trusted ({cause.verify_message}): "
-                    "name the file of its authority as ca_file, or set CIPHERSHIFT_CA_FILE"
+                    f"the certificate of {self} is not trusted ({cause.verify_message}): "
+                    "pass the file of its authority as ca_file, or set CIPHERSHIFT_CA_FILE"
                 )
             cause = cause.__cause__ or cause.__context__
         return UnreachableError(f"no answer from {self} ({error or type(error).__name__}): is a server running there?")
 
 
-class Driver:
-    """Carries out steps, and waits for each."""
+class SyncTransport:
+    """Carries out steps, blocking."""
 
     def __init__(self, address: Address) -> None:
-        """Opens no connection yet."""
         self._address = address
-        self._http = httpx.Client(**address.options())
+        with _proxy_errors():
+            self._http = httpx.Client(**address.options())
 
     def run(self, steps: Steps[T]) -> T:
         """Returns the result of the steps."""
         with closing(steps):
+            _require_open(self._http)
             resume: Callable[[], Step] = partial(next, steps)
             while True:
                 step = _advance(resume)
@@ -122,15 +126,15 @@ class Driver:
             return partial(steps.send, cast(httpx.Response, self._take(step)))
         except httpx.TransportError as error:
             return partial(steps.throw, self._address.error(error))
-        except BaseException as error:  # an interrupt, too, so that a session can cancel what it began
+        except BaseException as error:  # an interrupt, too, so that a session can cancel its jobs
             return partial(steps.throw, error)
 
     def _take(self, step: Step) -> httpx.Response | None:
-        if isinstance(step, Pause):
+        if isinstance(step, Sleep):
             time.sleep(step.seconds)
             return None
         content = step.content.chunks() if isinstance(step.content, Upload) else step.content
-        with self._http.stream(**_request(step), content=content) as response:
+        with self._http.stream(**_arguments(step), content=content) as response:
             body = _Body(step, response)
             for chunk in response.iter_raw():
                 if not body.take(chunk):
@@ -138,17 +142,18 @@ class Driver:
             return body.response()
 
 
-class AsyncDriver:
-    """Carries out steps from an event loop; what a session computes between two steps runs in a thread."""
+class AsyncTransport:
+    """Carries out steps in an event loop; what a session computes between two steps runs in a thread."""
 
     def __init__(self, address: Address) -> None:
-        """Opens no connection yet."""
         self._address = address
-        self._http = httpx.AsyncClient(**address.options())
+        with _proxy_errors():
+            self._http = httpx.AsyncClient(**address.options())
 
     async def run(self, steps: Steps[T]) -> T:
         """Returns the result of the steps."""
         with closing(steps):
+            _require_open(self._http)
             resume: Callable[[], Step] = partial(next, steps)
             while True:
                 try:
@@ -169,15 +174,15 @@ class AsyncDriver:
             return partial(steps.send, cast(httpx.Response, await self._take(step)))
         except httpx.TransportError as error:
             return partial(steps.throw, self._address.error(error))
-        except BaseException as error:  # a cancellation, too, so that a session can cancel what it began
+        except BaseException as error:  # a cancellation, too, so that a session can cancel its jobs
             return partial(steps.throw, error)
 
     async def _take(self, step: Step) -> httpx.Response | None:
-        if isinstance(step, Pause):
+        if isinstance(step, Sleep):
             await asyncio.sleep(step.seconds)
             return None
         content = _asynchronous(step.content.chunks()) if isinstance(step.content, Upload) else step.content
-        async with self._http.stream(**_request(step), content=content) as response:
+        async with self._http.stream(**_arguments(step), content=content) as response:
             body = _Body(step, response)
             async for chunk in response.aiter_raw():
                 if not body.take(chunk):
@@ -185,13 +190,32 @@ class AsyncDriver:
             return body.response()
 
 
-class _Body:
-    """Takes an answer as it arrives: in memory up to a limit, or, if it is good, to the call's own receiver."""
+def _require_open(http: httpx.Client | httpx.AsyncClient) -> None:
+    if http.is_closed:
+        raise ClosedError("the client is closed, and its secret keys are erased from memory: make a new one")
 
-    def __init__(self, call: Call, response: httpx.Response) -> None:
-        self._call = call
+
+@contextmanager
+def _proxy_errors() -> Iterator[None]:
+    """Turns what httpx raises for proxy settings of the environment into a typed error that names them."""
+    try:
+        yield
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        names = (f"{scheme}_PROXY" for scheme in ("ALL", "HTTP", "HTTPS", "NO"))
+        given = [name for upper in names for name in (upper, upper.lower()) if os.environ.get(name)]
+        raise ConfigurationError(
+            f"the proxy settings {', '.join(given) or 'of the system'} cannot be used ({str(error).split('. ')[0]}): "
+            "correct them, or unset them for this program"
+        ) from error
+
+
+class _Body:
+    """Takes an answer as it arrives: into memory up to a limit, or, if it is successful, to the request's own receiver."""
+
+    def __init__(self, request: Request, response: httpx.Response) -> None:
+        self._request = request
         self._response = response
-        self._stream = call.receive if response.is_success else None
+        self._stream = request.receive if response.is_success else None
         self._chunks: list[bytes] = []
         self._size = 0
         self._end = time.monotonic() + ANSWER_SECONDS
@@ -201,28 +225,30 @@ class _Body:
         if self._stream:
             return self._stream(chunk)
         self._size += len(chunk)
-        if self._size > self._call.answer_limit:
+        if self._size > self._request.answer_limit:
             raise TooLargeError(
-                f"{self._response.request.url} answers with more than the {self._call.answer_limit} bytes that it can need"
+                f"{self._response.request.url} answered with more than {self._request.answer_limit} bytes, the most that it can need"
             )
         if time.monotonic() > self._end:
-            raise UnreachableError(f"{self._response.request.url} was not done with its answer in {ANSWER_SECONDS:g} s")
+            raise UnreachableError(
+                f"the answer of {self._response.request.url} was not complete after {ANSWER_SECONDS:g} s"
+            )
         self._chunks.append(chunk)
         return True
 
     def response(self) -> httpx.Response:
-        """Returns the answer as a value that needs no connection any more."""
+        """Returns the answer, independent of its connection."""
         given = self._response
         kept = [(k, v) for k, v in given.headers.multi_items() if k not in ("content-encoding", "transfer-encoding")]
         return httpx.Response(given.status_code, headers=kept, content=b"".join(self._chunks), request=given.request)
 
 
-def _request(call: Call) -> dict[str, Any]:
-    headers = dict(call.headers)
-    if isinstance(call.content, Upload):
-        headers["Content-Length"] = str(len(call.content))
-    timeout = httpx.Timeout(connect=CONNECT_SECONDS, read=call.silence_seconds, write=WRITE_SECONDS, pool=None)
-    return {"method": call.method, "url": call.path, "headers": headers, "timeout": timeout}
+def _arguments(request: Request) -> dict[str, Any]:
+    headers = dict(request.headers)
+    if isinstance(request.content, Upload):
+        headers["Content-Length"] = str(len(request.content))
+    timeout = httpx.Timeout(connect=CONNECT_SECONDS, read=request.silence_seconds, write=WRITE_SECONDS, pool=None)
+    return {"method": request.method, "url": request.path, "headers": headers, "timeout": timeout}
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +265,7 @@ class _End:
 
 
 def _advance(resume: Callable[[], Step]) -> Step | _End:
-    """Runs the steps up to the next one, or to their end. What they raise is returned, and so told from what befalls the driver."""
+    """Runs the steps up to the next one, or to their end. Their own errors are returned, to tell them from the transport's."""
     try:
         return resume()
     except StopIteration as end:
@@ -249,7 +275,7 @@ def _advance(resume: Callable[[], Step]) -> Step | _End:
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
-    """Runs a function in a thread; one that is cancelled meanwhile ends first, so that nobody closes what it works on."""
+    """Runs a function in a thread. A cancellation waits for it to end, so that nothing it uses is closed under it."""
     task = asyncio.ensure_future(asyncio.to_thread(function))
     try:
         return await asyncio.shield(task)

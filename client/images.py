@@ -1,4 +1,4 @@
-"""Images as a model takes them: rows of integers between 0 and its levels."""
+"""Image arrays as a model takes them: rows of integers from 0 to its number of levels."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from numpy.typing import ArrayLike, NDArray
 
 from ciphershift.client._wire import ModelProfile
 from ciphershift.errors import BadShapeError, OutOfLevelsError
+from ciphershift.protocol import scaling
 
 
 def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
     """Returns whole numbers of shape [n, C * H * W].
 
     Args:
-        images: uint8 from 0 to 255, or floats from 0 to 1; of shape [n, C, H, W] or [C, H, W], where C may be left out if it is 1.
-        profile: of the model that will see them.
+        images: uint8 from 0 to 255, or floats from 0 to 1; of the model's shape ([C, H, W] for images, where C may be left out if it is
+            1; [C, L] for series, [features] for vectors), or many of these, [n, ...].
+        profile: of the model.
 
     Raises:
         BadShapeError: another shape.
         OutOfLevelsError: another type, or a value outside its range.
     """
     array = np.asarray(images)
-    channels, height, width = profile.input_shape
-    batch = array.reshape(-1, channels, height, width) if _fits(array.shape, profile.input_shape) else None
+    batch = array.reshape(-1, *profile.input_shape) if _fits(array.shape, profile.input_shape) else None
     if batch is None or not len(batch):
         raise BadShapeError(
-            f"images have shape {list(array.shape)}, {profile.model} takes [n, {channels}, {height}, {width}]"
+            f"images have shape {list(array.shape)}, {profile.model} takes [n, {', '.join(map(str, profile.input_shape))}]"
         )
     if array.dtype == np.uint8:
-        unit = batch / 255.0
+        unit = batch / scaling.PIXEL_MAX
     elif np.issubdtype(array.dtype, np.floating):
         unit = batch.astype(np.float64)
     else:
         raise OutOfLevelsError(f"images are of type {array.dtype}: give uint8 from 0 to 255 or floats from 0 to 1")
     if not (np.all(unit >= 0.0) and np.all(unit <= 1.0)):
         raise OutOfLevelsError("images hold values outside 0 to 1: scale floats, or give uint8 from 0 to 255")
-    levels = np.rint(unit * profile.input_levels).reshape(len(batch), -1)
-    return np.asarray(levels, dtype=np.float64)
+    return scaling.to_integers(unit, profile.input_levels).reshape(len(batch), -1)
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int, int, int]) -> bool:
-    if shape[-3:] == wanted and len(shape) in (3, 4):
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    if shape in (wanted, (*shape[:1], *wanted)):
         return True
-    return wanted[0] == 1 and shape[-2:] == wanted[1:] and len(shape) in (2, 3)
+    return len(wanted) == 3 and wanted[0] == 1 and _fits(shape, wanted[1:])

@@ -1,8 +1,8 @@
-"""The user's keys on disk: one pair per parameter set, readable by the user alone, complete or not there at all.
+"""The user's keys on disk: one pair per parameter set, readable by the user alone, written atomically.
 
 A pair is the secret keys and the evaluation keys made from them, each in a container of its own. Both are written to a temporary
-folder that is then renamed, so that two processes which start at once end up with the same pair. Under a passphrase the secret keys
-rest sealed (client/_passphrase.py); without one, the file's mode is all that protects them.
+folder that is then renamed, so that two processes that start at once end up with the same pair. With a passphrase the secret keys
+are encrypted (client/_passphrase.py); without one, only the file's mode protects them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import platformdirs
 
 from ciphershift.client._passphrase import is_locked, lock, unlock
-from ciphershift.errors import ExposedKeyError, LockedKeyError
+from ciphershift.errors import ConfigurationError, ExposedKeyError, LockedKeyError, WrongKeyError
 from ciphershift.he_layers.crypto.params import ParameterSet
-from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.crypto.secret_keys import PAIR_BYTES, ClientKeys
 from ciphershift.protocol.container import HEADER_BYTES, read_header
 
 PASSPHRASE = "CIPHERSHIFT_PASSPHRASE"
@@ -30,7 +30,7 @@ _PUBLIC = "evaluation.keys"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyPair:
-    """Secret keys, and where the evaluation keys lie that belong to them."""
+    """Secret keys, and the file of the evaluation keys that belong to them."""
 
     client_keys: ClientKeys
     key_id: str
@@ -41,30 +41,44 @@ class Keystore:
     """The key pairs in one folder."""
 
     def __init__(
-        self, folder: Path | None = None, *, passphrase: str | None = None, ask: Callable[[], str] | None = None
+        self,
+        folder: Path | str | None = None,
+        *,
+        passphrase: str | None = None,
+        ask: Callable[[], str] | None = None,
     ) -> None:
         """Opens a folder.
 
         Args:
-            folder: the default is `client` under CIPHERSHIFT_HOME or the platform's place for user data.
-            passphrase: seals the secret keys that are made here; the default is CIPHERSHIFT_PASSPHRASE, without it they are not sealed.
-            ask: gives the passphrase of keys that turn out to be sealed, when none is known.
+            folder: the default is `client` under CIPHERSHIFT_HOME or the platform's folder for user data.
+            passphrase: encrypts the secret keys on disk; the default is CIPHERSHIFT_PASSPHRASE, without it they are not encrypted.
+                Its Unicode form does not matter (NFC is used).
+            ask: called for the passphrase if the keys are encrypted and none is given.
+
+        Raises:
+            ConfigurationError: the passphrase is empty.
         """
         home = os.environ.get("CIPHERSHIFT_HOME")
         base = Path(home) if home else platformdirs.user_data_path("ciphershift")
-        self.folder = folder or base / "client"
-        self._passphrase = passphrase or os.environ.get(PASSPHRASE) or None
+        self.folder = base / "client" if folder is None else Path(folder).expanduser()
+        given = os.environ.get(PASSPHRASE) if passphrase is None else passphrase
+        if given == "":
+            raise ConfigurationError(
+                f"the passphrase is empty: set {PASSPHRASE} to one, or unset it to store keys unencrypted"
+            )
+        self._passphrase = given
         self._ask = ask
 
     def open(self, params: ParameterSet) -> KeyPair:
         """Returns the pair for a parameter set, made now if there is none.
 
-        Keys that were made without a passphrase are sealed now if one is given.
+        Keys that were made without a passphrase are encrypted now if one is given.
 
         Raises:
-            ExposedKeyError: other users of the machine can read the secret keys.
-            LockedKeyError: the secret keys are sealed, and no passphrase is given.
-            WrongPassphraseError: they are sealed under another one.
+            ExposedKeyError: other users of the machine can read the secret keys, or replace them.
+            WrongKeyError: the two files of the pair do not belong together.
+            LockedKeyError: the secret keys are encrypted, and no passphrase is given.
+            WrongPassphraseError: the passphrase is another one.
             WireError: a key file is damaged.
         """
         folder = self.folder / params.id
@@ -82,7 +96,7 @@ class Keystore:
             keys.erase()
             temporary.rename(folder)
         except OSError:
-            # Another process was faster: its pair is as good. Any other trouble shows when the pair is read.
+            # Another process was faster: use its pair.
             if not folder.exists():
                 raise
         finally:
@@ -90,17 +104,30 @@ class Keystore:
 
     def _load(self, params: ParameterSet, folder: Path) -> KeyPair:
         secret = folder / _SECRET
-        mode = stat.S_IMODE(secret.stat().st_mode)
+        mode = _mode(secret)
         if mode & 0o077:
             raise ExposedKeyError(f"{secret} has mode {mode:o}, others can read it: chmod 600, or delete {folder}")
+        for place in (self.folder, folder):
+            if _mode(place) & 0o022:
+                raise ExposedKeyError(
+                    f"{place} has mode {_mode(place):o}, others can replace the keys in it: chmod 700"
+                )
         with (folder / _PUBLIC).open("rb") as file:
-            header = read_header(file.read(HEADER_BYTES))
+            start = file.read(PAIR_BYTES)
+        header = read_header(start[:HEADER_BYTES])
         data = secret.read_bytes()
         if is_locked(data):
             data = unlock(data, params, self._known_passphrase(secret))
         elif self._passphrase:
             _replace(secret, self._at_rest(data, params))
         keys = ClientKeys.from_bytes(data, params)
+        try:
+            keys.require_pair(start)
+        except WrongKeyError:
+            raise WrongKeyError(
+                f"{_SECRET} and {_PUBLIC} in {folder} belong to two different pairs: put back both files of one pair, or "
+                "delete the folder to make new keys"
+            ) from None
         return KeyPair(client_keys=keys, key_id=header.key_id, evaluation_keys=folder / _PUBLIC)
 
     def _at_rest(self, data: bytes, params: ParameterSet) -> bytes:
@@ -109,8 +136,12 @@ class Keystore:
     def _known_passphrase(self, secret: Path) -> str:
         given = self._passphrase or (self._ask() if self._ask else None)
         if not given:
-            raise LockedKeyError(f"{secret} is under a passphrase: set {PASSPHRASE}, or use a terminal")
+            raise LockedKeyError(f"{secret} is encrypted under a passphrase: set {PASSPHRASE}, or run it in a terminal")
         return given
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def _write(path: Path, data: bytes) -> None:

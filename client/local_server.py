@@ -1,18 +1,21 @@
-"""A real server in a process of its own, on a free port of this machine: for a demonstration, a test or a benchmark.
+"""A server process on a free port of this machine, for a demonstration, a test or a benchmark.
 
-The client knows nothing of the server's code; it starts the command that an operator would, and speaks to it over HTTP.
+The client does not import the server's code; it starts the command that an operator would, and talks to it over HTTP.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -21,15 +24,25 @@ from ciphershift.errors import ConfigurationError
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+SECRETS = ("CIPHERSHIFT_PASSPHRASE", "CIPHERSHIFT_API_KEY")  # the client's; no server has a use for them
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
-    """A running server."""
+    """A running server.
+
+    Attributes:
+        url: where it listens.
+        pid: its process.
+        log: file of its stderr.
+        api_key: of the tenant that was made for the caller, if one was asked for.
+    """
 
     url: str
     pid: int
     log: Path
+    api_key: str | None = field(default=None, repr=False)
 
 
 @contextmanager
@@ -38,15 +51,17 @@ def local_server(
     storage: Path | None = None,
     program: Sequence[str] = ("-m", "ciphershift", "serve"),
     wait_until_ready: bool = True,
+    tenant: str | None = None,
     **settings: object,
 ) -> Iterator[LocalServer]:
-    """Starts a server, waits until it is ready, and stops it in the end.
+    """Starts a server, waits until it is ready, and stops it at the end.
 
     Args:
-        storage: where it keeps its state; a temporary folder by default.
-        program: what Python runs.
-        wait_until_ready: or only until it listens.
-        settings: of the server, by the names of its environment variables without CIPHERSHIFT_; it needs no API keys unless
+        storage: folder for its state; a temporary folder by default.
+        program: arguments of the Python interpreter.
+        wait_until_ready: False waits only until it listens.
+        tenant: makes a tenant of this name with an API key, which every request then needs.
+        settings: the server's settings, by the names of its environment variables without CIPHERSHIFT_; it asks for API keys only if
             `open` is False.
 
     Raises:
@@ -57,22 +72,31 @@ def local_server(
             "storage": storage or folder,
             "host": "127.0.0.1",
             "port": 0,
-            "open": True,
+            "open": tenant is None,
             "drain_seconds": 5,
             **settings,
         }
-        environment = os.environ | {f"CIPHERSHIFT_{name.upper()}": str(value) for name, value in chosen.items()}
+        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environment |= {f"CIPHERSHIFT_{name.upper()}": str(value) for name, value in chosen.items()}
+        if tenant is not None:
+            _tenants(environment, "create", tenant)
         log = Path(folder, "server.log")
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, *program], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+                [sys.executable, *program],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                preexec_fn=_end_with_parent(os.getpid()),
             )
         try:
             assert process.stdout is not None
             url = process.stdout.readline().removeprefix("listening on ").strip()
+            api_key = None if tenant is None else _tenants(environment, "key", tenant)
             if wait_until_ready or not url:
                 _wait_until_ready(process, url, log)
-            yield LocalServer(url, process.pid, log)
+            yield LocalServer(url, process.pid, log, api_key)
         finally:
             process.terminate()
             try:
@@ -80,6 +104,33 @@ def local_server(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
+
+
+def _tenants(environment: Mapping[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-m", "ciphershift", "tenants", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigurationError(
+            f"no API key could be made for the server on this machine: {done.stderr[-2000:].strip()}"
+        )
+    return done.stdout.strip()
+
+
+def _end_with_parent(parent: int) -> Callable[[], None] | None:
+    """Returns what the child runs before the server: on Linux it asks to be terminated when this process dies, even by SIGKILL.
+
+    The kernel means the thread that starts the child, so only the main thread can ask for it.
+    """
+    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before
+            os._exit(1)
+
+    return ask
 
 
 def _wait_until_ready(process: subprocess.Popen[str], url: str, log: Path) -> None:

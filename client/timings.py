@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds of one prediction by stage, summed over its images."""
+    """Seconds of one prediction or job by stage, summed over its images."""
 
     keys: float = 0.0
     encrypt: float = 0.0
-    transfer: float = 0.0  # with the wait in the server's queue
+    transfer: float = 0.0  # includes the wait in the server's queue
     server: float = 0.0
     decrypt: float = 0.0
 
@@ -37,7 +37,7 @@ class Timings:
 
 @dataclass(slots=True)
 class Traffic:
-    """What went over the wire for the last job.
+    """What went over the wire for one job.
 
     Attributes:
         sent: bytes of the request's body.
@@ -48,3 +48,11 @@ class Traffic:
     sent: int = 0
     received: int = 0
     ciphertexts: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+@dataclass(slots=True)
+class Cost:
+    """Timings and traffic of one prediction or job."""
+
+    timings: Timings = field(default_factory=Timings)
+    traffic: Traffic = field(default_factory=Traffic)

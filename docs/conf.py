@@ -1,7 +1,7 @@
 """The site of the documents: `make docs` builds it with Sphinx, MyST and furo, and every warning is an error.
 
-The source is the whole checkout, so that README.md, SECURITY.md and CHANGELOG.md are pages, too, and every link between documents is
-checked. Nothing is loaded from elsewhere: a built site can be read without a network.
+The source is the whole checkout, so that README.md, SECURITY.md and the others at its top are pages, too, and every link between documents
+is checked. Nothing is loaded from elsewhere: a built site can be read without a network.
 """
 
 from pathlib import Path
@@ -15,8 +15,8 @@ copyright = "2026, the ciphershift authors; Apache-2.0"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
-include_patterns = ["docs/**", "README.md", "SECURITY.md", "CHANGELOG.md"]
-exclude_patterns = [".*", "build"]  # not even looked into
+include_patterns = ["docs/**", "README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md"]
+exclude_patterns = [".*", "build"]  # not searched at all
 templates_path = ["_templates"]
 
 myst_heading_anchors = 3
@@ -35,11 +35,11 @@ html_static_path = ["_static"]
 html_css_files = ["width.css"]
 html_additional_pages = {
     "index": "to-docs.html"
-}  # pages lie where their sources lie; the site's own door leads to docs/
+}  # pages keep the places of their sources; the index of the site leads to docs/
 
 
 def setup(app: Sphinx) -> None:
-    """Takes the figures of benchmarks.md along: Sphinx does not look into the HTML that chooses between light and dark ones."""
+    """Copies the figures of benchmarks.md: Sphinx does not read the HTML that chooses between light and dark ones."""
 
     def copy(app: Sphinx, _: Exception | None) -> None:
         copytree(Path(app.confdir, "figures"), Path(app.outdir, "docs", "figures"), dirs_exist_ok=True)

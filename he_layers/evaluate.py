@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, WrongParamsError
-from ciphershift.he_layers.crypto import lwe, packing, pbs
+from ciphershift.he_layers.crypto import lwe, noise, packing, pbs
+from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
@@ -144,10 +145,11 @@ def run(
 
     Raises:
         BadShapeError: the ciphertexts hold another number of values than the Program's input.
-        WrongParamsError: keys or ciphertexts belong to another parameter set than the Program's.
+        WrongParamsError: keys and ciphertexts do not belong to one parameter set, the Program's or one that may stand in for it.
     """
     params = keys.params
-    if program.params != params.name or any(ciphertext.params.id != params.id for ciphertext in ciphertexts):
+    own = parameter_sets.get(program.params)
+    if any(ciphertext.params.id != params.id for ciphertext in ciphertexts) or not noise.may_stand_in(params, own):
         raise WrongParamsError(
             f"program {program.name!r} is made for {program.params}; the keys are under {params.name}"
         )
@@ -203,7 +205,7 @@ class Slices:
     def __init__(
         self, chain: Sequence[Stage], x: LweCiphertextList, circuit: EncryptedCircuit, polynomial_size: int
     ) -> None:
-        """Takes note; ``run`` does the work."""
+        """Prepares the evaluation; ``run`` does the work."""
         self.chain, self.x, self.circuit, self.polynomial_size = chain, x, circuit, polynomial_size
         self.channels = chain[-1].output_shape[0]
         self.rows: NDArray[np.uint32] | None = None

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError, UnsupportedLayerError
 from ciphershift.he_layers.layers import KINDS, Circuit, Layer, Scale, Shape
 from ciphershift.he_layers.layers.layer import T
+from ciphershift.protocol import scaling
 
 FORMAT = 1
 IMAGE = "image"
@@ -33,16 +34,18 @@ PROGRAM_FILE, WEIGHTS_FILE = "program.json", "weights.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputSpec:
-    """Images: shape (C, H, W), integers 0 to ``levels``, ``delta`` turns for one of them."""
+    """Images (C, H, W), series (C, L) or vectors (features,): integers 0 to ``levels``, ``delta`` turns for one of them."""
 
-    shape: tuple[int, int, int]
+    shape: Shape
     levels: int
     delta: float
 
     def __post_init__(self) -> None:
         """Checks the values. Raises ProgramError or OutOfLevelsError."""
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise ProgramError(f"input shape {self.shape} is not (C, H, W) with sides of at least 1")
+        if not 1 <= len(self.shape) <= 3 or min(self.shape) < 1:
+            raise ProgramError(
+                f"input shape {self.shape} is not (C, H, W), (C, L) or (features,) with sides of at least 1"
+            )
         if not 1 <= self.levels <= 255:
             raise OutOfLevelsError(f"input levels = {self.levels}; at least 1, at most 255")
         if not 0 < self.delta * self.levels < 0.5:
@@ -56,7 +59,7 @@ class InputSpec:
             raise BadShapeError(
                 f"images are {images.dtype} {images.shape}; the program takes uint8 [batch, {self.shape}]"
             )
-        return np.rint(images / 255 * self.levels).astype(np.int64)
+        return scaling.to_integers(images / scaling.PIXEL_MAX, self.levels).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,8 +240,7 @@ class Program:
 
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Decrypted torus values as logits; rounded to whole multiples of ``logit_step`` if there is one."""
-        logits = turns * self.turns_to_logits
-        return logits if self.logit_step is None else np.rint(logits / self.logit_step) * self.logit_step
+        return scaling.to_logits(turns, self.turns_to_logits, self.logit_step)
 
     @cached_property
     def digest(self) -> str:
@@ -303,13 +305,12 @@ class Program:
             prefix = f"{spec['name']}."
             own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             layers.append(KINDS[spec["kind"]].from_spec(spec, own))
-        channels, height, width = description["input"]["shape"]
         return cls(
             name=description["name"],
             version=description["version"],
             params=description["params"],
             profile=description["profile"],
-            input=InputSpec(**description["input"] | {"shape": (channels, height, width)}),
+            input=InputSpec(**description["input"] | {"shape": tuple(map(int, description["input"]["shape"]))}),
             layers=tuple(layers),
             output=OutputSpec(classes=tuple(description["output"]["classes"]), scale=description["output"]["scale"]),
         )

@@ -36,7 +36,7 @@ app = typer.Typer(
 )
 console = Console()
 Source = Annotated[str, typer.Argument(help="A function that returns an nn.Module, as path/to/file.py:factory.")]
-Input = Annotated[str | None, typer.Option("--input", help="Shape of a image, as 3x32x32.")]
+Input = Annotated[str | None, typer.Option("--input", help="Shape of an image, as 3x32x32.")]
 Params = Annotated[str, typer.Option("--params", help="Name of a parameter set.")]
 Work = Annotated[Path, typer.Option(help="Folder for checkpoints; an interrupted training goes on from there.")]
 Output = Annotated[Path, typer.Option(help="Folder that gets the network's folder.", show_default="the zoo")]
@@ -72,7 +72,7 @@ def check(
     console.print(table)
     cost = report.cost
     console.print(
-        f"{cost.lookups} look-ups for a image, predicted {cost.seconds:.1f} s with {threads} threads of this machine;\n"
+        f"{cost.lookups} look-ups for an image, predicted {cost.seconds:.1f} s with {threads} threads of this machine;\n"
         f"upload {cost.upload_bytes} bytes, answer {cost.download_bytes} bytes, evaluation keys {cost.key_bytes} bytes (sent once)",
         highlight=False,
         soft_wrap=True,

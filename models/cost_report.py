@@ -77,7 +77,7 @@ def check(
 
     Args:
         module: to be converted.
-        input_shape: of a image.
+        input_shape: of an image.
         params: name of the parameter set.
         threads: that the server would use.
         show: is called with each of STEPS as it begins.

@@ -1,1 +1,1 @@
-"""What client and server share of the wire: the container of keys and ciphertexts, tensor framing, and JSON schemas."""
+"""What client and server share: the container of keys and ciphertexts, tensor framing, JSON schemas, and the scaling of values."""

@@ -212,7 +212,7 @@ def _spans(fields: Sequence[Field]) -> Iterator[tuple[Field, int, int]]:
 def pack_bits(values: NDArray[np.unsignedinteger], bits: int) -> bytes:
     """Packs unsigned integers below 2**bits, little-endian, least significant bit first."""
     flat = np.ascontiguousarray(values, dtype=np.uint64).ravel()
-    # A value that does not fit would spill into its neighbour: a fault of the caller, never of foreign data.
+    # A value that does not fit would spill into its neighbor: a fault of the caller, never of foreign data.
     assert bits == 64 or not flat.size or int(flat.max()) >> bits == 0, f"a value does not fit into {bits} bits"
     group, words_per_group = _group(bits)
     padded = np.zeros((-(-flat.size // group), group), dtype=np.uint64)

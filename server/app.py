@@ -1,4 +1,4 @@
-"""The application: routes over the parts of a service."""
+"""The FastAPI application."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from ciphershift.server.api import problems
-from ciphershift.server.api.middleware import Requests
+from ciphershift import __version__
+from ciphershift.server.api import description, origins, problems
+from ciphershift.server.api.browsers import SameOriginMiddleware
+from ciphershift.server.api.middleware import RequestLogMiddleware
 from ciphershift.server.api.routes import health, infer, jobs, keys, metrics, models, repository
 from ciphershift.server.service import Service
 from ciphershift.server.settings import Settings
-from ciphershift.server.version import VERSION
 
 
 def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
-    """Returns the service under these settings.
+    """Returns the application of a service.
 
     Args:
-        settings: what the operator has chosen.
-        api: whether requests are served; else there are health and metrics alone, around a runner that takes jobs from the database.
+        settings: the operator's.
+        api: whether to serve requests; if False, only health and metrics, beside a job runner.
 
     Raises:
         NotReadyError: the database needs a migration first.
@@ -33,9 +34,23 @@ def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="ciphershift", version=VERSION, lifespan=lifespan, responses=problems.RESPONSES)
+    app = FastAPI(
+        title="ciphershift",
+        version=__version__,
+        lifespan=lifespan,
+        responses=problems.RESPONSES,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.service = service
-    app.add_middleware(Requests, metrics=service.metrics)
+    description.install(app)
+    if settings.open:
+        app.add_middleware(
+            SameOriginMiddleware, hosts=settings.hosts, any_host=settings.open_to_network, origins=settings.origins
+        )
+    origins.install(app, settings.origins)  # within what counts and logs requests
+    app.add_middleware(RequestLogMiddleware, metrics=service.metrics)
     problems.install(app)
     app.include_router(health.router)
     if settings.metrics:

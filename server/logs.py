@@ -1,6 +1,6 @@
 """Logs: JSON lines on stderr with ids, sizes and times; never a payload, a key or a header's value.
 
-Every line within a request carries its request id, every line within a job the job's.
+Each line written during a request has its `request_id`, each line written during a job its `job`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import structlog
 
 
 def configure(level: str) -> None:
-    """Sends all logs of this process, also those of libraries, to stderr as JSON."""
+    """Sends all logs of this process, including those of libraries, to stderr as JSON."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -40,7 +40,7 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Their own lines say what ours say already, or carry addresses of no use.
+    # They repeat what our own lines say, or log addresses.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "alembic", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one process. Names are part of what operators build on: see docs/operations.md."""
+"""Prometheus metrics of one process. Dashboards and alerts depend on the names: see docs/operations.md."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ _SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
 
 
 class Metrics:
-    """Counters and histograms; gauges are read when they are asked for."""
+    """Counters and histograms; gauges are read when metrics are requested."""
 
     def __init__(self) -> None:
-        """Starts at zero."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter(
@@ -27,11 +26,11 @@ class Metrics:
             "ciphershift_request_seconds", "From a request's first byte to its answer's last.", ("route",), buckets=_SECONDS,
             registry=registry,
         )  # fmt: skip
-        self.queue_depth = Gauge("ciphershift_queue_depth", "Jobs that wait for a worker.", registry=registry)
+        self.queue_depth = Gauge("ciphershift_queue_depth", "Jobs waiting for a worker.", registry=registry)
         self.queue_seconds = Histogram(
             "ciphershift_queue_seconds", "From a job's acceptance to its start.", buckets=_SECONDS, registry=registry
         )
-        self.jobs = Counter("ciphershift_jobs", "Jobs that ended here.", ("model", "state"), registry=registry)
+        self.jobs = Counter("ciphershift_jobs", "Jobs finished by this process.", ("model", "state"), registry=registry)
         self.compute_seconds = Histogram(
             "ciphershift_compute_seconds", "Time of a layer for one image.", ("model", "layer"), buckets=_SECONDS,
             registry=registry,
@@ -39,7 +38,7 @@ class Metrics:
         self.bootstraps = Counter("ciphershift_bootstraps", "Table look-ups.", ("model",), registry=registry)
 
     def watch(self, workers: Callable[[], Mapping[str, WorkerState]]) -> None:
-        """Lets what the workers say of themselves be asked for, too."""
+        """Adds the workers' own states to the metrics."""
         self.registry.register(_Workers(workers))
 
     def text(self, waiting: int) -> bytes:
@@ -49,14 +48,14 @@ class Metrics:
 
 
 class _Workers:
-    """What the workers say of themselves. Cache counters of a worker begin anew with each worker that takes its place."""
+    """The workers' own states. A worker's cache counters restart at zero when the worker is replaced."""
 
     def __init__(self, workers: Callable[[], Mapping[str, WorkerState]]) -> None:
         self._workers = workers
 
     def collect(self) -> Iterable[Metric]:
         states = self._workers()
-        yield GaugeMetricFamily("ciphershift_workers_ready", "Workers that can compute.", value=len(states))
+        yield GaugeMetricFamily("ciphershift_workers_ready", "Workers that are ready.", value=len(states))
         rss = GaugeMetricFamily("ciphershift_worker_rss_bytes", "Resident memory of a worker.", labels=["worker"])
         for name, state in states.items():
             rss.add_metric([name], state.rss_bytes)

@@ -1,7 +1,7 @@
-"""Bells in the event loop: whoever waits for a job need not ask the database all the time.
+"""In-process change notifications, so that waiters do not poll the database.
 
-A bell is a hint, never the truth: whoever hears it looks. What this process does itself rings at once; what other processes do is seen by
-one watcher for all who wait (Service), so that a thousand of them cost one query.
+A wake-up is only a hint: re-read the state. Changes made by this process notify at once; changes made by other processes are found by one
+watcher for all waiters (Service), so that a thousand of them cost one query.
 """
 
 from __future__ import annotations
@@ -9,36 +9,35 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakValueDictionary
 
-QUEUE = "queue"  # rings when a job is waiting; the other bells are named after jobs
+QUEUE = "queue"  # the topic of waiting jobs; every other topic is a job id
 
 
-class Changes:
-    """The bells of one event loop."""
+class Notifier:
+    """Events of one event loop, by topic."""
 
     def __init__(self) -> None:
-        """Starts without any."""
-        self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._events: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
-    def bell(self, name: str) -> asyncio.Event:
-        """Returns the bell that the next change rings. Take it before you look, lest a change falls between look and wait."""
-        return self._bells.setdefault(name, asyncio.Event())
+    def subscribe(self, topic: str) -> asyncio.Event:
+        """Returns the event that the next change of a topic sets. Subscribe before reading, to avoid a lost wake-up."""
+        return self._events.setdefault(topic, asyncio.Event())
 
-    def jobs(self) -> list[str]:
-        """Returns the jobs that somebody waits for."""
-        return [name for name in self._bells if name != QUEUE]
+    def job_ids(self) -> list[str]:
+        """Returns the jobs that have a subscriber."""
+        return [topic for topic in self._events if topic != QUEUE]
 
-    def ring(self, name: str) -> None:
-        """Says that something has changed."""
-        bell = self._bells.pop(name, None)
-        if bell is not None:
-            bell.set()
+    def notify(self, topic: str) -> None:
+        """Wakes every subscriber of a topic."""
+        event = self._events.pop(topic, None)
+        if event is not None:
+            event.set()
 
 
-async def ringing(bell: asyncio.Event, seconds: float) -> bool:
-    """Waits until the bell rings, or for so long; returns whether it has rung."""
+async def notified(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for an event for at most `seconds`; returns whether it is set."""
     try:
         async with asyncio.timeout(seconds):
-            await bell.wait()
+            await event.wait()
     except TimeoutError:
         pass
-    return bell.is_set()
+    return event.is_set()

@@ -1,10 +1,14 @@
-"""One serving process: its socket, its signals, its end."""
+"""One serving process: socket, connections, signals, shutdown."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import typer
@@ -12,13 +16,18 @@ import uvicorn
 from fastapi import FastAPI
 
 from ciphershift.server import logs
+from ciphershift.server.connection import limited
 from ciphershift.server.service import Service
 from ciphershift.server.settings import Settings
+
+FILES = 65536  # descriptors that the process asks for
 
 
 def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:
     """Serves an application until SIGTERM or SIGINT; prints where it listens."""
     logs.configure(settings.log_level)
+    os.umask(0o077)  # what this process writes is for its own user
+    _raise_file_limit()
     app = make_app()
     config = uvicorn.Config(
         app,
@@ -27,34 +36,55 @@ def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:
         log_config=None,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
-        timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
+        http=limited(
+            max_connections=settings.max_connections,
+            header_seconds=settings.header_seconds,
+            body_seconds=settings.body_seconds,
+        ),
+        ws="none",
+        loop="asyncio",
+        timeout_graceful_shutdown=1,  # after the drain: what is left are streams and half-open uploads
     )
     listener = config.bind_socket()
-    # Connections inherit it; else an answer of two segments waits 40 ms for the client's delayed acknowledgement.
+    # Connections inherit it; otherwise an answer of two segments waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.listen(config.backlog)  # who reads the next line may connect at once: he waits, and is not refused
+    listener.listen(config.backlog)  # before the URL is printed, so that early clients queue instead of being refused
     scheme = "https" if settings.tls_certificate else "http"
-    typer.echo(f"listening on {scheme}://{settings.host}:{listener.getsockname()[1]}")
-    _Server(config, app.state.service).run(sockets=[listener])
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    typer.echo(f"listening on {scheme}://{host}:{listener.getsockname()[1]}")
+    _Server(config, app.state.service, settings.header_seconds).run(sockets=[listener])
+
+
+def _raise_file_limit() -> None:
+    """Each connection takes a descriptor; the usual soft limit of 1024 is below `max_connections`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems have a lower limit than they say
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else min(hard, FILES), hard)
+        )
 
 
 class _Server(uvicorn.Server):
-    """Drains at the first signal, while it still answers; ends at once at the second."""
+    """Drains at the first signal while still answering; exits at once at the second."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, handshake_seconds: float) -> None:
         super().__init__(config)
         self._service = service
+        self._handshake_seconds = handshake_seconds
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        if self.config.is_ssl:  # uvicorn has no option for it; asyncio's default is 60 s
+            create = partial(self._loop.create_server, ssl_handshake_timeout=self._handshake_seconds)
+            setattr(self._loop, "create_server", create)  # noqa: B010 - mypy refuses to assign to a method
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._service.draining or not self.started:
             super().handle_exit(sig, frame)
         else:
-            self._loop.call_soon_threadsafe(self._begin_to_end)
+            self._loop.call_soon_threadsafe(self._start_draining)
 
-    def _begin_to_end(self) -> None:
-        self._ending = self._loop.create_task(self._service.drain())
-        self._ending.add_done_callback(lambda _: setattr(self, "should_exit", True))
+    def _start_draining(self) -> None:
+        self._draining = self._loop.create_task(self._service.drain())
+        self._draining.add_done_callback(lambda _: setattr(self, "should_exit", True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from ciphershift.errors import CiphershiftError, InsecureParamsError, ProgramError, UnknownModelError
 from ciphershift.he_layers.analysis import noise_budget
+from ciphershift.he_layers.crypto import noise
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
@@ -22,17 +23,17 @@ from ciphershift.server.settings import Settings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """A Program with its parameter set and its card."""
+    """A Program with its model card and the parameter set that it is evaluated under: its own or one that stands in for it."""
 
     program: Program
     params: ParameterSet
     card: Mapping[str, Any]
     log2_failure: float | None
-    """In the exact profile, log2 of the probability that any look-up of an image is wrong; None in the fast one."""
+    """In the exact profile, log2 of the probability that any look-up of an image is wrong; None in the fast profile."""
 
     @property
     def image_shape(self) -> str:
-        """Channels, height and width as requests write them."""
+        """Channels x height x width, as requests state it."""
         return "x".join(str(size) for size in self.program.input.shape)
 
     @property
@@ -58,26 +59,33 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A sub-folder of the repository: its model if it is served, and why not, or what is wrong with its latest content."""
+    """A sub-folder of the repository: its model if it is served, and the reason why not, or why a newer version was refused."""
 
     model: Model | None
     reason: str
 
 
 class Repository(Mapping[str, Model]):
-    """The models of one folder, by name. A model that is not well formed is not served; the others are."""
+    """The models of one folder, by name. A model that is not well formed is not served; the others are not affected."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Loads and checks every sub-folder that holds a program.json."""
+    def __init__(self, settings: Settings, check: Callable[[Model], object] = lambda _: None) -> None:
+        """Loads and checks every sub-folder that holds a program.json.
+
+        Args:
+            settings: of which `models` and what may be served.
+            check: called with each model before it is served; an exception refuses the model.
+        """
+        self._check = check
         self._folder = settings.models
         self._allow_toy_parameters = settings.allow_toy_parameters
+        self._stand_ins = settings.stand_ins
         self._entries: dict[str, Entry] = {}
         for name in self._names():
             with suppress(CiphershiftError):
                 self.load(name)
 
     def load(self, name: str) -> Model:
-        """Reads a model from its folder, in place of what was served under its name; that goes on if the new one is bad.
+        """Loads a model from its folder. If it is refused, the version that was served before stays in service.
 
         Raises:
             UnknownModelError: the repository has no folder of this name with a program.json.
@@ -89,22 +97,27 @@ class Repository(Mapping[str, Model]):
         before = self._entries.get(name, Entry(model=None, reason=""))
         try:
             model = self._read(name)
+            self._check(model)
         except CiphershiftError as error:
             self._entries[name] = replace(before, reason=error.message)
             raise
+        except Exception as error:  # whatever a folder holds, it must not stop the other models
+            reason = f"{self._folder / name} cannot be read ({type(error).__name__}): write it again with ciphershift convert"
+            self._entries[name] = replace(before, reason=reason)
+            raise ProgramError(reason) from error
         if before.model is None or before.model.program.digest != model.program.digest:
             self._entries[name] = Entry(model=model, reason="")
         return self[name]
 
     def unload(self, name: str) -> None:
-        """Serves a model no more. Raises UnknownModelError."""
+        """Takes a model out of service. Raises UnknownModelError."""
         if name not in self._entries:
             raise self._unknown(name)
         self._entries[name] = Entry(model=None, reason="unloaded")
 
     @property
     def entries(self) -> dict[str, Entry]:
-        """All sub-folders by name, also those that are not served."""
+        """All sub-folders by name, including those that are not served."""
         return {name: self._entries.get(name, Entry(model=None, reason="not loaded")) for name in self._names()}
 
     def __getitem__(self, name: str) -> Model:
@@ -139,20 +152,28 @@ class Repository(Mapping[str, Model]):
         return sorted(path.parent.name for path in self._folder.glob("*/program.json"))
 
     def _read(self, name: str) -> Model:
-        model = _load(self._folder / name)
+        model = _load(self._folder / name, self._stand_ins)
         if model.program.name != name:
-            raise ProgramError(f"folder {name} holds the program {model.program.name}: give both one name")
+            raise ProgramError(f"folder {name} holds a program named {model.program.name}: rename one of them")
         if model.params.is_toy and not self._allow_toy_parameters:
-            raise InsecureParamsError(f"{name} uses {model.params.name}, which protects nothing")
+            raise InsecureParamsError(
+                f"{name} uses {model.params.name}, a parameter set for tests that protects nothing"
+            )
         return model
 
     def _unknown(self, name: str) -> UnknownModelError:
-        return UnknownModelError(f"there is no model {name!r} here; there are: {', '.join(self) or 'none'}")
+        return UnknownModelError(f"no model {name!r} is served; served are: {', '.join(self) or 'none'}")
 
 
-def _load(folder: Path) -> Model:
+def params_for(program: Program, stand_ins: Sequence[str]) -> ParameterSet:
+    """Returns the set that a Program is evaluated under: the first of the named ones that may stand in for its own, or its own."""
+    own, others = parameter_sets.get(program.params), map(parameter_sets.get, stand_ins)
+    return next((other for other in others if noise.may_stand_in(other, own)), own)
+
+
+def _load(folder: Path, stand_ins: Sequence[str]) -> Model:
     program = Program.load(folder)
-    params = parameter_sets.get(program.params)
+    params = params_for(program, stand_ins)
     noise_budget.require_exact(program, params)
     return Model(
         program=program,

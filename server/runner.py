@@ -1,6 +1,6 @@
-"""The runner: takes waiting jobs from the database, has an engine compute them, and writes what becomes of them.
+"""The job runner: claims waiting jobs from the database, has an engine evaluate them, and stores the results.
 
-The same code runs inside the server process and in `ciphershift worker`; any number of runners share one queue.
+The same code runs inside `ciphershift serve` and in `ciphershift worker`; any number of runners share one queue.
 """
 
 from __future__ import annotations
@@ -8,175 +8,218 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from ciphershift.errors import CiphershiftError
+from ciphershift.errors import CiphershiftError, UnknownKeyError
+from ciphershift.protocol import tensors
 from ciphershift.server import logs
-from ciphershift.server.api import tensors
-from ciphershift.server.engine.base import Answer, Engine, Step, Task
+from ciphershift.server.engine.base import Engine, LayerProgress, Task, TaskResult
 from ciphershift.server.metrics import Metrics
-from ciphershift.server.notifier import QUEUE, Changes, ringing
+from ciphershift.server.notifier import QUEUE, Notifier, notified
 from ciphershift.server.settings import Settings
-from ciphershift.server.store import jobs as states
 from ciphershift.server.store.database import Job
 from ciphershift.server.store.jobs import JobStore
 from ciphershift.server.store.keys import KeyStore
+from ciphershift.server.store.states import FINISHED
 
-POLL_SECONDS = 0.5  # between two looks for jobs that another process has accepted
-TICK_SECONDS = 0.25  # between two looks at a running job: progress out, cancellation in
+POLL_SECONDS = 0.5  # between two queries for jobs that another process has accepted
+STOP_SECONDS = 0.5  # for running jobs to stop by themselves at the end of a drain, before their workers are ended
+TICK_SECONDS = 0.25  # between two updates of a running job: progress is written, a cancellation is read
+OUTAGES = (SQLAlchemyError, OSError)  # of database and store
 P = ParamSpec("P")
 T = TypeVar("T")
 _log = logs.get("runner")
 
 
-class Runner:
-    """Computes jobs, as many at once as its engine has slots."""
+class JobRunner:
+    """Evaluates jobs, as many at once as its engine has slots."""
 
     def __init__(
-        self, settings: Settings, jobs: JobStore, keys: KeyStore, engine: Engine, changes: Changes, metrics: Metrics
+        self, settings: Settings, jobs: JobStore, keys: KeyStore, engine: Engine, notifier: Notifier, metrics: Metrics
     ) -> None:
-        """Takes note; `start` begins."""
         self.id = uuid.uuid4().hex
         self.engine = engine
         self._settings = settings
         self._jobs = jobs
         self._keys = keys
-        self._changes = changes
+        self._notifier = notifier
         self._metrics = metrics
         self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def ready(self) -> bool:
-        """Whether a worker has loaded every model and answered, and jobs are taken."""
+        """Whether a worker has loaded its models and jobs are claimed."""
         return bool(self.engine.workers) and not self._draining
 
     def start(self) -> None:
-        """Starts the engine, and takes jobs as soon as it has a worker."""
+        """Starts the engine; jobs are claimed as soon as it has a worker."""
         self.engine.start()
         self._metrics.watch(lambda: self.engine.workers)
-        self._heart = asyncio.create_task(self._beat())
-        self._tasks = [asyncio.create_task(self._lane()) for _ in range(self.engine.slots)]
+        self._heartbeat = asyncio.create_task(self._beat())
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(self.engine.slots)]
 
     async def drain(self) -> None:
-        """Takes no more jobs, waits for the running ones for a while, and lets the others wait for another runner."""
+        """Claims no more jobs, lets running ones finish within `drain_seconds`, and returns the others to the queue."""
         self._draining = True
-        self._changes.ring(QUEUE)
+        self._notifier.notify(QUEUE)
         _, running = await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        self._heart.cancel()
-        with suppress(SQLAlchemyError):
-            await asyncio.to_thread(self._jobs.leave, self.id)
+        if running:  # a worker stops between two layers, if that is soon
+            await asyncio.wait(running, timeout=STOP_SECONDS)
         await self.engine.stop()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._heartbeat.cancel()
+        with outages_logged("leave"):
+            await asyncio.to_thread(self._jobs.leave, self.id)
 
     async def _beat(self) -> None:
         while True:
             slots = self.engine.slots if self.engine.workers else 0
-            with surviving("beat"):
+            with failures_logged("beat"):
                 await asyncio.to_thread(self._jobs.beat, self.id, slots)
             await asyncio.sleep(self._settings.lease_seconds / 4 if slots else TICK_SECONDS)
 
-    async def _lane(self) -> None:
+    async def _work(self) -> None:
         while not self._draining:
-            bell = self._changes.bell(QUEUE)
+            event = self._notifier.subscribe(QUEUE)
             job = None
-            with surviving("claim"):
+            with failures_logged("claim"):
                 job = await asyncio.to_thread(self._jobs.claim, self.id) if self.engine.workers else None
             if job is None:
-                await ringing(bell, POLL_SECONDS)
+                await notified(event, POLL_SECONDS)
             else:
-                with structlog.contextvars.bound_contextvars(job=job.id, model=job.model, attempt=job.attempt):
+                with (
+                    structlog.contextvars.bound_contextvars(job=job.id, model=job.model, attempt=job.attempt),
+                    failures_logged("job"),
+                ):
                     await self._compute(job)
 
     async def _compute(self, job: Job) -> None:
         assert job.started is not None, "a claimed job has been started"
-        self._metrics.queue_seconds.observe(job.started - job.created)
-        self._changes.ring(job.id)
-        _log.info("job_started", images=job.images, waited=round(job.started - job.created, 3))
+        if not job.images_kept:
+            self._metrics.queue_seconds.observe(job.started - job.created)
+        self._notifier.notify(job.id)
+        _log.info("job_started", images=job.images, kept=job.images_kept, waited=round(job.started - job.created, 3))
         try:
-            answer = await self._run(job)
+            state = await self._evaluate(job)
         except CiphershiftError as error:
             state = await _persisted(self._jobs.fail, job, error)
-            self._changes.ring(QUEUE)
+            self._notifier.notify(QUEUE)
             _log.warning("job_failed", code=error.code, detail=error.message, state=state)
+        except Exception as error:
+            _log.exception("job_failed", error=type(error).__name__)
+            fault = CiphershiftError("the server failed to evaluate the job; its log has the reason")
+            state = await _persisted(self._jobs.fail, job, fault)
         except asyncio.CancelledError:  # the runner drains
-            await asyncio.to_thread(self._jobs.release, job)
-            _log.info("job_released")
+            with outages_logged("release"):
+                await asyncio.to_thread(self._jobs.release, job)
+                _log.info("job_released")
             raise
         else:
-            if answer is None:
-                state = await _persisted(self._jobs.stop, job)
-            else:
-                tensor = tensors.join_elements(answer.logits)
-                state = await _persisted(self._jobs.finish, job, tensor, answer.seconds, answer.key_seconds)
             _log.info("job_ended", state=state, seconds=round(time.time() - job.started, 3))
-        if state in states.FINISHED:
+        if state in FINISHED:
             self._metrics.jobs.labels(job.model, state).inc()
-        self._changes.ring(job.id)
+        self._notifier.notify(job.id)
 
-    async def _run(self, job: Job) -> Answer | None:
-        """The engine's answer; None if the job was canceled, or given to another runner, meanwhile."""
-        task = await _persisted(self._task, job)
-        steps: list[Step] = []
-        running = asyncio.create_task(self.engine.run(task, lambda step: self._observe(job, steps, step)))
+    async def _evaluate(self, job: Job) -> str | None:
+        """Evaluates a job's images, some at a time, until it is finished or another tenant has its turn; returns the job's state."""
+        images = await _persisted(self._images, job)
+        while True:
+            some = images[job.images_kept : job.images_kept + self._settings.images_per_turn]
+            result = await self._run(job, some)
+            if result is None:
+                return await _persisted(self._jobs.stop, job)
+            if job.images_kept + len(some) == job.images:
+                tensor = tensors.join_elements(result.logits)
+                return await _persisted(self._jobs.finish, job, tensor, result.seconds, result.key_seconds)
+            answers = [tensors.join_elements([answer]) for answer in result.logits]
+            if not await _persisted(self._jobs.keep, job, answers, result.seconds, result.key_seconds):
+                self._notifier.notify(QUEUE)
+                return None
+
+    async def _run(self, job: Job, images: Sequence[bytes]) -> TaskResult | None:
+        """The engine's result; None if the job was canceled or claimed by another runner meanwhile."""
+        task, blob = await _persisted(self._task, job, images)
+        layers: list[LayerProgress] = []
+        running = asyncio.create_task(self.engine.run(task, lambda layer: self._observe(job, layers, layer)))
         try:
             while not running.done():
                 await asyncio.wait({running}, timeout=TICK_SECONDS)
-                if not running.done() and not await self._goes_on(job, steps):
+                if not running.done() and not await self._goes_on(job, layers):
                     return None
-                self._changes.ring(job.id)
+                self._notifier.notify(job.id)
             return running.result()
+        except UnknownKeyError:  # the blob is missing or damaged
+            await _persisted(self._keys.forget, job.tenant_id, job.key_id, blob)
+            raise
         finally:
             running.cancel()
             await asyncio.wait({running})
 
-    def _task(self, job: Job) -> Task:
+    def _images(self, job: Job) -> list[bytes]:
         try:
-            images = tensors.split_elements(self._jobs.images(job))
+            return tensors.split_elements(self._jobs.images(job))
         except FileNotFoundError:
-            raise CiphershiftError("the job's images are not in the store any more") from None
-        return Task(
+            raise CiphershiftError("the job's images are no longer in the store: send them again") from None
+
+    def _task(self, job: Job, images: Sequence[bytes]) -> tuple[Task, str]:
+        file, blob = self._keys.file(job.tenant_id, job.key_id)
+        task = Task(
             job_id=job.id,
             model=job.model,
             model_digest=job.model_digest,
             key_id=job.key_id,
-            key_file=self._keys.file(job.tenant_id, job.key_id),
+            key_file=file,
             images=tuple(images),
             deadline=job.deadline,
         )
+        return task, blob
 
-    def _observe(self, job: Job, steps: list[Step], step: Step) -> None:
-        before = steps[-1].bootstraps_done if steps else 0
-        self._metrics.compute_seconds.labels(job.model, step.layer).observe(step.seconds)
-        self._metrics.bootstraps.labels(job.model).inc(step.bootstraps_done - before)
-        steps.append(step)
+    def _observe(self, job: Job, layers: list[LayerProgress], layer: LayerProgress) -> None:
+        kept = job.bootstraps_total * job.images_kept // job.images
+        of_job = replace(layer, lookups_done=kept + layer.lookups_done, images_done=job.images_kept + layer.images_done)
+        before = layers[-1].lookups_done if layers else kept
+        self._metrics.compute_seconds.labels(job.model, layer.layer).observe(layer.seconds)
+        self._metrics.bootstraps.labels(job.model).inc(of_job.lookups_done - before)
+        layers.append(of_job)
 
-    async def _goes_on(self, job: Job, steps: list[Step]) -> bool:
-        """Whether the job is still wanted here; writes down how far it is, if there is news."""
-        with surviving("advance"):
-            return await asyncio.to_thread(self._jobs.advance, job, steps[-1] if steps else None)
+    async def _goes_on(self, job: Job, layers: list[LayerProgress]) -> bool:
+        """Whether the job is still wanted here; stores its progress if there is any."""
+        with outages_logged("advance"):
+            return await asyncio.to_thread(self._jobs.advance, job, layers[-1] if layers else None)
         return True
 
 
 async def _persisted(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Makes a call in a thread; as often as it takes while database or store are away."""
+    """Makes a call in a thread, repeated until database and store are reachable."""
     while True:
-        with surviving(call.__name__):
+        with outages_logged(call.__name__):
             return await asyncio.to_thread(call, *args, **kwargs)
         await asyncio.sleep(1.0)
 
 
 @contextmanager
-def surviving(what: str) -> Iterator[None]:
-    """Lives through an outage of database or store, which the log tells."""
+def outages_logged(what: str) -> Iterator[None]:
+    """Logs and suppresses transient database and storage errors."""
     try:
         yield
-    except (SQLAlchemyError, OSError) as error:
+    except OUTAGES as error:
         _log.error("outage", what=what, error=type(error).__name__)
+
+
+@contextmanager
+def failures_logged(what: str) -> Iterator[None]:
+    """Logs and suppresses every error: a fault in one round must not end the task that makes the rounds."""
+    try:
+        with outages_logged(what):
+            yield
+    except Exception:
+        _log.exception("failed", what=what)

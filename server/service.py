@@ -1,36 +1,38 @@
-"""What the routes work with: the parts of one running service, and how they start and end."""
+"""The service container: the parts of one serving process, and how they start and stop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Annotated, cast
-
-from fastapi import Depends, Path, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+import time
+from collections.abc import Awaitable, Callable
 
 from ciphershift.errors import NotReadyError
 from ciphershift.server import logs
+from ciphershift.server.api.feed import JobFeed
+from ciphershift.server.api.limits import TenantLimits
+from ciphershift.server.api.profile import profile_of
 from ciphershift.server.engine import make_engine
 from ciphershift.server.metrics import Metrics
-from ciphershift.server.notifier import Changes
-from ciphershift.server.repository import Model, Repository
-from ciphershift.server.runner import Runner, surviving
+from ciphershift.server.notifier import Notifier
+from ciphershift.server.repository import Repository
+from ciphershift.server.runner import OUTAGES, JobRunner, outages_logged
 from ciphershift.server.settings import Settings
+from ciphershift.server.store import orphans
 from ciphershift.server.store.blobs import Blobs
-from ciphershift.server.store.database import Database, Job
+from ciphershift.server.store.database import Database
 from ciphershift.server.store.jobs import JobStore
 from ciphershift.server.store.keys import KeyStore
 from ciphershift.server.store.model_states import ModelStates
-from ciphershift.server.store.tenants import Caller, Scope, TenantStore
+from ciphershift.server.store.tenants import Caller, TenantStore
 
-SWEEP_SECONDS = 1.0
-WATCH_SECONDS = 0.25  # between two looks at the jobs that somebody waits for
+PAUSES = {"sweep": 1.0, "watch": 0.25, "orphans": 3600.0}  # seconds between two rounds of each background task
+LATE_SECONDS = 30.0  # after which a background task counts as failed
+CACHE_SECONDS = 1.0  # for which answers to monitoring are kept
 _log = logs.get("service")
 
 
 class Service:
-    """The parts of one service process: of the API, which may have a runner, or of a runner alone."""
+    """The parts of one process: an API, which may have a job runner, or a job runner alone."""
 
     def __init__(self, settings: Settings) -> None:
         """Opens database, store and models.
@@ -41,44 +43,72 @@ class Service:
         self.settings = settings
         self.database = Database.open(settings.database_url)
         self.blobs = Blobs(settings)
-        self.repository = Repository(settings)
+        self.repository = Repository(settings, lambda model: profile_of(model, settings.max_batch))
         self.models = ModelStates(self.database, self.repository)
         self.jobs = JobStore(self.database, self.blobs, settings)
         self.keys = KeyStore(self.database, self.blobs, settings, lambda: self.repository.key_bytes)
         self.tenants = TenantStore(self.database)
-        self.changes = Changes()
+        self.notifier = Notifier()
+        self.feed = JobFeed(self.jobs)
+        self.limits = TenantLimits()
         self.metrics = Metrics()
+        self._open_caller: Caller | None = None
+        self._metrics_text = (0.0, b"")
+        self._checked: tuple[float, NotReadyError | None] = (0.0, None)
+        self._alive: dict[str, float] = {}  # when each background task last did its work
         engine = make_engine(settings)
         self.runner = (
-            None if engine is None else Runner(settings, self.jobs, self.keys, engine, self.changes, self.metrics)
+            None if engine is None else JobRunner(settings, self.jobs, self.keys, engine, self.notifier, self.metrics)
         )
         self._drain: asyncio.Task[None] | None = None
+        self._revisions: dict[str, int] = {}
 
     async def start(self) -> None:
-        """Starts the runner, if there is one, and the sweeps."""
+        """Starts the job runner, if there is one, and the background tasks."""
         await asyncio.to_thread(self.models.follow)
         if self.runner is not None:
             self.runner.start()
-        self._tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch())]
+        tasks = {"sweep": self._sweep, "watch": self._watch, "orphans": self._sweep_orphans}
+        self._tasks = [asyncio.create_task(self._repeat(name, work, PAUSES[name])) for name, work in tasks.items()]
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Returns the caller that an Authorization header names; without API keys, everybody's one tenant. Blocks.
+
+        Raises:
+            UnauthorizedError: it names none.
+        """
+        if not self.settings.open:
+            return self.tenants.authenticate(authorization)
+        if self._open_caller is None:
+            self._open_caller = self.tenants.open()
+        return self._open_caller
+
+    async def metrics_text(self) -> bytes:
+        """Returns the metrics in Prometheus' text format, made at most once a second."""
+        made, text = self._metrics_text
+        if time.monotonic() - made > CACHE_SECONDS:
+            text = self.metrics.text(await asyncio.to_thread(self.jobs.waiting))
+            self._metrics_text = time.monotonic(), text
+        return text
 
     async def drain(self) -> None:
-        """Is not ready any more, lets running jobs finish for a while, and keeps the others for later."""
+        """Stops being ready, lets running jobs finish within `drain_seconds`, and returns the others to the queue."""
         if self._drain is None:
             self._drain = asyncio.create_task(self._do_drain())
         await self._drain
 
     @property
     def draining(self) -> bool:
-        """Whether requests are refused because the process is going to end."""
+        """Whether the process is stopping and refuses new work."""
         return self._drain is not None
 
     @property
     def drained(self) -> bool:
-        """Whether the runner of this process has ended, so that what is unfinished stays so for a while."""
-        return self.runner is not None and self._drain is not None and self._drain.done()
+        """Whether the drain is over: whoever still waits for a job here should come back to another process."""
+        return self._drain is not None and self._drain.done()
 
     async def stop(self) -> None:
-        """Ends everything."""
+        """Drains, then stops the background tasks and closes the database."""
         await self.drain()
         for task in self._tasks:
             task.cancel()
@@ -89,90 +119,63 @@ class Service:
         """Returns if requests would be served.
 
         Raises:
-            NotReadyError: it says what is missing.
+            NotReadyError: the message says what is missing.
         """
         if self.draining:
             raise NotReadyError("the server is stopping")
         if self.runner is not None and not self.runner.ready:
             raise NotReadyError("the workers are starting: try again in a few seconds")
+        checked, reason = self._checked
+        if time.monotonic() - checked > CACHE_SECONDS:
+            reason = await self._missing()
+            self._checked = time.monotonic(), reason
+        if reason is not None:
+            raise NotReadyError(reason.message)
+
+    async def _missing(self) -> NotReadyError | None:
+        late = [name for name, last in self._alive.items() if time.monotonic() - last > LATE_SECONDS + PAUSES[name]]
+        if late:
+            return NotReadyError(f"a background task has failed ({', '.join(late)}): the server's log has the reason")
         ready = False
-        with surviving("check"):
+        with outages_logged("check"):
             await asyncio.to_thread(self.blobs.check)
             ready = await asyncio.to_thread(self.jobs.slots) > 0
-        if not ready:
-            raise NotReadyError("database or store are away, or no worker has been heard of (ciphershift worker)")
+        if ready:
+            return None
+        return NotReadyError(
+            "database or object store unreachable or full, or no live worker (start one: ciphershift worker)"
+        )
 
     async def _do_drain(self) -> None:
         _log.info("draining")
         if self.runner is not None:
             await self.runner.drain()
 
-    async def _sweep(self) -> None:
+    async def _repeat(self, name: str, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Supervises a background task: it goes on after any error, and `check` tells if it no longer does its work."""
+        self._alive[name] = time.monotonic()
         while True:
-            with surviving("sweep"):
-                await asyncio.to_thread(self.models.follow)
-                for job_id in await asyncio.to_thread(self.jobs.sweep):
-                    self.changes.ring(job_id)
-            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await work()
+                self._alive[name] = time.monotonic()
+            except OUTAGES as error:
+                _log.error("outage", what=name, error=type(error).__name__)
+            except Exception:
+                _log.exception("background_task_failed", task=name)
+            await asyncio.sleep(seconds)
+
+    async def _sweep(self) -> None:
+        await asyncio.to_thread(self.models.follow)
+        for job_id in await asyncio.to_thread(self.jobs.sweep):
+            self.notifier.notify(job_id)
 
     async def _watch(self) -> None:
-        known: dict[str, int] = {}
-        while True:
-            with surviving("watch"):
-                waited = self.changes.jobs()
-                found = await asyncio.to_thread(self.jobs.revisions, waited) if waited else {}
-                for job_id in waited:
-                    if job_id not in found or found[job_id] != known.get(job_id):
-                        self.changes.ring(job_id)
-                known = found
-            await asyncio.sleep(WATCH_SECONDS)
+        job_ids = self.notifier.job_ids()
+        found = await asyncio.to_thread(self.jobs.revisions, job_ids) if job_ids else {}
+        for job_id in job_ids:
+            if job_id not in found or found[job_id] != self._revisions.get(job_id):
+                self.notifier.notify(job_id)
+        self._revisions = found
 
-
-def _service(request: Request) -> Service:
-    return cast(Service, request.app.state.service)
-
-
-ServiceDep = Annotated[Service, Depends(_service)]
-
-
-def _caller(
-    request: Request,
-    service: ServiceDep,
-    _: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
-) -> Caller:
-    tenants = service.tenants
-    caller = tenants.open() if service.settings.open else tenants.authenticate(request.headers.get("Authorization"))
-    request.state.tenant = caller.name
-    return caller
-
-
-def _may(scope: Scope) -> Callable[[Caller], Caller]:
-    def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
-        caller.require(scope)
-        return caller
-
-    return check
-
-
-# Who asks, and may do so.
-InferCaller = Annotated[Caller, Depends(_may(Scope.INFER))]
-KeysCaller = Annotated[Caller, Depends(_may(Scope.KEYS))]
-AdminCaller = Annotated[Caller, Depends(_may(Scope.ADMIN))]
-
-
-ModelName = Annotated[str, Path(max_length=128)]
-
-
-def _model(service: ServiceDep, _: InferCaller, name: ModelName) -> Model:
-    return service.repository[name]
-
-
-ModelDep = Annotated[Model, Depends(_model)]
-KeyId = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the bundle's payload, in hex")]
-
-
-def _job(service: ServiceDep, caller: InferCaller, job_id: Annotated[str, Path(max_length=64)]) -> Job:
-    return service.jobs.get(caller.tenant_id, job_id)
-
-
-JobDep = Annotated[Job, Depends(_job)]
+    async def _sweep_orphans(self) -> None:
+        await asyncio.to_thread(orphans.sweep, self.database, self.blobs)

@@ -12,10 +12,11 @@ from typing import Any, Literal, Self, get_args
 from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ciphershift.errors import ConfigurationError
+from ciphershift.he_layers.crypto.params import SETS, STAND_INS
 
 Scheme = Literal["local", "ray", "queue"]
 ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
@@ -28,12 +29,12 @@ def available_cpus() -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineUrl:
-    """What an engine's URL says.
+    """A parsed engine URL.
 
     Attributes:
-        scheme: ``local``, ``ray``, or ``queue`` for none in this process.
+        scheme: ``local``, ``ray``, or ``queue`` for no engine in this process.
         address: host and port of the Ray cluster; empty to start one here.
-        workers: jobs that are computed at once (local), or actors that share each job (ray).
+        workers: jobs evaluated at once (local), or actors that share each job (ray).
         threads: kernel threads of one worker.
     """
 
@@ -44,7 +45,7 @@ class EngineUrl:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Reads ``local://?workers=1&threads=2``, ``ray://host:port?workers=4`` or ``queue://``.
+        """Parses ``local://?workers=1&threads=2``, ``ray://host:port?workers=4`` or ``queue://``.
 
         Raises:
             ValueError: the URL names something else, or an impossible number.
@@ -52,12 +53,12 @@ class EngineUrl:
         parts = urlsplit(url)
         scheme = next((known for known in get_args(Scheme) if known == parts.scheme), None)
         if scheme is None:
-            raise ValueError(f"engine {url!r} is none of local://, ray:// and queue://")
+            raise ValueError(f"engine {url!r} is not one of local://, ray:// and queue://")
         options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         if unknown := options.keys() - {"workers", "threads"}:
             raise ValueError(f"engine {url!r} has unknown options {sorted(unknown)}; known are workers and threads")
         if not all(value.isdecimal() and int(value) >= 1 for value in options.values()):
-            raise ValueError(f"engine {url!r}: workers and threads are numbers from 1 on")
+            raise ValueError(f"engine {url!r}: workers and threads must be whole numbers of at least 1")
         threads = 1 if scheme == "ray" else available_cpus()
         return cls(
             scheme=scheme,
@@ -68,7 +69,7 @@ class EngineUrl:
 
 
 class Settings(BaseSettings):
-    """What an operator may choose; every field is also an environment variable, CIPHERSHIFT_<NAME>."""
+    """The operator's choices; every field is also an environment variable, CIPHERSHIFT_<NAME>."""
 
     model_config = SettingsConfigDict(
         env_prefix="CIPHERSHIFT_", env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True
@@ -77,59 +78,115 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     open: bool = Field(
-        False, description="no API keys: everybody is the one tenant `local`; for a demo on this machine"
+        False, description="no API keys: every request is the tenant `local`; for a demo on this machine"
     )
-    open_to_network: bool = Field(False, description="let `open` hold for other machines, too")
+    open_to_network: bool = Field(False, description="allow `open` on an address that other machines can reach")
+    allowed_hosts: str = Field(
+        "",
+        description="host names by which an `open` server may be addressed, separated by commas, beside loopback names and `host`",
+    )
+    allowed_origins: str = Field(
+        "",
+        description="origins of web pages whose scripts may use this server, separated by commas (https://example.org); * for every one",
+    )
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain: serve HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
     models: Path = Field(ZOO, description="folder of Programs, one sub-folder per model")
+    parameter_sets: str = Field(
+        ",".join(STAND_INS),
+        description="sets that networks are evaluated under in place of their own, the first that has no more noise; `own` for none",
+    )
     storage: str = Field(
         default_factory=lambda: str(platformdirs.user_data_path("ciphershift") / "server"),
-        description="where ciphertexts and evaluation keys rest: a folder, or a URL that fsspec knows (s3://bucket/path)",
+        description="where ciphertexts and evaluation keys are stored: a folder, or a URL that fsspec knows (s3://bucket/path)",
     )
     cache: Path = Field(
         default_factory=lambda: platformdirs.user_cache_path("ciphershift") / "server",
         description="folder for local copies of evaluation keys when storage is not a folder",
     )
     database: str = Field(
-        "", description="SQLAlchemy URL of tenants, keys and jobs; empty takes SQLite in the folder `storage`"
+        "", description="SQLAlchemy URL of tenants, keys and jobs; if empty, SQLite in the folder `storage`"
     )
-    storage_bytes: int = Field(10 << 30, gt=0, description="bytes of keys kept; the least recently used go")
+    storage_bytes: int = Field(
+        10 << 30, gt=0, description="bytes of evaluation keys stored; beyond it the least recently used are deleted"
+    )
     engine: str = Field(
         "local://",
-        description="local://?workers=1&threads=2, ray://host:port?workers=4, or queue:// for workers elsewhere",
+        description="local://?workers=1&threads=2, ray://host:port?workers=4, or queue:// if other processes evaluate the jobs",
     )
-    worker_key_bytes: int = Field(512 << 20, gt=0, description="bytes of expanded keys that one worker keeps")
+    worker_key_bytes: int = Field(512 << 20, gt=0, description="bytes of expanded keys that one worker caches")
     max_batch: int = Field(16, ge=1, description="images in one request")
-    queue_depth: int = Field(64, ge=0, description="jobs that may wait for a worker before others get `busy`")
-    deadline_seconds: float = Field(600.0, gt=0, description="time from a job's arrival to its end")
-    result_seconds: float = Field(86400.0, gt=0, description="time that a finished job's result is kept")
-    lease_seconds: float = Field(10.0, gt=0, description="silence after which a worker process has lost its jobs")
+    queue_depth: int = Field(
+        64, ge=0, description="jobs of one tenant that may wait for a worker; more are refused as `busy`"
+    )
+    queue_depth_total: int = Field(1024, ge=0, description="jobs of all tenants that may wait for a worker")
+    images_per_turn: int = Field(
+        1, ge=1, description="images of a job that are evaluated before another tenant has its turn"
+    )
+    deadline_seconds: float = Field(600.0, gt=0, description="time from a job's acceptance to its deadline")
+    result_seconds: float = Field(86400.0, gt=0, description="time for which a finished job's result is kept")
+    lease_seconds: float = Field(
+        10.0, gt=0, description="time without a heartbeat after which a worker process loses its jobs"
+    )
     drain_seconds: float = Field(
-        20.0, ge=0, description="time for jobs to finish after SIGTERM; others go back to the queue"
+        20.0, ge=0, description="time for running jobs to finish after SIGTERM; the others return to the queue"
     )
     queries_per_day: int = Field(100_000, ge=1, description="images of one tenant in 24 hours")
+    lookups_per_day: int | None = Field(
+        None, ge=1, description="table look-ups of one tenant in 24 hours; no limit if empty"
+    )
+    requests_per_second: float = Field(
+        200.0, gt=0, description="requests of one tenant to one process, averaged over a second"
+    )
+    uploads_per_tenant: int = Field(
+        4, ge=1, description="evaluation keys that one tenant may upload at once to one process"
+    )
+    streams_per_tenant: int = Field(16, ge=1, description="event streams that one tenant may keep open to one process")
+    max_connections: int = Field(1000, ge=1, description="open connections of one process; more are refused as `busy`")
+    header_seconds: float = Field(10.0, gt=0, description="time for the head of a request, and for a TLS handshake")
+    body_seconds: float = Field(
+        30.0, gt=0, description="time over which a request body must bring 4096 bytes per second on average"
+    )
     key_bytes_per_tenant: int = Field(1 << 30, ge=1, description="bytes of evaluation keys of one tenant")
     metrics: bool = Field(True, description="serve /metrics")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
-    allow_toy_parameters: bool = Field(False, description="serve insecure TOY parameter sets; for tests alone")
+    metrics_token: SecretStr | None = Field(
+        None, description="token that /metrics requires (Authorization: Bearer); none if empty"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    allow_toy_parameters: bool = Field(False, description="serve insecure TOY parameter sets; for tests only")
 
     @cached_property
     def engine_url(self) -> EngineUrl:
-        """The engine's URL, read."""
+        """The engine URL, parsed."""
         return EngineUrl.parse(self.engine)
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """The allowed origins, one by one."""
+        return tuple(origin.strip() for origin in self.allowed_origins.split(",") if origin.strip())
+
+    @property
+    def stand_ins(self) -> tuple[str, ...]:
+        """Names of the parameter sets that may stand in for a network's own, the preferred one first."""
+        return () if self.parameter_sets == "own" else tuple(name.strip() for name in self.parameter_sets.split(","))
+
+    @property
     def is_loopback(self) -> bool:
-        """Whether the address to listen on can be reached from this machine alone."""
+        """Whether the address to listen on is reachable from this machine only."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
 
     @property
+    def hosts(self) -> frozenset[str]:
+        """Host names by which an open server may be addressed, without ports, in lower case."""
+        named = {name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip()}
+        return frozenset({"127.0.0.1", "::1", "localhost", self.host.lower()} | named)
+
+    @property
     def storage_folder(self) -> Path | None:
-        """The folder that storage is, or None for a store elsewhere."""
+        """The storage folder; None for an object store."""
         if "://" not in self.storage:
             return Path(self.storage).expanduser().absolute()
         return Path(urlsplit(self.storage).path) if self.storage.startswith("file://") else None
@@ -143,45 +200,65 @@ class Settings(BaseSettings):
         return f"sqlite:///{self.storage_folder}/ciphershift.db"
 
     @model_validator(mode="after")
-    def _refuse_what_is_unsafe(self) -> Self:
+    def _check(self) -> Self:
         EngineUrl.parse(self.engine)
+        if unknown := [name for name in self.stand_ins if name not in SETS]:
+            raise ValueError(f"parameter_sets names {unknown}; known are {', '.join(SETS)}, and `own` alone")
         if self.open and not (self.is_loopback or self.open_to_network):
             raise ValueError(
-                f"open = true lets everybody who reaches {self.host} use this server: listen on 127.0.0.1, make API keys "
+                f"open = true lets anybody who can reach {self.host} use this server: listen on 127.0.0.1, make API keys "
                 "(ciphershift tenants), or set CIPHERSHIFT_OPEN_TO_NETWORK=true"
             )
         if self.allow_toy_parameters and not self.is_loopback:
-            raise ValueError(f"TOY parameters protect nothing and are for tests on a loopback address, not {self.host}")
+            raise ValueError(
+                f"TOY parameters protect nothing and are for tests on a loopback address, not {self.host}: "
+                "unset CIPHERSHIFT_ALLOW_TOY_PARAMETERS"
+            )
+        for origin in self.origins:
+            if origin != "*" and not re.fullmatch(r"https?://[a-z0-9.:[\]-]+", origin):
+                raise ValueError(
+                    f"allowed_origins: {origin} is no origin: write scheme, host and port alone, in small letters, like https://example.org"
+                )
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together: give both or none")
+            raise ValueError("tls_certificate and tls_key must be set together: set both or neither")
         for path in (self.tls_certificate, self.tls_key):
             if path is not None and not path.is_file():
-                raise ValueError(f"there is no file {path}: give the path of a PEM file")
+                raise ValueError(f"there is no file {path}: set the path of a PEM file")
+        if self.tls_key is not None and self.tls_key.stat().st_mode & 0o007:
+            raise ValueError(f"every user of this machine can read the TLS key {self.tls_key}: chmod o-rwx it")
+        if not self.models.is_dir():
+            raise ValueError(
+                f"there is no folder {self.models}: set the path of a folder with one sub-folder per model"
+            )
         if not self.database and self.storage_folder is None:
             raise ValueError(
-                f"storage {masked(self.storage)} is no folder that could hold SQLite: set CIPHERSHIFT_DATABASE"
+                f"storage {masked(self.storage)} is not a folder and cannot hold SQLite: set CIPHERSHIFT_DATABASE"
             )
         if self.storage.startswith("memory://") and self.engine_url.scheme == "queue":
-            raise ValueError("storage memory:// is invisible to workers elsewhere: choose a folder or an object store")
+            raise ValueError("storage memory:// is not visible to other processes: use a folder or an object store")
         return self
 
+    def for_workers(self) -> Self:
+        """Returns the settings without what workers do not need: addresses and secrets of database and metrics."""
+        return self.model_copy(update={"database": "", "metrics_token": None})
+
     def printable(self) -> dict[str, str]:
-        """Returns every effective value as text, without passwords."""
+        """Returns every effective value as text, passwords masked."""
         values = {name: getattr(self, name) for name in type(self).model_fields} | {"database": self.database_url}
         return {name: masked(str(value)) for name, value in values.items()}
 
 
 def masked(url: str) -> str:
-    """Returns a URL without its password and without the values in its query that could be one."""
-    url = re.sub(r"://([^/:@]*):[^/]*@", r"://\1:***@", url)
+    """Returns a URL with its password, and every query value that could be one, replaced by ***."""
+    url = re.sub(r"://([^:/@]*):.*@", r"://\1:***@", url)  # up to the last @: a password may hold slashes and colons
     return re.sub(r"([?&](?!(?:workers|threads|sslmode)=)[^=&]+)=[^&]*", r"\1=***", url) if "://" in url else url
 
 
 def load_settings(**given: Any) -> Settings:
-    """Returns the settings for a command line, whose options go before the environment where they are not None.
+    """Returns the settings for a command line, whose options override the environment where they are not None.
 
     Raises:
-        ConfigurationError: a setting is refused; the message says which, why, and what to change.
+        ConfigurationError: a setting is refused; the message names it, the reason and the way out.
     """
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Noise of each primitive, measured with the secret keys at hand, against its formula (he_layers.crypto.noise)."""
+"""Noise of each primitive, measured with the secret keys, against its formula (he_layers.crypto.noise)."""
 
 from __future__ import annotations
 
@@ -83,6 +83,7 @@ class Laboratory:
             base_log=gadget.base_log,
             levels=gadget.levels,
             grouping_factor=self.params.grouping_factor,
+            block_length=self.params.block_length,
             threads=THREADS,
         )
         want = np.where(point < size, table[0, point % size], -table[0, point % size])
@@ -110,7 +111,9 @@ class Laboratory:
 
     def _switched(self, values: Errors) -> NDArray[np.int32]:
         small = self._encrypted(values, self.keys.small_lwe_key)
-        return _kernel.modulus_switch(small.data, polynomial_size=self.params.polynomial_size)
+        return _kernel.modulus_switch(
+            small.data, polynomial_size=self.params.polynomial_size, block_length=self.params.block_length
+        )
 
     def _points(self, switched: NDArray[np.int32]) -> NDArray[np.int64]:
         key = self.keys.small_lwe_key.astype(np.int64)
@@ -118,12 +121,12 @@ class Laboratory:
 
 
 def phases(rows: NDArray[np.uint32], key: NDArray[np.int8]) -> Errors:
-    """Decrypts LWE rows to turns, noise and all."""
+    """Decrypts LWE rows to turns, including their noise."""
     words = rows[:, -1] - rows[:, :-1] @ key.astype(np.int32).astype(np.uint32)
     return np.asarray(words.astype(np.int32) / 2.0**32)
 
 
-def measure(name: str) -> Iterator[dict[str, Any]]:
+def measure_noise(name: str) -> Iterator[dict[str, Any]]:
     """Yields predicted and measured standard deviation, their ratio and the number of samples, one object per primitive.
 
     A standard deviation from m samples has a relative error of 1 / sqrt(2 m): 1.8 % from 1500.

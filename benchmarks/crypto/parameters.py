@@ -1,4 +1,4 @@
-"""What does a network gain or lose under another parameter set? Noise, simulated accuracy, predicted time and key bytes, set by set."""
+"""A network under other parameter sets: noise, simulated accuracy, predicted time and key bytes of each."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ FACTORS = (0.5, 0.7, 0.85, 1.01, 1.25, 1.6, 2.0, 3.0)
 """Noise that a set may have, in multiples of that of the network's own set."""
 
 
-def measure(model: str, split: Split, *, factors: Sequence[float] = FACTORS) -> Iterator[dict[str, Any]]:
-    """Yields, for each factor, the cheapest set of at least 132 bits that keeps to it; the network is not trained again for any of them.
+def simulate_parameter_sets(
+    model: str, split: Split, *, factors: Sequence[float] = FACTORS
+) -> Iterator[dict[str, Any]]:
+    """Yields, for each factor, the cheapest set of at least 132 bits with at most that noise; the network is not trained again.
 
     Args:
         model: in the zoo, of the fast profile.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.progress import watched
@@ -58,7 +59,7 @@ class Workbench:
         self.from_input = LweCiphertextList(np.resize(self.pixels.data, (batch, self.pixels.data.shape[1])))
         self.big = LweCiphertextList(rng.integers(0, 2**32, (batch, parameter_set.big_dimension + 1), dtype=np.uint32))
         self.small = lwe.key_switch(self.big, self.server, threads=os.cpu_count() or 1)
-        self.switched = _kernel.modulus_switch(self.small.data, polynomial_size=parameter_set.polynomial_size)
+        self.switched = self._modulus_switch()
         self.table = rng.uniform(-0.25, 0.25, (1, parameter_set.polynomial_size))
         weight = rng.choice(np.array([-4, -2, -1, 0, 1, 2, 4], dtype=np.int8), (3, 1, 5, 5))
         entries = Conv2d(name="conv", weight=weight, stride=(2, 2)).matrix(IMAGE)
@@ -102,7 +103,7 @@ class Workbench:
                 nbytes=server.ksk.nbytes + self.big.data.nbytes + self.small.data.nbytes,
             ),
             "modulus_switch": Primitive(
-                call=lambda _: _kernel.modulus_switch(self.small.data, polynomial_size=self.params.polynomial_size),
+                call=lambda _: self._modulus_switch(),
                 items=batch,
                 nbytes=2 * self.small.data.nbytes,
                 threaded=False,
@@ -117,6 +118,11 @@ class Workbench:
             ),
         }
 
+    def _modulus_switch(self) -> NDArray[np.int32]:
+        return _kernel.modulus_switch(
+            self.small.data, polynomial_size=self.params.polynomial_size, block_length=self.params.block_length
+        )
+
     def _rotation(self, kernel: Callable[..., object]) -> Callable[[int], object]:
         gadget, index = self.params.pbs, np.zeros(self.batch, np.int32)
         return lambda threads: kernel(
@@ -127,11 +133,12 @@ class Workbench:
             base_log=gadget.base_log,
             levels=gadget.levels,
             grouping_factor=self.params.grouping_factor,
+            block_length=self.params.block_length,
             threads=threads,
         )
 
 
-def measure(name: str, *, threads: tuple[int, ...], batch: int) -> Iterator[dict[str, Any]]:
+def time_primitives(name: str, *, threads: tuple[int, ...], batch: int) -> Iterator[dict[str, Any]]:
     """Yields one object per primitive and number of threads.
 
     ``median_us_per_item`` is wall-clock time per item, times threads: per item and core. A bootstrap's object also has ``floor_us``, the

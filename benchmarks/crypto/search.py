@@ -14,7 +14,7 @@ from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import Settings
 
 
-def measure(model: str, *, noise_factor: float, count: int) -> Iterator[dict[str, Any]]:
+def find_parameter_sets(model: str, *, noise_factor: float, count: int) -> Iterator[dict[str, Any]]:
     """Yields one object per candidate, cheapest first."""
     settings = Settings()
     program = Program.load(settings.models / model)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ciphershift.benchmarks.crypto import dual_hybrid
 from ciphershift.benchmarks.crypto.noise import Errors, Laboratory, phases
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.progress import watched
 from ciphershift.he_layers.crypto import noise, params
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.published import PublishedRow
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.crypto.security import published_rows, security_bits
 from ciphershift.he_layers.layers import Linear
@@ -139,8 +141,14 @@ def _last_layer_norms(parameter_set: ParameterSet) -> dict[str, float]:
     return norms
 
 
-def measure(name: str) -> dict[str, Any]:
-    """Returns the published rows of a parameter set with their bits, the noise found in real objects, and the least of the bits."""
+def counted_bits(row: PublishedRow) -> float:
+    """Bits of a row by the exact count of guesses, counted now and not taken from the closed form."""
+    secret = dual_hybrid.Secret.of(row.secret, row.block_length)
+    return dual_hybrid.cheapest(row.dimension, row.log2_std_dev, secret, "exact").bits
+
+
+def list_published_rows(name: str) -> dict[str, Any]:
+    """Returns the published rows of a parameter set with their bits by both counts, the noise found in real objects, and the least bits."""
     parameter_set = params.get(name)
     opened = OpenedObjects(parameter_set)
     rows = []
@@ -154,6 +162,7 @@ def measure(name: str) -> dict[str, Any]:
                 "log2_std_dev": round(row.log2_std_dev, 3),
                 "body_bits": round(row.body_bits, 3),
                 "bits": round(row.bits, 1),
+                "exact_bits": round(counted_bits(row), 1),
                 "wire_log2_std_dev": round(math.log2(row.wire_std_dev), 3),
                 "measured_log2_std_dev": round(math.log2(measured), 3),
                 "measured_over_stated": round(measured / row.wire_std_dev, 4),
@@ -164,6 +173,7 @@ def measure(name: str) -> dict[str, Any]:
         "params": parameter_set.name,
         "params_id": parameter_set.id,
         "minimum_bits": round(security_bits(parameter_set), 1),
+        "minimum_exact_bits": min(row["exact_bits"] for row in rows),
         "rows": rows,
         "flooding": {
             "log2_std_dev": parameter_set.flooding_log2_std_dev,

@@ -37,7 +37,7 @@ def encrypt_input(instance: Instance) -> None:
 
 
 def decrypt_result(instance: Instance) -> None:
-    """Decrypts the logits of each image; refuses an answer to anything else than what was sent."""
+    """Decrypts the logits of each image; refuses an answer to any other request."""
     keys, key_id, network = _secret_keys(instance), _key_id(instance), program()
     values, classes = int(np.prod(network.input.shape)), len(network.output.classes)
     rows = []

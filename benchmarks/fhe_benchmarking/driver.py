@@ -25,14 +25,14 @@ IMAGES = (1, 100, 1000, 10000)
 
 @dataclass(slots=True)
 class Measurements:
-    """Seconds by step and bytes by what crosses the border."""
+    """Seconds by step, bytes by what is sent."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Takes the time of what is done inside."""
+        """Times the block inside."""
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started

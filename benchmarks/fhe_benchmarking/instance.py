@@ -1,4 +1,4 @@
-"""Where the workload's files lie: the harness runs every step in its own folder and hands over the size of the instance, nothing else.
+"""Paths of the workload's files: the harness runs every step in its own folder and passes only the size of the instance.
 
 Written from the harness's public description: steps are processes that share the folders `datasets` and `io`.
 """
@@ -50,7 +50,7 @@ class Instance:
 
     @classmethod
     def of_command_line(cls, arguments: Sequence[str] | None = None) -> Self:
-        """Reads what the harness gives a step: the size; the folder is the current one.
+        """Reads what the harness passes to a step: the size; the folder is the current one.
 
         Raises:
             SystemExit: there is no such size.
@@ -122,7 +122,7 @@ class Instance:
 
     @property
     def measurements(self) -> Path:
-        """What the harness, or our driver, found."""
+        """What the harness, or our driver, measured."""
         return self.root / "measurements" / self.name / "results-1.json"
 
 

@@ -1,4 +1,4 @@
-"""What every measurement says besides its figures: where, when and with which code it was made."""
+"""The envelope of every measurement: machine, date and commit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from ciphershift.he_layers.crypto.security import security_bits
 from ciphershift.he_layers.native import _kernel
 from ciphershift.server.settings import available_cpus
 
+DIRTY = "-dirty"
+"""Ends the commit of a measurement of code that was changed and not committed."""
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = ("benchmarks/results", "docs/benchmarks.md", "docs/figures")
 """What measurements and reports themselves write."""
@@ -48,12 +50,12 @@ def write(result: dict[str, Any], target: str) -> None:
 
 
 def _commit() -> str:
-    """Of the code; results and what is drawn from them may have changed since."""
+    """Returns the commit of the code; changes to results and to what is drawn from them do not count."""
     name = _git("rev-parse", "--short=12", "HEAD")
     if name.returncode:
         return "unknown"
     changed = _git("diff", "--quiet", "HEAD", "--", ".", *(f":(exclude){path}" for path in WRITTEN)).returncode
-    return name.stdout.strip() + ("-dirty" if changed else "")
+    return name.stdout.strip() + (DIRTY if changed else "")
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:

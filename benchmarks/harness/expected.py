@@ -1,4 +1,4 @@
-"""What an encrypted answer may look like: the plaintext network's logits, within the noise of the circuit."""
+"""Checks of encrypted answers: the plaintext network's logits, within the noise of the circuit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.he_layers import simulate
-from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 
 REPEATS = 30  # of the simulation
@@ -25,9 +25,9 @@ class ExpectedLogits:
 
     @classmethod
     def of(cls, program: Program, images: NDArray[np.uint8]) -> Self:
-        """Simulates; a thousandth of the largest logit is added to the spread, for what so few repeats do not show."""
+        """Simulates; a thousandth of the largest logit is added to the spread, since there are few repeats."""
         rng = np.random.default_rng(0)
-        runs = np.stack([simulate.run(program, params.get(program.params), images, rng) for _ in range(REPEATS)])
+        runs = np.stack([simulate.run(program, served_params(program), images, rng) for _ in range(REPEATS)])
         return cls(mean=runs.mean(axis=0), spread=runs.std(axis=0) + np.abs(runs).max() / 1000)
 
     def deviation(self, logits: NDArray[np.float64], images: NDArray[np.intp] | slice) -> NDArray[np.float64]:

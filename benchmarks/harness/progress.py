@@ -1,4 +1,4 @@
-"""A bar with the time left over what a benchmark goes through; drawn between two items alone, so that it disturbs no measurement."""
+"""A progress bar with the remaining time, drawn only between two items, so that it does not disturb a measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real server in a process of its own, and what it takes of the machine."""
+"""A real server in a process of its own, with its processes and its memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ciphershift.client.local_server import LocalServer, local_server
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess(LocalServer):
-    """A running server that can be looked at from outside."""
+    """A running server, with what the operating system knows about it."""
 
     def family(self) -> list[int]:
         """Returns the server's process id and those of its children."""
@@ -21,7 +21,7 @@ class ServerProcess(LocalServer):
         return [self.pid, *(int(pid) for children in lists for pid in children.read_text().split())]
 
     def is_alive(self) -> bool:
-        """Whether the server runs; a process that has ended but was not waited for does not."""
+        """Whether the server runs; a zombie does not."""
         status = Path(f"/proc/{self.pid}/status")
         try:
             return "State:\tZ" not in status.read_text()

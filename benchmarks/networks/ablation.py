@@ -1,4 +1,4 @@
-"""Which choice is worth how much accuracy? The ablation of SHE's paper, in simulation: one small topology, one choice changed at a time.
+"""How much accuracy each choice costs: the ablation of SHE's paper, in simulation: one small topology, one choice changed at a time.
 
 C-A-P-C-P-A-F-A-F with 8 and 16 maps and 64 units. The variants on ReLU and max-pool go through models.compiler.convert and are
 trained and tested with the noise of a parameter set (times `noise`); those without it are plain float modules, as CKKS would
@@ -96,7 +96,7 @@ class Square(nn.Module):
 
 
 def module(variant: Variant, channels: int, side: int) -> nn.Module:
-    """The untrained float module for square pictures."""
+    """The untrained float module for square images."""
 
     def activation() -> nn.Module:
         match variant.activation:
@@ -132,7 +132,7 @@ def module(variant: Variant, channels: int, side: int) -> nn.Module:
     )
 
 
-def measure(
+def train_variants(
     dataset: str, *, variants: Sequence[Variant], work: Path, seed: int, show: Show
 ) -> Iterator[dict[str, Any]]:
     """Yields one object per variant, trained on the training images but the last 5000 and tested on all test images.
@@ -171,8 +171,8 @@ def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show
     network.eval()
     if variant.noise is None:
         return network
-    pictures = to_unit(torch.tensor(splits.train.images[:CALIBRATION_IMAGES]))
-    converted = convert(network, pictures, exponents=variant.exponents or 4)
+    images = to_unit(torch.tensor(splits.train.images[:CALIBRATION_IMAGES]))
+    converted = convert(network, images, exponents=variant.exponents or 4)
     assert converted.noise is not None, "models.compiler.convert returns a network with noise"
     factors = {
         name: value * variant.noise for name, value in asdict(converted.noise).items() if name != "polynomial_size"

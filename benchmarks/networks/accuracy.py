@@ -23,7 +23,7 @@ NOISE_LOOKUPS = 300_000
 SIMULATIONS = 20
 
 
-def measure(model: str) -> dict[str, Any]:
+def measure_accuracy(model: str) -> dict[str, Any]:
     """Returns accuracy_float, accuracy_quantised and accuracy_simulated on all test images, and the logits' noise on the first few.
 
     Encrypted are NOISE_IMAGES, or as many as make NOISE_LOOKUPS look-ups. The noise of a logit is its difference from the plaintext

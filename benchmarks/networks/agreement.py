@@ -24,7 +24,7 @@ from ciphershift.models.training import data
 from ciphershift.server.settings import Settings, available_cpus
 
 
-def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
+def count_agreement(model: str, *, images: int, start: int) -> dict[str, Any]:
     """Returns agreement, accuracy, times and sizes over `images` test images from `start` on.
 
     The plaintext network is the integer Program without noise; `all_logits_equal` counts the images whose every logit is its logit.
@@ -70,7 +70,7 @@ def measure(model: str, *, images: int, start: int) -> dict[str, Any]:
         "download_bytes": client.traffic.received,
         "key_bytes": profile.key_bytes,
         "server_peak_memory_bytes": memory,
-        "layer_noise": layer_noise.measure(program, pixels[:1], threads=available_cpus()),
+        "layer_noise": layer_noise.measure_layers(program, pixels[:1], threads=available_cpus()),
     }
 
 

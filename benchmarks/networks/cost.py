@@ -9,15 +9,16 @@ import numpy as np
 
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.progress import watched
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.analysis import cost
-from ciphershift.he_layers.crypto import ckks, params, timing
+from ciphershift.he_layers.crypto import ckks, timing
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import Settings
 
 
-def measure(model: str, *, repetitions: int) -> dict[str, Any]:
+def compare_with_prediction(model: str, *, repetitions: int) -> dict[str, Any]:
     """Returns predicted and measured seconds of the server for one image, in all and by layer (medians), and their ratio.
 
     Primitives are timed before and after each evaluation, and the median is taken, so that a machine that changes its speed meanwhile
@@ -25,7 +26,7 @@ def measure(model: str, *, repetitions: int) -> dict[str, Any]:
     """
     settings = Settings()
     program = Program.load(settings.models / model)
-    parameter_set = params.get(program.params)
+    parameter_set = served_params(program)
     keys = ClientKeys.generate(parameter_set)
     server_keys = keys.evaluation_keys(settings.engine_url.threads).expand(settings.engine_url.threads)
     pixels = np.zeros(int(np.prod(program.input.shape)))

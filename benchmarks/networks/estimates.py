@@ -60,7 +60,7 @@ class Work:
 
 
 def of_module(module: nn.Module, shape: Shape) -> Work:
-    """Of a module that models.cost_report accepts, for pictures of this shape (C, H, W)."""
+    """Of a module that models.cost_report accepts, for images of this shape (C, H, W)."""
     operations = simplify(read(module, shape), shape).operations
     lookups = [check.lookups(operation) for operation in operations]
     products = [_products(operation) for operation in operations]
@@ -101,7 +101,7 @@ def _products(operation: ir.Operation) -> int:
     return 0
 
 
-def measure(name: str, *, threads: int) -> Iterator[dict[str, Any]]:
+def predict_networks(name: str, *, threads: int) -> Iterator[dict[str, Any]]:
     """Yields one object per network: operations, predicted seconds, bytes."""
     parameter_set = params.get(name)
     timing.forget()  # the machine may have changed its speed since

@@ -1,7 +1,7 @@
-"""Does the cost model hold at full size? The first stage of AlexNet on an encrypted picture of 224 x 224, with a few of its 64 maps.
+"""Does the cost model hold at full size? The first stage of AlexNet on an encrypted image of 224 x 224, with a few of its 64 maps.
 
 Random weights: only the clock matters. Convolution 11 x 11 with stride 4, max-pool 3 x 3 with stride 2, activation, then a dense layer to
-ten values, since a Program ends with one. The faster of two runs counts: the picture's 150 528 ciphertexts fill 620 MB, which a
+ten values, since a Program ends with one. The faster of two runs counts: the image's 150 528 ciphertexts fill 620 MB, which a
 virtual machine may have to get from its host at first.
 """
 
@@ -51,7 +51,7 @@ def stage(maps: int, parameter_set: str) -> Program:
     )
 
 
-def measure(name: str, *, maps: int, threads: int) -> dict[str, Any]:
+def run_first_stage(name: str, *, maps: int, threads: int) -> dict[str, Any]:
     """Returns predicted and measured seconds, and their ratio."""
     parameter_set = params.get(name)
     program = stage(maps, name)

@@ -48,7 +48,7 @@ def network(maps: int, parameter_set: str) -> Program:
     )
 
 
-def measure(name: str, *, maps: Sequence[int] = MAPS, threads: int, repetitions: int) -> Iterator[dict[str, Any]]:
+def time_widths(name: str, *, maps: Sequence[int] = MAPS, threads: int, repetitions: int) -> Iterator[dict[str, Any]]:
     """Yields the server's measured and predicted seconds for one image, one object per width.
 
     Args:

@@ -1,4 +1,4 @@
-"""Three networks of ImageNet's time, for pictures of 224 x 224, as SHE's table has them; untrained, since only their cost is asked for.
+"""Three networks of ImageNet's time, for images of 224 x 224, as SHE's table has them; untrained, since only their cost is asked for.
 
 ShuffleNet has an activation after its depthwise convolution, which the original lacks: two linear layers in a row are not evaluated here.
 """

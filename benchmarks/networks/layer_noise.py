@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ciphershift.benchmarks.crypto.noise import KEY_ID, phases
 from ciphershift.benchmarks.harness.progress import watched
-from ciphershift.he_layers.crypto import ckks, lwe, params
+from ciphershift.benchmarks.harness.served import served_params
+from ciphershift.he_layers.crypto import ckks, lwe
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.evaluate import EncryptedCircuit
 from ciphershift.he_layers.program import Program
@@ -18,7 +19,7 @@ from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit
 SIMULATIONS = 20
 
 
-def measure(program: Program, images: NDArray[np.uint8], *, threads: int) -> list[dict[str, Any]]:
+def measure_layers(program: Program, images: NDArray[np.uint8], *, threads: int) -> list[dict[str, Any]]:
     """Returns an object per layer: standard deviations, over the layer's values, of their difference from the noiseless circuit's.
 
     `encrypted_std` and `simulated_std` are in 1e-3 turns, the simulation drawn SIMULATIONS times; what earlier layers add is in both.
@@ -30,7 +31,7 @@ def measure(program: Program, images: NDArray[np.uint8], *, threads: int) -> lis
         images: uint8 [B, C, H, W].
         threads: of the kernel.
     """
-    parameter_set = params.get(program.params)
+    parameter_set = served_params(program)
     size = parameter_set.polynomial_size
     turns = np.asarray(program.input.integers(images).reshape(len(images), -1) * program.input.delta, dtype=np.float64)
     clear = _turns(program, CircuitNoise.silent(size), turns)

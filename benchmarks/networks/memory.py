@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.he_layers import evaluate
-from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto import ckks
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.native import _kernel
 from ciphershift.he_layers.program import Program
 
 
-def measure(program: Program, *, threads: int) -> dict[str, Any]:
+def measure_peak(program: Program, *, threads: int) -> dict[str, Any]:
     """Returns the peak resident memory in a fresh process, before and after the evaluation, and the seconds without blind rotations."""
     with tempfile.TemporaryDirectory() as folder:
         program.save(Path(folder))
@@ -33,12 +34,17 @@ def measure(program: Program, *, threads: int) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     largest = max(int(np.prod(stage.output_shape)) for stage in program.stages)
-    return {"params": program.params, "bootstraps": program.lookups, "largest_feature_map": largest, **found}
+    return {
+        "params": served_params(program).name,
+        "bootstraps": program.lookups,
+        "largest_feature_map": largest,
+        **found,
+    }
 
 
 def _evaluate(folder: Path, threads: int) -> dict[str, Any]:
     program = Program.load(folder)
-    parameter_set = params.get(program.params)
+    parameter_set = served_params(program)
     keys = ClientKeys.generate(parameter_set)
     server_keys = keys.evaluation_keys(threads).expand(threads)
     image = ckks.encrypt(keys, "00" * 32, np.zeros(int(np.prod(program.input.shape))))

@@ -26,7 +26,7 @@ def engines() -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"local://?workers=1&threads={cores}", f"local://?workers={cores}&threads=1")))
 
 
-def measure(
+def time_batches(
     models: Path, model: str, images: NDArray[np.uint8], *, batches: Sequence[int] = BATCHES, repetitions: int = 1
 ) -> Iterator[dict[str, Any]]:
     """Yields one object per engine and batch; a batch is sent as one prediction for each worker, all at once.

@@ -1,1 +1,1 @@
-"""What the measurements add up to: a page with tables and figures, comparisons of two runs, and the peers beside us."""
+"""The report: a page with tables and figures, and comparisons of two runs."""

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import ROOT, write
-from ciphershift.benchmarks.networks import first_stage as stages
 from ciphershift.he_layers.crypto.params import DEFAULT
 from ciphershift.models.progress import Step
 from ciphershift.server.settings import Settings, available_cpus
@@ -31,12 +30,11 @@ def report(
     page: Annotated[Path, typer.Option("--page", help="The page to write; figures go beside it.")] = ROOT
     / "docs"
     / "benchmarks.md",
-    readme: Annotated[Path, typer.Option("--readme", help="The README whose table of networks to write.")] = ROOT
-    / "README.md",
+    readme: Annotated[Path, typer.Option("--readme", help="The README whose tables to write.")] = ROOT / "README.md",
 ) -> None:
-    """Write docs/benchmarks.md, its figures and the README's table: measure what is not stored for this machine yet, and reuse the rest.
+    """Write docs/benchmarks.md, its figures and the README's tables; measure only what is not stored for this machine yet.
 
-    What a quick run measured does not spare a full one the work.
+    A full run does not reuse results of a quick one.
 
     Examples:
 
@@ -65,7 +63,7 @@ def report(
     records = results.read(folder) if folder.exists() else []
     pages.write(records, page)
     readmes.write(records, Settings().models, readme)
-    console.print(f"wrote {page} and the table in {readme}")
+    console.print(f"wrote {page} and the tables in {readme}")
 
 
 @app.command()
@@ -112,10 +110,10 @@ def peers(
 
       ciphershift bench peers tenseal ciphershift --quick --json -
     """
-    from ciphershift.benchmarks.peers import measure
+    from ciphershift.benchmarks.peers import systems
     from ciphershift.benchmarks.report import plan
 
-    known = ["ciphershift", *(peer.folder for peer in measure.PEERS)]
+    known = ["ciphershift", *(peer.folder for peer in systems.PEERS)]
     if unknown := set(name or ()) - set(known):
         raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     _prepare_peers()
@@ -131,11 +129,11 @@ def _print_step(stage: str, step: Step) -> None:
 
 
 def _prepare_peers() -> None:
-    """Trains the networks that the peers run, once; where none of them is installed, there is nothing to do."""
-    from ciphershift.benchmarks.peers import measure, networks
+    """Trains the networks that the peers run, once; does nothing if none of them is installed."""
+    from ciphershift.benchmarks.peers import networks, systems
 
-    if any(peer.python.exists() for peer in measure.PEERS):
-        networks.prepare(measure.WORK, _print_step)
+    if any(peer.python.exists() for peer in systems.PEERS):
+        networks.prepare(systems.WORK, _print_step)
 
 
 @app.command()
@@ -145,7 +143,7 @@ def ablation(
     work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = ROOT / "build" / "ablation",
     folder: Annotated[Path, typer.Option("--results", help="Folder of stored results.")] = results.RESULTS,
 ) -> None:
-    """Train one small network in many variants and store each accuracy; goes on where it was interrupted.
+    """Train one small network in many variants and store each accuracy; continues where it was interrupted.
 
     Example:
 
@@ -153,18 +151,16 @@ def ablation(
     """
     from dataclasses import asdict
 
-    from ciphershift.benchmarks.networks import ablation as ablations
+    from ciphershift.benchmarks.networks.ablation import VARIANTS, train_variants
 
     known = results.read(folder) if folder.exists() else []
     missing = [
         variant
-        for variant in ablations.VARIANTS
+        for variant in VARIANTS
         if not results.newest(known, "ablation", dataset=dataset, variant=asdict(variant), seed=seed)
     ]
-    console.print(
-        f"{dataset}: {len(ablations.VARIANTS) - len(missing)} of {len(ablations.VARIANTS)} variants are stored"
-    )
-    for record in ablations.measure(
+    console.print(f"{dataset}: {len(VARIANTS) - len(missing)} of {len(VARIANTS)} variants are stored")
+    for record in train_variants(
         dataset,
         variants=missing,
         work=work,
@@ -199,9 +195,9 @@ def estimates(json: Json = "-") -> None:
 
       ciphershift bench estimates --json -
     """
-    from ciphershift.benchmarks.networks import estimates as predictions
+    from ciphershift.benchmarks.networks.estimates import predict_networks
 
-    for record in predictions.measure(DEFAULT, threads=available_cpus()):
+    for record in predict_networks(DEFAULT, threads=available_cpus()):
         write(record, json)
 
 
@@ -210,10 +206,12 @@ def first_stage(
     maps: Annotated[int, typer.Option(min=1, max=64, help="How many of AlexNet's first 64 maps.")] = 2,
     json: Json = "-",
 ) -> None:
-    """Run the first stage of AlexNet on an encrypted picture of 224 x 224, and hold the cost model against the clock.
+    """Run the first stage of AlexNet on an encrypted image of 224 x 224, and compare the time with the cost model's.
 
     Example:
 
       ciphershift bench first-stage --maps 2 --json -
     """
-    write(stages.measure(DEFAULT, maps=maps, threads=available_cpus()), json)
+    from ciphershift.benchmarks.networks.first_stage import run_first_stage
+
+    write(run_first_stage(DEFAULT, maps=maps, threads=available_cpus()), json)

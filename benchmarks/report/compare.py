@@ -1,7 +1,7 @@
-"""Two runs side by side: for every figure that both have, the ratio of its medians, and between what the ratio may lie.
+"""Compares two runs: for every figure that both have, the ratio of its medians and the range of the ratio.
 
 A figure is a number that a run measures. Its spread comes from the percentiles in the record, or from several records of the same thing;
-one number alone has none, and is said to have none.
+a single number has no spread, and is marked so.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TIMES = ("seconds", "_s", "_us", "us_per_item", "seconds_per_image", "per_lookup
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """Median of a figure, and the lowest and highest value that one would not be surprised by; equal where nothing is known."""
+    """Median of a figure, and its range; low equals high where the spread is unknown."""
 
     median: float
     low: float
@@ -55,7 +55,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One figure in both runs; ``ratio`` is after over before, ``low`` to ``high`` what it may be."""
+    """One figure in both runs; ``ratio`` is after over before, ``low`` to ``high`` its range."""
 
     name: str
     figure: str
@@ -69,12 +69,12 @@ class Row:
 
     @property
     def low(self) -> float:
-        """After at its best against before at its worst."""
+        """The best of after over the worst of before."""
         return self.after.low / self.before.high
 
     @property
     def high(self) -> float:
-        """After at its worst against before at its best."""
+        """The worst of after over the best of before."""
         return self.after.high / self.before.low
 
     @property
@@ -84,12 +84,12 @@ class Row:
 
     @property
     def has_spread(self) -> bool:
-        """Whether anything is known of it."""
+        """Whether the spread is known."""
         return self.before.low < self.before.high or self.after.low < self.after.high
 
 
 def compare(before: Sequence[Record], after: Sequence[Record]) -> tuple[list[Row], list[str]]:
-    """Returns the figures that both have, and remarks: other machines, things that only one of them measured."""
+    """Returns the figures that both have, and remarks: different machines, measurements that only one run has."""
     first, second = _grouped(before), _grouped(after)
     rows = [
         Row(name=name, figure=figure, before=first[name][figure], after=second[name][figure])

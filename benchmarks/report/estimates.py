@@ -1,4 +1,4 @@
-"""The page's sections on what this machine cannot show: large networks, and many workers."""
+"""The page's sections of predictions: large networks, and many workers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def estimated(records: Sequence[Record], growth: Sequence[Record], stages: Seque
     ]
     head = ("network", "look-ups", "products", "cost model", "growth's fit", "upload", "widest feature map")
     text = (
-        f"Predicted, not measured: pictures of 224 x 224 and SHE's recurrent net on this machine ({records[0]['threads']} threads, "
+        f"Predicted, not measured: images of 224 x 224 and SHE's recurrent net on this machine ({records[0]['threads']} threads, "
         f"{records[0]['params']}). None of these networks was trained here; noise may ask for a dearer set. The recurrent net is counted "
         "only: its products of two encrypted values (two look-ups each) are not among our layers.\n\n"
         + tables.table(head, rows)

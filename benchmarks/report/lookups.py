@@ -1,4 +1,4 @@
-"""Single look-ups: ours beside other libraries', and from how many on a bulk look-up is faster."""
+"""Single look-ups: ours, those of other libraries, and the number from which a bulk look-up is faster."""
 
 from __future__ import annotations
 

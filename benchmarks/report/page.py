@@ -1,10 +1,12 @@
-"""docs/benchmarks.md: one page from stored records, each section either measured or saying how to measure it."""
+"""docs/benchmarks.md: one page from stored records, each section with its measurements, or with the command that makes them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ciphershift.benchmarks.harness.envelope import DIRTY
 from ciphershift.benchmarks.harness.results import Record
 from ciphershift.benchmarks.report.sections import FIGURES, SECTIONS
 from ciphershift.benchmarks.report.stored import MissingError, Stored, machine
@@ -17,17 +19,26 @@ on a shared machine wander: the 10th and 90th percentile stand beside a median w
 
 
 def _machines(records: Sequence[Record]) -> str:
+    """A line for each machine, and which figures are older than the commits that it names."""
     seen = {machine(record): record for record in records if "cores" in record}
     lines = []
     for record in seen.values():
         same = [r for r in records if machine(r) == machine(record)]
-        commits = sorted({str(r["commit"]) for r in same})
+        commits = sorted({str(r["commit"]) for r in same if not _is_between(r)})
         dates = sorted(str(r["date"])[:10] for r in same)
         lines.append(
             f"- {record['cpu']}, {record['cores']} cores, {record['isa']}: {len(same)} records, {dates[0]} to {dates[-1]}, "
             f"commits {', '.join(commits)}"
         )
+        between = Counter((r["benchmark"], str(r["commit"]).removesuffix(DIRTY)) for r in same if _is_between(r))
+        if between:
+            older = (f"{count} of {name} on top of {commit}" for (name, commit), count in sorted(between.items()))
+            lines.append(f"  - measured before their change was committed: {', '.join(older)}")
     return "Measured on:\n\n" + "\n".join(lines) if lines else "Nothing is stored yet."
+
+
+def _is_between(record: Record) -> bool:
+    return str(record["commit"]).endswith(DIRTY)
 
 
 def write(records: Sequence[Record], page: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the page needs to know: every question with its measurement, in a short and a full version, and which are answered already."""
+"""All measurements of the page, in a quick and a full version, and which of them are stored already."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from ciphershift.benchmarks.fhe_benchmarking.instance import DEFAULT_MODEL, SIZE
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.results import Record
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.networks import agreement, cost, estimates, first_stage, growth, throughput
-from ciphershift.benchmarks.peers import measure as peers
+from ciphershift.benchmarks.peers.systems import LOOKUPS, PEERS, WORK, Peer, ours, run_peer
 from ciphershift.benchmarks.service import engines
 from ciphershift.he_layers.analysis import cost as costs
 from ciphershift.he_layers.crypto import params, timing
@@ -55,7 +56,7 @@ DATA_OF_PEERS = "mnist"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """A measurement, and the members by which its stored answer is known.
+    """A measurement, and the members that identify its stored results.
 
     Attributes:
         benchmark: which it belongs to.
@@ -70,14 +71,14 @@ class Question:
     members: Mapping[str, object] = field(default_factory=dict)
 
     def answers(self, records: Iterable[Record]) -> list[Record]:
-        """Those among stored records, oldest first; that a peer could not run is no answer."""
+        """Those among stored records, oldest first; a record that a peer could not run does not count."""
         found = results.matching(records, self.benchmark, self.members)
         return [record for record in found if "skipped" not in record]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
-    """One of the zoo, and what an image is expected to take here."""
+    """A network of the zoo, with the expected seconds for an image."""
 
     folder: Path
     program: Program
@@ -86,7 +87,7 @@ class Network:
 
     @property
     def members(self) -> dict[str, object]:
-        """By which its measurements are known."""
+        """Members that identify its measurements."""
         return {"model": self.folder.name, "program": self.program.digest}
 
     def images(self, seconds: float) -> int:
@@ -102,13 +103,13 @@ def networks(models: Path, effort: Effort) -> list[Network]:
 
 def _read(folder: Path) -> Network:
     program = Program.load(folder)
-    parameter_set = params.get(program.params)
+    parameter_set = served_params(program)
     predicted = costs.predict(program, parameter_set, timing.measure(parameter_set, available_cpus()))
     return Network(folder=folder, program=program, dataset=agreement.read_card(folder)["dataset"], predicted=predicted)
 
 
 def questions(*, quick: bool) -> list[Question]:
-    """All, in the order in which the page wants them."""
+    """All questions, in the order of the page."""
     models, effort = Settings().models, QUICK if quick else FULL
     zoo = networks(models, effort)
     return [
@@ -117,7 +118,7 @@ def questions(*, quick: bool) -> list[Question]:
             benchmark="primitives",
             about="time of each primitive",
             members={"params": DEFAULT},
-            run=lambda: primitives.measure(DEFAULT, threads=tuple(sorted({1, available_cpus()})), batch=256),
+            run=lambda: primitives.time_primitives(DEFAULT, threads=tuple(sorted({1, available_cpus()})), batch=256),
         ),
         *systems(quick=quick),
         *(_cost(network, effort.repetitions) for network in zoo),
@@ -125,7 +126,7 @@ def questions(*, quick: bool) -> list[Question]:
             benchmark="growth",
             about="time against the number of activations",
             members={"params": DEFAULT},
-            run=lambda: growth.measure(
+            run=lambda: growth.time_widths(
                 DEFAULT,
                 maps=growth.MAPS[:-1] if quick else growth.MAPS,
                 threads=available_cpus(),
@@ -136,20 +137,20 @@ def questions(*, quick: bool) -> list[Question]:
             benchmark="throughput",
             about="images a second against the batch",
             members={"model": SMALLEST},
-            run=lambda: throughput.measure(models, SMALLEST, _digits().images, repetitions=effort.repetitions),
+            run=lambda: throughput.time_batches(models, SMALLEST, _digits().images, repetitions=effort.repetitions),
         ),
         *(_parameters(name, 2000 if quick else 10_000) for name in (SMALLEST, NETWORK_OF_PARAMETERS)),
         Question(
             benchmark="estimates",
             about="cost of ImageNet's networks, by the cost model",
             members={"params": DEFAULT},
-            run=lambda: estimates.measure(DEFAULT, threads=available_cpus()),
+            run=lambda: estimates.predict_networks(DEFAULT, threads=available_cpus()),
         ),
         Question(
             benchmark="first-stage",
             about="the first stage of AlexNet at 224 x 224",
             members={"params": DEFAULT},
-            run=lambda: [first_stage.measure(DEFAULT, maps=1 if quick else 2, threads=available_cpus())],
+            run=lambda: [first_stage.run_first_stage(DEFAULT, maps=1 if quick else 2, threads=available_cpus())],
         ),
         Question(
             benchmark="engines",
@@ -166,13 +167,13 @@ def systems(*, quick: bool) -> list[Question]:
     digits = [network for network in networks(Settings().models, effort) if network.dataset == DATA_OF_PEERS]
     return [
         *(_ours(network, effort) for network in (*digits, *_same_topology())),
-        *(_peer(peer, quick) for peer in (*peers.PEERS, *peers.LOOKUPS)),
+        *(_peer(peer, quick) for peer in (*PEERS, *LOOKUPS)),
     ]
 
 
 def _same_topology() -> list[Network]:
     """Our network of the peers' topology, where it was trained (`ciphershift bench peers` does)."""
-    folder = peers.WORK / "zoo"
+    folder = WORK / "zoo"
     return [_read(path.parent) for path in folder.glob("*/card.json")]
 
 
@@ -186,7 +187,7 @@ def _parameters(model: str, images: int) -> Question:
         benchmark="parameters",
         about=f"{model} under other parameter sets",
         members={"model": model},
-        run=lambda: parameters.measure(model, _digits().part(0, images)),
+        run=lambda: parameters.simulate_parameter_sets(model, _digits().part(0, images)),
     )
 
 
@@ -196,7 +197,7 @@ def _agreement(network: Network, effort: Effort) -> Question:
         benchmark="agreement",
         about=f"{network.folder.name}: {images} images through a server",
         members=network.members,
-        run=lambda: [agreement.measure(network.folder.name, images=images, start=0)],
+        run=lambda: [agreement.count_agreement(network.folder.name, images=images, start=0)],
     )
 
 
@@ -205,7 +206,7 @@ def _cost(network: Network, repetitions: int) -> Question:
         benchmark="cost",
         about=f"{network.folder.name}: seconds by layer",
         members=network.members,
-        run=lambda: [cost.measure(network.folder.name, repetitions=repetitions)],
+        run=lambda: [cost.compare_with_prediction(network.folder.name, repetitions=repetitions)],
     )
 
 
@@ -214,24 +215,26 @@ def _ours(network: Network, effort: Effort) -> Question:
         benchmark="peers",
         about=f"ciphershift, {network.folder.name}, as the peers are measured",
         members={"peer": "ciphershift", "program": network.program.digest},
-        run=lambda: [peers.ours(network.folder, _digits(), count=network.images(effort.seconds / 4))],
+        run=lambda: [ours(network.folder, _digits(), count=network.images(effort.seconds / 4))],
     )
 
 
-def _peer(peer: peers.Peer, quick: bool) -> Question:
+def _peer(peer: Peer, quick: bool) -> Question:
     return Question(
         benchmark=peer.benchmark,
         about=peer.system,
         members={"peer": peer.folder} if peer.images else {"peer": peer.folder, "system": peer.system},
-        run=lambda: peers.measure(peer, quick=quick),
+        run=lambda: run_peer(peer, quick=quick),
     )
 
 
 def _engines(images: int, repetitions: int) -> list[Record]:
-    """Nothing where Ray, an extra, is not installed."""
+    """Empty if Ray, an extra, is not installed."""
     if find_spec("ray") is None:
         return []
-    return [engines.measure(Settings().models, SMALLEST, images=_digits().images[:images], repetitions=repetitions)]
+    return [
+        engines.compare_engines(Settings().models, SMALLEST, images=_digits().images[:images], repetitions=repetitions)
+    ]
 
 
 def _yardstick(size: int) -> Question:

@@ -1,4 +1,4 @@
-"""Systems as points of accuracy and cost, and the law of growth: what several tables and figures share."""
+"""Systems as points of accuracy and cost, and the fit of time to look-ups, for several tables and figures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Point:
 
 
 def points(records: Iterable[Record]) -> list[Point]:
-    """Of those records of `peers` that hold a network."""
+    """Returns a point for each record of `peers` that has a network."""
     return [
         Point(
             label=record["system"].replace("ciphershift, ", ""),
@@ -72,5 +72,5 @@ class Fit:
 
     @property
     def text(self) -> str:
-        """The law."""
+        """The formula as text."""
         return f"{self.start:.2f} s + {1e3 * self.each:.2f} ms for each"

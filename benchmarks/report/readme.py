@@ -1,79 +1,73 @@
-"""The table of the zoo in the README: each network's card beside its last measurement through a real server."""
+"""The two tables of the README that come from measurements: our networks, and other systems beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ciphershift.benchmarks.harness.results import Record
-from ciphershift.benchmarks.networks.agreement import read_card
-from ciphershift.benchmarks.report.stored import Stored
-from ciphershift.benchmarks.report.tables import NONE, percent, seconds, size, table
+from ciphershift.benchmarks.report import zoo
+from ciphershift.benchmarks.report.points import Point, points
+from ciphershift.benchmarks.report.stored import MissingError, Stored
+from ciphershift.benchmarks.report.tables import percent, size, table
 
-BEGIN, END = "<!-- written by ciphershift bench report -->\n", "<!-- end of what is written -->\n"
-HEAD = (
-    "network",
-    "data",
-    "topology",
-    "look-ups",
-    "float",
-    "integers, no noise",
-    "simulated",
-    "encrypted like plaintext",
-    "per image",
-    "upload, answer",
-    "keys",
-    "memory",
-)
-LETTERS = {"conv": "C", "linear": "F", "max_pool": "P", "avg_pool": "average", "relu": "A", "add": "+"}
+BEGIN, END = "<!-- {name}: written by ciphershift bench report -->\n", "<!-- end of {name} -->\n"
+OURS = ("mnist-tiny", "mnist-fast")
+"""Our networks in the table of systems: one as fast as the fastest peer, one more accurate than every peer."""
 
 
-def zoo(records: Sequence[Record], models: Path) -> str:
-    """One row for each network, the cheapest first."""
-    runs = {run["program"]: run for run in Stored(records).any("agreement", "model")}
-    cards = sorted(
-        (read_card(path.parent) for path in models.glob("*/card.json")), key=lambda card: int(card["lookups"])
-    )
-    return table(HEAD, [_row(card, runs.get(card["digest"])) for card in cards])
+def systems(records: Sequence[Record]) -> str:
+    """Our networks of OURS and the fastest configuration of each peer, fastest first.
+
+    Raises:
+        MissingError: no system was measured.
+    """
+    measured = points(Stored(records).newest("peers", "system", command="ciphershift bench report"))
+    chosen: dict[str, Point] = {}
+    for point in sorted(measured, key=lambda point: point.seconds):
+        if point.label in OURS or point.kind != "ciphershift":
+            chosen.setdefault(point.label if point.label in OURS else point.record["peer"], point)
+    head = ("system", "activation", "accuracy", "s per image", "upload", "keys")
+    return table(head, [_row(point) for point in chosen.values()])
 
 
-def _row(card: Mapping[str, Any], run: Record | None) -> tuple[object, ...]:
-    accuracies = (percent(card[f"accuracy_{kind}"]) for kind in ("float", "quantised", "simulated"))
-    exact = " (exact)" if card["profile"] == "exact" else ""
-    about = (f"**{card['name']}**{exact}", card["dataset"], _topology(card["topology"]), card["lookups"], *accuracies)
-    if run is None:
-        return (*about, *[NONE] * (len(HEAD) - len(about)))
+def _row(point: Point) -> tuple[object, ...]:
+    record, ours = point.record, point.kind == "ciphershift"
     return (
-        *about,
-        f"{run['agree']} of {run['images']}",
-        seconds(run["median_s"]),
-        f"{size(run['upload_bytes'])}, {size(run['download_bytes'])}",
-        size(run["key_bytes"]),
-        size(run["server_peak_memory_bytes"]),
+        f"**{record['system']}**" if ours else f"{record['system']} {record['version']}",
+        "ReLU" if ours else record["activation"],
+        percent(point.accuracy),
+        f"{point.seconds:.2g}",
+        size(point.upload_bytes),
+        size(point.key_bytes),
     )
 
 
-def _topology(layers: Sequence[Mapping[str, Any]]) -> str:
-    """In SHE's letters, with the number of maps or units."""
-    words = []
-    for layer in layers:
-        letter = LETTERS.get(layer["layer"])
-        if letter in ("C", "F"):
-            letter += str(layer["output"][0])
-        words.append(letter)
-    return "-".join(word for word in words if word)
+def networks(records: Sequence[Record], models: Path) -> str:
+    """The table of the zoo, and how often encrypted images got the plaintext network's class."""
+    found = zoo.cards_with_runs(records, models)
+    agree, images = zoo.agreement(found)
+    counted = f"\n\nOf {images} images that were encrypted for this table, {agree} got the plaintext network's class."
+    return zoo.short(found) + (counted if images else "")
 
 
 def write(records: Sequence[Record], models: Path, readme: Path) -> None:
-    """Puts the table in its place in the README.
+    """Puts the tables in their places in the README; without measurements of other systems, theirs stays as it is.
 
     Raises:
-        ValueError: the README has no place for it.
+        ValueError: the README has no place for them.
     """
-    text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"{readme} lacks the lines {BEGIN.strip()} and {END.strip()}")
-    readme.write_text(f"{before}{begin}\n{zoo(records, models)}\n\n{end}{after}", encoding="utf-8")
+    text = _put(readme.read_text(encoding="utf-8"), "networks", networks(records, models), readme)
+    with suppress(MissingError):
+        text = _put(text, "systems", systems(records), readme)
+    readme.write_text(text, encoding="utf-8")
+
+
+def _put(text: str, name: str, content: str, readme: Path) -> str:
+    begin, end = BEGIN.format(name=name), END.format(name=name)
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{readme} lacks the lines {begin.strip()} and {end.strip()}")
+    return f"{before}{begin}\n{content}\n\n{end}{after}"

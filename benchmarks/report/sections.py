@@ -1,4 +1,4 @@
-"""The sections of the page, in order: each either drawn from what is stored, or a MissingError with the command that measures it."""
+"""The sections of the page, in order: each drawn from stored records, or a MissingError with the command that makes them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ciphershift.benchmarks.report import figures, tables
+from ciphershift.benchmarks.report import figures, tables, zoo
 from ciphershift.benchmarks.report.estimates import estimated, workers
 from ciphershift.benchmarks.report.lookups import lookups
 from ciphershift.benchmarks.report.points import Fit, Point, points
 from ciphershift.benchmarks.report.stored import MissingError, Stored
 from ciphershift.benchmarks.report.style import Draw, markdown, save
 from ciphershift.he_layers.crypto.params import DEFAULT
+from ciphershift.server.settings import Settings
 
 FIGURES = "figures"
 DATASETS = ("mnist", "fashion-mnist", "cifar10")
 
 
-def _picture(folder: Path, name: str, alternative: str, draw: Draw) -> str:
+def _figure(folder: Path, name: str, alternative: str, draw: Draw) -> str:
     save(folder, name, draw)
     return markdown(FIGURES, name, alternative)
 
@@ -56,8 +57,8 @@ def _pareto(stored: Stored, folder: Path) -> str:
     upload = against(systems, lambda point: point.upload_bytes, "bytes uploaded for one image, logarithmic")
     return "\n\n".join(
         (
-            _picture(folder, "accuracy-latency", "Accuracy over seconds for one image, all systems", time),
-            _picture(folder, "accuracy-upload", "Accuracy over bytes uploaded for one image, all systems", upload),
+            _figure(folder, "accuracy-latency", "Accuracy over seconds for one image, all systems", time),
+            _figure(folder, "accuracy-upload", "Accuracy over bytes uploaded for one image, all systems", upload),
         )
     )
 
@@ -93,7 +94,7 @@ def _stages(stored: Stored, folder: Path) -> str:
         "s (10 to 90 %)",
         *(f"{stage}, ms" for stage in figures.STAGES),
     )
-    picture = _picture(
+    figure = _figure(
         folder, "stages", "Seconds of each layer for one image, by network", figures.stages_and_layers(runs, layers)
     )
     about_noise = (
@@ -103,7 +104,18 @@ def _stages(stored: Stored, folder: Path) -> str:
     )
     stages = tables.table((*head, "request, answer", "memory"), rows)
     return "\n\n".join(
-        ("Through a real server process on loopback.", stages, picture, about_noise, tables.layer_noise(runs))
+        ("Through a real server process on loopback.", stages, figure, about_noise, tables.layer_noise(runs))
+    )
+
+
+def _networks(stored: Stored, folder: Path) -> str:
+    found = zoo.cards_with_runs(stored.records, Settings().models)
+    return (
+        "Accuracies are those of the test images; *simulated* draws the noise of the encrypted circuit. Times go from the client's call "
+        "to its logits, through a server process on loopback. C: convolution with so many maps, F: dense layer with so many units, A: "
+        f"ReLU that clips, with batch norm; P: max-pool.\n\n{zoo.full(found)}\n\nmnist-she has SHE's C-B-A-P-C-P-F-B-A-F, mnist-dshe its "
+        "[C-B-A-C-B-A-P]x4-F-F, cifar10-she its [C-B-A-C-B-A-P]x3-F-F; lenet5 is an ordinary PyTorch module, converted; mnist-exact has "
+        "sparse ternary weights, and each of its encrypted logits is the plaintext network's."
     )
 
 
@@ -120,18 +132,18 @@ def _growth(stored: Stored, folder: Path) -> str:
     records = stored.newest("growth", "maps", command="ciphershift bench growth")
     zoo = stored.any("agreement", "model")
     fit = Fit.of(records)
-    picture = _picture(folder, "growth", "Seconds over look-ups, with a fit", figures.growth(records, zoo, fit))
+    figure = _figure(folder, "growth", "Seconds over look-ups, with a fit", figures.growth(records, zoo, fit))
     return (
         f"Two convolutions and a dense layer, from {records[0]['maps']} to {records[-1]['maps']} maps, random weights, "
         f"{records[0]['params']}, {records[0]['threads']} threads: {fit.text} look-up; as a power law, seconds grow with the "
-        f"{fit.exponent:.2f}th power of the look-ups. Networks of the zoo stand beside it, through a server.\n\n{picture}"
+        f"{fit.exponent:.2f}th power of the look-ups. Networks of the zoo stand beside it, through a server.\n\n{figure}"
     )
 
 
 def _throughput(stored: Stored, folder: Path) -> str:
     records = stored.newest("throughput", "engine", "batch", command="ciphershift bench throughput")
-    picture = _picture(folder, "throughput", "Images a second over the batch", figures.throughput(records))
-    return f"{records[0]['model']}, through a real server; {records[0]['samples']} samples of each.\n\n{picture}"
+    figure = _figure(folder, "throughput", "Images a second over the batch", figures.throughput(records))
+    return f"{records[0]['model']}, through a real server; {records[0]['samples']} samples of each.\n\n{figure}"
 
 
 def _parameters(stored: Stored, folder: Path) -> str:
@@ -161,10 +173,10 @@ def _parameters(stored: Stored, folder: Path) -> str:
         "keys",
         "bits",
     )
-    picture = _picture(folder, "parameters", "Simulated accuracy over noise, by network", figures.parameters(records))
+    figure = _figure(folder, "parameters", "Simulated accuracy over noise, by network", figures.parameters(records))
     return (
         "The cheapest set of at least 132 bits for each amount of noise, and what a network that was trained for its own set then does; "
-        f"{records[0]['images']} test images.\n\n{picture}\n\n{tables.table(head, rows)}"
+        f"{records[0]['images']} test images.\n\n{figure}\n\n{tables.table(head, rows)}"
     )
 
 
@@ -290,6 +302,7 @@ def _yardstick(stored: Stored, folder: Path) -> str:
 SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
     ("Where others win", _wins),
     ("Side by side", _side_by_side),
+    ("The networks of the zoo", _networks),
     ("Accuracy against latency and upload", _pareto),
     ("At the same error of a look-up", _same_error),
     ("One look-up", _lookups),

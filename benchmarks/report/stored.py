@@ -1,4 +1,4 @@
-"""What is stored, as the page asks for it: the newest answers of one machine, or a clear word that there are none."""
+"""Stored records as the page needs them: the newest of one machine, or an error if there are none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class MissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The newest answers to each question; of those on several machines, the newest machine's."""
+    """The newest record of each kind; if several machines made them, those of the newest machine."""
 
     records: Sequence[Record]
 
@@ -34,14 +34,14 @@ class Stored:
         return [record for record in found.values() if machine(record) == latest]
 
     def any(self, benchmark: str, *members: str) -> list[Record]:
-        """The same, or nothing."""
+        """The same, or an empty list."""
         try:
             return self.newest(benchmark, *members, command="")
         except MissingError:
             return []
 
     def skipped(self) -> list[Record]:
-        """Peers whose last word was that they cannot run."""
+        """Peers whose newest record says that they cannot run."""
         last = {
             record["peer"] if record["benchmark"] == "peers" else record["system"]: record
             for record in self.records
@@ -51,5 +51,5 @@ class Stored:
 
 
 def machine(record: Record) -> tuple[Any, ...]:
-    """By which two records are known to be of one kind of machine."""
+    """Returns the members that identify a kind of machine."""
     return tuple(record.get(member) for member in MACHINE)

@@ -1,4 +1,4 @@
-"""How figures look: the colour-blind safe palette of Okabe and Ito, drawn once for light pages and once for dark ones."""
+"""How figures look: the color-blind safe palette of Okabe and Ito, drawn once for light pages and once for dark ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMATS = ("svg", "png")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Theme:
-    """Colours of one kind of page."""
+    """Colors of one kind of page."""
 
     name: str
     background: str

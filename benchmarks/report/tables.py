@@ -20,7 +20,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def percent(share: float | None, places: int = 2) -> str:
-    """A share as per cent."""
+    """Returns a share in percent."""
     return NONE if share is None else f"{100 * share:.{places}f} %"
 
 

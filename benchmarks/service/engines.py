@@ -1,4 +1,4 @@
-"""The same job on each engine: is the answer the same, and how much faster are two Ray workers than one?"""
+"""The same job on each engine: whether the answers agree, and the speed-up of two Ray workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ciphershift.he_layers.program import Program
 ENGINES = ("local://?workers=1&threads=1", "ray://?workers=1&threads=1", "ray://?workers=2&threads=1")
 
 
-def measure(models: Path, model: str, *, images: NDArray[np.uint8], repetitions: int) -> dict[str, Any]:
+def compare_engines(models: Path, model: str, *, images: NDArray[np.uint8], repetitions: int) -> dict[str, Any]:
     """Returns the median seconds of the server for one job of `images`, and the predictions that differ from the plaintext network's.
 
     `speed_up` is the time of one Ray worker over that of two; each worker has one thread, so two of them need two free cores.

@@ -1,4 +1,4 @@
-"""Jobs under `kill -9`: a server and its workers are killed at random moments while clients hand in jobs; is any lost, or wrong?
+"""Jobs under `kill -9`: a server and its workers are killed at random moments while clients submit jobs; counts lost and wrong ones.
 
 Every job must end: completed with the logits of its own images, or failed with a reason. The clients hand a job in again under the same
 idempotency key when its acceptance did not reach them.
@@ -28,14 +28,15 @@ from numpy.typing import NDArray
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.expected import ExpectedLogits
 from ciphershift.benchmarks.harness.progress import watched
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Keystore
 from ciphershift.client.keystore import KeyPair
 from ciphershift.errors import CiphershiftError, UnreachableError
-from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto import ckks
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.program import Program
-from ciphershift.server.api import tensors
+from ciphershift.protocol import tensors
 
 CLIENTS = 4
 LEASE_SECONDS = 2.0
@@ -52,7 +53,7 @@ class _Run:
     over: threading.Event = field(default_factory=threading.Event)
 
 
-def measure(
+def kill_processes(
     models: Path, model: str, *, images: NDArray[np.uint8], batch: int, jobs: int, kills: int
 ) -> dict[str, Any]:
     """Returns how many of `jobs` jobs were lost or wrong under `kills` kills.
@@ -69,7 +70,7 @@ def measure(
     expected = ExpectedLogits.of(program, images)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ciphershift-faults-") as folder:
-        keys = Keystore(Path(folder, "client")).open(params.get(program.params))
+        keys = Keystore(Path(folder, "client")).open(served_params(program))
         settings = {
             "models": models,
             "storage": Path(folder, "server"),
@@ -99,7 +100,7 @@ def measure(
             supervisor.join()
     return envelope("faults") | {
         "model": model,
-        "params": program.params,
+        "params": served_params(program).name,
         "jobs": jobs,
         "images_per_job": batch,
         "kills": dict(run.kills),
@@ -117,7 +118,7 @@ def _free_port() -> int:
 
 
 def _keep_running(run: _Run, settings: dict[str, Any]) -> None:
-    """What an init system does: starts the server whenever it is gone."""
+    """Restarts the server whenever it has exited, as an init system does."""
     while not run.over.is_set():
         try:
             with running_server(**settings) as run.server:
@@ -153,7 +154,7 @@ def _job(
     chosen: NDArray[np.intp],
     expected: ExpectedLogits,
 ) -> str:
-    """Hands in one job of the chosen images and follows it to its end; returns what became of it."""
+    """Submits one job of the chosen images, follows it to its end, and returns the outcome."""
     levels = program.input.integers(images[chosen]).reshape(len(chosen), -1).astype(np.float64)
     encrypted = [ckks.encrypt(keys.client_keys, keys.key_id, row * program.input.delta) for row in levels]
     tensor = tensors.join_elements([ciphertext.to_bytes() for ciphertext in encrypted])

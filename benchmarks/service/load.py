@@ -1,4 +1,4 @@
-"""Many tenants at once on one server: is a request lost, or an answer given to another; how long does each wait; does memory stay?
+"""Many tenants at once on one server: lost and crossed answers, waiting times, memory.
 
 Every request has an image of its own, encrypted under its tenant's keys. An answer that belongs to another request or tenant does not
 decrypt, or decrypts to other logits than those that the plaintext network has for this image, within the circuit's noise.
@@ -24,6 +24,7 @@ from rich.progress import Progress
 
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.expected import TOLERANCE, ExpectedLogits
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import AsyncClient, Keystore
 from ciphershift.errors import CiphershiftError
@@ -32,23 +33,23 @@ from ciphershift.server.settings import Settings
 from ciphershift.server.store.database import Database
 from ciphershift.server.store.tenants import Scope, TenantStore
 
-PATIENCE_SECONDS = 3600.0  # a busy server is asked again for as long as that
+RETRY_TIMEOUT = 3600.0  # a busy server is asked again for as long as that
 SINGLE = 20  # requests of the client that is alone
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """What came of requests, each of which asks about the image of its number."""
+    """Outcomes of requests, each for the image with its number."""
 
     logits: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
 
 
-def measure(
+def send_from_tenants(
     models: Path, model: str, *, images: NDArray[np.uint8], tenants: int, in_flight: int | None = None, engine: str = ""
 ) -> dict[str, Any]:
-    """Returns what became of one request per image, shared out among tenants who send them at once.
+    """Returns the outcome of one request per image, divided among tenants who send at the same time.
 
     Args:
         models: folder of Programs.
@@ -70,7 +71,11 @@ def measure(
         with running_server(**settings) as server:
             api_keys = _tenants(Path(folder, "server"), tenants)
             result = asyncio.run(_measure(server, program, Path(folder), api_keys, images, expected, in_flight))
-    return envelope("service") | {"engine": engine or "local://", "model": model, "params": program.params} | result
+    return (
+        envelope("service")
+        | {"engine": engine or "local://", "model": model, "params": served_params(program).name}
+        | result
+    )
 
 
 def _tenants(storage: Path, count: int) -> list[str]:
@@ -103,7 +108,7 @@ async def _measure(
                     model=program.name,
                     api_key=api_key,
                     keystore=Keystore(folder / f"tenant-{number}"),
-                    patience=PATIENCE_SECONDS,
+                    retry_timeout=RETRY_TIMEOUT,
                     allow_toy_parameters=program.params.startswith("TOY"),
                     show_progress=False,
                 )
@@ -146,7 +151,7 @@ async def _measure(
 
 
 async def _ask(clients: list[AsyncClient], images: NDArray[np.uint8], in_flight: int) -> tuple[_Outcome, float]:
-    """Sends a request per image, in turn from each client; returns what came of them, and the seconds it took in all."""
+    """Sends a request per image, in turn from each client; returns the outcomes and the total seconds."""
     outcome = _Outcome()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"{len(clients)} tenants", total=len(images))
@@ -171,7 +176,7 @@ async def _ask(clients: list[AsyncClient], images: NDArray[np.uint8], in_flight:
 
 
 def _busy_answers(url: str) -> int:
-    """How often the server has put a request off, by its own count."""
+    """How often the server answered `busy`, by its own count."""
     families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
     return sum(
         int(sample.value)

@@ -1,4 +1,4 @@
-"""`ciphershift jobs`: work that goes on while nobody waits for it."""
+"""`ciphershift jobs`: submit now, fetch the answers later."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ from rich.console import Console
 from rich.table import Table
 
 from ciphershift.client import image_files
-from ciphershift.client.cli.options import DEFAULT_URL, CaFile, ModelName, Pictures, Timeout, Url, open_client
+from ciphershift.client.cli.options import (
+    DEFAULT_RETRY_TIMEOUT,
+    DEFAULT_URL,
+    CaFile,
+    Images,
+    ModelName,
+    RetryTimeout,
+    Timeout,
+    Url,
+    open_client,
+)
 from ciphershift.client.jobs import JobStatus
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Submit encrypted pictures now, and fetch the answers later.\n\nJobs go on while nobody waits for them.\n\n"
+    help="Submit encrypted images now, fetch the answers later.\n\nJobs go on while no client is connected.\n\n"
     "Example:\n\n  job=$(ciphershift jobs submit a.png b.png) && ciphershift jobs result $job",
 )
 
@@ -23,10 +33,16 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as `subm
 
 
 @app.command()
-def submit(files: Pictures, url: Url = DEFAULT_URL, model: ModelName = None, ca_file: CaFile = None) -> None:
-    """Encrypt pictures, send them, and print the job's id without waiting for the answers.
+def submit(
+    files: Images,
+    url: Url = DEFAULT_URL,
+    model: ModelName = None,
+    ca_file: CaFile = None,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+) -> None:
+    """Encrypt images, send them, and print the job's id without waiting for the answers.
 
-    What is needed to read the answers is kept beside the keys, so that `result` works from this user's account alone.
+    A receipt is kept beside the keys; only this user's account can read the answers.
 
     Examples:
 
@@ -34,7 +50,7 @@ def submit(files: Pictures, url: Url = DEFAULT_URL, model: ModelName = None, ca_
 
       job=$(ciphershift jobs submit a.png b.png) && ciphershift jobs result $job
     """
-    with open_client(url, model, ca_file) as client:
+    with open_client(url, model, ca_file, retry_timeout) as client:
         shape = client.profile().input_shape
         typer.echo(client.submit(image_files.read(files, shape)).id)
 
@@ -43,16 +59,17 @@ def submit(files: Pictures, url: Url = DEFAULT_URL, model: ModelName = None, ca_
 def list_jobs(
     url: Url = DEFAULT_URL,
     ca_file: CaFile = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many jobs to show.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of jobs to list.")] = 20,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
 ) -> None:
-    """Show your jobs on the server, newest first.
+    """List your jobs on the server, newest first.
 
     Example:
 
       ciphershift jobs list --limit 5
     """
     table = Table("job", "model", "images", "state", "look-ups", "time left", "created")
-    with open_client(url, None, ca_file) as client:
+    with open_client(url, None, ca_file, retry_timeout) as client:
         for status in client.jobs(limit):
             progress = status.progress
             table.add_row(
@@ -65,47 +82,61 @@ def list_jobs(
                 f"{status.created.astimezone():%Y-%m-%d %H:%M:%S}",
             )
     console = Console(markup=False, emoji=False)
-    # Ids are there to be copied: a table for a pipe is as wide as it needs to be.
+    # Ids are meant to be copied: do not wrap them in a pipe.
     console.print(table, width=None if console.is_terminal else 200)
 
 
 @app.command()
-def watch(job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None, timeout: Timeout = None) -> None:
-    """Follow a job until it ends; exit code 1 if it ends without answers.
+def watch(
+    job: JobId,
+    url: Url = DEFAULT_URL,
+    ca_file: CaFile = None,
+    timeout: Timeout = None,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+) -> None:
+    """Follow a job until it ends; exit status 1 if it failed or was canceled.
 
     Example:
 
       ciphershift jobs watch 3f2a… --timeout 600
     """
-    with open_client(url, None, ca_file) as client:
+    with open_client(url, None, ca_file, retry_timeout) as client:
         status = client.job(job).wait(timeout)
     typer.echo(f"{status.id}: {_state(status)}")
     raise typer.Exit(0 if status.state == "completed" else 1)
 
 
 @app.command()
-def result(job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None, timeout: Timeout = None) -> None:
-    """Wait for a job's answers, decrypt them, and say what each picture is, in the order of `submit`.
+def result(
+    job: JobId,
+    url: Url = DEFAULT_URL,
+    ca_file: CaFile = None,
+    timeout: Timeout = None,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+) -> None:
+    """Wait for a job's answers, decrypt them, and print the class of each image, in the order of `submit`.
 
     Example:
 
       ciphershift jobs result 3f2a…
     """
-    with open_client(url, None, ca_file) as client:
+    with open_client(url, None, ca_file, retry_timeout) as client:
         handle = client.job(job)
         for number, row in enumerate(handle.result(timeout), start=1):
-            typer.echo(image_files.describe(f"picture {number}", row, handle.profile))
+            typer.echo(image_files.describe(f"image {number}", row, handle.profile))
 
 
 @app.command()
-def cancel(job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None) -> None:
-    """End a job, or make the server forget the answers of one that is finished.
+def cancel(
+    job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None, retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT
+) -> None:
+    """Cancel a job, or delete the answers of a finished one from the server.
 
     Example:
 
       ciphershift jobs cancel 3f2a…
     """
-    with open_client(url, None, ca_file) as client:
+    with open_client(url, None, ca_file, retry_timeout) as client:
         typer.echo(f"{job}: {_state(client.job(job).cancel())}")
 
 

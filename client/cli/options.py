@@ -1,4 +1,4 @@
-"""Options that the client's commands share, and the client made from them."""
+"""Options that the client's commands share, and the client that is made from them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,35 @@ from ciphershift.client.keystore import Keystore
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-Url = Annotated[str, typer.Option(envvar="CIPHERSHIFT_URL", help="Where the server listens.", show_envvar=True)]
+Url = Annotated[str, typer.Option(envvar="CIPHERSHIFT_URL", help="Address of the server.", show_envvar=True)]
 ModelName = Annotated[
-    str | None, typer.Option("--model", "-m", help="Model to use; not needed if the server has one only.")
+    str | None, typer.Option("--model", "-m", help="Name of the model; may be left out if the server has only one.")
 ]
 CaFile = Annotated[
     Path | None,
-    typer.Option(envvar="CIPHERSHIFT_CA_FILE", help="Certificates of the authority behind a server of your own."),
+    typer.Option(envvar="CIPHERSHIFT_CA_FILE", help="File with the certificates of your server's authority."),
 ]
-Timeout = Annotated[float | None, typer.Option(min=0.0, help="Seconds to wait for the server.", show_default="no end")]
-Pictures = Annotated[
+Timeout = Annotated[
+    float | None, typer.Option(min=0.0, help="Seconds to wait for the server.", show_default="no limit")
+]
+RetryTimeout = Annotated[
+    float,
+    typer.Option(
+        min=0.0, help="Seconds for which a server that is busy, restarts or cannot be reached is asked again."
+    ),
+]
+DEFAULT_RETRY_TIMEOUT = 10.0
+Images = Annotated[
     list[Path],
-    typer.Argument(help="Pictures: white on black, of the model's own size.", exists=True, dir_okay=False),
+    typer.Argument(help="Image files: light on dark, of the model's own size.", exists=True, dir_okay=False),
 ]
 
 
-def open_client(url: str, model: str | None, ca_file: Path | None) -> Client:
-    """Returns a client that asks for the passphrase of sealed keys where a terminal is there to answer."""
-    return Client(url, model=model, ca_file=ca_file, keystore=Keystore(ask=ask()))
+def open_client(
+    url: str, model: str | None, ca_file: Path | None, retry_timeout: float = DEFAULT_RETRY_TIMEOUT
+) -> Client:
+    """Returns a client that asks for the passphrase of encrypted keys if stdin is a terminal."""
+    return Client(url, model=model, ca_file=ca_file, keystore=Keystore(ask=ask()), retry_timeout=retry_timeout)
 
 
 def ask() -> Callable[[], str] | None:

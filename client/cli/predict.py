@@ -1,4 +1,4 @@
-"""`ciphershift keygen`, `predict` and `page`: make keys, and have a server classify images that it never sees."""
+"""`ciphershift keygen`, `predict` and `page`: make keys, and classify encrypted images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from ciphershift.client import image_files
-from ciphershift.client.cli.options import DEFAULT_URL, CaFile, ModelName, Pictures, Timeout, Url, ask, open_client
+from ciphershift.client.cli.options import (
+    DEFAULT_RETRY_TIMEOUT,
+    DEFAULT_URL,
+    CaFile,
+    Images,
+    ModelName,
+    RetryTimeout,
+    Timeout,
+    Url,
+    ask,
+    open_client,
+)
 from ciphershift.client.keystore import Keystore
 from ciphershift.errors import ConfigurationError
 from ciphershift.he_layers.crypto import params as parameter_sets
@@ -18,16 +29,16 @@ app = typer.Typer(rich_markup_mode="rich")
 
 @app.command()
 def keygen(
-    params: Annotated[str, typer.Option(help="Name or id of a parameter set.")] = parameter_sets.DEFAULT,
+    params: Annotated[str, typer.Option(help="Name or id of a parameter set.")] = parameter_sets.STAND_INS[0],
     home: Annotated[Path | None, typer.Option(help="Folder for keys.", show_default="the user's own")] = None,
     passphrase: Annotated[
-        bool, typer.Option("--passphrase", help="Ask for a passphrase that seals the secret keys.")
+        bool, typer.Option("--passphrase", help="Ask for a passphrase, and encrypt the secret keys with it.")
     ] = False,
 ) -> None:
     """Make a pair of secret and evaluation keys, unless there is one.
 
-    `predict` does the same when it needs keys; this is for making them ahead of time, or for sealing them under a passphrase.
-    Programs give it in CIPHERSHIFT_PASSPHRASE.
+    `predict` makes keys when it needs them; use this to make them ahead of time, or to encrypt them with a passphrase.
+    Scripts set it in CIPHERSHIFT_PASSPHRASE.
 
     Examples:
 
@@ -43,15 +54,16 @@ def keygen(
 
 @app.command()
 def predict(
-    files: Pictures,
+    files: Images,
     url: Url = DEFAULT_URL,
     model: ModelName = None,
     ca_file: CaFile = None,
     timeout: Timeout = None,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
 ) -> None:
-    """Encrypt pictures, have a server evaluate its network on them, and decrypt the answers.
+    """Encrypt images, have a server evaluate its network on them, and decrypt the answers.
 
-    A bar shows the layer that is computed and the time left; Ctrl-C ends the work on the server, too.
+    A bar shows the current layer and the time left; Ctrl-C also cancels the jobs on the server.
 
     Examples:
 
@@ -59,7 +71,7 @@ def predict(
 
       CIPHERSHIFT_API_KEY=csk_… ciphershift predict a.png b.png --url https://he.example.org
     """
-    with open_client(url, model, ca_file) as client:
+    with open_client(url, model, ca_file, retry_timeout) as client:
         profile = client.profile()
         logits = client.predict(image_files.read(files, profile.input_shape), timeout=timeout)
         for file, row in zip(files, logits, strict=True):
@@ -78,17 +90,17 @@ def page(
         typer.Option(
             "--server",
             envvar="CIPHERSHIFT_URL",
-            help="Where a server listens.",
+            help="Address of the server.",
             show_default="one is started on this machine",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Model that is chosen at first.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model that is selected at first.")] = None,
     ca_file: CaFile = None,
     models: Annotated[
         Path | None,
         typer.Option(
             envvar="CIPHERSHIFT_MODELS",
-            help="Folder of networks, for the server that is started and for answers in the clear.",
+            help="Folder of networks, for the server that is started and for evaluation in the clear.",
             show_default="the shipped zoo",
         ),
     ] = None,
@@ -97,7 +109,7 @@ def page(
 ) -> None:
     """Open a page: draw a digit, see what the server sees of it, and get the answer.
 
-    The page is served by this process to this machine alone. Pictures are encrypted here, and the keys stay here.
+    This process serves the page to this machine only. Images are encrypted here, and the keys stay here.
 
     Examples:
 

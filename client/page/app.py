@@ -1,4 +1,4 @@
-"""The page's own small HTTP interface: pictures in, events out. Stateless: a run lives as long as its answer is listened to."""
+"""The page's HTTP interface: images in, events out. Stateless: a run lives as long as the connection that reads its events."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from starlette.staticfiles import StaticFiles
 from ciphershift.client import image_files
 from ciphershift.client._wire import ModelProfile
 from ciphershift.client.page import plaintext
-from ciphershift.client.page.auth import Guard
-from ciphershift.client.page.session import Desk
+from ciphershift.client.page.auth import TokenAuth
+from ciphershift.client.page.session import PageSession
 from ciphershift.errors import BadShapeError, CiphershiftError, MalformedError, TooLargeError
 
 STATIC = Path(__file__).with_name("static")
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
-MAX_PICTURE_BYTES = 20 << 20
+MAX_IMAGE_BYTES = 20 << 20
 MAX_JSON_BYTES = 1 << 20
 
 
-class Handed(BaseModel):
-    """A picture as the page hands it in: the pixels that `/api/pictures` gave it."""
+class RunRequest(BaseModel):
+    """An image to classify: the pixels that `/api/images` returned."""
 
     model: str
     pixels: Base64Bytes
@@ -45,9 +45,9 @@ class Handed(BaseModel):
 class Page:
     """The page's endpoints."""
 
-    def __init__(self, desk: Desk, *, models: Path, preferred: str | None, is_embedded: bool) -> None:
-        """Args: models: folder of networks that may be evaluated in the clear. preferred: the model that is chosen at first."""
-        self._desk = desk
+    def __init__(self, session: PageSession, *, models: Path, preferred: str | None, is_embedded: bool) -> None:
+        """Args: models: folder of networks for evaluation in the clear. preferred: the model that is selected at first."""
+        self._session = session
         self._models = models
         self._preferred = preferred
         self._is_embedded = is_embedded
@@ -57,49 +57,49 @@ class Page:
         return FileResponse(STATIC / "index.html")
 
     async def about(self, _: Request) -> Response:
-        """What there is: the server, its models, the samples that fit them, and where the keys lie."""
-        profiles = await self._desk.models()
+        """The server, its models, the samples that fit them, and where the keys are."""
+        profiles = await self._session.models()
         return JSONResponse(
             {
-                "server": self._desk.url,
+                "server": self._session.url,
                 "embedded": self._is_embedded,
                 "chosen": self._preferred,
                 "models": [self._model(profile) for profile in profiles],
             }
         )
 
-    async def picture(self, request: Request) -> Response:
-        """Makes a picture of any kind and size fit a model."""
-        profile = await self._desk.profile(request.query_params.get("model", ""))
-        data = await _body(request, MAX_PICTURE_BYTES)
-        name = request.query_params.get("name") or "the picture"
+    async def image(self, request: Request) -> Response:
+        """Fits an image of any format and size to a model."""
+        profile = await self._session.profile(request.query_params.get("model", ""))
+        data = await _body(request, MAX_IMAGE_BYTES)
+        name = request.query_params.get("name") or "the image"
         pixels, done = await asyncio.to_thread(image_files.fitted, data, name, profile)
         return JSONResponse({"pixels": base64.b64encode(pixels.tobytes()).decode(), "done": done})
 
     async def run(self, request: Request) -> Response:
-        """Encrypts a picture, sends it, and tells line by line what happens to it."""
-        profile, picture = await self._handed(request)
-        return StreamingResponse(_lines(self._desk, profile.model, picture), media_type="application/x-ndjson")
+        """Encrypts and sends an image; each line of the answer is one event of the run."""
+        profile, image = await self._parsed(request)
+        return StreamingResponse(_lines(self._session, profile.model, image), media_type="application/x-ndjson")
 
     async def plaintext(self, request: Request) -> Response:
         """What the same network answers without encryption."""
-        profile, picture = await self._handed(request)
-        logits = await asyncio.to_thread(plaintext.logits, self._models, profile, picture)
+        profile, image = await self._parsed(request)
+        logits = await asyncio.to_thread(plaintext.logits, self._models, profile, image)
         return JSONResponse({"logits": logits.tolist()})
 
-    async def _handed(self, request: Request) -> tuple[ModelProfile, NDArray[np.uint8]]:
+    async def _parsed(self, request: Request) -> tuple[ModelProfile, NDArray[np.uint8]]:
         try:
-            handed = Handed.model_validate_json(await _body(request, MAX_JSON_BYTES))
+            run = RunRequest.model_validate_json(await _body(request, MAX_JSON_BYTES))
         except ValidationError as error:
-            raise MalformedError(f"the request holds no picture: {error.errors()[0]['msg']}") from None
-        profile = await self._desk.profile(handed.model)
-        pixels = np.frombuffer(handed.pixels, dtype=np.uint8)
+            raise MalformedError(f"the request holds no image: {error.errors()[0]['msg']}") from None
+        profile = await self._session.profile(run.model)
+        pixels = np.frombuffer(run.pixels, dtype=np.uint8)
         if pixels.size != np.prod(profile.input_shape):
-            raise BadShapeError(f"the picture has {pixels.size} values, {profile.model} takes {profile.input_shape}")
+            raise BadShapeError(f"the image has {pixels.size} values, {profile.model} takes {profile.input_shape}")
         return profile, pixels.reshape(profile.input_shape)
 
     def _model(self, profile: ModelProfile) -> dict[str, Any]:
-        keys = self._desk.keystore.folder / profile.params_id
+        keys = self._session.keystore.folder / profile.params_id
         return profile.model_dump(
             include={"model", "input_shape", "classes", "bootstraps", "layers", "key_bytes", "security_bits"}
         ) | {
@@ -110,32 +110,32 @@ class Page:
         }
 
 
-def create_app(page: Page, desk: Desk, token: str) -> Starlette:
-    """Returns the application; whoever has the token may use its /api."""
+def create_app(page: Page, session: PageSession, token: str) -> Starlette:
+    """Returns the application; its /api needs the token."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await desk.close()
+        await session.close()
 
     return Starlette(
         routes=[
             Route("/", page.index),
             Route("/api/about", page.about),
-            Route("/api/pictures", page.picture, methods=["POST"]),
+            Route("/api/images", page.image, methods=["POST"]),
             Route("/api/runs", page.run, methods=["POST"]),
             Route("/api/plaintext", page.plaintext, methods=["POST"]),
             Mount("/static", StaticFiles(directory=STATIC)),
             Mount("/samples", StaticFiles(directory=SAMPLES)),
         ],
-        middleware=[Middleware(Guard, token=token)],
+        middleware=[Middleware(TokenAuth, token=token)],
         exception_handlers={CiphershiftError: _refuse},
         lifespan=lifespan,
     )
 
 
-async def _lines(desk: Desk, model: str, picture: NDArray[np.uint8]) -> AsyncIterator[str]:
-    async with aclosing(desk.classify(model, picture)) as events:
+async def _lines(session: PageSession, model: str, image: NDArray[np.uint8]) -> AsyncIterator[str]:
+    async with aclosing(session.classify(model, image)) as events:
         async for event in events:
             yield json.dumps(event) + "\n"
 
@@ -145,7 +145,7 @@ async def _body(request: Request, limit: int) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise TooLargeError(f"more than {limit >> 20} MB were handed in: make the picture smaller")
+            raise TooLargeError(f"the request has more than {limit >> 20} MB: make the image smaller")
     return bytes(body)
 
 
@@ -156,7 +156,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 @cache
 def _samples() -> Sequence[dict[str, Any]]:
-    """The shipped images by their names: set, index, and what they show."""
+    """The shipped images: file, index in their test set, and label."""
     found = []
     for path in SAMPLES.glob("*.png"):
         if match := re.fullmatch(r"(.+)-(\d+)-is-(.+)", path.stem):

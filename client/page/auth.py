@@ -1,9 +1,8 @@
-"""Keeps the page to the one who opened it: no other machine, no other user, no other web page gets an answer.
+"""Restricts the page to the user who opened it: no other machine, user or web page gets an answer.
 
-The process listens on a loopback address. Three things besides: the Host header must name this machine (else a foreign name that
-resolves to 127.0.0.1 would make a foreign page one of ours), requests to /api must carry a token that only the printed address has, and
-one that comes from another origin is refused even with it. The token travels behind the # of the address, which browsers send to
-nobody, and then in a header, which other origins cannot set without our leave.
+The process listens on a loopback address. Besides, the Host header must name this machine (against DNS rebinding), requests to /api
+must carry a token that only the printed address contains, and a request from another origin is refused even with the token. The token
+is in the fragment of the address, which browsers do not send, and then in a header, which other origins cannot set without CORS.
 """
 
 from __future__ import annotations
@@ -28,16 +27,15 @@ SECURITY_HEADERS = {
 }
 
 
-class Guard:
-    """Refuses what does not come from the page, and tells the browser what the page may do."""
+class TokenAuth:
+    """Middleware: refuses requests that are not the page's own, and sets the security headers."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
-        """Stands before an application."""
         self._app = app
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, or answers it."""
+        """Forwards a request, or refuses it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -58,11 +56,11 @@ class Guard:
     def _problem(self, headers: Headers, path: str) -> str | None:
         host = headers.get("host", "")
         if host.partition(":")[0] not in HOSTS:
-            return f"this page is served to this machine alone, as {HOSTS[0]}"
+            return f"this page is only served to this machine, as {HOSTS[0]}"
         if not path.startswith("/api/"):
             return None
         if headers.get("origin", f"http://{host}") != f"http://{host}":
             return "the request comes from another web page"
         if not secrets.compare_digest(headers.get("x-token", "").encode(), self._token.encode()):
-            return "the address lacks its token: open the one that `ciphershift page` printed"
+            return "the token is missing or wrong: open the address that `ciphershift page` printed"
         return None

@@ -1,7 +1,7 @@
-"""The same network in the clear, where this machine has it: the one place of the client that knows networks.
+"""Evaluates a local copy of the network in the clear, for comparison: the only place where the client knows networks.
 
-A server keeps its networks to itself. Whoever serves from this machine, or uses the shipped zoo, has the files all the same; the digest
-that every answer is bound to tells whether they are those that the server uses.
+Servers do not publish their networks. The shipped zoo, and a server on this machine, have the files here; the digest that every answer
+is bound to tells whether they are the ones that the server uses.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ciphershift.he_layers.program import Program
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 
 
-def logits(folder: Path, profile: ModelProfile, picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Returns the logits [classes] of a picture, uint8 [C, H, W], without any encryption.
+def logits(folder: Path, profile: ModelProfile, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Returns the logits [classes] of an image, uint8 [C, H, W], without encryption.
 
     Raises:
-        UnknownModelError: the model's own Program is not in `folder`.
+        UnknownModelError: `folder` does not hold the server's version of the model.
     """
     try:
         program = Program.load(folder / profile.model)
@@ -32,8 +32,8 @@ def logits(folder: Path, profile: ModelProfile, picture: NDArray[np.uint8]) -> N
         is_here = False
     if not is_here:
         raise UnknownModelError(
-            f"the network belongs to the server, which hands out answers only; {folder} holds no copy of {profile.model} "
+            f"servers do not publish their networks, and {folder} holds no copy of {profile.model} "
             f"with the digest {profile.program_digest[:12]}…: if you have one elsewhere, start the page with --models FOLDER"
         )
-    values: NDArray[np.float64] = simulate.plain(program, picture[None])[0] * program.output.scale
+    values: NDArray[np.float64] = simulate.plain(program, image[None])[0] * program.output.scale
     return values

@@ -1,4 +1,4 @@
-"""One run of the page: a server if none is named, the page's own socket, the browser, the end."""
+"""Runs the page: starts a server if none is given, listens, opens the browser, and cleans up."""
 
 from __future__ import annotations
 
@@ -22,15 +22,12 @@ from ciphershift.client.keystore import Keystore
 from ciphershift.client.local_server import local_server
 from ciphershift.client.page.app import Page, create_app
 from ciphershift.client.page.plaintext import ZOO
-from ciphershift.client.page.session import Desk
+from ciphershift.client.page.session import PageSession
 from ciphershift.errors import ConfigurationError
 
 HOST = "127.0.0.1"
-OWN_SETTINGS: dict[str, Any] = {
-    "database": "",
-    "tls_certificate": "",
-    "tls_key": "",
-}  # never those of a server that is run in earnest
+# Do not inherit the settings of a production server.
+OWN_SETTINGS: dict[str, Any] = {"database": "", "tls_certificate": "", "tls_key": ""}
 
 
 def serve(
@@ -47,56 +44,63 @@ def serve(
 
     Args:
         server: address of the inference server; None starts one on this machine.
-        model: that is chosen at first.
+        model: the one that is selected at first.
         ca_file: certificates of the authority behind the server.
-        models: folder of networks, for the server that is started here and for plaintext answers.
+        models: folder of networks, for the server that is started here and for evaluation in the clear.
         port: of the page; 0 takes a free one.
         show: open it in a browser.
-        keystore: where keys rest.
+        keystore: where keys are stored.
 
     Raises:
         ConfigurationError: the port is taken, or the server does not start.
     """
-    signal.signal(signal.SIGTERM, _end)  # by leaving the blocks below, so that the server started here ends, too
+    signal.signal(signal.SIGTERM, _end)  # leaves the blocks below, which stops the server that was started here
     networks = models or ZOO
     with ExitStack() as stack:
         listener = stack.enter_context(_listener(port))
-        url = server
+        url, api_key = server, None
         if url is None:
             with Console(stderr=True).status("starting a server on this machine"):
-                url = stack.enter_context(local_server(models=networks, **OWN_SETTINGS)).url
-        desk = Desk(url, keystore=keystore, ca_file=ca_file)
+                own = stack.enter_context(local_server(models=networks, tenant="page", **OWN_SETTINGS))
+            url, api_key = own.url, own.api_key
+        session = PageSession(url, keystore=keystore, ca_file=ca_file, api_key=api_key)
         token = secrets.token_urlsafe(32)
-        page = Page(desk, models=networks, preferred=model, is_embedded=server is None)
+        page = Page(session, models=networks, preferred=model, is_embedded=server is None)
         config = uvicorn.Config(
-            create_app(page, desk, token), log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=3
+            create_app(page, session, token),
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            timeout_graceful_shutdown=3,
         )
         address = f"http://{HOST}:{listener.getsockname()[1]}/#token={token}"
-        typer.echo(f"the page is at {address}\nfor you alone: the address holds its key. Ctrl-C ends it.")
+        typer.echo(
+            f"the page is at {address}\nKeep the address to yourself: it contains the page's token. Ctrl-C ends the page."
+        )
         if show and _has_screen():
-            webbrowser.open(address)  # it may connect at once: the socket listens
+            webbrowser.open(address)  # it may connect at once: the socket is listening
         with suppress(KeyboardInterrupt):
-            _Server(config, desk).run(sockets=[listener])
+            _Server(config, session).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Ends what is under way as soon as it is told to end: an answer that is waited for would hold it up."""
+    """Stops runs as soon as a signal arrives; their open answers would delay the exit."""
 
-    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+    def __init__(self, config: uvicorn.Config, session: PageSession) -> None:
         super().__init__(config)
-        self._desk = desk
+        self._session = session
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._desk.stop)
+        self._loop.call_soon_threadsafe(self._session.stop)
         super().handle_exit(sig, frame)
 
 
 def _has_screen() -> bool:
-    """Else a browser for the terminal would take this one over."""
+    """Without a screen, a text browser would take over this terminal."""
     return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 

@@ -13,7 +13,7 @@ log = logging.getLogger("lenet5")
 
 
 class LeNet5(nn.Module):
-    """Two convolutions with max-pool, three dense layers: 28 x 28 grey pixels in [0, 1] to ten logits."""
+    """Two convolutions with max-pool, three dense layers: 28 x 28 gray pixels in [0, 1] to ten logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ def train(path: str, epochs: int = 12) -> None:
     split = data.load("mnist").train.part(0, 55_000)
     images, labels = torch.tensor(split.images) / 255, torch.tensor(split.labels)
     model = lenet5()
-    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for epoch in range(epochs):
         for chosen in torch.randperm(len(labels)).split(128):
             loss = functional.cross_entropy(model(images[chosen]), labels[chosen])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         schedule.step()
         log.info("epoch %d: last loss %.4f", epoch + 1, loss.item())
     torch.save(model.state_dict(), path)

@@ -1,4 +1,4 @@
-"""ResNet-20 for 32 x 32 colour pictures (He et al., arXiv 1512.03385, section 4.2); shortcuts that change size have a convolution."""
+"""ResNet-20 for 32 x 32 color images (He et al., arXiv 1512.03385, section 4.2); shortcuts that change size have a convolution."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""VGG-9 for 32 x 32 colour pictures: six convolutions, three dense layers."""
+"""VGG-9 for 32 x 32 color images: six convolutions, three dense layers."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Draws the two pictures of docs/architecture.md from the code: `make pictures`.
+"""Draws the two diagrams of docs/architecture.md from the code: `make pictures`.
 
 Arrows of the rooms are the imports that exist, the wall is the contract in pyproject.toml; names and sizes on the data's way are those of
 the functions and of the parameter set. tests/docs/test_pictures.py asks that the files are what this draws.
@@ -33,6 +33,7 @@ PARTS = {
     "ciphershift.he_layers.crypto": "crypto",
     "ciphershift.he_layers": "networks",
     **{f"ciphershift.{name}": name for name in ("benchmarks", "client", "models", "server", "protocol")},
+    "ciphershift.errors": "protocol",
     "tenseal": "tenseal",
     "torch": "torch",
 }
@@ -46,15 +47,16 @@ ROOMS = {
     "server": (640, 110, 240, 64, "server", [("title", "server"), ("small", "HTTP, jobs, tenants, workers")]),
     "networks": (440, 230, 440, 64, "box", [("title", "he_layers"), ("small", "Programs, layers: evaluated, simulated, priced")]),
     "secrets": (20, 350, 330, 64, "secret", [("title", "he_layers.crypto: what decrypts"), ("code", "secret_keys, ckks, seal")]),
-    "crypto": (440, 350, 440, 64, "box", [("title", "he_layers.crypto: the rest"), ("small", "ciphertexts, look-ups, container, errors")]),
+    "crypto": (440, 350, 440, 64, "box", [("title", "he_layers.crypto: the rest"), ("small", "ciphertexts, look-ups, parameter sets")]),
     "tenseal": (20, 470, 150, 44, "box", [("", "TenSEAL")]),
     "kernel": (440, 470, 440, 44, "box", [("", "he_layers.native: the C++ kernel")]),
     "torch": (352, 230, 70, 44, "box", [("", "torch")]),
+    "protocol": (20, 556, 860, 44, "box", [("title", "protocol, errors: the container format and the error tree, for every room")]),
 }  # fmt: skip
 
 
 def room(module: str) -> str | None:
-    """Returns the room of a module, or None for one that is in no picture."""
+    """Returns the room of a module, or None for one that is in no diagram."""
     if module in SECRETS:
         return "secrets"
     for package, name in PARTS.items():
@@ -99,7 +101,8 @@ def rooms() -> str:
         ("secrets", "kernel"): [(300, 414), (300, 492), (440, 492)],
         ("crypto", "kernel"): [(660, 414), (660, 470)],
     }
-    found = {pair: modules for pair, modules in imports().items() if pair[0] != "benchmarks"}
+    # Benchmarks may import every room, and every room may import the protocol: neither needs arrows.
+    found = {pair: modules for pair, modules in imports().items() if pair[0] != "benchmarks" and pair[1] != "protocol"}
     if found.keys() != ways.keys():
         raise SystemExit(f"imports without a place, or places without imports: {found.keys() ^ ways.keys()}")
     # Two rooms reach where they have no business otherwise, each with one module.
@@ -108,15 +111,15 @@ def rooms() -> str:
         module.rpartition(".")[2] for module in contract("The server cannot decrypt")["forbidden_modules"]
     )
     words = [
-        svg.text(20, 545, f"Red: out of the server's reach, directly or not, by contract: {names}", "refused", "start"),
-        svg.text(336, 215, f"{checker} only", "label", "end"),
-        svg.text(171, 290, f"{comparer} only", "label", "start"),
+        svg.text(20, 630, f"Red: out of the server's reach, directly or not, by contract: {names}", "refused", "start"),
+        svg.text(336, 215, f"{checker.removeprefix('ciphershift.')} only", "label", "end"),
+        svg.text(171, 290, f"{comparer.removeprefix('ciphershift.')} only", "label", "start"),
     ]
     parts = [svg.box(*place) for place in ROOMS.values()]
     parts += [svg.arrow(way) for way in ways.values()]
     return svg.drawing(
         900,
-        560,
+        645,
         "Rooms of the code and their imports. Client imports what decrypts; nothing that the server imports does.",
         [*parts, *words],
     )
@@ -172,9 +175,9 @@ def way() -> str:
     )
 
 
-PICTURES = {"rooms.svg": rooms, "way.svg": way}
+DIAGRAMS = {"rooms.svg": rooms, "way.svg": way}
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
-    for name, draw in PICTURES.items():
+    for name, draw in DIAGRAMS.items():
         (folder / name).write_text(draw(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Boxes, arrows and words as SVG text: no more than the pictures of the architecture need."""
+"""Boxes, arrows and words as SVG text: what the diagrams of the architecture need."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ text { font: 15px system-ui, sans-serif; fill: #1b1f24; }
 
 
 def drawing(width: int, height: int, description: str, parts: Iterable[str]) -> str:
-    """Returns a whole picture; `description` is what a screen reader says of it."""
+    """Returns a whole drawing; `description` is what a screen reader says of it."""
     head = (
         '<marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto-start-reverse">'
         '<path class="head" d="M0 0 L10 5 L0 10 z"/></marker>'

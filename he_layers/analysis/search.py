@@ -1,8 +1,9 @@
 """Search for the cheapest parameter set under which a Program computes what it should.
 
 A Program bears a certain noise: in the fast profile what it was trained with (that of its registered set, or a stated multiple), in the
-exact profile what keeps every look-up's failure under 2^-40. Among the sets whose published rows all have TARGET_BITS, candidates are
-priced by he_layers.analysis.cost, and the cheapest ones that keep to the noise are returned. A set is then registered by hand.
+exact profile what keeps every look-up's failure under 2^-40. Among the sets whose published rows all have TARGET_BITS by both counts,
+candidates are priced by he_layers.analysis.cost, and the cheapest ones that keep to the noise are returned. A set is then registered by
+hand.
 """
 
 import math
@@ -23,7 +24,8 @@ LOOKUP_RINGS = ((4, 512), (3, 512), (8, 256), (2, 1024), (1, 2048), (3, 1024), (
 """(k, N) that the kernel has loops for."""
 LWE_DIMENSIONS = range(640, 1001, 8)
 PBS_LEVELS = (1, 2)
-GROUPING_FACTORS = (1, 2)
+STEPS = ((1, 1), (2, 1), (1, 3), (1, 4))
+"""Grouping factor and block length of the small key: what one step of a bootstrap takes."""
 MOST_KEY_BYTES = 25_000_000
 """Evaluation keys on the wire: two bits at a time save time and cost upload."""
 KEY_SWITCH_BASES = range(1, 6)
@@ -93,13 +95,14 @@ def search(
                 times = measure(params)
                 priced.append((cost.seconds(work, params, times), key_bytes, params, times))
         found: list[Candidate] = []
-        seen: set[tuple[int, int, int, int, int]] = set()
+        seen: set[tuple[int, int, int, int, int, int]] = set()
         for seconds, key_bytes, params, times in sorted(priced, key=lambda entry: entry[:2]):
             shape = (
                 params.glwe_dimension,
                 params.polynomial_size,
                 params.pbs.levels,
                 params.grouping_factor,
+                params.block_length,
                 params.lwe_dimension,
             )
             stages = [] if shape in seen else noise_budget.under(gains, params, exact=exact)
@@ -132,7 +135,7 @@ def _is_borne(stages: list[StageNoise], limits: list[float]) -> bool:
 
 
 def _sets(base: ParameterSet, input_ring: CkksRing, input_body_bits: int) -> Iterator[ParameterSet]:
-    for (k, size), levels, grouping_factor in product(LOOKUP_RINGS, PBS_LEVELS, GROUPING_FACTORS):
+    for (k, size), levels, (grouping_factor, block_length) in product(LOOKUP_RINGS, PBS_LEVELS, STEPS):
         answer_ring = next(answer for answer in ANSWER_RINGS if answer.ring_degree >= k * size)
         if k * size == input_ring.ring_degree or (k, levels) == (8, 2):
             continue
@@ -148,10 +151,13 @@ def _sets(base: ParameterSet, input_ring: CkksRing, input_body_bits: int) -> Ite
             bsk_body_bits=min(math.floor(-glwe_noise), 64),
             answer_ring=answer_ring,
             grouping_factor=grouping_factor,
+            block_length=block_length,
+            lwe_dimension=LWE_DIMENSIONS.start * block_length,  # replaced below
         )
         lookup = replace(lookup, pbs=_quietest_gadget(lookup, levels))
-        for n, base_log in product(LWE_DIMENSIONS, KEY_SWITCH_BASES):
-            small_noise = published.least_log2_std_dev(n, TARGET_BITS)
+        for nearly, base_log in product(LWE_DIMENSIONS, KEY_SWITCH_BASES):
+            n = nearly - nearly % block_length
+            small_noise = published.least_log2_std_dev(n, TARGET_BITS, block_length)
             # Fewer digits than the key's own noise asks for lose precision, more of them gain nothing.
             most = math.ceil(-small_noise / base_log)
             for key_switch_levels in range(max(2, most - 4), min(most, 31 // base_log) + 1):

@@ -1,7 +1,7 @@
-"""How often the inputs of a Program's look-ups leave the window in which their table is right, measured on pictures.
+"""How often the inputs of a Program's look-ups leave the window in which their table is right, measured on images.
 
 A table's ramp of r turns is right on [-1/2 + r, 1/2): above the ramp it saturates, below that window it comes up again. A share of zero
-means that whatever the picture, values clip and never wrap.
+means that whatever the image, values clip and never wrap.
 """
 
 from collections.abc import Sequence

@@ -37,7 +37,7 @@ class LweCiphertextList:
 class CkksCiphertext:
     """Fresh CKKS encryptions of `len(c0)` message coefficients, in coefficient (not NTT) form: as many ring elements as they need.
 
-    Messages fill one ring element after the other: a picture of three channels of 32 x 32 has one for each channel. c1 is complete,
+    Messages fill one ring element after the other: an image of three channels of 32 x 32 has one for each channel. c1 is complete,
     residues modulo the input ring's prime; of c0 only the message coefficients are kept, rounded to `input_body_bits` (which adds noise
     of 2**-bits / sqrt(12), see noise.fresh_ckks_variance).
     """

@@ -59,6 +59,7 @@ class EvaluationKeys:
                 modulus_log2=32.0,
                 log2_std_dev=params.lwe_log2_std_dev,
                 body_bits=32.0,
+                block_length=params.block_length,
             )
 
         ring = params.answer_ring
@@ -176,7 +177,7 @@ class ServerKeys:
     params: ParameterSet
     input_ksk: NDArray[np.uint32]  # [tiles, input ring degree * levels, 32]: n + 1 columns in tiles of 32
     ksk: NDArray[np.uint32]  # [tiles, k * N * levels, 32]
-    fourier_bsk: NDArray[np.float64]  # [entries, N/2, k + 1, rows, (re, im)]
+    fourier_bsk: NDArray[np.float64]  # [steps * ggsws_per_step, N/2, k + 1, rows, (re, im)]; steps: see ParameterSet
     answer_key: NDArray[np.uint64]  # [rows, (body, mask), answer ring degree]
 
     @property

@@ -1,6 +1,6 @@
 """How much noise each primitive adds: variances on the torus (fractions of one turn, squared), from a parameter set.
 
-The errors are independent and centred, so variances add. Every formula is held to a measurement by tests/he_layers/crypto/test_noise.py.
+The errors are independent and centered, so variances add. Every formula is held to a measurement by tests/he_layers/crypto/test_noise.py.
 Notation: n small dimension, k N big dimension, B = 2**base_log, L levels, s key, sigma noise of a key row.
 """
 
@@ -65,25 +65,30 @@ def key_switch_variance(params: ParameterSet) -> float:
 
 
 def modulus_switch_variance(params: ParameterSet) -> float:
-    """Rounding to 2N: (n Var[s] + 1) / 12 in units of 1 / 2N, Var[s] = 1/4 since the mean is taken from the body."""
-    return (params.lwe_dimension / 4 + 1) / 12 / (2 * params.polynomial_size) ** 2
+    """Rounding to 2N: (n Var[s] + 1) / 12 in units of 1 / 2N, since the mean is taken from the body.
+
+    Var[s] is 1/4 for a uniform key and l / (l + 1)^2 for one in blocks of l bits: the roundings of a block's words are independent, so
+    that the covariances of its bits do not enter.
+    """
+    return (params.lwe_dimension * params.small_key_variance + 1) / 12 / (2 * params.polynomial_size) ** 2
 
 
 def pbs_variance(params: ParameterSet) -> float:
-    """Output of a bootstrap: n / g steps that take g bits each, with 2^g - 1 external products, each times (X^a - 1), hence the factor 2.
+    """Output of a bootstrap: in each of its steps ggsws_per_step external products, each times (X^a - 1), hence the factor 2.
 
     External product: (k+1) L N B^2/12 sigma^2 for the key's noise (and its rounding on the wire); (1 + kN/2) B^-2L / 12, where the key
     holds a one, for what the digits leave out: in one of the step's products at most, and in none if all its bits are zero; and the
-    transforms' rounding, amplified by the key like any error of the masks.
+    transforms' rounding, amplified by the key like any error of the masks. All bits of a step are zero with probability 2^-g where g
+    bits are uniform, and 1 / (l + 1) where they are a block of l.
     """
-    rows, n, grouping = params.ggsw_rows, params.polynomial_size, params.grouping_factor
+    rows, n = params.ggsw_rows, params.polynomial_size
     base, spread = math.exp2(params.pbs.base_log), 1 + params.big_dimension / 2
     sigma2 = math.exp2(2 * params.glwe_log2_std_dev) + math.exp2(-2 * params.bsk_body_bits) / 12
     key_noise = rows * n * (base**2 + 2) / 12 * sigma2
     left_out = spread * base ** (-2 * params.pbs.levels) / 12
     transform = (FFT_ROUNDING * 2.0**-53) ** 2 * rows * n * base**2 / 144 * spread
-    step = ((1 << grouping) - 1) * (key_noise + transform) + (1 - math.exp2(-grouping)) * left_out
-    return 2 * params.lwe_dimension / grouping * step
+    holds_a_one = 1 - (1 - params.block_length * params.small_key_mean) ** params.grouping_factor
+    return 2 * params.steps * (params.ggsws_per_step * (key_noise + transform) + holds_a_one * left_out)
 
 
 def _ring_key_switch(params: ParameterSet, key_square: float) -> float:
@@ -107,6 +112,35 @@ def packing_variance(params: ParameterSet) -> float:
     zero = (1 + 2 * ternary) * (SEAL_STD_DEV / ring.modulus) ** 2
     rounding = (1 + ternary) * math.exp2(-2 * params.answer_bits) / 12
     return packing_key_switch_variance(params) + zero + math.exp2(2 * params.flooding_log2_std_dev) + rounding
+
+
+def may_stand_in(params: ParameterSet, own: ParameterSet) -> bool:
+    """Whether any network made for the set `own` may be evaluated under `params` as it is.
+
+    Upload, answer and look-up ring are the same, and no noise is larger: that of the look-up of a value under the input key, the big key or
+    both, and that of a bootstrap's output. So every layer reads at most the noise that it was made for.
+    """
+
+    def shape(chosen: ParameterSet) -> tuple[object, ...]:
+        return (
+            chosen.input_ring,
+            chosen.input_body_bits,
+            chosen.glwe_dimension,
+            chosen.polynomial_size,
+            chosen.answer_ring,
+            chosen.answer,
+            chosen.answer_bits,
+            chosen.flooding_log2_std_dev,
+        )
+
+    def variances(chosen: ParameterSet) -> tuple[float, ...]:
+        of_input, of_big = input_key_switch_variance(chosen), key_switch_variance(chosen)
+        switched = modulus_switch_variance(chosen)
+        return switched + of_input, switched + of_big, switched + of_input + of_big, pbs_variance(chosen)
+
+    return shape(params) == shape(own) and all(
+        mine <= theirs for mine, theirs in zip(variances(params), variances(own), strict=True)
+    )
 
 
 def gaussian_tail(deviations: float) -> float:

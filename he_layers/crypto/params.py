@@ -14,6 +14,8 @@ from functools import cache
 from ciphershift.errors import ParameterError, UnknownParamsError
 
 TOY = "TOY_"
+MOST_BLOCK_LENGTH = 4
+"""Longest block of a small key: from 5 on, attacks that meet in the middle are the cheapest (docs/security.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +43,21 @@ class CkksRing:
 class ParameterSet:
     """All that client and server must agree on.
 
+    A bootstrap takes the small key in ``steps``, each with ``bits_per_step`` bits of it, in order, and ``ggsws_per_step`` GGSW ciphertexts,
+    the next ones of the bootstrapping key. With acc [] C for the external product, a step with exponents a_1 ... (the words of the
+    switched mask that belong to its bits) does acc <- acc + sum_c factor_c (acc [] ggsw_c), by one of two rules:
+
+    - each bit alone (``ggsws_per_step == bits_per_step``): ggsw_c encrypts bit c, factor_c = X^a_c - 1. That is right for a single bit,
+      and for a whole block of a block-binary key (Lee, Min, Seo, Song, eprint 2023/958), of which at most one bit is 1;
+    - a pair (``grouping_factor == 2``): three GGSWs encrypt s (1 - t), (1 - s) t and s t; the factors are X^a - 1, X^b - 1, X^(a + b) - 1.
+
     Raises:
         ParameterError: sizes that do not fit together; the message names field, value and bound.
     """
 
     name: str
     input_ring: CkksRing
-    lwe_dimension: int  # n, small LWE key, uniform binary
+    lwe_dimension: int  # n, small LWE key, binary
     lwe_log2_std_dev: float  # noise of the key switch keys
     glwe_dimension: int  # k
     polynomial_size: int  # N; the big LWE key has k * N bits
@@ -60,7 +70,10 @@ class ParameterSet:
     bsk_body_bits: int  # bits kept of a bootstrapping key body on the wire
     answer_bits: int  # bits kept of a packed answer's words on the wire
     flooding_log2_std_dev: float  # extra noise on every logit, so that two answers to one request differ
-    grouping_factor: int = 1  # bits of the small key that one step of a bootstrap takes: 1 or 2
+    grouping_factor: int = 1  # uniform bits of the small key that one step of a bootstrap takes: 1 or 2
+    block_length: int = (
+        1  # the small key is blocks of so many bits: no one or a single one, all alike likely; 1: uniform bits
+    )
 
     def __post_init__(self) -> None:
         """Checks that the sizes fit together."""
@@ -81,6 +94,16 @@ class ParameterSet:
             raise ParameterError(
                 f"{self.name}: grouping_factor = {self.grouping_factor} is not 1 or 2 and a divisor of lwe_dimension = {self.lwe_dimension}"
             )
+        if not 1 <= self.block_length <= MOST_BLOCK_LENGTH or self.lwe_dimension % self.block_length:
+            raise ParameterError(
+                f"{self.name}: block_length = {self.block_length} is not in 1..{MOST_BLOCK_LENGTH} and a divisor of lwe_dimension = "
+                f"{self.lwe_dimension}"
+            )
+        if self.block_length > 1 and self.grouping_factor > 1:
+            raise ParameterError(
+                f"{self.name}: grouping_factor = {self.grouping_factor} groups uniform bits, a step takes one block of "
+                f"{self.block_length} already; leave grouping_factor at 1"
+            )
         if self.key_switch.base_log * self.key_switch.levels > 31:
             raise ParameterError(f"{self.name}: the key switch decomposes more than 31 bits")
         if self.key_switch.base_log > 6:
@@ -99,9 +122,34 @@ class ParameterSet:
         return (self.glwe_dimension + 1) * self.pbs.levels
 
     @property
+    def bits_per_step(self) -> int:
+        """Bits of the small key that one step of a bootstrap takes."""
+        return self.grouping_factor * self.block_length
+
+    @property
+    def ggsws_per_step(self) -> int:
+        """GGSW ciphertexts that one step of a bootstrap multiplies by."""
+        return self.block_length if self.block_length > 1 else (1 << self.grouping_factor) - 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of a bootstrap."""
+        return self.lwe_dimension // self.bits_per_step
+
+    @property
     def bsk_entries(self) -> int:
-        """GGSW ciphertexts of the bootstrapping key: one for every bit, or three for every two bits (ClientKeys.bsk_bits)."""
-        return self.lwe_dimension // self.grouping_factor * ((1 << self.grouping_factor) - 1)
+        """GGSW ciphertexts of the bootstrapping key, those of one step after those of the one before (ClientKeys.bsk_bits)."""
+        return self.steps * self.ggsws_per_step
+
+    @property
+    def small_key_mean(self) -> float:
+        """Probability that a bit of the small key is 1."""
+        return 1 / (self.block_length + 1)
+
+    @property
+    def small_key_variance(self) -> float:
+        """Variance of a bit of the small key."""
+        return self.small_key_mean * (1 - self.small_key_mean)
 
     @property
     def answer_key_rows(self) -> int:
@@ -119,12 +167,18 @@ class ParameterSet:
         return self.name.startswith(TOY)
 
 
+def canonical_json(params: ParameterSet) -> str:
+    """Returns what a set's id is the SHA-256 of."""
+    fields = asdict(params)
+    for younger in ("grouping_factor", "block_length"):
+        if fields[younger] == 1:
+            del fields[younger]
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
 @cache
 def _digest(params: ParameterSet) -> str:
-    fields = asdict(params)
-    if params.grouping_factor == 1:
-        del fields["grouping_factor"]
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(params).encode()).hexdigest()
 
 
 def _power_of_two(field: str, value: int, least: int, most: int) -> None:
@@ -172,6 +226,41 @@ EXACT_N2048 = replace(
     flooding_log2_std_dev=-14.0,
 )
 
+# The small key in blocks of three bits, of which at most one is 1 (docs/decisions/0080-block-keys.md): 269 steps with the very operations
+# of the pairs' 368, and nowhere more noise, so that networks made for FAST_N512_PAIRS run under it. Published rows, by the estimator's
+# formula and by the exact count of guesses (benchmarks/crypto/dual_hybrid.py): key switch keys n=807 at 2^-15.48, 142.9 and 133.1 bits;
+# bootstrapping key k*N=2048 at 2^-48.20, 133.6 and 132.1.
+FAST_N512_BLOCK3 = replace(
+    FAST_N512,
+    name="FAST_N512_BLOCK3",
+    lwe_dimension=807,
+    lwe_log2_std_dev=-15.48,
+    glwe_log2_std_dev=-48.2,
+    bsk_body_bits=49,
+    block_length=3,
+)
+
+# The same with four bits: 212 steps of four products. Key switch keys n=848 at 2^-15.41, 149.1 and 137.4 bits.
+FAST_N512_BLOCK4 = replace(
+    FAST_N512,
+    name="FAST_N512_BLOCK4",
+    lwe_dimension=848,
+    lwe_log2_std_dev=-15.41,
+    glwe_log2_std_dev=-48.2,
+    bsk_body_bits=49,
+    block_length=4,
+)
+
+# EXACT_N2048 with the small key in blocks of three bits: 297 steps for 832. Key switch keys n=891 at 2^-17.78, 140.4 and 132.2 bits.
+EXACT_N2048_BLOCK3 = replace(
+    EXACT_N2048,
+    name="EXACT_N2048_BLOCK3",
+    lwe_dimension=891,
+    lwe_log2_std_dev=-17.78,
+    glwe_log2_std_dev=-48.2,
+    block_length=3,
+)
+
 # Tests only, refused by servers: everything as in FAST_N512 but for a short key and a small ring, hence fast and insecure.
 TOY_N128 = replace(FAST_N512, name="TOY_N128", lwe_dimension=64, lwe_log2_std_dev=-20.0, polynomial_size=128)
 
@@ -184,8 +273,30 @@ TOY_EXACT_N512 = replace(
     key_switch=Gadget(base_log=2, levels=9),
 )
 
-SETS = {params.name: params for params in (FAST_N512_PAIRS, FAST_N512, EXACT_N2048, TOY_N128, TOY_EXACT_N512)}
+# TOY_N128 with blocks, for tests of them.
+TOY_N128_BLOCK3 = replace(TOY_N128, name="TOY_N128_BLOCK3", lwe_dimension=66, block_length=3)
+
+SETS = {
+    params.name: params
+    for params in (
+        FAST_N512_PAIRS,
+        FAST_N512_BLOCK3,
+        FAST_N512_BLOCK4,
+        FAST_N512,
+        EXACT_N2048,
+        EXACT_N2048_BLOCK3,
+        TOY_N128,
+        TOY_N128_BLOCK3,
+        TOY_EXACT_N512,
+    )
+}
 DEFAULT = FAST_N512_PAIRS.name
+"""The set whose noise networks are made for, unless they say otherwise."""
+STAND_INS = (FAST_N512_BLOCK3.name, EXACT_N2048_BLOCK3.name)
+"""Sets that servers use in place of a network's own unless told otherwise, the first that may stand in for it.
+
+docs/decisions/0081-block-keys-by-default.md has both sides.
+"""
 
 
 def get(name_or_id: str) -> ParameterSet:

@@ -40,7 +40,9 @@ def pbs(
     """
     params = keys.params
     small = key_switch(x, keys, threads=threads)
-    switched = _kernel.modulus_switch(small.data, polynomial_size=params.polynomial_size)
+    switched = _kernel.modulus_switch(
+        small.data, polynomial_size=params.polynomial_size, block_length=params.block_length
+    )
     return LweCiphertextList(
         _kernel.blind_rotate(
             switched,
@@ -50,6 +52,7 @@ def pbs(
             base_log=params.pbs.base_log,
             levels=params.pbs.levels,
             grouping_factor=params.grouping_factor,
+            block_length=params.block_length,
             threads=threads,
         )
     )

@@ -81,7 +81,7 @@ def encrypt(ring: CkksRing, secret: NDArray[np.int8], coefficients: NDArray[np.f
     Returns:
         residues uint64 [2, N], (c0, c1) in coefficient form; c0 + c1 s = coefficients + e.
 
-    Noise: SEAL's centred binomial error, variance 10.5, and 1/12 for the encoder's rounding.
+    Noise: SEAL's centered binomial error, variance 10.5, and 1/12 for the encoder's rounding.
     """
     context = _context(ring)
     plain, cipher = sealapi.Plaintext(), sealapi.Ciphertext()
@@ -129,14 +129,18 @@ def _object(body: bytes) -> bytes:
 
 @contextmanager
 def _as_file(data: bytes) -> Iterator[str]:
-    """Gives SEAL, which loads from paths only, a path to these bytes: in memory where the system can, else a private file."""
+    """Gives SEAL, which loads from paths only, a path to these bytes: in memory on Linux, else a private file that is overwritten."""
     if hasattr(os, "memfd_create"):
         with os.fdopen(os.memfd_create("seal"), "wb") as file:
             file.write(data)
             file.flush()
             yield f"/proc/self/fd/{file.fileno()}"
     else:
-        with tempfile.NamedTemporaryFile() as file:  # mode 0600, gone when closed
+        with tempfile.NamedTemporaryFile(buffering=0) as file:  # mode 0600, gone when closed
             file.write(data)
-            file.flush()
-            yield file.name
+            try:
+                yield file.name
+            finally:
+                file.seek(0)
+                file.write(bytes(len(data)))
+                os.fsync(file.fileno())

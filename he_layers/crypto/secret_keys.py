@@ -23,6 +23,10 @@ from ciphershift.he_layers.native import _kernel
 from ciphershift.protocol import container
 from ciphershift.protocol.container import Bytes, Field, Kind
 
+_PAIR_COEFFICIENTS = 16
+PAIR_BYTES = container.HEADER_BYTES + SEED_BYTES + 4 * _PAIR_COEFFICIENTS * 32
+"""What `ClientKeys.require_pair` reads of a bundle at most: no set has more than 32 levels."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class ClientKeys:
@@ -31,19 +35,23 @@ class ClientKeys:
     params: ParameterSet
     input_secret: NDArray[np.int8] = field(repr=False)  # ternary, input ring
     answer_secret: NDArray[np.int8] = field(repr=False)  # ternary, answer ring
-    small_lwe_key: NDArray[np.int8] = field(repr=False)  # binary, n
+    small_lwe_key: NDArray[np.int8] = field(
+        repr=False
+    )  # binary, n; in blocks with at most a single one if params.block_length > 1
     glwe_key: NDArray[np.int8] = field(repr=False)  # binary, [k, N]; flat it is the big LWE key
 
     @classmethod
     def generate(cls, params: ParameterSet) -> Self:
         """Draws fresh keys."""
-        bits = _kernel.uniform_binary(os.urandom(32), params.lwe_dimension + params.big_dimension, 0)
+        glwe_bits = _kernel.uniform_binary(os.urandom(32), params.big_dimension, 0)
         return cls(
             params=params,
             input_secret=seal.generate_secret(params.input_ring),
             answer_secret=seal.generate_secret(params.answer_ring),
-            small_lwe_key=bits[: params.lwe_dimension].copy(),
-            glwe_key=bits[params.lwe_dimension :].reshape(params.glwe_dimension, params.polynomial_size).copy(),
+            small_lwe_key=_kernel.block_binary(
+                os.urandom(32), params.lwe_dimension // params.block_length, params.block_length
+            ),
+            glwe_key=glwe_bits.reshape(params.glwe_dimension, params.polynomial_size),
         )
 
     @property
@@ -53,7 +61,7 @@ class ClientKeys:
 
     @property
     def bsk_bits(self) -> NDArray[np.int8]:
-        """What the bootstrapping key encrypts: the small key's bits; or s (1 - t), (1 - s) t and s t for every two bits s, t."""
+        """What the bootstrapping key encrypts: the small key's bits; or s (1 - t), (1 - s) t and s t for every pair of bits s, t."""
         if self.params.grouping_factor == 1:
             return self.small_lwe_key
         s, t = self.small_lwe_key.reshape(-1, 2).T
@@ -109,6 +117,37 @@ class ClientKeys:
             ),
         )
 
+    def require_pair(self, bundle: Bytes) -> None:
+        """Refuses evaluation keys that were made from other secret keys.
+
+        The first rows of the bundle's input_ksk are made again from its public seed, without noise: what is left must be noise.
+
+        Args:
+            bundle: the container of the evaluation keys, or its first PAIR_BYTES bytes.
+
+        Raises:
+            WrongKeyError: they belong to other secrets, or the bundle is cut short.
+        """
+        params, rows = self.params, _PAIR_COEFFICIENTS * self.params.key_switch.levels
+        seed = bytes(bundle[container.HEADER_BYTES :][:SEED_BYTES])
+        given = bytes(bundle[container.HEADER_BYTES + SEED_BYTES :][: 4 * rows])
+        if len(given) == 4 * rows:
+            without_noise = _kernel.key_switch_key_bodies(
+                self.input_secret[:_PAIR_COEFFICIENTS],
+                self.small_lwe_key,
+                base_log=params.key_switch.base_log,
+                levels=params.key_switch.levels,
+                std_dev=0.0,
+                first_row=0,
+                mask_seed=seed,
+                noise_seed=bytes(32),
+                threads=1,
+            )
+            noise = (np.frombuffer(given, dtype="<u4") - without_noise).astype(np.uint32).view(np.int32) / 2.0**32
+            if np.sqrt(np.mean(noise**2)) < 8 * 2.0**params.lwe_log2_std_dev:
+                return
+        raise WrongKeyError("the evaluation keys were made from other secret keys than these")
+
     @staticmethod
     def _fields(params: ParameterSet) -> Sequence[Field]:
         return (
@@ -149,6 +188,10 @@ class ClientKeys:
                 raise NotConformantError(
                     f"{name} holds a coefficient that it may not; the key file is damaged, make new keys"
                 )
+        if keys["small_lwe_key"].reshape(-1, params.block_length).sum(axis=1).max() > 1:
+            raise NotConformantError(
+                f"small_lwe_key has a block of {params.block_length} bits with two ones; the key file is damaged, make new keys"
+            )
         keys["glwe_key"] = keys["glwe_key"].reshape(params.glwe_dimension, params.polynomial_size)
         return cls(params=params, **keys)
 

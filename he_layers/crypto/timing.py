@@ -52,12 +52,14 @@ class PrimitiveTimes:
 def measure(params: ParameterSet, threads: int) -> PrimitiveTimes:
     """Times the primitives of one parameter set; a fraction of a second, and nothing for what another set had in common."""
     gadget = params.key_switch
-    step = _step_seconds(params.glwe_dimension, params.polynomial_size, params.pbs, params.grouping_factor, threads)
+    step = _step_seconds(
+        params.glwe_dimension, params.polynomial_size, params.pbs, params.grouping_factor, params.block_length, threads
+    )
     per_word = _key_switch_seconds(gadget, threads) * (params.lwe_dimension + 1)
     return PrimitiveTimes(
         threads=threads,
         lanes=_kernel.lanes(),
-        bootstrap=step * params.lwe_dimension / params.grouping_factor,
+        bootstrap=step * params.steps,
         input_key_switch=per_word * params.input_ring.ring_degree,
         big_key_switch=per_word * params.big_dimension,
         linear_word=_linear_word_seconds(threads),
@@ -77,15 +79,16 @@ def _median_seconds(call: Callable[[], object]) -> float:
 
 @cache
 def _step_seconds(
-    glwe_dimension: int, polynomial_size: int, gadget: Gadget, grouping_factor: int, threads: int
+    glwe_dimension: int, polynomial_size: int, gadget: Gadget, grouping_factor: int, block_length: int, threads: int
 ) -> float:
     """One step of the blind rotation for one vector of ciphertexts on each thread."""
-    rng, columns, steps = np.random.default_rng(0), glwe_dimension + 1, BITS // grouping_factor
+    bits = grouping_factor * block_length
+    rng, columns, steps = np.random.default_rng(0), glwe_dimension + 1, BITS // bits
     groups = 4 * threads
     count = groups * _kernel.lanes()
-    entries = steps * (2**grouping_factor - 1)
+    entries = steps * (2**grouping_factor - 1 if block_length == 1 else block_length)
     key = rng.uniform(-1, 1, (entries, polynomial_size // 2, columns, columns * gadget.levels, 2))
-    switched = rng.integers(0, 2 * polynomial_size, (count, BITS + 1), dtype=np.int32)
+    switched = rng.integers(0, 2 * polynomial_size, (count, steps * bits + 1), dtype=np.int32)
     table, index = rng.uniform(-0.25, 0.25, (1, polynomial_size)), np.zeros(count, np.int32)
     seconds = _median_seconds(
         lambda: _kernel.blind_rotate(
@@ -96,6 +99,7 @@ def _step_seconds(
             base_log=gadget.base_log,
             levels=gadget.levels,
             grouping_factor=grouping_factor,
+            block_length=block_length,
             threads=threads,
         )
     )

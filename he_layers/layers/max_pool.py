@@ -105,7 +105,7 @@ class MaxPool2d(Layer):
         return self
 
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
-        """Neighbours in row-major order are paired; a value left over goes to the next round.
+        """Neighbors in row-major order are paired; a value left over goes to the next round.
 
         Noise: each round adds the noise of its look-up's input (key switch and modulus switch) to about half of the values.
         """
@@ -126,7 +126,7 @@ class MaxPool2d(Layer):
 
 
 def _tree(values: list[T], maximum: Callable[[T, T], T]) -> T:
-    """Pairs neighbours until one value is left; a value without a neighbour goes to the next round."""
+    """Pairs neighbors until one value is left; a value without a neighbor goes to the next round."""
     while len(values) > 1:
         left_over = values[len(values) // 2 * 2 :]
         values = [maximum(a, b) for a, b in zip(values[0::2], values[1::2], strict=False)] + left_over

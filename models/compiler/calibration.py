@@ -202,13 +202,13 @@ class Calibration:
         A pruned filter that has kept its bias is such a channel: without weights its unit would be next to nothing.
         """
         spread, unit = deviation(x), unit.expand(len(bias))
-        centre = x.mean([0, *range(2, x.dim())]) * unit + bias
+        center = x.mean([0, *range(2, x.dim())]) * unit + bias
         alive = linear.weight.flatten(1).abs().amax(1) > ROUNDING * linear.weight.abs().max()
         typical = spread[alive].pow(2).mean().sqrt() if bool(alive.any()) else torch.ones(())
-        distance = centre / unit / typical
+        distance = center / unit / typical
         factors = torch.where(distance > FAR, distance / NEAR, torch.ones(()))
         # A dead channel that stays at or below zero needs no room, but a unit of the others' size keeps its numbers small.
-        factors = torch.where(~alive & (distance <= FAR), (centre.abs() / unit / typical).clamp_min(1.0), factors)
+        factors = torch.where(~alive & (distance <= FAR), (center.abs() / unit / typical).clamp_min(1.0), factors)
         if bool((factors > 1).any()):
             linear.widen(factors)
 
@@ -306,7 +306,12 @@ class Calibration:
         margin = NOISE_DEVIATIONS * self.noise.lookup_input(under_input, True)
         above_zero = (x - per_channel(node.mean, x) + per_channel(node.offset * node.std, x)) * per_channel(turns, x)
         wanted = node.top * node.std * turns
-        top = per_channel(torch.clamp(wanted, max=MAX_RAMP * node.levels / node.span), x)
+        longest = MAX_RAMP * node.levels / node.span
+        fitting = torch.clamp(wanted, max=longest)
+        if step.name in self.network.wiring.powers:  # a ramp that does not fit is halved until it does
+            halvings = torch.log2(wanted / longest * (1 - ROUNDING)).ceil().clamp_min(0)
+            fitting = wanted / 2.0**halvings
+        top = per_channel(fitting, x)
         cut = (above_zero > top * (1 + ROUNDING)) & (top < per_channel(wanted, x))
         above_start = above_zero - node.lowest / node.levels * top
         outside = [(above_start > 0.5 - margin) | (above_start < -0.5 + margin + top * node.span / node.levels)]

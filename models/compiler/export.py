@@ -47,7 +47,7 @@ class _Exporter:
             version=version,
             params=params,
             input=InputSpec(
-                shape=(network.input_shape[0], network.input_shape[1], network.input_shape[2]),
+                shape=tuple(network.input_shape),
                 levels=PIXEL_LEVELS,
                 delta=torus.delta[IMAGE],
             ),

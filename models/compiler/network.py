@@ -23,7 +23,7 @@ class Network(nn.Module):
     """Nodes in order, each after its inputs; the last one gives the logits.
 
     Attributes:
-        input_shape: (C, H, W) of a image.
+        input_shape: (C, H, W) of an image.
         levels: greatest integer of an activation.
         exponents: powers of two that a weight may take.
         wiring: which node reads which.
@@ -102,7 +102,7 @@ class Network(nn.Module):
             return place(self.wiring, {step.name: node for step, node in self.steps()})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures [B, C, H, W] in [0, 1] -> logits [B, classes]."""
+        """Images [B, C, H, W] in [0, 1] -> logits [B, classes]."""
         torus = self.torus()
         values = {IMAGE: self._noisy(x * PIXEL_LEVELS, IMAGE, torus)}
         for step, node in self.steps():

@@ -10,6 +10,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -312,8 +313,9 @@ class _Reader:
         path = stack[-1] if stack else ""
         if path and path in self.leaves:
             return path, path
-        lines = (node.stack_trace or "").strip().splitlines()
-        for header, code in zip(lines[-2::-2], lines[::-2], strict=False):
-            if 'File "' in header and TORCH not in (file := Path(header.split('"')[1])).parents:
-                return f"{file.name}:{header.split('line ')[1].split(',')[0]} ({code.strip()})", ""
+        lines = [line.strip() for line in (node.stack_trace or "").splitlines()] + [""]
+        for header, code in reversed([(a, b) for a, b in pairwise(lines) if a.startswith('File "')]):
+            if TORCH not in (file := Path(header.split('"')[1])).parents:
+                text = "" if not code or code.startswith('File "') else f" ({code})"
+                return f"{file.name}:{header.split('line ')[1].split(',')[0]}{text}", ""
         return path or node.name, ""

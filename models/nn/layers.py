@@ -79,8 +79,8 @@ class ReLU(nn.Module):
     @property
     def reach(self) -> Tensor:
         """What channels are brought together by, [C]: the deviation of their sums; of one that hardly varies, half its mean."""
-        centre = self.offset.detach() * self.std
-        return torch.where(centre > 3 * self.spread, centre / 2, self.spread)
+        center = self.offset.detach() * self.std
+        return torch.where(center > 3 * self.spread, center / 2, self.spread)
 
     def forward(self, x: Tensor, turns: Tensor, noise_std: float) -> Tensor:
         """Sums -> integers from ``lowest`` to ``levels``.
@@ -109,8 +109,8 @@ class ReLU(nn.Module):
             )  # what is compiled is so for the batches of the training
             out: Tensor = compute(x, slope, shift, ramp, self.lowest, self.levels, noise_std, self.quantized)
             return out
-        centred = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
-        out = torch.clamp(centred / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
+        centered = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
+        out = torch.clamp(centered / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
         return straight_through(out, self.quantized)
 
     def track_spread(self, sums: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Request bodies, streamed under a limit that is known before the first byte arrives."""
+"""Request bodies, streamed under a size limit that is known before the first byte arrives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import Request
 
 from ciphershift.errors import TooLargeError
 
-# For the API's description: the route reads the bytes itself.
+# For the OpenAPI description: the route reads the bytes itself.
 BINARY = {
     "requestBody": {
         "required": True,
@@ -20,12 +20,14 @@ BINARY = {
 async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
     """Yields the body's chunks while they stay under `limit` bytes in all.
 
-    A body that is too large is read on (up to as much again) and thrown away, so that the client has sent all it wants to send
-    and is ready to read the answer.
+    The rest of a body that is too large is read and discarded, up to `limit` bytes more, so that the client finishes sending and reads
+    the answer.
 
     Raises:
         TooLargeError: more than `limit` bytes arrive, or are announced.
     """
+    if (announced(request) or 0) > 2 * limit:
+        raise _too_large(limit)
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
@@ -34,7 +36,17 @@ async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
         elif received > 2 * limit:
             break
     if received > limit:
-        raise TooLargeError(f"the body has more than the {limit} bytes that this request can need")
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(f"the body has more than {limit} bytes, the most that this request can need")
+
+
+def announced(request: Request) -> int | None:
+    """Returns the body's Content-Length, None if it comes in chunks."""
+    given = request.headers.get("Content-Length", "")
+    return int(given) if given.isdecimal() else None
 
 
 async def read(request: Request, limit: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Around every request: its id in the answer and in every line of log, its time and its outcome in log and metrics."""
+"""Middleware around every request: request id, log line and metrics."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ciphershift.server import logs
+from ciphershift.server.api.problems import problem
 from ciphershift.server.metrics import Metrics
 
 REQUEST_ID = "X-Request-Id"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_QUIET = ("/v2/health/live", "/v2/health/ready", "/metrics")  # asked every few seconds by machines
+_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
+_QUIET = ("/v2/health/live", "/v2/health/ready", "/metrics")  # requested every few seconds by machines
 _log = logs.get("requests")
 
 
-class Requests:
-    """ASGI middleware. Not a starlette BaseHTTPMiddleware, which would hide from a route that its client has gone."""
+class RequestLogMiddleware:
+    """ASGI middleware. A starlette BaseHTTPMiddleware would hide from the route that its client has disconnected."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Wraps an application."""
         self._app = app
         self._metrics = metrics
 
@@ -31,6 +32,10 @@ class Requests:
         """Serves one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if scope["method"] not in _METHODS:  # connection.py refuses them before; labels of metrics must be a fixed set
+            refusal = problem(501, "not_implemented", "no resource here has this method")
+            await refusal(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex

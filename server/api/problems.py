@@ -1,21 +1,36 @@
-"""Errors as RFC 9457 problem+json: the one place where an exception becomes an HTTP answer."""
+"""Errors as RFC 9457 problem+json: exceptions become HTTP answers here and nowhere else."""
 
 from __future__ import annotations
 
+import errno
 import math
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from ciphershift.errors import BusyError, CiphershiftError, MalformedError, QuotaExceededError, UnauthorizedError
+from ciphershift.errors import (
+    BusyError,
+    CiphershiftError,
+    MalformedError,
+    NotReadyError,
+    QuotaExceededError,
+    StorageFullError,
+    UnauthorizedError,
+)
 from ciphershift.server import logs
 
 RETRY_AFTER_SECONDS = 2
+CLIENT_CLOSED_REQUEST = (
+    499  # by nginx' convention: nobody reads it, but metrics and logs do not call it a fault of the server
+)
+MAX_LOGGED = 200
 _log = logs.get("problems")
 
 
@@ -27,9 +42,10 @@ class Problem(BaseModel):
     status: int
     detail: str
     code: str
+    error: str  # the detail again, where clients of the Open Inference Protocol look for it
 
 
-# For the API's description: every route may answer so.
+# For the OpenAPI description: every route may answer this.
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "An error",
@@ -39,10 +55,13 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def install(app: FastAPI) -> None:
-    """Registers the handlers, so that every error of `app` leaves as problem+json with a stable code."""
+    """Registers the handlers that answer every error of `app` with problem+json and a stable code."""
     app.add_exception_handler(CiphershiftError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
+    app.add_exception_handler(OSError, _storage)
+    app.add_exception_handler(OperationalError, _storage)
     app.add_exception_handler(Exception, _unforeseen)
 
 
@@ -54,6 +73,7 @@ def problem(status: int, code: str, detail: str, headers: dict[str, str] | None 
         "status": status,
         "detail": detail,
         "code": code,
+        "error": detail,
     }
     return JSONResponse(content, status, headers, media_type="application/problem+json")
 
@@ -75,7 +95,9 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return problem(MalformedError.http_status, MalformedError.code, f"{place}: {first['msg']}")
+    return problem(
+        MalformedError.http_status, MalformedError.code, f"{place[:MAX_LOGGED]}: {first['msg'][:MAX_LOGGED]}"
+    )
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
@@ -90,6 +112,25 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     return problem(error.status_code, code, str(error.detail), headers)
 
 
+def _disconnected(_: Request, __: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def _storage(request: Request, error: Exception) -> JSONResponse:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "disk is full" in str(getattr(error, "orig", "")) or "No space left" in str(getattr(error, "orig", "")):
+        _log.error("storage_full", path=request.url.path[:MAX_LOGGED])
+        detail = "the server has no space left to store this: try again later, or tell its operator"
+        return problem(StorageFullError.http_status, StorageFullError.code, detail)
+    if isinstance(error, OperationalError):
+        _log.error("outage", path=request.url.path[:MAX_LOGGED], error=type(error.orig).__name__)
+        return problem(
+            NotReadyError.http_status, NotReadyError.code, "the server's database does not answer: try again later"
+        )
+    return _unforeseen(request, error)
+
+
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    _log.error("failed", method=request.method, path=request.url.path, error=type(error).__name__, exc_info=error)
-    return problem(CiphershiftError.http_status, CiphershiftError.code, "the server failed; its log says why")
+    path = request.url.path[:MAX_LOGGED]
+    _log.error("failed", method=request.method[:16], path=path, error=type(error).__name__, exc_info=error)
+    return problem(CiphershiftError.http_status, CiphershiftError.code, "the server failed; its log has the reason")

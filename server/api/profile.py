@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
-
 from ciphershift.he_layers.crypto.noise import lookup_error
 from ciphershift.he_layers.crypto.security import security_bits
+from ciphershift.protocol import schemas
+from ciphershift.protocol.schemas import LayerProfile
 from ciphershift.server.repository import Model
 
 
-class LayerProfile(BaseModel):
-    """A layer as the progress of a job names it."""
+class ModelProfile(schemas.ModelProfile):
+    """What a client needs of a model, and what people want to know of it."""
 
-    name: str
-    kind: str
-    lookups: int
-
-
-class ModelProfile(BaseModel):
-    """All that a client needs to make keys, encode an input and read the answer."""
-
-    model: str
-    version: str
-    program_digest: str  # every answer is bound to it
-    profile: str
     params: str
-    params_id: str
-    security_bits: float
     lookup_error_4bit: float
     log2_failure: float | None
-    input_shape: tuple[int, int, int]
-    input_levels: int
-    input_delta: float
-    classes: tuple[str, ...]
-    turns_to_logits: float
-    logit_step: float | None
-    bootstraps: int
-    layers: tuple[LayerProfile, ...]
-    key_bytes: int
-    upload_bytes: int
-    download_bytes: int
-    max_batch: int
     accuracy_plain: float | None = None
     accuracy_encrypted: float | None = None
-    estimated_seconds: float | None = None
 
 
 def profile_of(model: Model, max_batch: int) -> ModelProfile:

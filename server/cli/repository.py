@@ -1,72 +1,82 @@
-"""`ciphershift repository`: which models are served. Works on folder and database; running servers follow within seconds."""
+"""`ciphershift repository`: list, load and unload models. Works on folder and database; running servers follow within seconds."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from ciphershift.server.cli.output import AsJson, show_done, show_rows
 from ciphershift.server.repository import Repository
 from ciphershift.server.settings import load_settings
+from ciphershift.server.store.audit import operator
 from ciphershift.server.store.database import Database
 from ciphershift.server.store.model_states import ModelStates
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="The folder of models: what is served, and why not.\n\nRunning servers follow within seconds.\n\n"
+    help="List, load and unload models.\n\nRunning servers follow within seconds.\n\n"
     "Example:\n\n  ciphershift repository index",
 )
 
-Name = Annotated[str, typer.Argument(help="The model's name, which is its folder's.")]
+Name = Annotated[str, typer.Argument(help="The model's name, the same as its folder's.")]
 
 
 @app.command()
-def index() -> None:
-    """Show every model of the folder: whether it is served, or why not.
+def index(as_json: AsJson = False) -> None:
+    """List every model of the folder: whether it is served, and if not, why.
 
     Example:
 
       CIPHERSHIFT_MODELS=./models ciphershift repository index
     """
-    repository, states = _open()
+    repository, states, database = _open()
     states.follow()
-    table = Table("model", "version", "parameters", "look-ups", "state", "reason")
+    rows = []
     for name, entry in repository.entries.items():
         program = entry.model and entry.model.program
-        about = [program.version, program.params, str(program.lookups)] if program else ["", "", ""]
-        table.add_row(name, *about, "READY" if program else "UNAVAILABLE", entry.reason)
-    Console().print(table)
+        rows.append(
+            {
+                "model": name,
+                "version": program and program.version,
+                "parameters": entry.model and entry.model.params.name,
+                "lookups": program and program.lookups,
+                "state": "READY" if program else "UNAVAILABLE",
+                "reason": entry.reason,
+            }
+        )
+    show_rows(rows, ["model", "version", "parameters", "lookups", "state", "reason"], database.url, as_json)
 
 
 @app.command()
-def load(name: Name) -> None:
-    """Serve a model, read anew from its folder.
+def load(name: Name, as_json: AsJson = False) -> None:
+    """Load a model from its folder and serve it.
 
     Example:
 
       ciphershift repository load mnist-she
     """
-    version = _open()[1].load(name).program.version
-    typer.echo(f"{name} version {version} is served")
+    _, states, database = _open()
+    version = states.load(name, operator()).program.version
+    show_done(f"{name} version {version} is served", database.url, as_json, model=name, version=version)
 
 
 @app.command()
-def unload(name: Name) -> None:
-    """Serve a model no more; jobs that were accepted are computed.
+def unload(name: Name, as_json: AsJson = False) -> None:
+    """Take a model out of service; accepted jobs are still evaluated.
 
     Example:
 
       ciphershift repository unload mnist-she
     """
-    _open()[1].unload(name)
-    typer.echo(f"{name} is not served any more")
+    _, states, database = _open()
+    states.unload(name, operator())
+    show_done(f"{name} is no longer served", database.url, as_json, model=name)
 
 
-def _open() -> tuple[Repository, ModelStates]:
+def _open() -> tuple[Repository, ModelStates, Database]:
     settings = load_settings()
     database = Database.open(settings.database_url)
     repository = Repository(settings)
-    return repository, ModelStates(database, repository)
+    return repository, ModelStates(database, repository), database

@@ -1,4 +1,4 @@
-"""`ciphershift serve`, `worker`, `migrate` and `settings`: run a server until it is told to stop, and what an operator does around that."""
+"""`ciphershift serve`, `worker`, `migrate` and `settings`: run a server process, migrate its database, show its settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from ciphershift.server import process
 from ciphershift.server.app import create_app
-from ciphershift.server.settings import Settings, load_settings
+from ciphershift.server.settings import Settings, load_settings, masked
 from ciphershift.server.store.database import Database
 
 app = typer.Typer(rich_markup_mode="rich")
@@ -17,14 +17,14 @@ app = typer.Typer(rich_markup_mode="rich")
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one.", show_default="8000")]
 Models = Annotated[Path | None, typer.Option(help="Folder of Programs.", show_default="the shipped zoo")]
-PrintSettings = Annotated[bool, typer.Option("--print-settings", help="Print the effective settings and end.")]
+PrintSettings = Annotated[bool, typer.Option("--print-settings", help="Print the effective settings and exit.")]
 
 
 @app.command()
 def serve(host: Host = None, port: Port = None, models: Models = None, print_settings: PrintSettings = False) -> None:
     """Serve encrypted inference.
 
-    Every setting can also be given as an environment variable, CIPHERSHIFT_<NAME>; options win.
+    Every setting can also be given as an environment variable, CIPHERSHIFT_<NAME>; options override it.
 
     Examples:
 
@@ -37,13 +37,13 @@ def serve(host: Host = None, port: Port = None, models: Models = None, print_set
         show(settings)
         return
     if settings.open:
-        typer.echo(f"open: no API keys, everybody who reaches {settings.host} may use this server", err=True)
+        typer.echo(f"open: no API keys, anybody who can reach {settings.host} may use this server", err=True)
     process.run(lambda: create_app(settings), settings)
 
 
 @app.command()
 def worker(host: Host = None, port: Port = None, models: Models = None) -> None:
-    """Compute jobs that `serve` processes with CIPHERSHIFT_ENGINE=queue:// accept; serve health and metrics alone.
+    """Evaluate jobs that `serve` processes with CIPHERSHIFT_ENGINE=queue:// accept; serve health and metrics only.
 
     Database, storage and models must be those of the serving processes.
 
@@ -58,16 +58,21 @@ def worker(host: Host = None, port: Port = None, models: Models = None) -> None:
 
 
 @app.command()
-def migrate() -> None:
-    """Bring the database to this release's form. SQLite needs no such command: it is migrated at every start.
+def migrate(
+    to: Annotated[str | None, typer.Option(help="Revision to go to, also back.", show_default="this release's")] = None,
+) -> None:
+    """Migrate the database to this release's revision. SQLite is migrated at every start.
 
-    Example:
+    Examples:
 
       CIPHERSHIFT_DATABASE=postgresql://… ciphershift migrate
+
+      ciphershift migrate --to 0001
     """
     database = Database(load_settings().database_url)
-    database.migrate()
+    database.migrate(to)
     database.close()
+    typer.echo(f"{masked(database.url)} is at revision {to or 'of this release'}")
 
 
 @app.command("settings")

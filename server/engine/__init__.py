@@ -1,4 +1,4 @@
-"""Where the work is done: workers that know ciphertexts and keys, and nothing of HTTP."""
+"""Evaluation: workers that know ciphertexts and keys, and nothing of HTTP."""
 
 from ciphershift.server.engine.base import Engine
 from ciphershift.server.engine.local import LocalEngine
@@ -6,7 +6,7 @@ from ciphershift.server.settings import Settings
 
 
 def make_engine(settings: Settings) -> Engine | None:
-    """Returns the engine that the settings ask for; None if jobs are computed by other processes."""
+    """Returns the engine of the settings; None if other processes evaluate the jobs."""
     match settings.engine_url.scheme:
         case "local":
             return LocalEngine(settings)

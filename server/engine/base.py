@@ -1,4 +1,4 @@
-"""What every engine does: computes tasks somewhere, says how far they are, and stops when told to."""
+"""The interface of engines: evaluate tasks, report progress layer by layer, stop when canceled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """One job, as an engine gets it."""
+    """One attempt at a job, as an engine gets it."""
 
     job_id: str
     model: str
@@ -22,18 +22,18 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One layer of one image is done."""
+class LayerProgress:
+    """One layer of one image has been evaluated."""
 
     layer: str
-    seconds: float  # that the layer took
-    bootstraps_done: int  # of the whole job
+    seconds: float  # of this layer
+    lookups_done: int  # of the whole job
     images_done: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """One container of encrypted logits per image, and what it took."""
+class TaskResult:
+    """One container of encrypted logits per image, and the time taken."""
 
     logits: tuple[bytes, ...]
     seconds: float
@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerState:
-    """What a worker says of itself when it is ready and after each task."""
+    """What a worker reports when it is ready and after each task."""
 
     rss_bytes: int
     key_cache_bytes: int
@@ -50,16 +50,16 @@ class WorkerState:
     key_cache_misses: int
 
 
-class Stopped(Exception):  # noqa: N818 - no error: the task was to end
+class Stopped(Exception):  # noqa: N818 - not an error: the caller asked for it
     """The task was canceled."""
 
 
 class Engine(Protocol):
-    """Workers somewhere."""
+    """Workers, in processes of this machine or elsewhere."""
 
     @property
     def slots(self) -> int:
-        """How many tasks are computed at once."""
+        """How many tasks are evaluated at once."""
 
     @property
     def workers(self) -> dict[str, WorkerState]:
@@ -69,17 +69,17 @@ class Engine(Protocol):
         """Starts the workers, without waiting for them."""
 
     async def stop(self) -> None:
-        """Ends the workers, and what they compute."""
+        """Ends the workers and the tasks they evaluate."""
 
-    async def run(self, task: Task, report: Callable[[Step], None]) -> Answer:
-        """Computes a task. To cancel the call stops the task between two layers; the call ends when it has stopped.
+    async def run(self, task: Task, report: Callable[[LayerProgress], None]) -> TaskResult:
+        """Evaluates a task. Canceling the call stops the task between two layers; the call ends when it has stopped.
 
         Args:
-            task: what to compute.
+            task: what to evaluate.
             report: called in the event loop after each layer.
 
         Raises:
-            DeadlineError: it was not done in time.
+            DeadlineError: the task's deadline passed.
             WorkerLostError: the worker died; the task may be run again.
-            CiphershiftError: what the worker found wrong with keys or images.
+            CiphershiftError: keys or images are not acceptable.
         """

@@ -1,7 +1,7 @@
-"""Worker processes on this machine. Each has a lane: a thread that starts it, hands it tasks, and starts it anew when it dies.
+"""Worker processes on this machine. A thread per worker starts the process, sends it tasks, and restarts it when it dies.
 
-Work never runs in the event loop nor in its threads. Workers are spawned, not forked: a fork would copy the state of random
-generators and of thread pools. They run at a lower priority, so that the server answers while they compute on all cores.
+Tasks never run in the event loop or its threads. Workers are spawned, not forked: a fork would copy the state of random
+generators and thread pools. They run at a lower priority, so that the server answers while they use all cores.
 """
 
 from __future__ import annotations
@@ -23,40 +23,39 @@ from typing import Any
 
 from ciphershift.errors import CiphershiftError, DeadlineError, WorkerLostError
 from ciphershift.server import logs
-from ciphershift.server.engine.base import Answer, Step, Stopped, Task, WorkerState
+from ciphershift.server.engine.base import LayerProgress, Stopped, Task, TaskResult, WorkerState
 from ciphershift.server.engine.worker import Worker
 from ciphershift.server.settings import Settings
 
-GRACE_SECONDS = 5.0  # for the one layer that a worker cannot interrupt when the deadline passes
-LOOK_SECONDS = 0.1  # between two looks at what no pipe announces
+GRACE_SECONDS = 5.0  # for the layer during which the deadline passes: it cannot be interrupted
+POLL_SECONDS = 0.1  # between two checks for cancellation and shutdown
 NICENESS = 10
 _log = logging.getLogger("ciphershift.engine")
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """A task on its way through a lane."""
+class _Assignment:
+    """A task, how to report on it, and where its result goes."""
 
     task: Task
-    report: Callable[[Step], None]
+    report: Callable[[LayerProgress], None]
     stop: threading.Event = field(default_factory=threading.Event)
-    answer: Future[Answer] = field(default_factory=Future)
+    result: Future[TaskResult] = field(default_factory=Future)
 
 
 class LocalEngine:
     """Worker processes on this machine."""
 
     def __init__(self, settings: Settings) -> None:
-        """Takes note of the settings; processes start with `start`."""
         self._settings = settings
-        self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
+        self._assignments: queue.SimpleQueue[_Assignment] = queue.SimpleQueue()
         self._ending = threading.Event()
         self._states: dict[str, WorkerState] = {}
-        self._lanes: list[threading.Thread] = []
+        self._threads: list[threading.Thread] = []
 
     @property
     def slots(self) -> int:
-        """How many tasks are computed at once."""
+        """How many tasks are evaluated at once."""
         return self._settings.engine_url.workers
 
     @property
@@ -65,51 +64,52 @@ class LocalEngine:
         return dict(self._states)
 
     def start(self) -> None:
-        """Starts the lanes, which start the workers."""
+        """Starts the worker threads, which start the processes."""
         for number in range(self.slots):
-            lane = threading.Thread(target=self._lane, args=(f"worker-{number}",), name=f"lane-{number}", daemon=True)
-            lane.start()
-            self._lanes.append(lane)
+            name = f"worker-{number}"
+            thread = threading.Thread(target=self._supervise, args=(name,), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     async def stop(self) -> None:
-        """Ends the workers, and what they compute."""
+        """Ends the workers and the tasks they evaluate."""
         self._ending.set()
-        for lane in self._lanes:
-            await asyncio.to_thread(lane.join)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
         with suppress(queue.Empty):
             while True:
-                self._orders.get_nowait().answer.set_exception(WorkerLostError("the server stops"))
+                self._assignments.get_nowait().result.set_exception(WorkerLostError("the server is stopping"))
 
-    async def run(self, task: Task, report: Callable[[Step], None]) -> Answer:
-        """Computes a task, see Engine.run."""
+    async def run(self, task: Task, report: Callable[[LayerProgress], None]) -> TaskResult:
+        """Evaluates a task, see Engine.run."""
         loop = asyncio.get_running_loop()
 
-        def forward(step: Step) -> None:
-            loop.call_soon_threadsafe(report, step)
+        def forward(layer: LayerProgress) -> None:
+            loop.call_soon_threadsafe(report, layer)
 
-        order = _Order(task, forward)
-        self._orders.put(order)
-        answer = asyncio.wrap_future(order.answer)
+        assignment = _Assignment(task, forward)
+        self._assignments.put(assignment)
+        result = asyncio.wrap_future(assignment.result)
         try:
-            return await asyncio.shield(answer)
+            return await asyncio.shield(result)
         except asyncio.CancelledError:
-            order.stop.set()
+            assignment.stop.set()
             with suppress(CiphershiftError, Stopped):
-                await answer
+                await result
             raise
 
-    def _lane(self, name: str) -> None:
+    def _supervise(self, name: str) -> None:
         pause = 0.0
         while not self._ending.wait(pause):
             process = _Process(self._settings)
             try:
                 process.wait_until_ready(self._ending)
-                self._note(name, process)
+                self._record_state(name, process)
                 pause = 0.0
                 while process.is_alive() and not self._ending.is_set():
                     with suppress(queue.Empty):
-                        self._serve(name, process, self._orders.get(timeout=LOOK_SECONDS))
-            except WorkerLostError:  # before it was ready: whatever ends it may end the next one, too
+                        self._serve(name, process, self._assignments.get(timeout=POLL_SECONDS))
+            except WorkerLostError:  # it died before it was ready, and the next one may, too: wait longer each time
                 pause = min(2 * pause + 0.5, 10.0)
             finally:
                 self._states.pop(name, None)
@@ -117,17 +117,17 @@ class LocalEngine:
                 if not self._ending.is_set():
                     _log.warning("worker_lost", extra={"worker": name, "exit": process.exit_code})
 
-    def _serve(self, name: str, process: _Process, order: _Order) -> None:
+    def _serve(self, name: str, process: _Process, assignment: _Assignment) -> None:
         try:
-            answer = process.run(order, self._ending)
+            result = process.run(assignment, self._ending)
         except (CiphershiftError, Stopped) as error:
-            order.answer.set_exception(error)
+            assignment.result.set_exception(error)
         else:
-            order.answer.set_result(answer)
-        self._note(name, process)
+            assignment.result.set_result(result)
+        self._record_state(name, process)
 
-    def _note(self, name: str, process: _Process) -> None:
-        assert process.state is not None, "a worker begins with its state"
+    def _record_state(self, name: str, process: _Process) -> None:
+        assert process.state is not None, "a worker reports its state first"
         self._states[name] = process.state
 
 
@@ -136,10 +136,10 @@ class _Process:
 
     def __init__(self, settings: Settings) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=serve, args=(settings, theirs), daemon=True)
+        self._pipe, child_end = spawn.Pipe()
+        self._process = spawn.Process(target=serve, args=(settings.for_workers(), child_end), daemon=True)
         self._process.start()
-        theirs.close()
+        child_end.close()
         self.state: WorkerState | None = None
 
     @property
@@ -155,36 +155,38 @@ class _Process:
         self._pipe.close()
 
     def wait_until_ready(self, ending: threading.Event) -> None:
-        """Waits for the worker's first word. Raises WorkerLostError, also if the server ends meanwhile."""
+        """Waits for the worker's first report. Raises WorkerLostError, also if the server stops meanwhile."""
         while self.state is None:
             if ending.is_set():
-                raise WorkerLostError("the server stops")
+                raise WorkerLostError("the server is stopping")
             self.state = self._receive()
 
-    def run(self, order: _Order, ending: threading.Event) -> Answer:
-        """Computes an order. Raises what Engine.run raises, and Stopped."""
-        self._send(order.task)
-        told = False
+    def run(self, assignment: _Assignment, ending: threading.Event) -> TaskResult:
+        """Evaluates an assignment. Raises what Engine.run raises, and Stopped."""
+        self._send(assignment.task)
+        stop_sent = False
         while True:
             message = self._receive()
             match message:
-                case Step():
-                    order.report(message)
+                case LayerProgress():
+                    assignment.report(message)
                 case WorkerState():
                     self.state = message
-                case Answer():
+                case TaskResult():
                     return message
                 case CiphershiftError() | Stopped():
                     raise message
-            if order.stop.is_set() and not told:
-                self._send(order.task.job_id)
-                told = True
+            if assignment.stop.is_set() and not stop_sent:
+                self._send(assignment.task.job_id)
+                stop_sent = True
             if ending.is_set():
                 self.end()
-                raise WorkerLostError("the server stops")
-            if time.time() > order.task.deadline + GRACE_SECONDS:
+                raise WorkerLostError("the server is stopping")
+            if time.time() > assignment.task.deadline + GRACE_SECONDS:
                 self.end()
-                raise DeadlineError("the answer was not there in time, and the worker did not stop: it was ended")
+                raise DeadlineError(
+                    f"the job's deadline passed and its worker did not stop within {GRACE_SECONDS:g} s: the worker was ended"
+                )
 
     def _send(self, message: Task | str) -> None:
         try:
@@ -193,17 +195,17 @@ class _Process:
             raise WorkerLostError("the worker process died under this job") from None
 
     def _receive(self) -> Any:
-        """The next message; None if there is none for a moment. Raises WorkerLostError."""
+        """The next message; None if there is none within POLL_SECONDS. Raises WorkerLostError."""
         try:
-            return self._pipe.recv() if self._pipe.poll(LOOK_SECONDS) else None
+            return self._pipe.recv() if self._pipe.poll(POLL_SECONDS) else None
         except (EOFError, OSError):
             raise WorkerLostError("the worker process died under this job") from None
 
 
 def serve(settings: Settings, pipe: Connection) -> None:
-    """Is a worker process: takes tasks from the pipe until its server is gone. A text there stops the job of this id."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt from the terminal is for the server
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so is a stop of the process group: the server drains
+    """Worker entry point. A `Task` on the pipe is evaluated; a `str` cancels the job with that id."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts the whole group: the server drains
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # likewise when the whole group is stopped
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(NICENESS)
     logs.configure(settings.log_level)
@@ -212,23 +214,23 @@ def serve(settings: Settings, pipe: Connection) -> None:
     while True:
         task = pipe.recv()
         if isinstance(task, Task):
-            answer = _answer(worker, task, pipe)
+            outcome = _evaluate(worker, task, pipe)
             pipe.send(worker.state)
-            pipe.send(answer)
+            pipe.send(outcome)
 
 
-def _answer(worker: Worker, task: Task, pipe: Connection) -> Answer | CiphershiftError | Stopped:
+def _evaluate(worker: Worker, task: Task, pipe: Connection) -> TaskResult | CiphershiftError | Stopped:
     try:
         for item in worker.run(task):
-            if isinstance(item, Answer):
+            if isinstance(item, TaskResult):
                 return item
             pipe.send(item)
             if pipe.poll() and pipe.recv() == task.job_id:
                 return Stopped()
-        raise AssertionError("a worker ends with an answer or an error")
+        raise AssertionError("Worker.run ends with a result or an error")
     except CiphershiftError as error:
         return error
-    except Exception as error:  # a fault of ours: the worker is the border that keeps it from the other jobs
+    except Exception as error:  # a fault of ours must not reach the other jobs
         _log.exception("job %s failed", task.job_id)
         return CiphershiftError(f"the worker failed ({type(error).__name__}); the server's log says why")
 

@@ -1,8 +1,8 @@
-"""Ray actors on one machine or many: a conductor goes through a job layer by layer, and lookers share each layer's look-ups.
+"""Ray actors on one machine or many: a coordinator actor evaluates the job, and worker actors share each layer's look-ups.
 
-The conductor expands a bundle of keys once and puts it into Ray's object store. Every node fetches it from there once, and all lookers
-of the node map the same memory. A looker that dies costs the chunk it worked on, which another one computes; Ray starts it anew. Whoever
-can talk to a Ray cluster can run code on it: a cluster without token authentication is refused.
+The coordinator expands a bundle of keys once and puts it into Ray's object store. Each node fetches it once, and all worker actors of the
+node map the same memory. When a worker actor dies, another one repeats its chunk, and Ray restarts it. Anybody who can connect to a Ray
+cluster can run code on it, so a cluster without token authentication is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -25,72 +26,69 @@ from ciphershift.errors import CiphershiftError, ConfigurationError, DeadlineErr
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.crypto import pbs
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
-from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.layers.layer import FloatArray
 from ciphershift.server import logs
-from ciphershift.server.engine.base import Answer, Step, Stopped, Task, WorkerState
-from ciphershift.server.engine.worker import Worker, read_bundle, resident_bytes
+from ciphershift.server.engine.base import LayerProgress, Stopped, Task, TaskResult, WorkerState
+from ciphershift.server.engine.worker import Worker, load_bundle, read_bundle, resident_bytes
 from ciphershift.server.repository import Model
 from ciphershift.server.settings import Settings
 
-CHUNKS_PER_LOOKER = 2  # so that one slow looker does not hold up a layer by a whole share
+CHUNKS_PER_WORKER = 2  # so that one slow worker does not delay a layer by a whole share
 GRACE_SECONDS = 5.0
-LOOK_SECONDS = 2.0  # between two looks at the actors
+POLL_SECONDS = 2.0  # between two health checks of the actors
+_raylet: Any = import_module("ray._raylet")  # what it says of authentication is in no public module
 _log = logs.get("engine")
 
 
-class Looker:
-    """Computes look-ups. Keys arrive as shared memory of the node."""
+class LookupWorker:
+    """Actor that evaluates look-ups. Keys are memory that all actors of the node share."""
 
     def __init__(self, threads: int) -> None:
-        """Args: threads: of the kernel."""
+        """Args: threads: kernel threads."""
         self._threads = threads
 
     def look_up(
         self, keys: ServerKeys, rows: NDArray[np.uint32], tables: FloatArray, index: NDArray[np.int32]
     ) -> NDArray[np.uint32]:
-        """One chunk of a layer."""
+        """Evaluates one chunk of a layer."""
         return pbs.pbs(LweCiphertextList(rows), keys, tables, index, threads=self._threads).data
 
-    def node_id(self) -> str:
-        """Which node of the cluster this is."""
-        return str(ray.get_runtime_context().get_node_id())
-
     def resident_bytes(self) -> int:
-        """The process's memory; to answer at all says that it lives."""
+        """Resident memory of the process; an answer also shows that the actor is alive."""
         return resident_bytes()
 
 
-class Conductor(Worker):
-    """Goes through jobs layer by layer; one at a time, while another call may stop it or ask for its state."""
+class Coordinator(Worker):
+    """Actor that evaluates jobs, one at a time; concurrent calls stop it or ask for its state."""
 
-    def __init__(self, settings: Settings, lookers: list[Any]) -> None:
-        """Loads every model. Args: lookers: handles of actors."""
+    def __init__(self, settings: Settings, lookup_workers: list[Any]) -> None:
+        """Loads every model. Args: lookup_workers: handles of LookupWorker actors."""
         super().__init__(settings, settings.engine_url.threads)
-        self._lookers = lookers
-        self._stored: dict[int, Any] = {}  # by identity of the expanded keys, which live in the object store
+        self._lookup_workers = lookup_workers
+        self._stored: dict[int, Any] = {}  # reference in the object store, by id() of the expanded keys
         self._bundle: bytes = b""
         self._stopped = ""
 
-    def conduct(self, task: Task, bundle: bytes) -> Iterator[Step | Answer]:
-        """Computes a task with a bundle of keys, like Worker.run; ends without an Answer when it is told to stop."""
+    def evaluate_job(self, task: Task, bundle: bytes) -> Iterator[LayerProgress | TaskResult]:
+        """Evaluates a task with a bundle of keys, like Worker.run; ends without a TaskResult when it is canceled."""
         self._bundle, self._stopped = bundle, ""
         for item in self.run(task):
             yield item
             if self._stopped == task.job_id:
                 return
 
-    def halt(self, job_id: str) -> None:
-        """Stops a job after its present layer."""
+    def cancel(self, job_id: str) -> None:
+        """Stops a job after its current layer."""
         self._stopped = job_id
 
-    def look(self) -> WorkerState:
-        """What the conductor holds."""
+    def worker_state(self) -> WorkerState:
+        """Memory and key cache."""
         return self.state
 
     def _expand(self, task: Task, model: Model) -> ServerKeys:
-        reference = ray.put(EvaluationKeys.from_bytes(self._bundle, model.params).expand(self._threads))
-        keys: ServerKeys = ray.get(reference)  # the store's memory, in place of a second copy
+        reference = ray.put(load_bundle(self._bundle, task, model.params).expand(self._threads))
+        keys: ServerKeys = ray.get(reference)  # mapped from the store, not copied
         cached = set(map(id, self._keys.values()))
         self._stored = {name: kept for name, kept in self._stored.items() if name in cached} | {id(keys): reference}
         return keys
@@ -106,27 +104,33 @@ class Conductor(Worker):
     def _share(
         self, keys: Any, x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]
     ) -> LweCiphertextList:
-        """Cuts a layer's look-ups into chunks and gives each looker the next one when it has done its last."""
+        """Splits a layer's look-ups into chunks; a worker gets the next chunk when it has finished one."""
         shared_tables = ray.put(tables)
-        todo = deque(_chunks(len(x), CHUNKS_PER_LOOKER * len(self._lookers)))
-        idle = deque(self._lookers)
+        todo = deque(_chunks(len(x), CHUNKS_PER_WORKER * len(self._lookup_workers)))
+        idle = deque(self._lookup_workers)
         running: dict[Any, tuple[slice | None, Any]] = {}
         parts: dict[int, NDArray[np.uint32]] = {}
         while todo or any(chunk for chunk, _ in running.values()):
             while todo and idle:
-                chunk, looker = todo.popleft(), idle.popleft()
-                running[looker.look_up.remote(keys, x.data[chunk], shared_tables, index[chunk])] = chunk, looker
+                chunk, lookup_worker = todo.popleft(), idle.popleft()
+                running[lookup_worker.look_up.remote(keys, x.data[chunk], shared_tables, index[chunk])] = (
+                    chunk,
+                    lookup_worker,
+                )
             (done,), _ = ray.wait(list(running), num_returns=1)
-            finished, looker = running.pop(done)
+            finished, lookup_worker = running.pop(done)
             try:
                 result = ray.get(done)
             except RayActorError:
                 if finished is not None:
                     todo.append(finished)
                 time.sleep(0.05)
-                running[looker.resident_bytes.remote()] = None, looker  # answers when Ray has started it anew
+                running[lookup_worker.resident_bytes.remote()] = (
+                    None,
+                    lookup_worker,
+                )  # completes when Ray has restarted it
                 continue
-            idle.append(looker)
+            idle.append(lookup_worker)
             if finished is not None:
                 parts[finished.start] = result
         return LweCiphertextList(np.concatenate([parts[start] for start in sorted(parts)]))
@@ -138,67 +142,65 @@ def _chunks(count: int, pieces: int) -> Iterator[slice]:
 
 
 class RayEngine:
-    """A conductor and lookers on a Ray cluster, of which this machine must be a node."""
+    """A coordinator and look-up workers on a Ray cluster, of which this machine must be a node."""
 
-    slots = 1  # all lookers work on one job
+    slots = 1  # all workers share one job
 
     def __init__(self, settings: Settings) -> None:
-        """Takes note of the settings.
+        """Checks that Ray would use token authentication.
 
         Raises:
             ConfigurationError: token authentication is off.
         """
         self._settings = settings
-        self.lookers: list[Any] = []
-        self._conductor: Any = None  # handles of actors have the methods that Ray gives them
+        self.lookup_workers: list[Any] = []
+        self._coordinator: Any = None  # handles of actors have the methods that Ray gives them
         self._states: dict[str, WorkerState] = {}
         self._bundles: OrderedDict[str, tuple[int, Any]] = OrderedDict()
         self._address = settings.engine_url.address
-        if (
-            os.environ.get("RAY_AUTH_MODE", "token") != "token"
-        ):  # Ray's own default; it makes a token where there is none
+        if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
             raise ConfigurationError(
-                "whoever reaches a Ray cluster can run code on it: unset RAY_AUTH_MODE here and on every node, and give all of them "
-                "the same token (ray get-auth-token --generate; RAY_AUTH_TOKEN_PATH)"
+                "anybody who can connect to a Ray cluster can run code on it: unset RAY_AUTH_MODE here and on every node, "
+                "and give all of them the same token (ray get-auth-token --generate; RAY_AUTH_TOKEN_PATH)"
             )
 
     @property
     def workers(self) -> dict[str, WorkerState]:
-        """The actors that answer, once the conductor does."""
-        return dict(self._states) if "conductor" in self._states else {}
+        """The live actors; none until the coordinator is ready."""
+        return dict(self._states) if "coordinator" in self._states else {}
 
     def start(self) -> None:
-        """Connects, and starts the actors, without waiting for them."""
+        """Connects and starts the actors, without waiting for them."""
         self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """Ends the actors, and what they compute."""
+        """Ends the actors and the tasks they evaluate."""
         self._watcher.cancel()
         with suppress(asyncio.CancelledError, RayError):
             await self._watcher
         self._states.clear()
         await asyncio.to_thread(ray.shutdown)
 
-    async def run(self, task: Task, report: Callable[[Step], None]) -> Answer:
-        """Computes a task, see Engine.run."""
+    async def run(self, task: Task, report: Callable[[LayerProgress], None]) -> TaskResult:
+        """Evaluates a task, see Engine.run."""
         bundle = await asyncio.to_thread(self._stored_bundle, task)
-        items = self._conductor.conduct.remote(task, bundle)
+        items = self._coordinator.evaluate_job.remote(task, bundle)
         running = asyncio.ensure_future(self._follow(items, report))
         try:
             async with asyncio.timeout(max(task.deadline - time.time(), 0) + GRACE_SECONDS):
                 return await asyncio.shield(running)
         except TimeoutError:
-            await self._halt(task, running)
-            raise DeadlineError("the answer was not there in time, and the workers did not stop") from None
+            await self._cancel(task, running)
+            raise DeadlineError("the job's deadline passed and the workers did not stop") from None
         except asyncio.CancelledError:
-            await self._halt(task, running)
+            await self._cancel(task, running)
             raise
 
-    async def _follow(self, items: AsyncIterator[Any], report: Callable[[Step], None]) -> Answer:
+    async def _follow(self, items: AsyncIterator[Any], report: Callable[[LayerProgress], None]) -> TaskResult:
         try:
             async for reference in items:
                 item = await reference
-                if isinstance(item, Answer):
+                if isinstance(item, TaskResult):
                     return item
                 report(item)
         except RayTaskError as error:
@@ -208,21 +210,22 @@ class RayEngine:
             _log.error("job_failed", exc_info=error)
             raise CiphershiftError(f"the worker failed ({type(cause).__name__}); the server's log says why") from None
         except RayError as error:
-            raise WorkerLostError(f"the conductor of this job was lost ({type(error).__name__})") from None
+            raise WorkerLostError(f"the coordinator actor of this job was lost ({type(error).__name__})") from None
         raise Stopped
 
-    async def _halt(self, task: Task, running: asyncio.Future[Answer]) -> None:
-        self._conductor.halt.remote(task.job_id)
+    async def _cancel(self, task: Task, running: asyncio.Future[TaskResult]) -> None:
+        self._coordinator.cancel.remote(task.job_id)
         await asyncio.wait({running}, timeout=GRACE_SECONDS)
         running.cancel()
 
     def _stored_bundle(self, task: Task) -> Any:
-        """The bundle of keys in the object store, from where the conductor's node fetches it once."""
-        size, reference = self._bundles.pop(task.key_id, (0, None))
+        """The bundle of keys in the object store, from which the coordinator's node fetches it once."""
+        name = str(task.key_file)  # one name per upload: never an older bundle of the same id
+        size, reference = self._bundles.pop(name, (0, None))
         if reference is None:
             data = bytes(read_bundle(task))
             size, reference = len(data), ray.put(data)
-        self._bundles[task.key_id] = size, reference
+        self._bundles[name] = size, reference
         while len(self._bundles) > 1 and sum(s for s, _ in self._bundles.values()) > self._settings.worker_key_bytes:
             self._bundles.popitem(last=False)
         return reference
@@ -230,33 +233,44 @@ class RayEngine:
     def _connect(self) -> None:
         url = self._settings.engine_url
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Without this Ray joins a cluster that has no authentication, if it finds no token. It reads the variable when it is imported.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        _raylet.Config.initialize("")
         own: dict[str, Any] = {"num_cpus": url.workers * url.threads + 1, "include_dashboard": False}
         if self._address:
             host = self._address.rpartition(":")[0]
-            # On loopback the node to join has that address, and not the one that Ray finds for this machine.
+            # On loopback the node to join has that address, not the one that Ray detects for this machine.
             own = {"_node_ip_address": host} if host.startswith("127.") else {}
         ray.init(address=self._address or "local", namespace="ciphershift", log_to_driver=False, **own)
-        looker = ray.remote(Looker).options(
+        if _raylet.get_authentication_mode() != _raylet.AuthenticationMode.TOKEN:
+            ray.shutdown()
+            raise ConfigurationError(
+                "Ray connected without token authentication: set RAY_AUTH_MODE=token on every node"
+            )
+        lookup_worker = ray.remote(LookupWorker).options(
             num_cpus=url.threads, max_restarts=-1, max_concurrency=2, scheduling_strategy="SPREAD"
         )
-        self.lookers = [looker.remote(url.threads) for _ in range(url.workers)]
-        conductor = ray.remote(Conductor).options(num_cpus=0, max_restarts=-1, max_concurrency=3)
-        self._conductor = conductor.remote(self._settings, self.lookers)
+        self.lookup_workers = [lookup_worker.remote(url.threads) for _ in range(url.workers)]
+        coordinator = ray.remote(Coordinator).options(num_cpus=0, max_restarts=-1, max_concurrency=3)
+        self._coordinator = coordinator.remote(self._settings.for_workers(), self.lookup_workers)
 
     async def _watch(self) -> None:
         await asyncio.to_thread(self._connect)
         while True:
-            states = {"conductor": self._conductor.look.remote()}
-            states |= {f"looker-{i}": looker.resident_bytes.remote() for i, looker in enumerate(self.lookers)}
+            states = {"coordinator": self._coordinator.worker_state.remote()}
+            states |= {
+                f"lookup-worker-{i}": lookup_worker.resident_bytes.remote()
+                for i, lookup_worker in enumerate(self.lookup_workers)
+            }
             for name, reference in states.items():
                 try:
-                    async with asyncio.timeout(10 * LOOK_SECONDS):
+                    async with asyncio.timeout(10 * POLL_SECONDS):
                         answer = await reference
-                    self._states[name] = answer if isinstance(answer, WorkerState) else _looker_state(answer)
+                    self._states[name] = answer if isinstance(answer, WorkerState) else _without_keys(answer)
                 except (RayError, TimeoutError):
                     self._states.pop(name, None)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
 
-def _looker_state(rss_bytes: int) -> WorkerState:
+def _without_keys(rss_bytes: int) -> WorkerState:
     return WorkerState(rss_bytes=rss_bytes, key_cache_bytes=0, key_cache_hits=0, key_cache_misses=0)

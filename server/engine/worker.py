@@ -1,6 +1,6 @@
-"""The inside of a worker: container -> keys and ciphertexts -> layers -> container.
+"""A worker: container -> keys and ciphertexts -> layers -> container.
 
-A worker sees paths, ids and bytes; no request, no secret. Expanded keys are kept while they fit, least recently used out.
+It gets paths, ids and bytes; no request, no secret. Expanded keys are cached, and the least recently used are dropped.
 """
 
 from __future__ import annotations
@@ -13,12 +13,21 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from ciphershift.errors import DeadlineError, NotReadyError, UnknownKeyError
+from ciphershift.errors import (
+    DeadlineError,
+    KeyMismatchError,
+    NotReadyError,
+    ParameterError,
+    UnknownKeyError,
+    WireError,
+)
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.protocol import container
 from ciphershift.protocol.container import Bytes
-from ciphershift.server.engine.base import Answer, Step, Task, WorkerState
+from ciphershift.server.engine.base import LayerProgress, Task, TaskResult, WorkerState
 from ciphershift.server.repository import Model, Repository
 from ciphershift.server.settings import Settings
 
@@ -30,8 +39,8 @@ class Worker:
         """Loads every model.
 
         Args:
-            settings: of which models, and the bytes of keys to keep.
-            threads: of the kernel.
+            settings: `models`, and `worker_key_bytes` of the key cache.
+            threads: kernel threads.
         """
         self._settings = settings
         self._threads = threads
@@ -41,7 +50,7 @@ class Worker:
 
     @property
     def state(self) -> WorkerState:
-        """What the worker holds."""
+        """Memory and key cache."""
         return WorkerState(
             rss_bytes=resident_bytes(),
             key_cache_bytes=self._cached_bytes(),
@@ -49,15 +58,15 @@ class Worker:
             key_cache_misses=self._misses,
         )
 
-    def run(self, task: Task) -> Iterator[Step | Answer]:
-        """Computes a task; to stop it, take no more.
+    def run(self, task: Task) -> Iterator[LayerProgress | TaskResult]:
+        """Evaluates a task; stop iterating to cancel it.
 
         Yields:
-            A Step after each layer of each image; the last item is the Answer.
+            A LayerProgress after each layer of each image; the last item is the TaskResult.
 
         Raises:
             DeadlineError: the deadline passed.
-            CiphershiftError: what is wrong with keys or images.
+            CiphershiftError: keys or images are not acceptable.
         """
         model = self._model(task)
         started = time.perf_counter()
@@ -70,22 +79,22 @@ class Worker:
             for progress in self._evaluate(model, keys, image):
                 if progress.answer is not None:
                     logits.append(progress.answer.to_bytes())
-                yield Step(
+                yield LayerProgress(
                     layer=progress.layer,
                     seconds=progress.seconds - before,
-                    bootstraps_done=done * progress.lookups_total + progress.lookups_done,
+                    lookups_done=done * progress.lookups_total + progress.lookups_done,
                     images_done=len(logits),
                 )
                 if time.time() > task.deadline:
                     raise DeadlineError(f"the deadline of the job passed in {progress.layer}")
                 before = progress.seconds
-        yield Answer(logits=tuple(logits), seconds=time.perf_counter() - started, key_seconds=key_seconds)
+        yield TaskResult(logits=tuple(logits), seconds=time.perf_counter() - started, key_seconds=key_seconds)
 
     def _evaluate(self, model: Model, keys: ServerKeys, image: CkksCiphertext) -> Iterator[evaluate.Progress]:
         return evaluate.run(model.program, keys, [image], threads=self._threads)
 
     def _model(self, task: Task) -> Model:
-        """The model that the job was accepted for; read again if the folder holds another version by now."""
+        """The model that the job was accepted for; loaded again if the folder holds another version."""
         name = task.model
         model = self._models[name] if name in self._models else self._models.load(name)
         if model.program.digest != task.model_digest:
@@ -108,7 +117,7 @@ class Worker:
         return keys
 
     def _expand(self, task: Task, model: Model) -> ServerKeys:
-        return EvaluationKeys.from_bytes(read_bundle(task), model.params).expand(self._threads)
+        return load_bundle(read_bundle(task), task, model.params).expand(self._threads)
 
     def _cached_bytes(self) -> int:
         return sum(keys.nbytes for keys in self._keys.values())
@@ -118,18 +127,40 @@ def read_bundle(task: Task) -> Bytes:
     """Maps the task's bundle of keys.
 
     Raises:
-        UnknownKeyError: it is not there any more.
+        UnknownKeyError: it was removed.
     """
     try:
         with task.key_file.open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
-        raise UnknownKeyError(f"the evaluation keys {task.key_id} were removed meanwhile: upload them again") from None
+        raise UnknownKeyError(
+            f"the evaluation keys {task.key_id} were removed after the job was accepted: upload them again"
+        ) from None
+
+
+def load_bundle(data: Bytes, task: Task, params: ParameterSet) -> EvaluationKeys:
+    """Reads a bundle and checks that it is the one that the job names.
+
+    Raises:
+        UnknownKeyError: the store holds something else, or damaged bytes: never evaluate under other keys than the job's.
+    """
+    try:
+        keys = EvaluationKeys.from_bytes(data, params)
+        found = container.read_header(data).key_id
+    except (WireError, ParameterError, KeyMismatchError) as error:
+        raise UnknownKeyError(
+            f"the stored evaluation keys {task.key_id} are damaged ({error.code}): upload them again"
+        ) from None
+    if found != task.key_id:
+        raise UnknownKeyError(
+            f"the store holds the evaluation keys {found} in place of {task.key_id}: upload them again"
+        )
+    return keys
 
 
 def resident_bytes() -> int:
-    """Returns the memory that this process occupies."""
+    """Returns the resident memory of this process."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # no Linux: the peak instead
+    except OSError:  # not Linux: the peak instead
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

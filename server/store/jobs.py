@@ -1,11 +1,12 @@
-"""Jobs: every inference is one, from its acceptance to the end of its result's time.
+"""Jobs: every inference is one, from its acceptance until its result expires.
 
     pending ──claim──▶ in_progress ──finish──▶ completed
        ▲                   │  │
        └──release, sweep───┘  └──fail, stop──▶ failed | canceled
 
-A job is accepted when its row is committed; its images were stored before. A runner claims it and may write to it only while the row
-still names that runner and that attempt: a runner that was given up for lost cannot overwrite what another one does in its place.
+A job is accepted when its row is committed; its images are stored before that. A runner claims it and may write to it only while the row
+names that runner and that attempt, so a runner whose lease has expired cannot overwrite the work of its replacement. Answers are stored
+image by image: between two images a job may return to the queue so that another tenant has its turn.
 """
 
 from __future__ import annotations
@@ -17,44 +18,49 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from ciphershift.errors import (
-    BusyError,
     CanceledError,
     CiphershiftError,
     DeadlineError,
     ExpiredError,
     IdempotencyConflictError,
     NotFinishedError,
-    QuotaExceededError,
     UnknownJobError,
     WorkerLostError,
     from_code,
 )
-from ciphershift.server.engine.base import Step
+from ciphershift.server.engine.base import LayerProgress
 from ciphershift.server.settings import Settings
+from ciphershift.server.store import admission, turns, usage
+from ciphershift.server.store.admission import DAY_SECONDS
 from ciphershift.server.store.blobs import Blobs
-from ciphershift.server.store.database import Database, Job, Runner, Tenant
+from ciphershift.server.store.database import Database, Job, RunnerLease, Tenant
+from ciphershift.server.store.states import (
+    CANCELED,
+    COMPLETED,
+    FAILED,
+    FINISHED,
+    IN_PROGRESS,
+    PENDING,
+    UNFINISHED,
+)
 
-PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELED = "pending", "in_progress", "completed", "failed", "canceled"
-UNFINISHED = (PENDING, IN_PROGRESS)
-FINISHED = (COMPLETED, FAILED, CANCELED)
 MAX_ATTEMPTS = 5
 MAX_NAMED = 500  # rows that one query names
-DAY_SECONDS = 86400.0
-ROW_SECONDS = 7 * DAY_SECONDS  # a row outlives its result for so long, to say that it expired
+ROW_SECONDS = 7 * DAY_SECONDS  # rows are kept this long after the result, to answer `expired`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What is asked for: a checked request that has not been accepted yet."""
+class JobRequest:
+    """A checked request, before a job is made of it."""
 
     tenant_id: str
     model: str
     model_version: str
     model_digest: str
-    bootstraps: int
+    lookups: int
     key_id: str
     request_id: str | None
     images: int
@@ -67,39 +73,37 @@ class JobStore:
     """All jobs. Every method blocks for a transaction."""
 
     def __init__(self, database: Database, blobs: Blobs, settings: Settings) -> None:
-        """Takes note of where jobs and their blobs rest."""
         self._database = database
         self._blobs = blobs
         self._settings = settings
 
-    def submit(self, order: Order) -> Job:
-        """Accepts a job, or returns the one that was accepted before under the same idempotency key.
+    def submit(self, request: JobRequest) -> Job:
+        """Accepts a request, or returns the job that was accepted under the same idempotency key.
 
         Raises:
-            IdempotencyConflictError: that one had another body.
-            QuotaExceededError: the tenant has used up its queries of the last 24 hours.
-            BusyError: as many jobs wait as may.
+            IdempotencyConflictError: that job has another body.
+            QuotaExceededError, BusyError, DeadlineError: see admission.admit.
         """
         with self._database.reading() as session:
-            if (known := _same(session, order)) is not None:
+            if (known := _same(session, request)) is not None:
                 return known
-            self._admit(session, order)
-        job = self._new(order)
-        self._blobs.write(request_blob(job.id), order.tensor)
+            self._admit(session, request)
+        job = self._new(request)
+        self._blobs.write(request_blob(job.id), request.tensor)
         try:
             with self._database.writing() as session:
-                # One submission of a tenant at a time, so that two together cannot exceed its quota.
-                session.execute(select(Tenant.id).where(Tenant.id == order.tenant_id).with_for_update())
-                self._admit(session, order)
+                # One submission of a tenant at a time: two at once could exceed its quota.
+                session.execute(select(Tenant.id).where(Tenant.id == request.tenant_id).with_for_update())
+                self._admit(session, request)
+                turns.enter(session, request.tenant_id)
+                usage.add(session, request.tenant_id, received=len(request.tensor))
                 session.add(job)
-        except IntegrityError:
+        except BaseException as error:
             self._blobs.delete(request_blob(job.id))
-            with self._database.reading() as session:
-                if (known := _same(session, order)) is not None:
-                    return known
-            raise
-        except CiphershiftError:
-            self._blobs.delete(request_blob(job.id))
+            if isinstance(error, IntegrityError):
+                with self._database.reading() as session:
+                    if (known := _same(session, request)) is not None:
+                        return known
             raise
         return job
 
@@ -113,13 +117,13 @@ class JobStore:
             return _owned(session, tenant_id, job_id)
 
     def revisions(self, job_ids: Sequence[str]) -> dict[str, int]:
-        """Returns how often each of these jobs has changed, whosever they are; those that are gone are left out."""
+        """Returns revision numbers by job id, across tenants; ids without a row are left out."""
         revisions: dict[str, int] = {}
         with self._database.reading() as session:
             for start in range(0, len(job_ids), MAX_NAMED):
                 some = job_ids[start : start + MAX_NAMED]
                 query = select(Job.id, Job.revision).where(Job.id.in_(some))
-                revisions |= dict(session.execute(query).tuples().all())
+                revisions |= dict(session.execute(query).all())
         return revisions
 
     def newest(self, tenant_id: str, limit: int) -> Sequence[Job]:
@@ -129,8 +133,10 @@ class JobStore:
             return session.scalars(query).all()
 
     def ahead(self, job: Job) -> int:
-        """Returns how many jobs were waiting before this one."""
-        query = select(func.count()).where(Job.state == PENDING, Job.created < job.created)
+        """Returns how many of the tenant's own waiting jobs are older than this one; those of others are not its business."""
+        query = select(func.count()).where(
+            Job.state == PENDING, Job.created < job.created, Job.tenant_id == job.tenant_id
+        )
         with self._database.reading() as session:
             return session.scalar(query) or 0
 
@@ -140,16 +146,17 @@ class JobStore:
             return session.scalar(select(func.count()).where(Job.state == PENDING)) or 0
 
     def images(self, job: Job) -> bytes:
-        """Returns the tensor that the job was submitted with. Raises FileNotFoundError: the job is over."""
+        """Returns the tensor of encrypted images. Raises FileNotFoundError if the job is finished."""
         return self._blobs.read(request_blob(job.id))
 
     def result(self, job: Job) -> bytes:
         """Returns the tensor of encrypted logits.
 
         Raises:
-            NotFinishedError: the job waits or runs.
-            CanceledError, ExpiredError: it has no result, or none any more.
-            CiphershiftError: the job's own error.
+            NotFinishedError: the job is pending or in progress.
+            CanceledError: it was canceled.
+            ExpiredError: its result has expired or was deleted.
+            CiphershiftError: the error with which it failed.
         """
         if job.state in UNFINISHED:
             raise NotFinishedError(f"the job is {job.state}: wait for it, or follow /v2/jobs/{job.id}/events")
@@ -160,12 +167,14 @@ class JobStore:
         try:
             if job.has_result:
                 return self._blobs.read(result_blob(job))
-        except FileNotFoundError:  # it went between the look at the row and the look at the blob
+        except FileNotFoundError:  # deleted after the row was read
             pass
-        raise ExpiredError(f"the result was kept for {self._settings.result_seconds:g} s, or was deleted: ask again")
+        raise ExpiredError(
+            f"the result expired after {self._settings.result_seconds:g} s or was deleted: send the request again"
+        )
 
     def cancel(self, tenant_id: str, job_id: str) -> Job:
-        """Cancels a job that is not finished; forgets the result of one that is.
+        """Cancels an unfinished job; deletes the result of a finished one.
 
         Raises:
             UnknownJobError: the tenant has no such job.
@@ -185,42 +194,63 @@ class JobStore:
         return job
 
     def claim(self, runner_id: str) -> Job | None:
-        """Gives a waiting job to a runner: of the tenants that wait the one longest without, of its jobs the oldest."""
-        other = aliased(Job)
-        last = select(func.max(other.started)).where(other.tenant_id == Job.tenant_id).scalar_subquery()
-        query = (
-            select(Job)
-            .where(Job.state == PENDING, Job.deadline > time.time())
-            .order_by(func.coalesce(last, 0.0), Job.created)
-            .limit(1)
-            .with_for_update(skip_locked=True, of=Job)
-        )
+        """Claims the waiting job that is next (see turns); images whose answers are stored need not be evaluated again."""
         with self._database.reading() as session:
             if not session.scalar(select(func.count()).where(Job.state == PENDING)):
-                return None  # the usual answer, without a lock
+                return None  # the most frequent case, without a lock
         with self._database.writing() as session:
-            job = session.scalar(query)
+            job = session.scalar(turns.next_job())
             if job is not None:
-                job.state, job.runner_id, job.started = IN_PROGRESS, runner_id, time.time()
+                turns.charge(session, job, self._settings.images_per_turn)
+                job.state, job.runner_id = IN_PROGRESS, runner_id
+                job.started = time.time() if job.started is None or not job.images_kept else job.started
                 job.attempt += 1
                 job.revision += 1
-                job.layer, job.bootstraps_done, job.images_done, job.ready_at = None, 0, 0, None
+                job.layer, job.images_done, job.ready_at = None, job.images_kept, None
+                job.bootstraps_done = job.bootstraps_total * job.images_kept // job.images
         return job
 
-    def advance(self, job: Job, step: Step | None) -> bool:
-        """Writes down how far a job is, if that is new; returns whether its runner shall go on."""
+    def keep(self, job: Job, answers: Sequence[bytes], seconds: float, key_seconds: float) -> bool:
+        """Stores the answers of some of a job's images; returns whether its runner should go on with the rest.
+
+        If another tenant is next, the job returns to the queue instead.
+
+        Args:
+            job: claimed by the runner; `images_kept` is updated.
+            answers: a tensor of one answer for each of the next images.
+            seconds: time taken, `key_seconds` of it for expanding keys.
+            key_seconds: see `seconds`.
+        """
+        for number, answer in enumerate(answers, start=job.images_kept):
+            self._blobs.write(answer_blob(job, number), answer)
+        with self._database.writing() as session:
+            mine = _lock(session, job)
+            if mine is None:
+                return False
+            mine.images_kept += len(answers)
+            mine.seconds, mine.key_seconds = (mine.seconds or 0.0) + seconds, (mine.key_seconds or 0.0) + key_seconds
+            job.images_kept = mine.images_kept
+            if turns.others_first(session, mine) and not mine.cancel_requested:
+                self._requeue(mine)
+                mine.attempt -= 1
+                return False
+            turns.charge(session, mine, self._settings.images_per_turn)
+        return True
+
+    def advance(self, job: Job, step: LayerProgress | None) -> bool:
+        """Stores a job's progress if it has changed; returns whether the runner should continue."""
         query = select(Job.cancel_requested, Job.bootstraps_done).where(*_held(job))
         with self._database.reading() as session:
             row = session.execute(query).one_or_none()
         if row is None or row.cancel_requested:
             return False
-        if step is not None and step.bootstraps_done > row.bootstraps_done:
+        if step is not None and step.lookups_done > row.bootstraps_done:
             now, started = time.time(), job.started or 0.0
             values = {
                 "layer": step.layer,
-                "bootstraps_done": step.bootstraps_done,
+                "bootstraps_done": step.lookups_done,
                 "images_done": step.images_done,
-                "ready_at": now + (now - started) * (job.bootstraps_total / step.bootstraps_done - 1),
+                "ready_at": now + (now - started) * (job.bootstraps_total / step.lookups_done - 1),
                 "revision": Job.revision + 1,
             }
             with self._database.writing() as session:
@@ -228,23 +258,41 @@ class JobStore:
         return True
 
     def finish(self, job: Job, tensor: bytes, seconds: float, key_seconds: float) -> str | None:
-        """Stores a job's result; returns the state that the job has now, None if it is not this runner's any more."""
-        self._blobs.write(result_blob(job), tensor)
+        """Stores the answers of a job's last images, and with them its result.
+
+        Returns:
+            The job's new state, or None if this runner no longer holds it.
+        """
+        try:
+            kept = [self._blobs.read(answer_blob(job, number)) for number in range(job.images_kept)]
+        except FileNotFoundError:
+            raise CiphershiftError(
+                "answers of the job's first images are no longer in the store: send it again"
+            ) from None
+        result = b"".join([*kept, tensor])
+        self._blobs.write(result_blob(job), result)
         with self._database.writing() as session:
             mine = _lock(session, job)
             if mine is not None:
                 self._end(mine, COMPLETED)
                 mine.has_result = True
                 mine.images_done, mine.bootstraps_done = mine.images, mine.bootstraps_total
-                mine.seconds, mine.key_seconds = seconds, key_seconds
-        self._blobs.delete(result_blob(job) if mine is None else request_blob(job.id))
+                mine.seconds, mine.key_seconds = (
+                    (mine.seconds or 0.0) + seconds,
+                    (mine.key_seconds or 0.0) + key_seconds,
+                )
+                usage.add(session, mine.tenant_id, images=mine.images, lookups=mine.bootstraps_total, sent=len(result))
+        if mine is None:
+            self._blobs.delete(result_blob(job))
+        else:
+            self._clear(mine)
         return None if mine is None else mine.state
 
     def fail(self, job: Job, error: CiphershiftError) -> str | None:
-        """Ends a job with an error; after the loss of a worker it waits for another until it has had its attempts.
+        """Fails a job; after the loss of a worker it is queued again, up to MAX_ATTEMPTS times.
 
         Returns:
-            The state that the job has now, None if it is not this runner's any more.
+            The job's new state, or None if this runner no longer holds it.
         """
         with self._database.writing() as session:
             mine = _lock(session, job)
@@ -257,7 +305,7 @@ class JobStore:
         return None if mine is None else mine.state
 
     def stop(self, job: Job) -> str | None:
-        """Ends a job whose cancellation has reached its worker; returns the state as `fail` does."""
+        """Marks a job as canceled after its worker has stopped; returns what `fail` returns."""
         with self._database.writing() as session:
             mine = _lock(session, job)
             if mine is not None:
@@ -267,7 +315,7 @@ class JobStore:
         return None if mine is None else mine.state
 
     def release(self, job: Job) -> None:
-        """Lets a job wait again because its runner ends; the attempt does not count."""
+        """Returns a job to the queue because its runner stops; the attempt does not count."""
         with self._database.writing() as session:
             mine = _lock(session, job)
             if mine is not None:
@@ -275,29 +323,31 @@ class JobStore:
                 mine.attempt -= 1
 
     def beat(self, runner_id: str, slots: int) -> None:
-        """Says that a runner lives, and how many jobs it can compute at once."""
+        """Renews a runner's lease and stores how many jobs it evaluates at once."""
         with self._database.writing() as session:
-            session.merge(Runner(id=runner_id, expires=time.time() + self._settings.lease_seconds, slots=slots))
+            session.merge(RunnerLease(id=runner_id, expires=time.time() + self._settings.lease_seconds, slots=slots))
 
     def leave(self, runner_id: str) -> None:
-        """Says that a runner has ended."""
+        """Deletes a runner's lease."""
         with self._database.writing() as session:
-            session.execute(delete(Runner).where(Runner.id == runner_id))
+            session.execute(delete(RunnerLease).where(RunnerLease.id == runner_id))
 
     def slots(self) -> int:
-        """Returns how many jobs all living runners can compute at once."""
+        """Returns how many jobs all live runners evaluate at once."""
         with self._database.reading() as session:
-            return self._slots(session)
+            return admission.slots(session)
 
     def sweep(self) -> list[str]:
-        """Does what time demands; returns the jobs that changed. Any process may do it at any time.
+        """Applies time-outs: requeues jobs of expired runners, fails overdue jobs, expires results, deletes old rows.
 
-        Jobs of silent runners wait again, or fail when they have had their attempts; jobs that waited past their deadline fail; results
-        expire; old rows go.
+        Any process may call this at any time.
+
+        Returns:
+            The ids of the jobs that changed.
         """
         now = time.time()
         with self._database.writing() as session:
-            session.execute(delete(Runner).where(Runner.expires < now))
+            session.execute(delete(RunnerLease).where(RunnerLease.expires < now))
             changed = [
                 self._recover(job) for job in session.scalars(_to_recover(now).with_for_update(skip_locked=True))
             ]
@@ -312,48 +362,33 @@ class JobStore:
                 self._clear(job)
         return [job.id for job in changed]
 
-    def _admit(self, session: Session, order: Order) -> None:
-        tenant = session.get_one(Tenant, order.tenant_id)
-        now = time.time()
-        recent = (Job.tenant_id == tenant.id, Job.created > now - DAY_SECONDS)
-        quota = tenant.queries_per_day or self._settings.queries_per_day
-        used = session.scalar(select(func.coalesce(func.sum(Job.images), 0)).where(*recent)) or 0
-        if used + order.images > quota:
-            first = session.scalar(select(func.min(Job.created)).where(*recent)) or now
-            raise QuotaExceededError(
-                f"{used} of {quota} queries of the last 24 hours are used, the request has {order.images}: wait, or ask for more",
-                retry_after=first + DAY_SECONDS - now,
-            )
-        unfinished = session.scalar(select(func.count()).where(Job.state.in_(UNFINISHED))) or 0
-        if unfinished >= self._settings.queue_depth + max(self._slots(session), 1):
-            raise BusyError(f"{unfinished} jobs are being computed or wait: try again later")
+    def _admit(self, session: Session, request: JobRequest) -> None:
+        lookups = request.lookups * request.images
+        admission.admit(session, self._settings, request.tenant_id, request.model, request.images, lookups)
 
-    def _slots(self, session: Session) -> int:
-        living = select(func.coalesce(func.sum(Runner.slots), 0)).where(Runner.expires >= time.time())
-        return session.scalar(living) or 0
-
-    def _new(self, order: Order) -> Job:
+    def _new(self, request: JobRequest) -> Job:
         now = time.time()
         return Job(
             id=uuid.uuid4().hex,
-            tenant_id=order.tenant_id,
-            idempotency_key=order.idempotency_key,
-            body_sha256=order.body_sha256,
-            model=order.model,
-            model_version=order.model_version,
-            model_digest=order.model_digest,
-            key_id=order.key_id,
-            request_id=order.request_id,
-            images=order.images,
+            tenant_id=request.tenant_id,
+            idempotency_key=request.idempotency_key,
+            body_sha256=request.body_sha256,
+            model=request.model,
+            model_version=request.model_version,
+            model_digest=request.model_digest,
+            key_id=request.key_id,
+            request_id=request.request_id,
+            images=request.images,
             state=PENDING,
             created=now,
             deadline=now + self._settings.deadline_seconds,
             has_result=False,
             attempt=0,
             cancel_requested=False,
+            images_kept=0,
             revision=0,
             bootstraps_done=0,
-            bootstraps_total=order.bootstraps * order.images,
+            bootstraps_total=request.lookups * request.images,
             images_done=0,
         )
 
@@ -369,20 +404,26 @@ class JobStore:
         job.revision += 1
 
     def _recover(self, job: Job) -> Job:
-        """What becomes of a job that lost its worker, or waited for too long."""
+        """Requeues or ends a job that lost its worker or waited beyond its deadline."""
         if job.cancel_requested:
             self._end(job, CANCELED)
         elif job.deadline < time.time():
-            self._end(job, FAILED, DeadlineError(f"no worker could do it within {self._settings.deadline_seconds:g} s"))
+            self._end(
+                job, FAILED, DeadlineError(f"the job was not finished within {self._settings.deadline_seconds:g} s")
+            )
         elif job.attempt >= MAX_ATTEMPTS:
-            self._end(job, FAILED, WorkerLostError(f"its worker was lost {job.attempt} times: try again later"))
+            self._end(
+                job, FAILED, WorkerLostError(f"its worker was lost {job.attempt} times: send the request again later")
+            )
         else:
             self._requeue(job)
         return job
 
     def _clear(self, job: Job) -> None:
-        """Deletes the blobs that no row promises any more."""
+        """Deletes the blobs that the row no longer refers to."""
         self._blobs.delete(request_blob(job.id))
+        for number in range(job.images_kept):
+            self._blobs.delete(answer_blob(job, number))
         if not job.has_result:
             self._blobs.delete(result_blob(job))
 
@@ -393,20 +434,25 @@ def request_blob(job_id: str) -> str:
 
 
 def result_blob(job: Job) -> str:
-    """Returns the name of the blob with a job's logits: each attempt has its own, so that none writes over another's."""
+    """Returns the name of the blob with a job's logits: one per attempt, so that none overwrites another's."""
     return f"jobs/{job.id}.result-{job.attempt}"
 
 
-def _same(session: Session, order: Order) -> Job | None:
-    """The job that was accepted under the order's idempotency key, if there is one."""
-    if order.idempotency_key is None:
+def answer_blob(job: Job, number: int) -> str:
+    """Returns the name of the blob with the answer to one image of an unfinished job."""
+    return f"jobs/{job.id}.answer-{number}"
+
+
+def _same(session: Session, request: JobRequest) -> Job | None:
+    """The job that was accepted under the request's idempotency key, or None."""
+    if request.idempotency_key is None:
         return None
     known = session.scalar(
-        select(Job).where(Job.tenant_id == order.tenant_id, Job.idempotency_key == order.idempotency_key)
+        select(Job).where(Job.tenant_id == request.tenant_id, Job.idempotency_key == request.idempotency_key)
     )
-    if known is not None and known.body_sha256 != order.body_sha256:
+    if known is not None and known.body_sha256 != request.body_sha256:
         raise IdempotencyConflictError(
-            f"Idempotency-Key {order.idempotency_key} was used for another request: take a new one for each request"
+            f"Idempotency-Key {request.idempotency_key} was used for another request: use a new one for each request"
         )
     return known
 
@@ -420,7 +466,7 @@ def _owned(session: Session, tenant_id: str, job_id: str, *, lock: bool = False)
 
 
 def _held(job: Job) -> tuple[ColumnElement[bool], ...]:
-    """That the row is still the runner's who has claimed `job`."""
+    """The condition that the runner which claimed `job` still holds it."""
     return Job.id == job.id, Job.state == IN_PROGRESS, Job.runner_id == job.runner_id, Job.attempt == job.attempt
 
 
@@ -430,5 +476,5 @@ def _lock(session: Session, job: Job) -> Job | None:
 
 def _to_recover(now: float) -> Select[Job]:
     overdue = (Job.state == PENDING) & (Job.deadline < now)
-    orphaned = (Job.state == IN_PROGRESS) & Job.runner_id.not_in(select(Runner.id))
+    orphaned = (Job.state == IN_PROGRESS) & Job.runner_id.not_in(select(RunnerLease.id))
     return select(Job).where(or_(overdue, orphaned))

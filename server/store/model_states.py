@@ -9,34 +9,34 @@ from sqlalchemy import select
 from ciphershift.errors import CiphershiftError
 from ciphershift.server import logs
 from ciphershift.server.repository import Model, Repository
+from ciphershift.server.store import audit
 from ciphershift.server.store.database import Database, ModelState
 
-_MARGIN_SECONDS = 5.0  # between the clocks of two machines
+_MARGIN_SECONDS = 5.0  # difference allowed between the clocks of two machines
 _log = logs.get("models")
 
 
 class ModelStates:
-    """The operator's word on a repository. Every method blocks for a transaction."""
+    """The operator's decisions about a repository. Every method blocks for a transaction."""
 
     def __init__(self, database: Database, repository: Repository) -> None:
-        """Takes note; `follow` applies what the database says."""
         self._database = database
         self._repository = repository
         self._followed = time.time()
 
-    def load(self, name: str) -> Model:
-        """Serves a model, read anew from its folder. Raises as Repository.load does."""
+    def load(self, name: str, actor: str) -> Model:
+        """Loads a model from its folder and serves it; `actor` is for the audit trail. Raises what Repository.load raises."""
         model = self._repository.load(name)
-        self._say(name, unloaded=False)
+        self._record(name, actor, unloaded=False)
         return model
 
-    def unload(self, name: str) -> None:
-        """Serves a model no more; jobs that were accepted are computed. Raises UnknownModelError."""
+    def unload(self, name: str, actor: str) -> None:
+        """Takes a model out of service; accepted jobs are still evaluated. Raises UnknownModelError."""
         self._repository.unload(name)
-        self._say(name, unloaded=True)
+        self._record(name, actor, unloaded=True)
 
     def follow(self) -> None:
-        """Loads and unloads what was loaded and unloaded elsewhere since the last call."""
+        """Loads and unloads the models that other processes loaded and unloaded since the last call."""
         with self._database.reading() as session:
             states = session.scalars(select(ModelState)).all()
         since, self._followed = self._followed, time.time()
@@ -49,6 +49,7 @@ class ModelStates:
             except CiphershiftError as error:
                 _log.warning("model_refused", model=state.name, reason=error.message)
 
-    def _say(self, name: str, *, unloaded: bool) -> None:
+    def _record(self, name: str, actor: str, *, unloaded: bool) -> None:
         with self._database.writing() as session:
+            audit.record(session, actor, "model.unload" if unloaded else "model.load", name)
             session.merge(ModelState(name=name, unloaded=unloaded, loaded=time.time()))

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from ciphershift.server.app import create_app
 from ciphershift.server.cli import serve as command
 from ciphershift.server.engine import local
-from ciphershift.server.engine.base import Answer, Step, Task
+from ciphershift.server.engine.base import LayerProgress, Task, TaskResult
 from ciphershift.server.settings import Settings
 
 WORKER_MODULES = Path(os.environ["CIPHERSHIFT_STORAGE"], "worker-modules.json")
@@ -29,7 +29,7 @@ def spying_app(settings: Settings, **options: Any) -> FastAPI:
 
 
 class SpyingWorker(local.Worker):
-    def run(self, task: Task) -> Iterator[Step | Answer]:
+    def run(self, task: Task) -> Iterator[LayerProgress | TaskResult]:
         for item in super().run(task):
             WORKER_MODULES.write_text(json.dumps(list(sys.modules)))
             yield item

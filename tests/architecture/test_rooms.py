@@ -34,7 +34,7 @@ def test_import_contracts_hold() -> None:
 def test_no_secret_code_is_loaded_where_requests_are_served(
     zoo: Path, keystore: Keystore, tiny_images: NDArray[np.uint8]
 ) -> None:
-    program = [str(Path(__file__).with_name("served.py"))]
+    program = [str(Path(__file__).with_name("served.py")), "serve"]
     with running_server(models=zoo, allow_toy_parameters=True, program=program) as server:
         with Client(server.url, keystore=keystore, allow_toy_parameters=True) as client:
             assert client.predict(tiny_images[:1]).shape == (1, 3)

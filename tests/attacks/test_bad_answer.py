@@ -1,7 +1,6 @@
 """A hostile or broken server: whatever it answers, the client raises a typed error and sends nothing more."""
 
 import json
-import struct
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -16,13 +15,12 @@ from ciphershift import errors
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Keystore
 from ciphershift.client._session import Session
-from ciphershift.client._wire import HEADER_LENGTH
 from ciphershift.errors import CiphershiftError
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 from ciphershift.protocol import container
 from ciphershift.protocol.container import HEADER_BYTES, Kind
-from tests.support.wire import WatchedDriver
+from tests.support.wire import WatchedTransport, answer, split_answer
 
 TOY = params.get("TOY_N128")
 Spoil = Callable[[dict[str, object], bytes, str], tuple[dict[str, object], bytes]]
@@ -86,34 +84,43 @@ def test_a_wrong_answer(
 
 
 def ask(server: ServerProcess, keystore: Keystore, images: NDArray[np.uint8], spoil: Spoil) -> None:
-    """Predicts, with every answer spoilt on its way, and sees to it that nothing follows an error."""
+    """Predicts, with every answer spoilt on its way; after an error nothing follows but a look at the profile."""
     key_id = keystore.open(TOY).key_id
-    with closing(WatchedDriver(server.url, lambda response: spoilt(response, spoil, key_id))) as driver:
+    with closing(WatchedTransport(server.url, lambda response: spoilt(response, spoil, key_id))) as transport:
         try:
-            driver.run(Session("tiny", keystore, allow_toy_parameters=True).predict(images, None))
+            transport.run(Session("tiny", keystore, allow_toy_parameters=True).predict(images, None))
+        except errors.WrongAnswerError:
+            assert transport.sent.pop().path == "/v2/models/tiny/profile"
+            raise
         finally:
-            assert driver.paths[-1].endswith("/result")
+            assert transport.paths[-1].endswith("/result")
 
 
 def spoilt(response: httpx.Response, spoil: Spoil, key_id: str) -> httpx.Response:
-    split = int(response.headers[HEADER_LENGTH])
-    header, data = spoil(json.loads(response.content[:split]), response.content[split + 4 :], key_id)
+    text, (row,) = split_answer(response)
+    header, data = spoil(json.loads(text), row, key_id)
     return answer(header, [data], response.request)
-
-
-def answer(header: dict[str, object], rows: list[bytes], request: httpx.Request) -> httpx.Response:
-    text = json.dumps(header).encode()
-    content = text + b"".join(struct.pack("<I", len(row)) + row for row in rows)
-    return httpx.Response(200, content=content, headers={HEADER_LENGTH: str(len(text))}, request=request)
 
 
 def test_a_server_cannot_talk_a_client_into_weak_parameters(server: ServerProcess, keystore: Keystore) -> None:
     with (
-        closing(WatchedDriver(server.url)) as driver,
+        closing(WatchedTransport(server.url)) as transport,
         pytest.raises(errors.InsecureParamsError),
     ):
-        driver.run(Session("tiny", keystore, allow_toy_parameters=False).predict(np.zeros((8, 8)), None))
-    assert driver.paths == ["/v2/models/tiny/profile"]
+        transport.run(Session("tiny", keystore, allow_toy_parameters=False).predict(np.zeros((8, 8)), None))
+    assert transport.paths == ["/v2/models/tiny/profile"]
+
+
+def test_a_client_that_refuses_block_keys_sends_nothing(keystore: Keystore, zoo: Path) -> None:
+    settings = {"models": zoo, "allow_toy_parameters": True, "parameter_sets": "TOY_N128_BLOCK3"}
+    with (
+        running_server(**settings) as server,
+        closing(WatchedTransport(server.url)) as transport,
+        pytest.raises(errors.RefusedParamsError),
+    ):
+        session = Session("tiny", keystore, allow_toy_parameters=True, accept_block_keys=False)
+        transport.run(session.predict(np.zeros((8, 8)), None))
+    assert transport.paths == ["/v2/models/tiny/profile"]
 
 
 def test_answers_to_two_requests_cannot_be_swapped(
@@ -148,13 +155,11 @@ def test_the_answers_of_a_batch_keep_their_places(
     error: type[CiphershiftError],
 ) -> None:
     def rearranged(response: httpx.Response) -> httpx.Response:
-        split = int(response.headers[HEADER_LENGTH])
-        half = (len(response.content) - split) // 2
-        rows = [response.content[split + 4 + i * half : split + (i + 1) * half] for i in range(2)]
-        return answer(json.loads(response.content[:split]), change(*rows), response.request)
+        text, rows = split_answer(response)
+        return answer(json.loads(text), change(*rows), response.request)
 
-    with closing(WatchedDriver(server.url, rearranged)) as driver, pytest.raises(error):
-        driver.run(Session("tiny", keystore, allow_toy_parameters=True).predict(tiny_images[:2], None))
+    with closing(WatchedTransport(server.url, rearranged)) as transport, pytest.raises(error):
+        transport.run(Session("tiny", keystore, allow_toy_parameters=True).predict(tiny_images[:2], None))
 
 
 def test_an_answer_from_a_model_that_was_changed_is_refused(
@@ -163,12 +168,13 @@ def test_an_answer_from_a_model_that_was_changed_is_refused(
     settings = {"models": tmp_path, "allow_toy_parameters": True}
     tiny_program.save(tmp_path / "tiny")
     session = Session("tiny", keystore, allow_toy_parameters=True)
-    with running_server(**settings) as server, closing(WatchedDriver(server.url)) as driver:
-        driver.run(session.profile())
+    with running_server(**settings) as server, closing(WatchedTransport(server.url)) as transport:
+        transport.run(session.profile())
     replace(tiny_program, version="2").save(tmp_path / "tiny")
-    with (
-        running_server(**settings) as server,
-        closing(WatchedDriver(server.url)) as driver,
-        pytest.raises(errors.WrongAnswerError, match="read its profile again"),
-    ):
-        driver.run(session.predict(tiny_images[:1], None))
+    with running_server(**settings) as server, closing(WatchedTransport(server.url)) as transport:
+        with pytest.raises(errors.WrongAnswerError, match="read its profile again"):
+            job = transport.run(session.submit(tiny_images[:1]))
+            transport.run(session.result(job[0].id, None, job[1]))
+        stale = session._profile
+        assert stale is None
+        assert transport.run(session.predict(tiny_images[:1], None)).shape == (1, 3)

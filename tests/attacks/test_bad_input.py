@@ -1,7 +1,5 @@
 """Hostile or mistaken requests: a stable code on both sides, the server alive, the next request served."""
 
-import json
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +11,12 @@ from numpy.typing import NDArray
 from ciphershift import errors
 from ciphershift.benchmarks.harness.server_process import ServerProcess
 from ciphershift.client import Client, Keystore
-from ciphershift.client._wire import HEADER_LENGTH, error_of
+from ciphershift.client._wire import error_of
 from ciphershift.errors import CiphershiftError
 from ciphershift.he_layers.crypto import ckks, params
-from ciphershift.protocol import container
+from ciphershift.protocol import container, tensors
 from ciphershift.protocol.container import HEADER_BYTES, Kind
+from ciphershift.protocol.tensors import HEADER_LENGTH
 
 TOY = params.get("TOY_N128")
 
@@ -31,12 +30,11 @@ def good(keystore: Keystore) -> bytes:
 
 def send(server: ServerProcess, image: bytes, key_id: str, shape: str = "1x8x8", **tensor: Any) -> httpx.Response:
     """Sends one image in a well-formed request, except for what is asked to be different."""
-    data = struct.pack("<I", len(image)) + image
+    data = tensors.join_elements([image])
     given = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(data)}} | tensor
-    text = json.dumps({"parameters": {"key_id": key_id, "image_shape": shape}, "inputs": [given]}).encode()
-    return httpx.post(
-        f"{server.url}/v2/models/tiny/infer", content=text + data, headers={HEADER_LENGTH: str(len(text))}, timeout=60
-    )
+    header = {"parameters": {"key_id": key_id, "image_shape": shape}, "inputs": [given]}
+    content, headers = tensors.join_body(header, data)
+    return httpx.post(f"{server.url}/v2/models/tiny/infer", content=content, headers=headers, timeout=60)
 
 
 def assert_refused(answer: httpx.Response, error: type[CiphershiftError]) -> None:
@@ -140,12 +138,9 @@ def test_a_ciphertext_of_another_image_size(
 
 
 def test_more_images_than_a_request_may_have(server: ServerProcess, client: Client, good: bytes) -> None:
-    data = (struct.pack("<I", len(good)) + good) * 65  # the shared server takes 64
-    tensor = {"name": "image", "datatype": "BYTES", "shape": [65], "parameters": {"binary_data_size": len(data)}}
-    text = json.dumps({"parameters": {"key_id": client.prepare(), "image_shape": "1x8x8"}, "inputs": [tensor]}).encode()
-    answer = httpx.post(
-        f"{server.url}/v2/models/tiny/infer", content=text + data, headers={HEADER_LENGTH: str(len(text))}
-    )
+    many = [good] * 65  # the shared server takes 64
+    content, headers = tensors.build_request(many, key_id=client.prepare(), image_shape=(1, 8, 8))
+    answer = httpx.post(f"{server.url}/v2/models/tiny/infer", content=content, headers=headers)
     assert_refused(answer, errors.BadShapeError)
 
 

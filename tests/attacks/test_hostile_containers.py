@@ -20,6 +20,7 @@ from ciphershift.protocol.container import Kind, read_header
 from tests.support.hostile import Case, Tally, Target, cases
 
 TOY = params.get("TOY_N128")
+BLOCKS = params.get("TOY_N128_BLOCK3")
 PER_CHECK = 200
 SECONDS_EACH = 2.0  # a hang, not a measurement: the slowest takes some tens of milliseconds
 MEMORY_GROWTH = 256 << 20
@@ -38,6 +39,7 @@ def targets() -> dict[str, Target]:
         c1=np.arange(TOY.answer_ring.ring_degree, dtype=np.uint64),
     )
     secrets = ("input_secret", "answer_secret", "small_lwe_key", "glwe_key")
+    blocks = ClientKeys.generate(BLOCKS)
     made = (
         Target(
             name="ciphertext",
@@ -69,6 +71,22 @@ def targets() -> dict[str, Target]:
             good=keys.to_bytes(),
             read=lambda data: ClientKeys.from_bytes(data, TOY),
             fields=ClientKeys._fields(TOY),
+            ranges=dict.fromkeys(secrets, (3, 4)),
+            names_itself=True,
+        ),
+        Target(
+            name="evaluation keys of blocks",
+            good=blocks.evaluation_keys().to_bytes(),
+            read=lambda data: EvaluationKeys.from_bytes(data, BLOCKS),
+            fields=EvaluationKeys._fields(BLOCKS),
+            ranges={"answer_key": (BLOCKS.answer_ring.modulus, 1 << BLOCKS.answer_ring.modulus_bits)},
+            names_itself=True,
+        ),
+        Target(
+            name="client keys of blocks",
+            good=blocks.to_bytes(),
+            read=lambda data: ClientKeys.from_bytes(data, BLOCKS),
+            fields=ClientKeys._fields(BLOCKS),
             ranges=dict.fromkeys(secrets, (3, 4)),
             names_itself=True,
         ),

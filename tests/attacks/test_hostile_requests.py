@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from ciphershift import errors
 from ciphershift.benchmarks.harness.server_process import ServerProcess
 from ciphershift.client import Client, Keystore
-from ciphershift.client._wire import HEADER_LENGTH
 from ciphershift.client.keystore import KeyPair
 from ciphershift.errors import CiphershiftError
 from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
-from ciphershift.protocol import container
+from ciphershift.protocol import container, tensors
 from ciphershift.protocol.container import HEADER_BYTES, Kind
+from ciphershift.protocol.tensors import HEADER_LENGTH
 from tests.support.hostile import Tally, Target, cases
 
 TOY = params.get("TOY_N128")
@@ -58,7 +58,7 @@ def unharmed(server: ServerProcess, client: Client, images: NDArray[np.uint8]) -
 
 def infer(http: httpx.Client, image: bytes, key: str, /, **changes: Any) -> httpx.Response:
     """Sends one image in a well-formed request, except for the members of its header that are changed or, by None, left out."""
-    data = struct.pack("<I", len(image)) + image
+    data = tensors.join_elements([image])
     members = {
         "key_id": key,
         "image_shape": "1x8x8",
@@ -196,7 +196,7 @@ def test_members_of_the_header(
 
 def framing(good: bytes, rng: random.Random) -> Iterator[tuple[str, bytes, bytes, str | None]]:
     """(what, JSON header, tensor bytes, header length): the same request, framed wrongly."""
-    data = struct.pack("<I", len(good)) + good
+    data = tensors.join_elements([good])
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(data)}}
     text = json.dumps({"parameters": {"key_id": "ab" * 32, "image_shape": "1x8x8"}, "inputs": [tensor]}).encode()
     lengths = ["-1", "0", "x", "1e3", "9" * 40, str(len(text) - 1), str(len(text) + 1), "16385", "0x10"]

@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from ciphershift import errors
 from ciphershift.benchmarks.harness.server_process import ServerProcess
 from ciphershift.client import Client, Keystore
-from ciphershift.client._requests import Call
+from ciphershift.client._requests import Request
 from ciphershift.client._session import Session
-from ciphershift.client._wire import HEADER_LENGTH
 from ciphershift.errors import CiphershiftError
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.crypto.ciphertexts import Binding, PackedAnswer
+from ciphershift.protocol import tensors
 from ciphershift.protocol.container import read_header
+from ciphershift.protocol.tensors import HEADER_LENGTH
 from tests.support.hostile import Tally, Target, cases
 
 TOY = params.get("TOY_N128")
@@ -117,7 +118,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
         {"a": 1},
         [{}],
     ),
-    "turns_to_logits": (*NUMBERS, [[]], {"a": 1}, "1.0.0", "--1", [1.0], "", "0x"),
+    "turns_to_logits": (*NUMBERS, 0, -1.0, 1e300, 1e-300, [[]], {"a": 1}, "1.0.0", "--1", [1.0], "", "0x"),
     "logit_step": (
         "x",
         [],
@@ -136,8 +137,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
         [1.0],
         "",
     ),
-    "bootstraps": (*NUMBERS, -1, -(2**70), 1.5, "1.5", [[]], {"a": 1}, "-1"),
-    "upload_bytes": (*NUMBERS, -1, -(2**70), 1.5, "1.5", [[]], {"a": 1}, "-1"),
+    "bootstraps": (*NUMBERS, -1, -(2**70), 2**60, 1.5, "1.5", [[]], {"a": 1}, "-1"),
+    "upload_bytes": (*NUMBERS, -1, 2**50, -(2**70), 1.5, "1.5", [[]], {"a": 1}, "-1"),
     "version": (
         None,
         [],
@@ -174,7 +175,10 @@ WRONG: dict[str, tuple[Any, ...]] = {
         -1,
         False,
     ),
-    "security_bits": (*NUMBERS, [[]], {"a": 1}, "1.0.0", "--1", [1.0], "", "0x"),
+    "security_bits": (*NUMBERS, [[]], {"a": 1}, "1.0.0", "--1", [1.0], "", "0x", -1.0, 1e5),
+    "key_bytes": (*NUMBERS, -1, 0, 1, 2**50, 10**400, 1.5, [[]], {"a": 1}, "-1", True, "x"),
+    "download_bytes": (*NUMBERS, -1, 0, 1, 2**50, 10**400, 1.5, [[]], {"a": 1}, "-1", True, "x"),
+    "max_batch": (*NUMBERS, -1, 0, 2**31, 2**50, 10**400, 1.5, [[]], {"a": 1}, "-1", "x", {}),
 }
 
 
@@ -237,13 +241,14 @@ class Conversation:
     def __init__(self, session: Session, profile: dict[str, Any], images: NDArray[np.uint8]) -> None:
         self.steps = session.predict(images[:1], None)
         step = next(self.steps)
-        while isinstance(step, Call) and not step.path.endswith("/jobs"):
+        while isinstance(step, Request) and not step.path.endswith("/jobs"):
             step = self.steps.send(answer(json.dumps(profile).encode() if step.path.endswith("/profile") else b"{}"))
-        assert isinstance(step, Call)
+        assert isinstance(step, Request)
         assert isinstance(step.content, bytes)
-        split = int(step.headers[HEADER_LENGTH])
-        image = step.content[split + 4 :]
-        self.request_id = json.loads(step.content[:split])["id"]
+        self.profile = profile
+        request, tensor, _ = tensors.parse_request(step.headers[HEADER_LENGTH], step.content)
+        (image,) = tensors.split_elements(tensor)
+        self.request_id = request.id
         self.binding = Binding(
             key_id=read_header(image).key_id,
             request=hashlib.sha256(image).hexdigest(),
@@ -253,23 +258,27 @@ class Conversation:
         c0, c1 = np.split(residues.astype(np.uint64), [3])
         self.good = PackedAnswer(params=TOY, binding=self.binding, c0=c0, c1=c1).to_bytes()
         events = self.steps.send(answer(json.dumps(job("pending", profile)).encode()))
-        assert isinstance(events, Call)
+        assert isinstance(events, Request)
         assert events.receive is not None
         events.receive(b"event: completed\nid: 1\ndata: " + json.dumps(job("completed", profile)).encode() + b"\n\n")
         result = self.steps.send(answer(b""))
-        assert isinstance(result, Call)
+        assert isinstance(result, Request)
         assert result.path.endswith("/result")
+        self.answer_limit = result.answer_limit
 
     def end(self, container: bytes | None = None, **members: Any) -> BaseException | None:
         """Gives the answer, with another container or other members of its header (... leaves one out), and returns the error."""
         header = {"id": self.request_id, "parameters": {"server_seconds": 0.1}} | members
         text = json.dumps({name: value for name, value in header.items() if value is not ...}).encode()
         data = self.good if container is None else container
-        return self.end_raw(text + struct.pack("<I", len(data)) + data, str(len(text)))
+        return self.end_raw(text + tensors.join_elements([data]), str(len(text)))
 
     def end_raw(self, content: bytes, header_length: str) -> BaseException | None:
+        """Gives the answer. If its digests are wrong, the client looks whether the model was changed, and finds the same profile."""
         try:
-            self.steps.send(answer(content, {HEADER_LENGTH: header_length}))
+            step = self.steps.send(answer(content, {HEADER_LENGTH: header_length}))
+            if isinstance(step, Request) and step.path == "/v2/models/tiny/profile":
+                self.steps.send(answer(json.dumps(self.profile).encode()))
         except StopIteration:
             return None
         except Exception as error:  # the tally counts what is not typed as a crash
@@ -325,7 +334,7 @@ def test_framing_of_answers(converse: Callable[[], Conversation], tally: Tally) 
     for i in range(200):
         talk = converse()
         text = json.dumps({"id": talk.request_id, "parameters": {"server_seconds": 0.1}}).encode()
-        whole = text + struct.pack("<I", len(talk.good)) + talk.good
+        whole = text + tensors.join_elements([talk.good])
         length = str(len(text))
         if i % 4 == 0:
             whole = whole[: rng.randrange(len(whole))]
@@ -406,3 +415,43 @@ def test_words_of_a_server_are_fit_for_a_terminal(keystore: Keystore) -> None:
         steps.send(problem)
     assert raised.value.message.isprintable()
     assert len(raised.value.message) <= 1000
+
+
+WRONG_JOBS: list[dict[str, Any]] = [
+    *(
+        {"created": value}
+        for value in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", 1e18, "2026-01-01T00:00:00", {})
+    ),
+    *({"expires": value} for value in ("0001-01-01T00:00:00Z", -1, "x" * 10_000, [])),
+    *({"id": value} for value in ("", "../etc", "x" * 65, "\x1b[2J", 7)),
+    *({"images": value} for value in (-1, 2**60, 1.5, "x", None)),
+    *({"queue_position": value} for value in (-1, 2**60, 1.5, "x")),
+    *({"state": value} for value in ("done", "", None, 1)),
+    *(
+        {"progress": {"bootstraps_done": 0, "bootstraps_total": 1} | part}
+        for part in (
+            {"bootstraps_done": -1},
+            {"bootstraps_total": 2**60},
+            {"eta_seconds": -1},
+            {"eta_seconds": 1e300},
+            {"eta_seconds": float("nan")},
+            {"images_done": 2**60},
+            {"layer": 7},
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("members", WRONG_JOBS)
+def test_every_member_of_a_job_is_bounded(keystore: Keystore, profile: dict[str, Any], members: dict[str, Any]) -> None:
+    """What is printed as a local time, a bar or a table must be printable as one."""
+    steps = session(keystore).status("7" * 32)
+    next(steps)
+    with pytest.raises(errors.MalformedError):
+        steps.send(answer(json.dumps(job("pending", profile) | members).encode()))
+
+
+def test_a_profile_cannot_make_the_client_wait_for_a_huge_answer(converse: Callable[[], Conversation]) -> None:
+    """The limit of an answer follows from parameters and classes, not from what the server says of sizes."""
+    talk = converse()
+    assert talk.answer_limit < 1 << 20

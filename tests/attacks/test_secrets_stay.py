@@ -19,41 +19,10 @@ from ciphershift.client import Keystore
 from ciphershift.client._requests import Upload
 from ciphershift.client._session import Session
 from ciphershift.he_layers.crypto import params
-from ciphershift.he_layers.crypto.secret_keys import ClientKeys
-from ciphershift.he_layers.native import _kernel
-from ciphershift.protocol.container import pack_bits
-from tests.support.wire import WatchedDriver
+from tests.support.secrets import SECRETS, Needles, needles, search
+from tests.support.wire import WatchedTransport
 
 TOY = params.get("TOY_N128")
-START, LENGTH = 16, 48  # the window of coefficients; the shortest key has 64
-SECRETS = ("input_secret", "answer_secret", "small_lwe_key", "glwe_key")
-Needles = dict[str, bytes]
-
-
-def needles(keys: ClientKeys) -> Needles:
-    """The window of every secret as bytes, by secret and form."""
-    found: Needles = {}
-    rings = {"input_secret": TOY.input_ring, "answer_secret": TOY.answer_ring}
-    for name in SECRETS:
-        whole = getattr(keys, name).reshape(-1)
-        window = whole[START : START + LENGTH]
-        found |= {f"{name}, {np.dtype(form)}": window.astype(form).tobytes() for form in ("i1", "i4", "i8", "f8")}
-        found[f"{name}, plus one"] = (window + 1).astype(np.uint8).tobytes()
-        found[f"{name}, packed as in the key file"] = pack_bits((window + 1).astype(np.uint8), 2)
-        if name in rings:
-            modulus = rings[name].modulus
-            residues = (whole.astype(np.int64) % modulus).astype(np.uint64)
-            found[f"{name}, residues"] = residues[START : START + LENGTH].tobytes()
-            found[f"{name}, NTT"] = _kernel.ntt_forward(residues, modulus)[START : START + LENGTH].tobytes()
-        else:
-            for order in ("little", "big"):
-                found[f"{name}, one bit each, {order}"] = np.packbits(window, bitorder=order).tobytes()  # type: ignore[arg-type]
-    assert len(set(found.values())) == len(found)
-    return found
-
-
-def search(data: bytes, wanted: Needles) -> set[str]:
-    return {name for name, needle in wanted.items() if needle in data}
 
 
 def on_disk(folder: Path, wanted: Needles) -> set[str]:
@@ -115,10 +84,10 @@ def served(
     """A server that logs all it can and has answered two images, and all that the client sent it."""
     session = Session("tiny", keystore, allow_toy_parameters=True)
     with running_server(models=zoo, allow_toy_parameters=True, storage=storage, log_level="debug") as server:
-        with closing(WatchedDriver(server.url)) as driver:
-            assert driver.run(session.predict(tiny_images[:2], None)).shape == (2, 3)
+        with closing(WatchedTransport(server.url)) as transport:
+            assert transport.run(session.predict(tiny_images[:2], None)).shape == (2, 3)
         sent = bytearray()
-        for call in driver.sent:
+        for call in transport.sent:
             content = b"".join(call.content.chunks()) if isinstance(call.content, Upload) else call.content
             sent += repr((call.method, call.path, dict(call.headers))).encode() + content
         yield server, bytes(sent)

@@ -1,7 +1,7 @@
 """Nothing that the client sends depends on what it decrypted, and only what the table of published rows lists is sent at all."""
 
+import json
 import re
-import struct
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -14,43 +14,37 @@ from numpy.typing import NDArray
 from ciphershift import errors
 from ciphershift.benchmarks.harness.server_process import ServerProcess
 from ciphershift.client import Keystore
-from ciphershift.client._requests import Call
+from ciphershift.client._requests import Request
 from ciphershift.client._session import Session
-from ciphershift.client._wire import HEADER_LENGTH
 from ciphershift.errors import CiphershiftError
 from ciphershift.he_layers.crypto import params
-from ciphershift.protocol import container
+from ciphershift.protocol import container, tensors
 from ciphershift.protocol.container import HEADER_BYTES, Kind
-from tests.support.wire import WatchedDriver
+from tests.support.wire import WatchedTransport, answer, split_answer
 
 TOY = params.get("TOY_N128")
+PROFILE = "/v2/models/tiny/profile"
 Change = Callable[[bytes], bytes]
 
 
 def trace(
     server: ServerProcess, keystore: Keystore, images: NDArray[np.uint8], change: Change
-) -> tuple[list[Call], NDArray[np.float64] | CiphershiftError]:
+) -> tuple[list[Request], NDArray[np.float64] | CiphershiftError]:
     """All that a client sends for these images, and what it makes of answers that are changed on the way."""
 
     def changed(response: httpx.Response) -> httpx.Response:
-        content, split = response.content, int(response.headers[HEADER_LENGTH])
-        rows, at = b"", split
-        while at < len(content):
-            (length,) = struct.unpack_from("<I", content, at)
-            row = change(content[at + 4 : at + 4 + length])
-            rows += struct.pack("<I", len(row)) + row
-            at += 4 + length
-        return httpx.Response(200, content=content[:split] + rows, headers=response.headers, request=response.request)
+        text, rows = split_answer(response)
+        return answer(json.loads(text), [change(row) for row in rows], response.request)
 
     session = Session("tiny", keystore, allow_toy_parameters=True)
-    with closing(WatchedDriver(server.url, changed)) as driver:
+    with closing(WatchedTransport(server.url, changed)) as transport:
         try:
-            return driver.sent, driver.run(session.predict(images, None))
+            return transport.sent, transport.run(session.predict(images, None))
         except CiphershiftError as error:
-            return driver.sent, error
+            return transport.sent, error
 
 
-def shape(sent: list[Call]) -> list[tuple[Any, ...]]:
+def shape(sent: list[Request]) -> list[tuple[Any, ...]]:
     """What an observer sees of requests whose bodies are encrypted: order, place, headers and sizes, without names drawn at random.
 
     How often a client looks after a job depends on the server's time alone; one look stands for all.
@@ -81,7 +75,7 @@ def other_model(data: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def good(server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8]) -> list[Call]:
+def good(server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8]) -> list[Request]:
     trace(server, keystore, tiny_images[:1], lambda data: data)  # the keys are uploaded once, whatever comes after
     sent, logits = trace(server, keystore, tiny_images[:3], lambda data: data)
     assert isinstance(logits, np.ndarray)
@@ -89,7 +83,7 @@ def good(server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint
 
 
 def test_requests_are_the_same_for_a_good_and_a_garbage_answer(
-    server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8], good: list[Call]
+    server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8], good: list[Request]
 ) -> None:
     sent, logits = trace(server, keystore, tiny_images[:3], garbage)
     assert isinstance(logits, np.ndarray)
@@ -97,44 +91,46 @@ def test_requests_are_the_same_for_a_good_and_a_garbage_answer(
 
 
 def test_requests_are_the_same_for_other_images(
-    server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8], good: list[Call]
+    server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8], good: list[Request]
 ) -> None:
     black, _ = trace(server, keystore, np.zeros_like(tiny_images[:3]), lambda data: data)
     assert shape(black) == shape(good)
 
 
 @pytest.mark.parametrize(
-    ("change", "error"),
+    ("change", "error", "after"),
     [
-        pytest.param(other_model, errors.WrongAnswerError, id="another model's"),
-        pytest.param(lambda data: data[:-1] + bytes([data[-1] ^ 1]), errors.DigestMismatchError, id="damaged"),
+        pytest.param(other_model, errors.WrongAnswerError, [PROFILE], id="another model's"),
+        pytest.param(lambda data: data[:-1] + bytes([data[-1] ^ 1]), errors.DigestMismatchError, [], id="damaged"),
     ],
 )
-def test_after_an_answer_that_is_refused_nothing_is_sent(
+def test_after_an_answer_that_is_refused_nothing_is_sent_but_a_look_at_the_profile(
     server: ServerProcess,
     keystore: Keystore,
     tiny_images: NDArray[np.uint8],
-    good: list[Call],
+    good: list[Request],
     change: Change,
     error: type[CiphershiftError],
+    after: list[str],
 ) -> None:
-    """What makes the client stop is public: the server that changed the answer learns nothing from it."""
+    """What makes the client stop, or read the profile again, is public: the server that changed the answer learns nothing from it."""
     sent, outcome = trace(server, keystore, tiny_images[:3], change)
     assert type(outcome) is error
-    assert shape(sent) == shape(good)[: len(sent)]
+    assert shape(sent)[: len(shape(good))] == shape(good)
+    assert [call.path for call in sent[-len(after) or len(sent) :]] == after
     assert sum(call.path.endswith("/result") for call in sent) == 1
 
 
-def test_the_trace_would_show_a_retry(good: list[Call]) -> None:
+def test_the_trace_would_show_a_retry(good: list[Request]) -> None:
     assert shape([*good, good[-1]]) != shape(good)
 
 
-def test_only_published_kinds_are_sent(good: list[Call], keystore: Keystore) -> None:
+def test_only_published_kinds_are_sent(good: list[Request], keystore: Keystore) -> None:
     """Every binary body is a container of a kind that the table of published rows covers."""
     kinds = set()
     for call in good:
         if isinstance(call.content, bytes) and call.content:
-            split = int(call.headers[HEADER_LENGTH]) + 4
-            kinds.add(container.read_header(call.content[split:]).kind)
+            _, tensor = tensors.split_body(call.headers[tensors.HEADER_LENGTH], call.content)
+            kinds |= {container.read_header(image).kind for image in tensors.split_elements(tensor)}
     kinds.add(container.read_header(keystore.open(TOY).evaluation_keys.read_bytes()).kind)
     assert kinds == {Kind.CKKS_CIPHERTEXT, Kind.EVALUATION_KEYS}

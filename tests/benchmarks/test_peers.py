@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ciphershift.benchmarks.peers import measure, networks
-from ciphershift.benchmarks.peers.measure import Peer
+from ciphershift.benchmarks.peers import networks, systems
+from ciphershift.benchmarks.peers.systems import Peer
 
 PEER = Peer(folder="some", system="Some", images=3, quick_images=1, limit_s=30.0)
 
@@ -17,8 +17,8 @@ PEER = Peer(folder="some", system="Some", images=3, quick_images=1, limit_s=30.0
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A peer whose interpreter is ours; returns the path of its script."""
-    monkeypatch.setattr(measure, "WORK", tmp_path / "work")
-    monkeypatch.setattr(measure, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(systems, "WORK", tmp_path / "work")
+    monkeypatch.setattr(systems, "SCRIPTS", tmp_path)
     PEER.python.parent.mkdir(parents=True)
     PEER.python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     PEER.python.chmod(0o755)
@@ -31,32 +31,32 @@ def test_what_a_script_prints_becomes_records(installed: Path) -> None:
     installed.write_text(
         "import json, sys\nprint('talk')\nprint(json.dumps({'system': 'Some', 'images': int(sys.argv[2])}))"
     )
-    (record,) = measure.measure(PEER, quick=False)
+    (record,) = systems.run_peer(PEER, quick=False)
     assert record["benchmark"] == "peers"
     assert (record["peer"], record["system"], record["images"]) == ("some", "Some", 3)
     assert record["security_bits"] is None
-    assert record.keys() >= set(measure.MEMBERS)
-    assert [record["images"] for record in measure.measure(PEER, quick=True)] == [1]
+    assert record.keys() >= set(systems.MEMBERS)
+    assert [record["images"] for record in systems.run_peer(PEER, quick=True)] == [1]
 
 
 def test_single_look_ups_have_the_same_members_as_networks(installed: Path) -> None:
     installed.write_text("import json\nprint(json.dumps({'op': 'lookup_4bit', 'lookup_error': 1e-3, 'key_bytes': 5}))")
-    (record,) = measure.measure(replace(PEER, images=0), quick=False)
-    assert record.keys() >= set(measure.MEMBERS)
+    (record,) = systems.run_peer(replace(PEER, images=0), quick=False)
+    assert record.keys() >= set(systems.MEMBERS)
     assert (record["activation"], record["lookup_error_4bit"], record["key_bytes"]) == ("look-up", 1e-3, 5)
     assert record["accuracy_clear"] is None
 
 
 def test_a_script_that_fails_is_said_with_its_own_words_beside_what_it_found(installed: Path) -> None:
     installed.write_text("import json\nprint(json.dumps({'system': 'Some'}))\nraise SystemExit('no such instruction')")
-    found, failed = measure.measure(PEER, quick=False)
+    found, failed = systems.run_peer(PEER, quick=False)
     assert "skipped" not in found
     assert failed["skipped"] == "no such instruction"
 
 
 def test_a_peer_that_is_not_installed_is_said_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "WORK", tmp_path)
-    (record,) = measure.measure(PEER, quick=False)
+    monkeypatch.setattr(systems, "WORK", tmp_path)
+    (record,) = systems.run_peer(PEER, quick=False)
     assert record["skipped"] == "not installed: benchmarks/peers/install.sh some"
 
 
@@ -82,5 +82,5 @@ def test_a_system_without_a_network_gets_no_images_and_measures_primitives(
     installed: Path,
 ) -> None:
     installed.with_name("lookups.py").write_text("import json, sys\nprint(json.dumps({'arguments': sys.argv[1:]}))")
-    (record,) = measure.measure(replace(PEER, images=0, script="lookups.py", options=("--p", "1")), quick=False)
+    (record,) = systems.run_peer(replace(PEER, images=0, script="lookups.py", options=("--p", "1")), quick=False)
     assert (record["benchmark"], record["system"], record["arguments"]) == ("primitives", "Some", ["--p", "1"])

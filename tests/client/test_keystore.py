@@ -12,11 +12,17 @@ from ciphershift.client import Client, Keystore
 from ciphershift.client._passphrase import is_locked
 from ciphershift.client.keystore import PASSPHRASE
 from ciphershift.he_layers.crypto import ckks, params
-from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.crypto.secret_keys import PAIR_BYTES, ClientKeys
 from ciphershift.protocol import container
 from ciphershift.protocol.container import Kind
 
 TOY = params.get("TOY_N128")
+
+
+@pytest.fixture(autouse=True)
+def _cheap_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real cost of a guess is part of the format, which tests/golden holds."""
+    monkeypatch.setattr("ciphershift.client._passphrase.SCRYPT_N", 2**10)
 
 
 def test_keys_are_made_once_and_read_again(tmp_path: Path) -> None:
@@ -119,7 +125,7 @@ def test_two_files_under_one_passphrase_share_nothing(tmp_path: Path) -> None:
 def test_a_closed_client_has_erased_its_keys(tmp_path: Path) -> None:
     client = Client("http://127.0.0.1:1", keystore=Keystore(tmp_path))
     pair = Keystore(tmp_path).open(TOY)
-    client._session._keys = pair
+    client._session._keys[TOY.id] = pair
     client.close()
     assert not any(
         getattr(pair.client_keys, name).any() for name in ("input_secret", "answer_secret", "small_lwe_key", "glwe_key")
@@ -150,3 +156,56 @@ def test_home_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_secret_is_not_shown(tmp_path: Path) -> None:
     assert "<secret>" in repr(Keystore(tmp_path).open(TOY))
+
+
+@pytest.mark.parametrize("passphrase", [None, "correct horse"])
+def test_keys_of_two_pairs_mixed_are_refused(tmp_path: Path, passphrase: str | None) -> None:
+    """A backup that was put back by halves: what is encrypted under one pair cannot be computed with the other."""
+    for name in ("a", "b"):
+        Keystore(tmp_path / name, passphrase=passphrase).open(TOY)
+    (tmp_path / "a" / SECRET).write_bytes((tmp_path / "b" / SECRET).read_bytes())
+    with pytest.raises(errors.WrongKeyError, match="two different pairs"):
+        Keystore(tmp_path / "a", passphrase=passphrase).open(TOY)
+
+
+@pytest.mark.parametrize("name", ["FAST_N512", "TOY_N128", "TOY_N128_BLOCK3"])
+def test_a_pair_is_told_from_every_other(name: str) -> None:
+    chosen = params.get(name)
+    keys, others = ClientKeys.generate(chosen), ClientKeys.generate(chosen)
+    bundle = keys.evaluation_keys().to_bytes()
+    keys.require_pair(bundle)
+    keys.require_pair(bundle[:PAIR_BYTES])
+    for wrong in (others.evaluation_keys().to_bytes(), bundle[:200], bytes(len(bundle))):
+        with pytest.raises(errors.WrongKeyError):
+            keys.require_pair(wrong)
+
+
+@pytest.mark.parametrize("place", [".", TOY.id])
+def test_a_folder_where_others_can_replace_keys_is_refused(tmp_path: Path, place: str) -> None:
+    keystore = Keystore(tmp_path / "keys")
+    keystore.open(TOY)
+    (tmp_path / "keys" / place).chmod(0o777)
+    with pytest.raises(errors.ExposedKeyError, match="chmod 700"):
+        keystore.open(TOY)
+    (tmp_path / "keys" / place).chmod(0o755)
+    keystore.open(TOY)
+
+
+def test_an_empty_passphrase_is_refused_and_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(errors.ConfigurationError, match="empty"):
+        Keystore(tmp_path, passphrase="")
+    monkeypatch.setenv(PASSPHRASE, "")
+    with pytest.raises(errors.ConfigurationError, match=PASSPHRASE):
+        Keystore(tmp_path)
+
+
+def test_a_passphrase_is_the_same_in_every_unicode_form(tmp_path: Path) -> None:
+    """macOS and Linux keyboards may give an umlaut as one letter or as two."""
+    Keystore(tmp_path, passphrase="Schl\u00fcssel").open(TOY)
+    Keystore(tmp_path, passphrase="Schlu\u0308ssel").open(TOY)
+
+
+def test_a_client_takes_the_folder_as_a_path(tmp_path: Path) -> None:
+    for folder in (tmp_path, str(tmp_path)):
+        with Client("http://127.0.0.1:1", keystore=folder) as client:
+            assert client._session._keystore.folder == tmp_path

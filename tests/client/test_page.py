@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess
 from ciphershift.client import Client, Keystore
-from ciphershift.client.page.app import MAX_PICTURE_BYTES, Page, create_app
-from ciphershift.client.page.session import Desk
+from ciphershift.client.page.app import MAX_IMAGE_BYTES, Page, create_app
+from ciphershift.client.page.session import PageSession
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
 
@@ -30,32 +30,32 @@ TOKEN = "token"
 @asynccontextmanager
 async def page(url: str, keystore: Keystore, models: Path = Path("/nowhere")) -> AsyncIterator[httpx.AsyncClient]:
     """Somebody who has opened the page of the server at `url`."""
-    desk = Desk(url, keystore=keystore, allow_toy_parameters=True)
-    app = create_app(Page(desk, models=models, preferred=None, is_embedded=False), desk, TOKEN)
+    session = PageSession(url, keystore=keystore, allow_toy_parameters=True)
+    app = create_app(Page(session, models=models, preferred=None, is_embedded=False), session, TOKEN)
     try:
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8999", headers={"X-Token": TOKEN}
         ) as http:
             yield http
     finally:
-        await desk.close()
+        await session.close()
 
 
-def handed(picture: NDArray[np.uint8], model: str = "tiny") -> str:
-    return json.dumps({"model": model, "pixels": base64.b64encode(picture.tobytes()).decode()})
+def handed(image: NDArray[np.uint8], model: str = "tiny") -> str:
+    return json.dumps({"model": model, "pixels": base64.b64encode(image.tobytes()).decode()})
 
 
-async def run(http: httpx.AsyncClient, picture: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """What happens to a picture."""
-    answer = await http.post("/api/runs", content=handed(picture))
+async def run(http: httpx.AsyncClient, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
+    """What happens to an image."""
+    answer = await http.post("/api/runs", content=handed(image))
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
 @pytest.mark.parametrize(
     ("headers", "why"),
     [
-        ({"Host": "evil.example:8999"}, "this machine alone"),
-        ({"Host": "127.0.0.1.evil.example"}, "this machine alone"),
+        ({"Host": "evil.example:8999"}, "only served to this machine"),
+        ({"Host": "127.0.0.1.evil.example"}, "only served to this machine"),
         ({"Origin": "http://evil.example"}, "another web page"),
         ({"Origin": "http://127.0.0.1:8998"}, "another web page"),
         ({"Origin": "null"}, "another web page"),
@@ -68,7 +68,7 @@ def test_only_the_page_itself_gets_answers(
 ) -> None:
     async def ask() -> None:
         async with page(server.url, keystore) as http:
-            for method, path in (("GET", "about"), ("POST", "runs"), ("POST", "pictures"), ("POST", "plaintext")):
+            for method, path in (("GET", "about"), ("POST", "runs"), ("POST", "images"), ("POST", "plaintext")):
                 answer = await http.request(method, f"/api/{path}", headers=headers)
                 assert answer.status_code == 403
                 assert why in answer.json()["message"]
@@ -102,7 +102,7 @@ def test_files_beside_the_page_are_not_served(server: ServerProcess, keystore: K
     asyncio.run(ask())
 
 
-def test_a_picture_is_encrypted_sent_followed_and_decrypted(
+def test_a_image_is_encrypted_sent_followed_and_decrypted(
     server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8], zoo: Path, tiny_program: Program
 ) -> None:
     async def ask() -> None:
@@ -166,27 +166,29 @@ def test_what_cannot_be_sent_is_refused_with_a_reason(
     asyncio.run(ask())
 
 
-def test_an_endless_picture_is_refused_while_it_arrives(server: ServerProcess, keystore: Keystore) -> None:
+def test_an_endless_image_is_refused_while_it_arrives(server: ServerProcess, keystore: Keystore) -> None:
     async def ask() -> None:
         taken = 0
 
         async def endless() -> AsyncIterator[bytes]:
             nonlocal taken
-            while taken < 10 * MAX_PICTURE_BYTES:
+            while taken < 10 * MAX_IMAGE_BYTES:
                 taken += 1 << 20
                 yield bytes(1 << 20)
 
         async with page(server.url, keystore) as http:
-            answer = await http.post("/api/pictures?model=tiny", content=endless())
+            answer = await http.post("/api/images?model=tiny", content=endless())
         assert answer.json()["code"] == "too_large"
-        assert taken <= MAX_PICTURE_BYTES + (2 << 20)
+        assert taken <= MAX_IMAGE_BYTES + (2 << 20)
 
     asyncio.run(ask())
 
 
 def test_a_server_that_goes_away_ends_the_run_with_its_reason(
-    keystore: Keystore, tiny_images: NDArray[np.uint8]
+    keystore: Keystore, tiny_images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ciphershift.client.page.session.RETRY_TIMEOUT", 0.0)
+
     async def ask() -> None:
         async with page("http://127.0.0.1:9", keystore) as http:
             answer = await http.post("/api/runs", content=handed(tiny_images[0]))
@@ -234,13 +236,13 @@ def test_whoever_stops_listening_cancels_the_job(
         return False
 
     async def ask(url: str) -> None:
-        desk = Desk(url, keystore=keystore, allow_toy_parameters=True)
-        events = desk.classify("tiny", tiny_images[0])
+        session = PageSession(url, keystore=keystore, allow_toy_parameters=True)
+        events = session.classify("tiny", tiny_images[0])
         async for event in events:
             if event["event"] == "sent":
                 break
         await events.aclose()
-        await desk.close()
+        await session.close()
 
     with between(hold) as middle:
         asyncio.run(ask(middle.url))

@@ -6,12 +6,11 @@ import httpx
 import pytest
 
 from ciphershift import errors
-from ciphershift.client._requests import IDEMPOTENCY_KEY, Call, Pause, Step, Steps
-from ciphershift.client._retrying import RETRIED, Exchange
+from ciphershift.client._requests import IDEMPOTENCY_KEY, RETRIED, Request, Retrying, Sleep, Step, Steps
 
 REQUEST = httpx.Request("GET", "http://server/v2/models/m/profile")
 GOOD = httpx.Response(200, request=REQUEST)
-GET = Call(method="GET", path="/v2/jobs")
+GET = Request(method="GET", path="/v2/jobs")
 PATIENCE = 20.0
 
 
@@ -21,9 +20,9 @@ def problem(status: int, code: str, headers: dict[str, str] | None = None) -> ht
     return httpx.Response(status, content=content, headers=given, request=REQUEST)
 
 
-def steps_after(answers: list[httpx.Response | Exception], call: Call = GET) -> list[Step]:
+def steps_after(answers: list[httpx.Response | Exception], call: Request = GET) -> list[Step]:
     """The steps of a call that gets these answers one after the other, and the last of them for ever."""
-    return list(run(Exchange(PATIENCE)(call), answers))
+    return list(run(Retrying(PATIENCE)(call), answers))
 
 
 def run(steps: Steps[httpx.Response], answers: list[httpx.Response | Exception]) -> list[Step]:
@@ -31,7 +30,7 @@ def run(steps: Steps[httpx.Response], answers: list[httpx.Response | Exception])
     left = list(answers)
     try:
         while True:
-            if isinstance(seen[-1], Pause):
+            if isinstance(seen[-1], Sleep):
                 seen.append(steps.send(None))  # type: ignore[arg-type]
                 continue
             answer = left.pop(0) if len(left) > 1 else left[0]
@@ -41,12 +40,12 @@ def run(steps: Steps[httpx.Response], answers: list[httpx.Response | Exception])
 
 
 def test_a_busy_server_is_asked_again_when_it_says() -> None:
-    assert steps_after([problem(429, "busy", {"Retry-After": "7"}), GOOD]) == [GET, Pause(7.0), GET]
+    assert steps_after([problem(429, "busy", {"Retry-After": "7"}), GOOD]) == [GET, Sleep(7.0), GET]
 
 
 def test_a_server_that_stays_busy_is_asked_less_and_less_often() -> None:
     busy = problem(429, "busy", {"Retry-After": "1"})
-    pauses = [step.seconds for step in steps_after([busy] * 5 + [GOOD]) if isinstance(step, Pause)]
+    pauses = [step.seconds for step in steps_after([busy] * 5 + [GOOD]) if isinstance(step, Sleep)]
     assert pauses[0] == 1.0
     assert all(1.0 <= pause <= 8.0 for pause in pauses)
     assert pauses[-1] >= 6.0
@@ -54,12 +53,12 @@ def test_a_server_that_stays_busy_is_asked_less_and_less_often() -> None:
 
 @pytest.mark.parametrize("status", RETRIED)
 def test_patience_ends(status: int) -> None:
-    steps = Exchange(PATIENCE)(GET)
+    steps = Retrying(PATIENCE)(GET)
     waited, step = 0.0, next(steps)
     with pytest.raises(errors.WorkerLostError):
         while True:
-            waited += step.seconds if isinstance(step, Pause) else 0.0
-            step = steps.send(problem(status, "worker_lost") if isinstance(step, Call) else None)  # type: ignore[arg-type]
+            waited += step.seconds if isinstance(step, Sleep) else 0.0
+            step = steps.send(problem(status, "worker_lost") if isinstance(step, Request) else None)  # type: ignore[arg-type]
     assert PATIENCE / 2 < waited <= PATIENCE
 
 
@@ -71,7 +70,7 @@ def test_a_pause_beyond_patience_is_not_begun() -> None:
 @pytest.mark.parametrize("asked", ["soon", "-1", "9" * 400, "Wed, 21 Oct 2026 07:28:00 GMT"])
 def test_a_pause_that_is_no_number_of_seconds_is_chosen_here(asked: str) -> None:
     _, pause, _ = steps_after([problem(503, "not_ready", {"Retry-After": asked}), GOOD])
-    assert isinstance(pause, Pause)
+    assert isinstance(pause, Sleep)
     assert 0.0 < pause.seconds <= 1.0
 
 
@@ -82,33 +81,37 @@ def test_other_failures_are_final(status: int) -> None:
 
 
 def test_a_lost_connection_is_made_again_once_the_server_was_reached() -> None:
-    exchange = Exchange(PATIENCE)
-    assert run(exchange(GET), [GOOD]) == [GET]
-    assert len(run(exchange(GET), [errors.UnreachableError(), errors.UnreachableError(), GOOD])) == 5
+    retrying = Retrying(PATIENCE)
+    assert run(retrying(GET), [GOOD]) == [GET]
+    assert len(run(retrying(GET), [errors.UnreachableError(), errors.UnreachableError(), GOOD])) == 5
 
 
-def test_an_address_where_nobody_ever_answered_is_said_at_once() -> None:
+def test_first_contact_is_tried_again_within_the_retry_timeout() -> None:
+    """A server that starts beside its client may need a moment."""
+    assert len(steps_after([errors.UnreachableError("nobody"), errors.UnreachableError("nobody"), GOOD])) == 5
     with pytest.raises(errors.UnreachableError):
-        steps_after([errors.UnreachableError("nobody"), GOOD])
+        steps_after([errors.UnreachableError("nobody")])
+    with pytest.raises(errors.UnreachableError):
+        list(run(Retrying(0.0)(GET), [errors.UnreachableError("nobody"), GOOD]))
 
 
 def test_a_certificate_that_is_not_trusted_is_not_tried_again() -> None:
-    exchange = Exchange(PATIENCE)
-    run(exchange(GET), [GOOD])
+    retrying = Retrying(PATIENCE)
+    run(retrying(GET), [GOOD])
     with pytest.raises(errors.UntrustedServerError):
-        run(exchange(GET), [errors.UntrustedServerError("whose?"), GOOD])
+        run(retrying(GET), [errors.UntrustedServerError("whose?"), GOOD])
 
 
 def test_what_would_happen_twice_is_sent_once() -> None:
-    exchange = Exchange(PATIENCE)
-    post = Call(method="POST", path="/v2/models/m/jobs")
-    run(exchange(GET), [GOOD])
+    retrying = Retrying(PATIENCE)
+    post = Request(method="POST", path="/v2/models/m/jobs")
+    run(retrying(GET), [GOOD])
     with pytest.raises(errors.UnreachableError):
-        run(exchange(post), [errors.UnreachableError(), GOOD])
+        run(retrying(post), [errors.UnreachableError(), GOOD])
     with pytest.raises(errors.BusyError):
-        run(exchange(post), [problem(429, "busy"), GOOD])
-    keyed = Call(method="POST", path="/v2/models/m/jobs", headers={IDEMPOTENCY_KEY: "1"})
-    assert len(run(exchange(keyed), [errors.UnreachableError(), GOOD])) == 3
+        run(retrying(post), [problem(429, "busy"), GOOD])
+    keyed = Request(method="POST", path="/v2/models/m/jobs", headers={IDEMPOTENCY_KEY: "1"})
+    assert len(run(retrying(keyed), [errors.UnreachableError(), GOOD])) == 3
 
 
 def test_every_code_comes_back_as_its_own_error() -> None:

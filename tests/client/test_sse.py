@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ciphershift import errors
-from ciphershift.client._sse import MAX_EVENT_BYTES, MAX_IDLE_BYTES, Event, EventReader
+from ciphershift.client import _sse as sse
+from ciphershift.client._sse import MAX_EVENT_BYTES, Event, EventReader
 
 STREAM = (
     b": hello\n\nevent: progress\nid: 1\ndata: {}\n\n"
@@ -41,7 +42,12 @@ def endless(piece: bytes) -> Iterator[bytes]:
 @pytest.mark.parametrize(
     "piece", [b"x", b"data: x\n", b"data:\n", b": x\n", b"\n", b"id: 1\n\n", b"\r\n", b"event: x\n", b"x:\n"]
 )
-def test_an_endless_stream_without_an_event_is_refused_before_it_fills_the_memory(piece: bytes) -> None:
+def test_an_endless_stream_without_an_event_is_refused_before_it_fills_the_memory(
+    piece: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 64 << 10
+    monkeypatch.setattr(sse, "MAX_IDLE_BYTES", limit)
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", limit // 4)
     reader = EventReader()
     tracemalloc.start()
     fed = 0
@@ -49,8 +55,8 @@ def test_an_endless_stream_without_an_event_is_refused_before_it_fills_the_memor
         for chunk in endless(piece):
             fed += len(chunk)
             assert list(reader.feed(chunk)) == []
-    assert fed <= 2 * MAX_IDLE_BYTES
-    assert tracemalloc.get_traced_memory()[1] < 4 * MAX_IDLE_BYTES
+    assert fed <= 2 * limit
+    assert tracemalloc.get_traced_memory()[1] < 8 * limit
     tracemalloc.stop()
 
 

@@ -19,8 +19,8 @@ from ciphershift import errors
 from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.client import AsyncClient, Client, Keystore
 from ciphershift.client import _transport as transport
-from ciphershift.client._requests import Call, Steps
-from ciphershift.client._transport import Address, AsyncDriver, Driver
+from ciphershift.client._requests import Request, Steps
+from ciphershift.client._transport import Address, AsyncTransport, SyncTransport
 
 API_KEY = "csk_0123abcd_" + "s" * 43
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -205,21 +205,21 @@ def odd_server(answer: Callable[[socket.socket, bytes], None], context: ssl.SSLC
 
 
 def fetch(limit: int = 1 << 20, silence: float = 5.0) -> Steps[bytes]:
-    response = yield Call(method="GET", path="/", answer_limit=limit, silence_seconds=silence)
+    response = yield Request(method="GET", path="/", answer_limit=limit, silence_seconds=silence)
     return response.content
 
 
 def get(url: str, *, ca_file: Path | None = None, limit: int = 1 << 20, silence: float = 5.0) -> bytes:
-    with closing(Driver(Address(url, ca_file=ca_file))) as driver:
-        return driver.run(fetch(limit, silence))
+    with closing(SyncTransport(Address(url, ca_file=ca_file))) as transport:
+        return transport.run(fetch(limit, silence))
 
 
 async def get_async(url: str, limit: int) -> bytes:
-    driver = AsyncDriver(Address(url))
+    transport = AsyncTransport(Address(url))
     try:
-        return await driver.run(fetch(limit))
+        return await transport.run(fetch(limit))
     finally:
-        await driver.close()
+        await transport.close()
 
 
 def endless(connection: socket.socket, _: bytes) -> None:
@@ -255,7 +255,7 @@ def test_an_answer_in_drops_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) 
             connection.sendall(b"x")
             time.sleep(0.05)
 
-    with odd_server(drip) as url, pytest.raises(errors.UnreachableError, match="not done"):
+    with odd_server(drip) as url, pytest.raises(errors.UnreachableError, match="not complete"):
         get(url)
 
 
@@ -294,3 +294,33 @@ def test_a_redirection_is_not_followed() -> None:
     ):
         client.profile()
     assert len(heads) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://127.0.0.1:9"), ("https_proxy", "foo://127.0.0.1:9"), ("NO_PROXY", "[::1]")],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_proxy_settings_that_cannot_be_used_are_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, kind: type[Client | AsyncClient]
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(errors.ConfigurationError, match=f"{name}.* cannot be used"):
+        assert kind("https://he.example.invalid")._transport
+
+
+def test_a_closed_client_is_said_so(keystore: Keystore) -> None:
+    client = Client("http://127.0.0.1:9", model="m", keystore=keystore)
+    client.close()
+    for use in (client.models, client.prepare, lambda: client.predict([[0.0]]), lambda: client.job("1")):
+        with pytest.raises(errors.ClosedError, match="is closed"):
+            use()
+
+    async def ask() -> None:
+        client = AsyncClient("http://127.0.0.1:9", model="m", keystore=keystore)
+        await client.close()
+        with pytest.raises(errors.ClosedError):
+            await client.models()
+
+    asyncio.run(ask())

@@ -1,4 +1,4 @@
-"""The pictures of the architecture are what the code is."""
+"""The diagrams of the architecture are up to date with the code."""
 
 import subprocess
 import sys
@@ -7,13 +7,13 @@ from pathlib import Path
 from tests.support.documents import ROOT
 
 
-def test_the_pictures_show_the_code_as_it_is(tmp_path: Path) -> None:
-    pictures = ROOT / "docs" / "pictures"
+def test_the_diagrams_show_the_code_as_it_is(tmp_path: Path) -> None:
+    folder = ROOT / "docs" / "pictures"
     done = subprocess.run(
-        [sys.executable, pictures / "draw.py", tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, folder / "draw.py", tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {path.name for path in pictures.glob("*.svg")}
+    assert names == {path.name for path in folder.glob("*.svg")}
     for name in names:
-        assert (tmp_path / name).read_text() == (pictures / name).read_text(), f"{name} is old: make pictures"
+        assert (tmp_path / name).read_text() == (folder / name).read_text(), f"{name} is old: make pictures"

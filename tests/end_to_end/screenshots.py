@@ -21,7 +21,7 @@ SEVEN = (
 
 
 def take(folder: Path) -> None:
-    """Draws a seven, sends it, compares with the plaintext network, and takes a picture; in each way of SHOTS."""
+    """Draws a seven, sends it, compares with the plaintext network, and takes an image; in each way of SHOTS."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home, browser() as chromium, served(Path(home)) as address:
         for name, options in SHOTS.items():

@@ -17,7 +17,8 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, ImageOps
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from ciphershift.client import Client, Keystore
+from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.client import Client
 from ciphershift.errors import ForbiddenError
 from ciphershift.protocol.container import HEADER_BYTES
 from tests.support.demo_page import browser as headless
@@ -63,9 +64,11 @@ def address(browser: Browser, home: Path) -> Iterator[str]:
         httpx.get(server)  # the server beside the page ends with it
 
 
-@pytest.fixture
-def about(address: str) -> dict[str, str]:
-    return told(address)
+@pytest.fixture(scope="module")
+def known(browser: Browser, home: Path) -> Iterator[tuple[str, str]]:
+    """The page of a server that is not its own, so that a test can ask that server: the page's address, and the server's."""
+    with running_server() as server, served(home, "--server", server.url) as printed:
+        yield printed, server.url
 
 
 def told(address: str) -> dict[str, str]:
@@ -99,7 +102,7 @@ def test_a_test_image_leaves_as_noise_and_comes_back_as_its_digit(page: Page, ho
     expect(page.locator("#verdict-class")).to_have_text("7")
     expect(page.get_by_role("row", name=re.compile("^7 "))).to_have_class("best")
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "330")
-    expect(page.locator("#status")).to_have_text("The answer is 7, decrypted here.")
+    expect(page.locator("#status")).to_have_text("The answer is 7, decrypted on this machine.")
     assert page.locator("#stage-list dt").all_inner_texts() == ["keys", "encrypt", "transfer", "evaluate", "decrypt"]
     expect(page.locator("#keys-folder")).to_have_text(re.compile("^~/ciphershift/client/[0-9a-f]{64}$"))
     assert (home / "ciphershift" / "client").is_dir()
@@ -111,7 +114,7 @@ def test_a_test_image_leaves_as_noise_and_comes_back_as_its_digit(page: Page, ho
 def test_what_the_server_sees_is_the_ciphertext_and_no_two_are_alike(page: Page) -> None:
     page.add_init_script(LISTEN)
     page.reload()
-    digests, pictures = [], []
+    digests, images = [], []
     for _ in range(2):
         page.get_by_role("button", name="Test image 2: 1").click()
         send(page)
@@ -120,25 +123,25 @@ def test_what_the_server_sees_is_the_ciphertext_and_no_two_are_alike(page: Page)
         digests.append(page.locator("#sent-digest").inner_text())
         assert digests[-1] == hashlib.sha256(ciphertext.tobytes()).hexdigest()
         assert page.locator("#sent-bytes").inner_text().replace("\u202f", "") == str(len(ciphertext))
-        pictures.append(np.asarray(page.locator("#noise").evaluate(PIXELS)).reshape(-1, 4)[: len(ciphertext), 1])
-        points = np.corrcoef(ciphertext[HEADER_BYTES:], pictures[-1][HEADER_BYTES:])[0, 1]
+        images.append(np.asarray(page.locator("#noise").evaluate(PIXELS)).reshape(-1, 4)[: len(ciphertext), 1])
+        points = np.corrcoef(ciphertext[HEADER_BYTES:], images[-1][HEADER_BYTES:])[0, 1]
         assert points > 0.999, "each byte is a point as bright as it is large"
     order = [
         "Encrypting…",
-        "Sent. The server has noise, and no key to it.",
+        "Sent. The server has the ciphertext and no key for it.",
         "Layer 2 of 6 (relu): 0 of 330 look-ups.",
-        "The answer is 1, decrypted here.",
+        "The answer is 1, decrypted on this machine.",
     ]
     said = page.evaluate("said")
     last = said[len(said) - 1 - said[::-1].index("Encrypting…") :]
     assert [text for text in dict.fromkeys(last) if text in order] == order
     assert digests[0] != digests[1]
-    assert abs(np.corrcoef(*(picture[HEADER_BYTES:] for picture in pictures))[0, 1]) < 0.1
+    assert abs(np.corrcoef(*(image[HEADER_BYTES:] for image in images))[0, 1]) < 0.1
 
 
 def test_a_digit_drawn_with_the_pointer_is_recognised(page: Page) -> None:
     draw(page, [(0.25, 0.2), (0.75, 0.2), (0.45, 0.85)], [(0.4, 0.5), (0.7, 0.5)])
-    expect(page.locator("#prepared-text")).to_contain_text("the drawing, 280×280, now 28×28, centred")
+    expect(page.locator("#prepared-text")).to_contain_text("the drawing, 280×280, now 28×28, centered")
     send(page)
     expect(page.locator("#verdict-class")).to_have_text("7")
     page.get_by_role("button", name="Undo").click()
@@ -165,7 +168,7 @@ def test_a_dropped_photograph_is_made_to_fit(page: Page) -> None:
         list(file.getvalue()),
     )
     page.locator("#drop").dispatch_event("drop", {"dataTransfer": transfer})
-    expect(page.locator("#prepared-text")).to_contain_text("note.jpg, 640×400, now 28×28, centred, inverted")
+    expect(page.locator("#prepared-text")).to_contain_text("note.jpg, 640×400, now 28×28, centered, inverted")
     send(page)
     expect(page.locator("#verdict-class")).to_have_text("0")
 
@@ -201,25 +204,54 @@ def test_another_network_is_a_choice_away(page: Page) -> None:
     expect(page.locator("#prepared-text")).to_contain_text("test image 0")
 
 
-def test_a_file_that_is_no_picture_is_said_so(page: Page) -> None:
-    page.locator("#file").set_input_files({"name": "notes.png", "mimeType": "image/png", "buffer": b"not a picture"})
-    expect(page.get_by_role("alert")).to_contain_text("notes.png is no picture: give PNG")
+def test_a_file_that_is_no_image_is_said_so(page: Page) -> None:
+    page.locator("#file").set_input_files({"name": "notes.png", "mimeType": "image/png", "buffer": b"not an image"})
+    expect(page.get_by_role("alert")).to_contain_text("notes.png is not a supported image: use PNG")
     page.get_by_role("button", name="Encrypt and send").click()
-    expect(page.locator("#status")).to_have_text("This picture cannot be sent: choose another.")
+    expect(page.locator("#status")).to_have_text("This image cannot be sent: choose another.")
     page.get_by_role("button", name="Test image 0: 7").click()
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_stopping_cancels_the_job_on_the_server(page: Page, about: dict[str, str], home: Path) -> None:
+def test_stopping_cancels_the_job_on_the_server(browser: Browser, known: tuple[str, str], home: Path) -> None:
+    page = opened(browser, known[0])
     page.get_by_label("Network").select_option("mnist-she")
     page.get_by_role("button", name="Test image 0: 7").click()
     page.get_by_role("button", name="Encrypt and send").click()
     expect(page.locator("#sent")).to_be_visible(timeout=60_000)
-    page.get_by_role("button", name="Stop").click()
-    expect(page.locator("#status")).to_have_text("Stopped; the server was told to forget it.")
-    with Client(about["server"], keystore=Keystore(home / "ciphershift" / "client")) as client:
+    expect(page.locator("#track .now")).to_have_count(1)  # the layer that is computed
+    stop = page.get_by_role("button", name="Stop")
+    expect(stop).to_have_class("stop")
+    stop.click()
+    expect(page.locator("#status")).to_have_text("Stopped. The job on the server was canceled.")
+    expect(page.locator("#track .now")).to_have_count(0)
+    expect(page.get_by_role("button", name="Encrypt and send")).to_have_class("primary")
+    page.context.close()
+    with Client(known[1], keystore=home / "ciphershift" / "client") as client:
         job = client.job(client.jobs(1)[0].id)
         assert job.wait(timeout=300).state == "canceled"
+
+
+def test_the_server_beside_the_page_answers_the_page_only(address: str) -> None:
+    """Another web page, or another user of the machine, would need its API key."""
+    server = told(address)["server"]
+    for method, path in (
+        ("GET", "/v2/jobs"),
+        ("GET", "/v2/models"),
+        ("POST", "/v2/repository/models/mnist-tiny/unload"),
+    ):
+        assert httpx.request(method, server + path).json()["code"] == "unauthorized", path
+
+
+def test_on_a_phone_the_answer_is_one_tap_away(browser: Browser, address: str) -> None:
+    page = opened(browser, address, viewport={"width": 390, "height": 844})
+    page.get_by_role("button", name="Test image 0: 7").click()
+    expect(page.locator("#jump")).to_be_hidden()
+    send(page)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.get_by_role("link", name="Answer: 7").click()
+    expect(page.locator("#verdict-class")).to_be_in_viewport()
+    page.context.close()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 1280)])
@@ -234,11 +266,9 @@ def test_nothing_keeps_people_out(browser: Browser, address: str, scheme: str, w
     page.context.close()
 
 
-def test_another_web_page_cannot_drive_this_one(
-    browser: Browser, address: str, about: dict[str, str], home: Path
-) -> None:
+def test_another_web_page_cannot_drive_this_one(browser: Browser, known: tuple[str, str], home: Path) -> None:
     """Neither by a request that needs no leave, nor by one with the token, nor under a name of its own."""
-    url, token = address.split("#token=")
+    url, token = known[0].split("#token=")
     attack = f"""<!doctype html><title>waiting</title><script>
       const tries = [
         fetch("{url}api/about", {{ headers: {{ "X-Token": "{token}" }} }}),
@@ -257,7 +287,7 @@ def test_another_web_page_cannot_drive_this_one(
 
     with (
         http.server.HTTPServer(("127.0.0.1", 0), Foreign) as foreign,
-        Client(about["server"], keystore=Keystore(home / "ciphershift" / "client")) as client,
+        Client(known[1], keystore=home / "ciphershift" / "client") as client,
     ):
         thread = threading.Thread(target=foreign.serve_forever, args=(0.02,))
         thread.start()

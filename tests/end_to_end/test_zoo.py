@@ -1,21 +1,23 @@
-"""The shipped networks under their real parameters: keys, server, pictures, commands."""
+"""The shipped networks under their real parameters: keys, server, images, commands."""
 
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ciphershift.benchmarks import demo
-from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Client, Keystore
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import ZOO
 
 ROOT = Path(__file__).resolve().parents[2]
+SEVEN = ROOT / "client" / "samples" / "mnist-0-is-7.png"
 
 
 @pytest.fixture(scope="module")
@@ -23,52 +25,70 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-def test_encrypted_predictions_are_those_of_the_plaintext_network(home: Path) -> None:
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """A server of the shipped networks."""
+    with running_server() as process:
+        yield process
+
+
+def test_encrypted_predictions_are_those_of_the_plaintext_network(server: ServerProcess, home: Path) -> None:
     images, _ = demo.samples()
     program = Program.load(ZOO / "mnist-fast")
-    with (
-        running_server() as server,
-        Client(server.url, model="mnist-fast", keystore=Keystore(home / "client")) as client,
-    ):
+    with Client(server.url, model="mnist-fast", keystore=home / "client") as client:
         logits = client.predict(images[:5])
         profile = client.profile()
     assert profile.security_bits >= 128
     assert (logits.argmax(axis=1) == simulate.plain(program, images[:5]).argmax(axis=1)).sum() >= 4
 
 
-def test_every_encrypted_logit_of_the_exact_network_is_the_integer_networks(home: Path) -> None:
+def test_every_encrypted_logit_of_the_exact_network_is_the_integer_networks(server: ServerProcess, home: Path) -> None:
     """2^-31 is how often this may fail in an image (its card)."""
     images, _ = demo.samples()
     program = Program.load(ZOO / "mnist-exact")
-    with (
-        running_server() as server,
-        Client(server.url, model="mnist-exact", keystore=Keystore(home / "client")) as client,
-    ):
+    with Client(server.url, model="mnist-exact", keystore=home / "client") as client:
         logits = client.predict(images[:2])
         profile = client.profile()
     assert profile.profile == "exact"
     assert np.allclose(logits, simulate.plain(program, images[:2]) * program.output.scale, rtol=0, atol=1e-9)
 
 
-def test_the_shell_command_names_the_digit(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ciphershift", *arguments]
+
+
+def test_the_shell_command_names_the_digit(server: ServerProcess, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIPHERSHIFT_HOME", str(home))
-    picture = ROOT / "client" / "samples" / "mnist-0-is-7.png"
-    with running_server() as server:
-        command = [
-            sys.executable,
-            "-m",
-            "ciphershift",
-            "predict",
-            str(picture),
-            "--url",
-            server.url,
-            "--model",
-            "mnist-fast",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    asked = command("predict", str(SEVEN), "--url", server.url, "--model", "mnist-fast")
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"is-7\.png: 7 ", done.stdout)
     assert re.search(r"encrypt \d+\.\d\d s", done.stdout)
+
+
+def in_terminal(typed: str, asked: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a terminal of its own, where somebody types."""
+    spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    return subprocess.run(
+        [sys.executable, "-c", spawn, *asked], input=f"{typed}\n", capture_output=True, text=True, check=False
+    )
+
+
+def test_jobs_ask_for_the_passphrase_of_the_keys(
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIPHERSHIFT_HOME", str(tmp_path))
+    with Client(server.url, model="mnist-tiny") as client:
+        Keystore(passphrase="correct horse").open(client.profile().params)
+    submit = command("jobs", "submit", str(SEVEN), "--url", server.url, "--model", "mnist-tiny")
+    unasked = subprocess.run(submit, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert unasked.stderr.startswith("locked_key: ")
+    submitted = in_terminal("correct horse", submit)
+    assert "Passphrase" in submitted.stdout
+    assert submitted.returncode == 0, submitted.stdout
+    read = in_terminal("correct horse", command("jobs", "result", submitted.stdout.split()[-1], "--url", server.url))
+    assert read.returncode == 0, read.stdout
+    assert "image 1: 7 " in read.stdout
 
 
 def test_the_demonstration_prints_a_summary_for_each_model() -> None:

@@ -1,18 +1,27 @@
-"""For tests of the service: requests as bytes."""
+"""For tests of the service: requests as bytes, and servers whose jobs are held where a test wants them."""
 
 import json
-import struct
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Keystore
 from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.protocol import tensors
+from tests.support import gated_server
+from tests.support.gated_server import Gate
 
 TOY = params.get("TOY_N128")
+PATIENCE_SECONDS = 60.0  # that no working machine needs
 
 
 @dataclass(frozen=True)
@@ -30,16 +39,13 @@ def make_body(keystore: Keystore) -> Callable[[int], Body]:
     image = ckks.encrypt(pair.client_keys, pair.key_id, np.full(64, 0.01)).to_bytes()
 
     def make(images: int = 1, **parameters: str) -> Body:
-        data = (struct.pack("<I", len(image)) + image) * images
-        tensor = {
-            "name": "image",
-            "datatype": "BYTES",
-            "shape": [images],
-            "parameters": {"binary_data_size": len(data)},
-        }
-        given = {"key_id": pair.key_id, "image_shape": "1x8x8", **parameters}
-        text = json.dumps({"id": uuid.uuid4().hex, "parameters": given, "inputs": [tensor]}).encode()
-        return Body(text + data, {"Inference-Header-Content-Length": str(len(text))})
+        content, headers = tensors.build_request(
+            [image] * images, key_id=pair.key_id, image_shape=(1, 8, 8), request_id=uuid.uuid4().hex
+        )
+        text, tensor = tensors.split_body(headers[tensors.HEADER_LENGTH], content)
+        header = json.loads(text)
+        header["parameters"] |= parameters
+        return Body(*tensors.join_body(header, tensor))
 
     return make
 
@@ -49,3 +55,67 @@ def bundle(keystore: Keystore) -> tuple[str, bytes]:
     """A bundle of evaluation keys with its id."""
     pair = keystore.open(TOY)
     return pair.key_id, pair.evaluation_keys.read_bytes()
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A server with a gate, that has the keys, and an HTTP client of it."""
+
+    process: ServerProcess
+    http: httpx.Client
+    gate: Gate
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        """Sends a request."""
+        return self.http.post(f"/v2/models/tiny/{path}", content=body.content, headers=body.headers | headers)
+
+    def submit(self, body: Any) -> str:
+        """Submits a job; returns its path."""
+        accepted = self.post("jobs", body)
+        assert accepted.status_code == 202, accepted.text
+        return accepted.headers["Location"]
+
+    def job(self, location: str) -> dict[str, Any]:
+        """What the API says of a job."""
+        return self.http.get(location).json()
+
+    def until(self, location: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Waits until the job is as the test wants it."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition(job := self.job(location)):
+            assert time.monotonic() < deadline, job
+            time.sleep(0.02)
+        return job
+
+    def finished(self, location: str) -> dict[str, Any]:
+        """Waits for the end of a job."""
+        return self.until(location, lambda job: job["state"] not in ("pending", "in_progress"))
+
+    def held(self, location: str) -> dict[str, Any]:
+        """Waits until a worker has done a layer of the job."""
+        return self.until(location, lambda job: job["progress"]["bootstraps_done"] > 0)
+
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def gated(zoo: Path, bundle: tuple[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    """Starts a gated server: `with gated(**settings) as server`."""
+
+    @contextmanager
+    def serve(**settings: Any) -> Iterator[Gated]:
+        gate = Gate(tmp_path_factory.mktemp("gate") / "layers")
+        given: dict[str, Any] = {"engine": "local://?threads=1", "max_batch": 100, "gate": gate.path, **settings}
+        program = (gated_server.__file__, "serve")
+        with (
+            running_server(models=zoo, allow_toy_parameters=True, program=program, **given) as process,
+            httpx.Client(base_url=process.url, timeout=PATIENCE_SECONDS) as http,
+        ):
+            assert http.put(f"/v2/keys/{bundle[0]}", content=bundle[1]).status_code == 201
+            try:
+                yield Gated(process, http, gate)
+            finally:
+                gate.open()
+
+    return serve

@@ -12,54 +12,23 @@ from typing import Any
 import httpx
 import pytest
 
-from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.server.settings import Settings
+from ciphershift.server.store.database import Database, Job
+from tests.server.conftest import PATIENCE_SECONDS, Gated, Serve
 
-INFER, JOBS = "/v2/models/tiny/infer", "/v2/models/tiny/jobs"
-LONG = 60  # images of a job that takes seconds
+LAYERS = 3  # of one image
 
 
 @pytest.fixture(scope="module")
-def http(zoo: Path, bundle: tuple[str, bytes]) -> Iterator[httpx.Client]:
-    with serving(zoo, bundle) as http:
-        yield http
+def shared(gated: Serve) -> Iterator[Gated]:
+    with gated() as server:
+        yield server
 
 
-class serving:  # noqa: N801 - a context manager
-    """A server that has the keys, and an HTTP client of it."""
-
-    def __init__(self, zoo: Path, bundle: tuple[str, bytes], **settings: Any) -> None:
-        given = {"engine": "local://?threads=1", "max_batch": 500, **settings}
-        self._running = running_server(models=zoo, allow_toy_parameters=True, **given)
-        self._bundle = bundle
-
-    def __enter__(self) -> httpx.Client:
-        self.process = self._running.__enter__()
-        self.http = httpx.Client(base_url=self.process.url, timeout=60)
-        assert self.http.put(f"/v2/keys/{self._bundle[0]}", content=self._bundle[1]).status_code == 201
-        return self.http
-
-    def __exit__(self, *error: Any) -> None:
-        self.http.close()
-        self._running.__exit__(*error)
-
-
-def post(http: httpx.Client, path: str, body: Any, **headers: str) -> httpx.Response:
-    return http.post(path, content=body.content, headers=body.headers | headers)
-
-
-def wait(http: httpx.Client, location: str, seconds: float = 60) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while (job := http.get(location).json())["state"] in ("pending", "in_progress"):
-        assert time.monotonic() < deadline, job
-        time.sleep(0.05)
-    return job
-
-
-def wait_for_progress(http: httpx.Client, location: str) -> dict[str, Any]:
-    while not (job := http.get(location).json())["progress"]["bootstraps_done"]:
-        assert job["state"] in ("pending", "in_progress"), job
-        time.sleep(0.05)
-    return job
+@pytest.fixture
+def server(shared: Gated) -> Gated:
+    shared.gate.open()
+    return shared
 
 
 def header_of(answer: httpx.Response) -> dict[str, Any]:
@@ -67,165 +36,205 @@ def header_of(answer: httpx.Response) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("path", "headers"), [(JOBS, {}), (INFER, {"Prefer": "respond-async"})], ids=["jobs", "respond-async"]
+    ("path", "headers"), [("jobs", {}), ("infer", {"Prefer": "respond-async"})], ids=["jobs", "respond-async"]
 )
 def test_a_job_is_accepted_computed_and_fetched(
-    http: httpx.Client, make_body: Callable[..., Any], path: str, headers: dict[str, str]
+    server: Gated, make_body: Callable[..., Any], path: str, headers: dict[str, str]
 ) -> None:
-    accepted = post(http, path, make_body(2), **headers)
+    accepted = server.post(path, make_body(2), **headers)
     assert accepted.status_code == 202
     assert accepted.headers.get("Preference-Applied") == headers.get("Prefer")
     location = accepted.headers["Location"]
     assert location == f"/v2/jobs/{accepted.json()['id']}"
-    job = wait(http, location)
+    job = server.finished(location)
     assert (job["state"], job["images"], job["error"]) == ("completed", 2, None)
     assert job["progress"]["bootstraps_done"] == job["progress"]["bootstraps_total"] == 2 * 144
     assert job["created"] <= job["started"] <= job["finished"] < job["expires"]
-    result = http.get(f"{location}/result")
+    result = server.http.get(f"{location}/result")
     assert result.status_code == 200
     assert header_of(result)["outputs"][0]["shape"] == [2]
-    assert http.get("/v2/jobs", params={"limit": 1}).json()["jobs"][0]["id"] == job["id"]
+    assert server.http.get("/v2/jobs", params={"limit": 1}).json()["jobs"][0]["id"] == job["id"]
 
 
-def test_plain_infer_is_the_same_job_waited_for(http: httpx.Client, make_body: Callable[..., Any]) -> None:
-    answer = post(http, INFER, make_body())
+def test_plain_infer_is_the_same_job_waited_for(server: Gated, make_body: Callable[..., Any]) -> None:
+    answer = server.post("infer", make_body())
     assert answer.status_code == 200
-    again = http.get(answer.headers["Content-Location"])
+    again = server.http.get(answer.headers["Content-Location"])
     assert again.content == answer.content
     assert header_of(again) == header_of(answer)
 
 
-def test_the_same_idempotency_key_is_computed_once(http: httpx.Client, make_body: Callable[..., Any]) -> None:
+def test_the_same_idempotency_key_is_computed_once(server: Gated, make_body: Callable[..., Any]) -> None:
     body = make_body()
-    first, second = (post(http, INFER, body, **{"Idempotency-Key": "once"}) for _ in range(2))
+    first, second = (server.post("infer", body, **{"Idempotency-Key": "once"}) for _ in range(2))
     assert first.content == second.content  # a second computation would have other masks
-    other = post(http, INFER, make_body(), **{"Idempotency-Key": "once"})
+    other = server.post("infer", make_body(), **{"Idempotency-Key": "once"})
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
 
 
-def events(http: httpx.Client, location: str, **headers: str) -> list[dict[str, Any]]:
-    with http.stream("GET", f"{location}/events", headers=headers) as stream:
+def events(server: Gated, location: str, **headers: str) -> Iterator[dict[str, str]]:
+    with server.http.stream("GET", f"{location}/events", headers=headers) as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
-        text = "".join(stream.iter_text())
-    blocks = [block for block in text.split("\n\n") if "event:" in block]
-    return [dict(line.split(": ", 1) for line in block.splitlines() if ": " in line) for block in blocks]
+        event: dict[str, str] = {}
+        for line in stream.iter_lines():
+            name, _, value = line.partition(": ")
+            if name:
+                event[name] = value
+            elif "event" in event:
+                yield event
+                event = {}
 
 
-def test_events_tell_progress_up_to_the_end(http: httpx.Client, make_body: Callable[..., Any]) -> None:
-    location = post(http, JOBS, make_body(LONG)).headers["Location"]
-    told = events(http, location)
+def test_events_tell_progress_up_to_the_end(server: Gated, make_body: Callable[..., Any]) -> None:
+    images = 5
+    server.gate.hold(1)
+    location = server.submit(make_body(images))
+    told = []
+    for event in events(server, location):
+        told.append(event)
+        done = json.loads(event["data"])["progress"]["images_done"]
+        lookups = json.loads(event["data"])["progress"]["bootstraps_done"]
+        if lookups:  # the job is held until each image has been told of
+            server.gate.hold(LAYERS * (done + 1) + 1)
     jobs = [json.loads(event["data"]) for event in told]
     assert [event["event"] for event in told[:-1]] == ["progress"] * (len(told) - 1)
     assert told[-1]["event"] == jobs[-1]["state"] == "completed"
     ids = [int(event["id"]) for event in told]
     assert ids == sorted(set(ids))
-    done = [job["progress"]["bootstraps_done"] for job in jobs]
-    assert len(set(done)) > 3
+    done = [job["progress"]["images_done"] for job in jobs]
+    assert set(range(images)) <= set(done)
     assert done == sorted(done)
-    assert done[-1] == LONG * 144
+    assert jobs[-1]["progress"]["bootstraps_done"] == images * 144
     halfway = [job["progress"] for job in jobs if job["state"] == "in_progress" and job["progress"]["layer"]]
     assert all(progress["eta_seconds"] >= 0 for progress in halfway)
-    assert halfway[0]["eta_seconds"] > halfway[-1]["eta_seconds"]
-    resumed = events(http, location, **{"Last-Event-ID": str(ids[-2])})
+    resumed = list(events(server, location, **{"Last-Event-ID": str(ids[-2])}))
     assert [event["id"] for event in resumed] == [str(ids[-1])]
 
 
-def test_a_running_job_is_canceled_between_two_layers(http: httpx.Client, make_body: Callable[..., Any]) -> None:
-    location = post(http, JOBS, make_body(500)).headers["Location"]
-    early = http.get(f"{location}/result")
+def test_a_running_job_is_canceled_between_two_layers(server: Gated, make_body: Callable[..., Any]) -> None:
+    server.gate.hold(1)
+    location = server.submit(make_body(2))
+    early = server.http.get(f"{location}/result")
     assert (early.status_code, early.json()["code"]) == (409, "not_finished")
-    wait_for_progress(http, location)
-    assert http.delete(location).status_code == 200
-    job = wait(http, location, 5)
+    server.held(location)
+    assert server.http.delete(location).status_code == 200
+    job = server.finished(location)
     assert job["state"] == "canceled"
-    assert job["progress"]["bootstraps_done"] < job["progress"]["bootstraps_total"] / 2
-    late = http.get(f"{location}/result")
+    assert job["progress"]["bootstraps_done"] < job["progress"]["bootstraps_total"]
+    late = server.http.get(f"{location}/result")
     assert (late.status_code, late.json()["code"]) == (409, "canceled")
-    assert events(http, location)[-1]["event"] == "canceled"
-    assert post(http, INFER, make_body()).status_code == 200
+    assert list(events(server, location))[-1]["event"] == "canceled"
+    server.gate.open()
+    assert server.post("infer", make_body()).status_code == 200
 
 
-def test_a_waiting_job_knows_its_place_and_can_be_canceled(http: httpx.Client, make_body: Callable[..., Any]) -> None:
-    first, second, third = (post(http, JOBS, make_body(LONG)).headers["Location"] for _ in range(3))
-    wait_for_progress(http, first)
-    assert [http.get(location).json()["queue_position"] for location in (first, second, third)] == [None, 0, 1]
-    assert http.delete(second).json()["state"] == "canceled"
-    assert http.get(third).json()["queue_position"] == 0
-    http.delete(third)
-    http.delete(first)
+def test_a_waiting_job_knows_its_place_and_can_be_canceled(server: Gated, make_body: Callable[..., Any]) -> None:
+    server.gate.hold(1)
+    first, second, third = (server.submit(make_body()) for _ in range(3))
+    server.held(first)
+    assert [server.job(location)["queue_position"] for location in (first, second, third)] == [None, 0, 1]
+    assert server.http.delete(second).json()["state"] == "canceled"
+    assert server.job(third)["queue_position"] == 0
+    server.http.delete(third)
+    server.http.delete(first)
 
 
-def test_a_client_that_goes_gives_its_worker_free(http: httpx.Client, make_body: Callable[..., Any]) -> None:
+def test_a_client_that_goes_gives_its_worker_free(server: Gated, make_body: Callable[..., Any]) -> None:
+    server.gate.hold(1)
+    body = make_body()
     with pytest.raises(httpx.ReadTimeout):
-        http.post(INFER, content=(body := make_body(500)).content, headers=body.headers, timeout=1)
-    assert post(http, INFER, make_body()).status_code == 200
-    (abandoned,) = [job for job in http.get("/v2/jobs").json()["jobs"][:2] if job["images"] == 500]
-    assert abandoned["state"] == "canceled"
+        server.http.post(
+            "/v2/models/tiny/infer",
+            content=body.content,
+            headers=body.headers,
+            timeout=httpx.Timeout(PATIENCE_SECONDS, read=0.5),
+        )
+    abandoned = server.http.get("/v2/jobs", params={"limit": 1}).json()["jobs"][0]
+    assert server.finished(f"/v2/jobs/{abandoned['id']}")["state"] == "canceled"
 
 
-def test_a_forgotten_result_is_gone(http: httpx.Client, make_body: Callable[..., Any]) -> None:
-    answer = post(http, INFER, make_body())
+def test_a_forgotten_result_is_gone(server: Gated, make_body: Callable[..., Any]) -> None:
+    answer = server.post("infer", make_body())
     result = answer.headers["Content-Location"]
-    assert http.delete(result.removesuffix("/result")).json()["state"] == "completed"
-    gone = http.get(result)
+    assert server.http.delete(result.removesuffix("/result")).json()["state"] == "completed"
+    gone = server.http.get(result)
     assert (gone.status_code, gone.json()["code"]) == (410, "expired")
 
 
-def test_the_jobs_own_error_is_the_answer(http: httpx.Client, make_body: Callable[..., Any], keystore: Any) -> None:
+def test_the_jobs_own_error_is_the_answer(server: Gated, make_body: Callable[..., Any]) -> None:
     body = make_body()
     spoilt = body.content[:-1] + bytes([body.content[-1] ^ 1])
-    accepted = http.post(JOBS, content=spoilt, headers=body.headers)
+    accepted = server.http.post("/v2/models/tiny/jobs", content=spoilt, headers=body.headers)
     assert accepted.status_code == 202
-    job = wait(http, accepted.headers["Location"])
+    location = accepted.headers["Location"]
+    job = server.finished(location)
     assert (job["state"], job["error"]["code"]) == ("failed", "digest_mismatch")
-    result = http.get(f"{accepted.headers['Location']}/result")
+    result = server.http.get(f"{location}/result")
     assert (result.status_code, result.json()["code"]) == (400, "digest_mismatch")
-    assert events(http, accepted.headers["Location"])[-1]["event"] == "failed"
+    assert list(events(server, location))[-1]["event"] == "failed"
 
 
 @pytest.mark.parametrize("path", ["", "/result", "/events"])
-def test_an_unknown_job_is_said_so(http: httpx.Client, path: str) -> None:
-    answer = http.get(f"/v2/jobs/{'00' * 16}{path}")
+def test_an_unknown_job_is_said_so(server: Gated, path: str) -> None:
+    answer = server.http.get(f"/v2/jobs/{'00' * 16}{path}")
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
 
 
-def test_killed_servers_lose_no_job(
-    zoo: Path, bundle: tuple[str, bytes], make_body: Callable[..., Any], tmp_path: Path
-) -> None:
-    settings = {"storage": tmp_path, "lease_seconds": 1}
-    body = make_body()
-    with (first := serving(zoo, bundle, **settings)) as http:
-        done = post(http, INFER, body)
-        locations = [post(http, JOBS, make_body(20)).headers["Location"] for _ in range(4)]
-        wait_for_progress(http, locations[0])
+def until_ended(server: Gated) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while server.process.is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_and_stopped_servers_lose_no_job(gated: Serve, make_body: Callable[..., Any], tmp_path: Path) -> None:
+    settings = {"storage": tmp_path, "lease_seconds": 1, "drain_seconds": 0}
+    with gated(**settings) as first:
+        done = first.post("infer", make_body())
+        first.gate.hold(1)
+        locations = [first.submit(make_body(2)) for _ in range(3)]
+        first.held(locations[0])
         os.kill(first.process.pid, signal.SIGKILL)
-    with (second := serving(zoo, bundle, **settings)) as http:
-        assert http.get(done.headers["Content-Location"]).content == done.content
-        wait_for_progress(http, locations[1])
-        os.kill(second.process.pid, signal.SIGKILL)
-    with serving(zoo, bundle, **settings) as http:
-        assert [wait(http, location)["state"] for location in locations] == ["completed"] * 4
+    with gated(**settings) as second:  # it is stopped at work, with no time to finish
+        assert second.http.get(done.headers["Content-Location"]).content == done.content
+        second.gate.hold(1)
+        second.until(locations[0], lambda job: job["state"] != "pending")
+        os.kill(second.process.pid, signal.SIGTERM)
+        until_ended(second)
+    database = Database(Settings(storage=str(tmp_path)).database_url)
+    with database.reading() as session:
+        unfinished = {job.state for job in session.query(Job).filter(Job.finished.is_(None))}
+    database.close()
+    assert unfinished <= {"pending"}, "what was computed has been released"
+    with gated(**settings) as third:
+        assert [third.finished(location)["state"] for location in locations] == ["completed"] * 3
         for location in locations:
-            assert header_of(http.get(f"{location}/result"))["outputs"][0]["shape"] == [20]
+            assert header_of(third.http.get(f"{location}/result"))["outputs"][0]["shape"] == [2]
 
 
 def test_a_stopping_server_finishes_what_it_can_and_keeps_the_rest(
-    zoo: Path, bundle: tuple[str, bytes], make_body: Callable[..., Any], tmp_path: Path
+    gated: Serve, make_body: Callable[..., Any], tmp_path: Path
 ) -> None:
-    settings = {"storage": tmp_path, "drain_seconds": 3}
-    with (first := serving(zoo, bundle, **settings)) as http, ThreadPoolExecutor(1) as pool:
-        short = pool.submit(post, http, INFER, make_body(60))
-        time.sleep(0.1)
-        long = post(http, JOBS, make_body(500)).headers["Location"]
-        os.kill(first.process.pid, signal.SIGTERM)
-        time.sleep(0.2)
-        ready = http.get("/v2/health/ready")
+    with gated(storage=tmp_path, drain_seconds=PATIENCE_SECONDS) as server, ThreadPoolExecutor(1) as pool:
+        server.gate.hold(1)
+        running = pool.submit(server.post, "infer", make_body())
+        while not (jobs := server.http.get("/v2/jobs").json()["jobs"]):
+            time.sleep(0.02)
+        server.held(f"/v2/jobs/{jobs[0]['id']}")
+        waiting = server.submit(make_body())
+        os.kill(server.process.pid, signal.SIGTERM)
+        while (ready := server.http.get("/v2/health/ready")).is_success:
+            time.sleep(0.02)
         assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
-        assert http.get("/v2/health/live").status_code == 200
-        refused = post(http, JOBS, make_body())
+        assert server.http.get("/v2/health/live").status_code == 200
+        refused = server.post("jobs", make_body())
         assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
-        assert short.result().status_code == 200
-    with serving(zoo, bundle, **settings) as http:
-        job = wait_for_progress(http, long)
-        assert job["state"] == "in_progress"
-        http.delete(long)
+        assert not running.done()
+        server.gate.open()
+        assert running.result().status_code == 200
+        until_ended(server)
+    database = Database(Settings(storage=str(tmp_path)).database_url)
+    with database.reading() as session:
+        kept = session.get_one(Job, waiting.removeprefix("/v2/jobs/"))
+    database.close()
+    assert (kept.state, kept.attempt) == ("pending", 0)

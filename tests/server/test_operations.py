@@ -19,6 +19,9 @@ from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.errors import ConfigurationError
 from ciphershift.server.settings import Settings
 from ciphershift.server.store.database import Database
+from tests.server.conftest import PATIENCE_SECONDS, Serve
+from tests.support import gated_server
+from tests.support.gated_server import STARTING, Gate
 
 INFER = "/v2/models/tiny/infer"
 
@@ -92,74 +95,73 @@ def ready(url: str) -> int:
     return httpx.get(f"{url}/v2/health/ready", timeout=10).status_code
 
 
-def until(url: str, status: int, seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
+def until(url: str, status: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while ready(url) != status:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def test_a_server_without_a_store_or_a_worker_is_not_ready(zoo: Path, tmp_path: Path) -> None:
+def test_a_server_without_a_store_or_a_worker_is_not_ready(gated: Serve, tmp_path: Path) -> None:
     storage = tmp_path / "storage"
-    with running_server(models=zoo, allow_toy_parameters=True, storage=storage) as server:
-        assert ready(server.url) == 200
+    with gated(storage=storage) as server:
+        url = server.process.url
+        assert ready(url) == 200
         shutil.rmtree(storage / "spool")
         (storage / "spool").write_text("no folder")
-        assert ready(server.url) == 503
-        assert httpx.get(f"{server.url}/v2/health/live").status_code == 200
+        assert ready(url) == 503
+        assert httpx.get(f"{url}/v2/health/live").status_code == 200
         (storage / "spool").unlink()
-        assert ready(server.url) == 200
-        for pid in server.family()[1:]:
+        assert ready(url) == 200
+        server.gate.hold(STARTING)
+        for pid in server.process.family()[1:]:
             os.kill(pid, signal.SIGKILL)
-        until(server.url, 503, 2)
-        until(server.url, 200)
+        until(url, 503)
+        server.gate.open()
+        until(url, 200)
 
 
 def test_workers_in_processes_of_their_own_share_the_queue(
-    zoo: Path, bundle: tuple[str, bytes], make_body: Callable[..., Any], postgres: Callable[[], str], tmp_path: Path
+    zoo: Path, make_body: Callable[..., Any], gated: Serve, postgres: Callable[[], str], tmp_path: Path
 ) -> None:
-    shared = {
-        "models": zoo,
-        "allow_toy_parameters": True,
-        "database": postgres(),
-        "storage": tmp_path,
-        "lease_seconds": 3,
-    }
+    shared = {"database": postgres(), "storage": tmp_path, "lease_seconds": 3}
     database = Database(Settings(database=shared["database"]).database_url)
     database.migrate()
     database.close()
-    worker = ("-m", "ciphershift", "worker")
-    with running_server(**shared, engine="queue://", wait_until_ready=False) as api:
-        assert httpx.get(f"{api.url}/v2/health/live").status_code == 200
-        assert ready(api.url) == 503
-        with (
-            running_server(program=worker, **shared, engine="local://?threads=1") as first,
-            running_server(program=worker, **shared, engine="local://?threads=1") as second,
-        ):
+    gate = Gate(tmp_path / "gate")
+    worker = {
+        **shared,
+        "program": (gated_server.__file__, "worker"),
+        "engine": "local://?threads=1",
+        "gate": gate.path,
+        "models": zoo,
+        "allow_toy_parameters": True,
+    }
+    with gated(**shared, engine="queue://", wait_until_ready=False) as api:
+        assert api.http.get("/v2/health/live").status_code == 200
+        assert ready(api.process.url) == 503
+        gate.hold(1)
+        with running_server(**worker) as first, running_server(**worker) as second:
             assert httpx.get(f"{first.url}/v2/models").status_code == 404
-            until(api.url, 200)
-            locations = []
-            for _ in range(4):
-                answer = infer(api.url, bundle, make_body(16), Prefer="respond-async")
-                locations.append(api.url + answer.headers["Location"])
-            assert infer(api.url, bundle, make_body()).status_code == 200
-            deadline = time.monotonic() + 60
-            while any(httpx.get(location).json()["state"] != "completed" for location in locations):
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            done = [
-                samples(process.url).get(("ciphershift_jobs_total", ("tiny", "completed")), 0)
-                for process in (first, second)
-            ]
-            assert sum(done) == 5
-            assert min(done) > 0
-        until(api.url, 503)
+            until(api.process.url, 200)
+            locations = [api.submit(make_body()) for _ in range(3)]
+            for location in locations[:2]:  # both workers are held at once: each has a job of its own
+                api.held(location)
+            gate.open()
+            assert [api.finished(location)["state"] for location in locations] == ["completed"] * 3
+            ended = ("ciphershift_jobs_total", ("tiny", "completed"))
+            done = [samples(process.url)[ended] for process in (first, second)]
+            assert sum(done) == 3
+        until(api.process.url, 503)
 
 
 def test_an_unmigrated_database_is_refused_with_the_command_to_run(
     zoo: Path, postgres: Callable[[], str], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigurationError, match="server migrate"), running_server(models=zoo, database=postgres()):
+    with (
+        pytest.raises(ConfigurationError, match="ciphershift migrate"),
+        running_server(models=zoo, database=postgres()),
+    ):
         pass
 
 

@@ -17,7 +17,7 @@ from ciphershift.errors import ConfigurationError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
-from ciphershift.server.engine.base import Step
+from ciphershift.server.engine.base import LayerProgress
 from ciphershift.server.engine.ray import RayEngine
 from ciphershift.server.settings import Settings
 from tests.server.test_conformance import Bench
@@ -44,25 +44,29 @@ def bench(cluster: Cluster, zoo: Path, keystore: Keystore, tiny_program: Program
     bench.close()
 
 
-def lookers() -> list[int]:
+def lookup_workers() -> list[int]:
     """Process ids of the actors that compute look-ups."""
     return [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.exists() and path.read_bytes().startswith(b"ray::Looker")
+        if path.exists() and path.read_bytes().startswith(b"ray::LookupWorker")
     ]
+
+
+def _node_id(_: object) -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def test_both_nodes_compute(bench: Bench) -> None:
     assert isinstance(bench.engine, RayEngine)
-    nodes = ray.get([looker.node_id.remote() for looker in bench.engine.lookers])
+    nodes = ray.get([worker.__ray_call__.remote(_node_id) for worker in bench.engine.lookup_workers])
     assert len(set(nodes)) == 2
 
 
 def test_a_worker_that_is_killed_in_mid_job_loses_nothing(bench: Bench, tiny_images: NDArray[np.uint8]) -> None:
     images = np.concatenate([tiny_images] * 6)
     encrypted = bench.encrypt(images)
-    steps: list[Step] = []
+    steps: list[LayerProgress] = []
     killed: list[int] = []
 
     async def run_and_kill() -> tuple[bytes, ...]:
@@ -70,7 +74,7 @@ def test_a_worker_that_is_killed_in_mid_job_loses_nothing(bench: Bench, tiny_ima
         while len(steps) < 6:
             await asyncio.sleep(0.005)
         assert not running.done()
-        killed.append(lookers()[0])
+        killed.append(lookup_workers()[0])
         os.kill(killed[0], signal.SIGKILL)
         return (await running).logits
 
@@ -79,7 +83,7 @@ def test_a_worker_that_is_killed_in_mid_job_loses_nothing(bench: Bench, tiny_ima
     runs = np.stack([simulate.run(bench.program, TOY, images, np.random.default_rng(i)) for i in range(50)])
     deviation = np.abs((bench.decrypt(encrypted, rows) - runs.mean(axis=0)) / runs.std(axis=0))
     assert deviation.max() < 6
-    assert killed[0] not in lookers()
+    assert killed[0] not in lookup_workers()
     assert bench.run(bench.engine.run, bench.task(encrypted[:1]), lambda _: None).logits
 
 

@@ -1,8 +1,6 @@
 """The model repository: a bad model is refused with its reason, the others are served; load, unload, index."""
 
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +15,7 @@ from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.he_layers.program import Program
 from ciphershift.server.repository import Repository
 from ciphershift.server.settings import Settings
+from tests.support.command_line import run
 
 
 def repository(models: Path, *, toy: bool = True) -> Repository:
@@ -63,7 +62,7 @@ def unknown_parameters(folder: Path) -> None:
         (no_weights, "no program can be read"),
         (damaged_weights, "no program can be read"),
         (bad_card, "card.json"),
-        (another_name, "give both one name"),
+        (another_name, "rename one of them"),
         (unknown_parameters, "NONE_N1"),
     ],
 )
@@ -75,7 +74,7 @@ def test_a_bad_model_is_refused_with_its_reason_and_the_others_are_served(
     assert list(models) == ["two"]
     assert models.entries["one"].model is None
     assert reason in models.entries["one"].reason
-    with pytest.raises(errors.UnknownModelError, match="there are: two"):
+    with pytest.raises(errors.UnknownModelError, match="served are: two"):
         models["one"]
 
 
@@ -134,14 +133,13 @@ def test_load_unload_and_index_over_http(
         assert http.get("/v2/models/one/ready").status_code == 404
         assert http.post("/v2/repository/models/none/load").json()["code"] == "unknown_model"
 
-        environment = {f"CIPHERSHIFT_{name.upper()}": str(value) for name, value in settings.items()} | {"PATH": ""}
-        command = [sys.executable, "-m", "ciphershift", "repository"]
-        subprocess.run([*command, "load", "one"], env=environment, check=True, capture_output=True)
-        deadline = time.monotonic() + 10
+        environment = {f"CIPHERSHIFT_{name.upper()}": str(value) for name, value in settings.items()}
+        assert run("repository", "load", "one", environment=environment).returncode == 0
+        deadline = time.monotonic() + 60
         while infer(http, "one").status_code != 200:
             assert time.monotonic() < deadline, "the server follows what the command says"
             time.sleep(0.2)
-        subprocess.run([*command, "unload", "two"], env=environment, check=True, capture_output=True)
+        assert run("repository", "unload", "two", environment=environment).returncode == 0
     with running_server(**settings) as server:
         models = httpx.get(f"{server.url}/v2/models").json()["models"]
         assert [model["name"] for model in models] == ["one"]

@@ -5,7 +5,10 @@
 ```python                   is run; names last to the end of the document
 ```python name.py           is saved under this name
 ```text  (after a block)    is what that block prints; ... stands for anything
-```sh not-run               is only shown; the line after it says to the reader why, or who runs it
+<!-- not run: why -->       before a block: it is only shown
+<!-- run by tests/….py -->  before a block: that test (or .ci/run) does what the block shows
+
+The comments are invisible where the document is read.
 """
 
 import doctest
@@ -25,26 +28,30 @@ import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("benchmarks", "client", "deploy", "docs", "he_layers", "models", "server", "tests")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md"))])
-START_SECONDS = 60.0
+DOCUMENTS = sorted(
+    path
+    for path in (*ROOT.glob("*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md")))
+    if "node_modules" not in path.parts
+)
+START_SECONDS = 240.0
 BLOCK_SECONDS = 300.0
-_FENCE = re.compile(r"^```(.*)\n((?:(?!```).*\n)*)```\n(?=\n?(.*))", re.MULTILINE)
+_FENCE = re.compile(r"(?:^<!-- (.*) -->\n)?^```(.*)\n((?:(?!```).*\n)*)```\n", re.MULTILINE)
 _PORT = re.compile(r"(?<=127\.0\.0\.1:)80\d\d|(?<=--port )80\d\d")
 _OWN = ("PWD", "OLDPWD", "SHLVL", "_")  # a shell's, of no meaning to the next one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One fenced block: language, the words after it, its text, and the line of prose that follows."""
+    """One fenced block: language, the words after it, its text, and the comment on the line before it."""
 
     language: str
     title: str
     text: str
-    after: str
+    comment: str
 
     @property
     def is_run(self) -> bool:
-        return self.language in ("sh", "python") and self.title != "not-run"
+        return self.language in ("sh", "python") and not self.comment
 
 
 def name_of(document: Path) -> str:
@@ -56,8 +63,8 @@ def blocks(document: Path) -> list[Block]:
     """Every fenced block of a document, in order."""
     found = _FENCE.findall(document.read_text(encoding="utf-8"))
     return [
-        Block(language=info.partition(" ")[0], title=info.partition(" ")[2], text=text, after=after)
-        for info, text, after in found
+        Block(language=info.partition(" ")[0], title=info.partition(" ")[2], text=text, comment=comment)
+        for comment, info, text in found
     ]
 
 

@@ -80,12 +80,12 @@ def key_switch(x: U32, key: U32, base_log: int, levels: int, binary_key: bool) -
     return out
 
 
-def modulus_switch(x: U32, polynomial_size: int) -> NDArray[np.int64]:
-    """Nearest multiples of 2^32 / 2N; half the mask's rounding error is taken from the body."""
+def modulus_switch(x: U32, polynomial_size: int, block_length: int = 1) -> NDArray[np.int64]:
+    """Nearest multiples of 2^32 / 2N; what the mask's rounding error is on average under the key is taken from the body."""
     step = 2**32 // (2 * polynomial_size)
     mask = x[:, :-1].astype(np.int64)
     rounded = (mask + step // 2) // step
-    body = x[:, -1].astype(np.int64) - ((mask - rounded * step).sum(axis=1) >> 1)
+    body = x[:, -1].astype(np.int64) - (mask - rounded * step).sum(axis=1) // (block_length + 1)
     return np.concatenate([rounded, ((body + step // 2) // step)[:, None]], axis=1) % (2 * polynomial_size)
 
 
@@ -97,23 +97,30 @@ def rotate(poly: NDArray[np.object_], power: int) -> NDArray[np.object_]:
 
 
 def blind_rotate(
-    switched: NDArray[np.int32], table: U64, bsk: U64, base_log: int, levels: int, grouping_factor: int = 1
+    switched: NDArray[np.int32],
+    table: U64,
+    bsk: U64,
+    base_log: int,
+    levels: int,
+    grouping_factor: int = 1,
+    block_length: int = 1,
 ) -> list[int]:
     """Blind rotation and sample extraction of one ciphertext, exact modulo 2^64.
 
     Args:
         switched: [n + 1].
         table: test polynomial, torus words [N].
-        bsk: [entries, rows, k + 1, N], masks and bodies: for every `grouping_factor` bits one entry for each way in which not all are 0.
+        bsk: [entries, rows, k + 1, N], masks and bodies: for every step one entry for each way in which not all of its bits are 0.
         base_log, levels: of the gadget.
-        grouping_factor: bits of the key in one step.
+        grouping_factor: uniform bits of the key in one step.
+        block_length: bits of the key in one step of which at most one is 1.
     """
     n, k1 = len(table), bsk.shape[2]
     acc = np.zeros((k1, n), dtype=object)
     acc[-1] = rotate(table.astype(object), -int(switched[-1]))
-    per_step = 2**grouping_factor - 1
+    bits, per_step = grouping_factor * block_length, block_length if block_length > 1 else 2**grouping_factor - 1
     for step, ggsws in enumerate(bsk.reshape(-1, per_step, *bsk.shape[1:])):
-        powers = [int(power) for power in switched[step * grouping_factor : (step + 1) * grouping_factor]]
+        powers = [int(power) for power in switched[step * bits : (step + 1) * bits]]
         digits = np.zeros((len(bsk[0]), n), dtype=object)
         for p in range(k1):
             rest = (acc[p] + 2**63) % 2**64 - 2**63
@@ -121,7 +128,7 @@ def blind_rotate(
                 unit = 2 ** (64 - base_log * (level + 1))
                 digits[p * levels + level] = (rest + unit // 2) // unit
                 rest = rest - digits[p * levels + level] * unit
-        for ggsw, power in zip(ggsws, powers if per_step == 1 else [*powers, sum(powers)], strict=True):
+        for ggsw, power in zip(ggsws, powers if grouping_factor == 1 else [*powers, sum(powers)], strict=True):
             for q in range(k1):
                 product = sum(negacyclic(digit, row[q].astype(object)) for digit, row in zip(digits, ggsw, strict=True))
                 acc[q] = (acc[q] + rotate(product, power % (2 * n)) - product) % 2**64

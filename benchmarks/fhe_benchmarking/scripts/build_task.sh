@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The harness calls this before a run, with the submission's folder. Installs the library that the steps call, if it is missing:
-# from the checkout or wheel named by CIPHERSHIFT_SOURCE. Needs Python 3.11 or later and a C++17 compiler.
+# from the checkout named by CIPHERSHIFT_SOURCE (benchmarks are not in the wheel). Needs Python 3.11 or later and a C++17 compiler.
 set -euo pipefail
-if ! python3 -c "import benchmarks.fhe_benchmarking" 2>/dev/null; then
-    python3 -m pip install "ciphershift[client,server] @ file://$(realpath "${CIPHERSHIFT_SOURCE:?set it to a checkout or a wheel of ciphershift}")"
+if ! python3 -c "import ciphershift.benchmarks.fhe_benchmarking" 2>/dev/null; then
+    python3 -m pip install -e "$(realpath "${CIPHERSHIFT_SOURCE:?set it to a checkout of ciphershift}")[client,server]"
 fi

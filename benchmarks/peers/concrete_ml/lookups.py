@@ -18,7 +18,7 @@ BATCH = 32
 ROUNDS = 7
 
 
-def measure(bits: int, p_error: float | None) -> dict[str, object]:
+def time_lookup(bits: int, p_error: float | None) -> dict[str, object]:
     """Times BATCH look-ups a call; compares every result."""
     half = 2 ** (bits - 1)
     table = fhe.LookupTable([max(0, value - half) for value in range(2 * half)])
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--p-error", type=float, required=True, help="of 4-bit look-ups")
     given = parser.parse_args()
     for bits, p_error in ((4, None), (4, given.p_error), (6, None)):
-        print(json.dumps(measure(bits, p_error)), flush=True)  # noqa: T201
+        print(json.dumps(time_lookup(bits, p_error)), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

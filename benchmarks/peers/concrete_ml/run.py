@@ -1,4 +1,4 @@
-"""Concrete ML: the tutorial's topology with exact ReLU, quantised after training, on encrypted MNIST images. Runs in its own environment.
+"""Concrete ML: the tutorial's topology with exact ReLU, quantized after training, on encrypted MNIST images. Runs in its own environment.
 
 Once with the library's default error rate of a look-up, and once for each rate that is asked for.
 """
@@ -55,8 +55,8 @@ def main() -> None:
         keygen = time.perf_counter() - started
         seconds, right, agree, upload = [], 0, 0, 0
         for number in range(given.count):
-            quantised = module.quantize_input(images[number : number + 1])
-            encrypted = circuit.encrypt(quantised)
+            quantized = module.quantize_input(images[number : number + 1])
+            encrypted = circuit.encrypt(quantized)
             upload = len(encrypted.serialize())
             started = time.perf_counter()
             answer = circuit.run(encrypted)
@@ -72,7 +72,7 @@ def main() -> None:
                     "version": version("concrete-ml"),
                     "activation": "look-up",
                     "topology": "conv 4 x 7 x 7 stride 3, 64, 10",
-                    "settings": f"quantised after training, bits {BITS}, rounding to 6 bits, approximate; {rate}",
+                    "settings": f"quantized after training, bits {BITS}, rounding to 6 bits, approximate; {rate}",
                     "lookup_error_4bit": circuit.p_error,
                     "accuracy_clear": round(float((clear == labels).mean()), 4),
                     "accuracy_encrypted": right / given.count,

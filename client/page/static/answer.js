@@ -1,4 +1,4 @@
-// The answer: logits as bars, beside those of the same network in the clear once these are known.
+// The answer: logits as bars, beside those of the same network in the clear when they are known.
 
 const element = (id) => document.getElementById(id);
 

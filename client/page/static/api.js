@@ -1,4 +1,4 @@
-// Speaks to the process that serves this page. The token came behind the # of the address; no other page knows it.
+// Requests to the process that serves this page. The token is in the fragment of the address; no other page knows it.
 
 const MARK = "#token=";
 if (location.hash.startsWith(MARK)) {
@@ -8,7 +8,7 @@ if (location.hash.startsWith(MARK)) {
 const token = sessionStorage.getItem("token") ?? "";
 addEventListener("hashchange", () => location.hash.startsWith(MARK) && location.reload());
 
-/** What went wrong, with the stable code of its kind. */
+/** An error with its stable code. */
 export class Problem extends Error {
   constructor(code, message) {
     super(message);
@@ -37,7 +37,7 @@ export async function post(path, body) {
   return (await send(path, { method: "POST", body })).json();
 }
 
-/** Calls `take` with each event of an answer that comes line by line. */
+/** Calls `take` with each event of a line-by-line answer. */
 export async function follow(path, body, take, signal) {
   const response = await send(path, { method: "POST", body, signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -54,7 +54,7 @@ export async function follow(path, body, take, signal) {
       take(last);
     }
   }
-  if (last?.event !== "answer") throw new Problem("internal", "The answer broke off.");
+  if (last?.event !== "answer") throw new Problem("internal", "The answer ended early.");
 }
 
 /** Base64 as bytes. */

@@ -1,4 +1,4 @@
-// The drawing area: strokes by pointer or keyboard, or a picture in their place. Light ink on black, as the networks were trained.
+// The drawing area: strokes by pointer or keyboard, or an image instead. Light ink on black, like the training data.
 
 const INK = "#fbf1dc";
 const WIDTH = 0.085; // of the side
@@ -7,12 +7,12 @@ const FINE_STEP = 0.015;
 const EXPORT_SIDE = 280;
 
 export class Pad {
-  /** Calls `changed` when a stroke is complete or was taken away, `confirmed` when Enter is pressed, `tell` with what the pen does. */
+  /** Calls `changed` when a stroke was completed or removed, `confirmed` on Enter, `tell` with the state of the pen. */
   constructor(canvas, { changed, confirmed, tell }) {
     Object.assign(this, { canvas, changed, confirmed, tell });
     this.draws = true;
     this.strokes = [];
-    this.picture = null;
+    this.image = null;
     this.pointer = null;
     this.pen = { x: 0.5, y: 0.25, down: false, shown: false };
     canvas.addEventListener("pointerdown", (event) => this.begin(event));
@@ -25,25 +25,25 @@ export class Pad {
   }
 
   get isEmpty() {
-    return !this.strokes.length && !this.picture;
+    return !this.strokes.length && !this.image;
   }
 
-  /** Takes strokes, or pictures alone. */
+  /** Accepts strokes and images, or only images. */
   setDraws(draws) {
     this.draws = draws;
     this.canvas.classList.toggle("fixed", !draws);
     this.canvas.tabIndex = draws ? 0 : -1;
     this.canvas.setAttribute("role", draws ? "application" : "img");
-    this.canvas.setAttribute("aria-label", draws ? "Draw a digit" : "The chosen picture");
+    this.canvas.setAttribute("aria-label", draws ? "Draw a digit" : "The chosen image");
     if (draws) this.canvas.setAttribute("aria-roledescription", "drawing area");
     else this.canvas.removeAttribute("aria-roledescription");
   }
 
-  /** Shows a picture of `width` x `height` pixels, an ImageBitmap, in place of a drawing. */
-  show(picture) {
+  /** Shows an image of `width` x `height` pixels, an ImageBitmap, in place of a drawing. */
+  show(image) {
     this.strokes = [];
     this.pen.down = false;
-    this.picture = picture;
+    this.image = image;
     this.draw();
   }
 
@@ -54,7 +54,7 @@ export class Pad {
 
   undo() {
     this.pen.down = false;
-    if (this.picture) this.picture = null;
+    if (this.image) this.image = null;
     else this.strokes.pop();
     this.draw();
     this.changed();
@@ -122,7 +122,7 @@ export class Pad {
     if (this.pen.down) this.strokes.at(-1).push([this.pen.x, this.pen.y]);
   }
 
-  /** Shows the pen to those who come by keyboard. */
+  /** Shows the pen when the focus came by keyboard. */
   enter() {
     this.pen.shown = this.draws && this.canvas.matches(":focus-visible");
     this.draw();
@@ -135,7 +135,7 @@ export class Pad {
   }
 
   start(point) {
-    this.picture = null;
+    this.image = null;
     this.strokes.push([point]);
     this.draw();
   }
@@ -164,12 +164,12 @@ export class Pad {
   paint(context, side) {
     context.fillStyle = "#000";
     context.fillRect(0, 0, side, side);
-    if (this.picture) {
-      const { width, height } = this.picture;
+    if (this.image) {
+      const { width, height } = this.image;
       const factor = side / Math.max(width, height);
       context.imageSmoothingEnabled = width > side;
       context.drawImage(
-        this.picture, (side - width * factor) / 2, (side - height * factor) / 2, width * factor, height * factor,
+        this.image, (side - width * factor) / 2, (side - height * factor) / 2, width * factor, height * factor,
       );
       return;
     }

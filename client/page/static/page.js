@@ -1,4 +1,4 @@
-// The page: what the user chooses goes to the local process, and what happens to it is shown.
+// The page: sends the chosen image to the local process, and shows what happens to it.
 
 import { Problem, bytes, follow, get, post } from "./api.js";
 import * as answer from "./answer.js";
@@ -8,21 +8,21 @@ import * as progress from "./progress.js";
 
 const element = (id) => document.getElementById(id);
 const NEXT = {
-  page_gone: "Start it again with ciphershift page, and open the address that it prints.",
-  unreachable: "Start one there, or start the page without --server: it brings one of its own.",
-  busy: "Others are before you; it may help to wait a moment.",
-  deadline: "Take a smaller network, or ask the operator for a longer deadline.",
+  page_gone: "Run ciphershift page again, and open the address that it prints.",
+  unreachable: "Start a server there, or start the page without --server: it then starts its own.",
+  busy: "The queue is full; try again in a moment.",
+  deadline: "Choose a smaller network, or ask the operator for a longer deadline.",
   unauthorized: "Set CIPHERSHIFT_API_KEY to a valid key and start the page again.",
-  locked_key: "Set it and start the page again.",
+  locked_key: "Then start the page again.",
 };
 
 let models = [];
-let source = Promise.resolve(null); // of { blob, name, bitmap }: what the picture is made from
-let preparing = null; // the promise of the picture that is made from it
-let picture = null; // { pixels, done }: what will be encrypted
-let pressed = null; // the file of the test image that was chosen
-let running = null; // the AbortController of what is under way
-let last = null; // { model, pixels, logits }: what the answer shown belongs to
+let source = Promise.resolve(null); // of { blob, name, bitmap }: the chosen file or drawing
+let preparing = null; // the promise of the image made from it
+let image = null; // { pixels, done }: what will be encrypted
+let pressed = null; // the file of the chosen test image
+let running = null; // the AbortController of the current run
+let last = null; // { model, pixels, logits } of the answer that is shown
 let again = start; // what "Try again" does
 
 const pad = new Pad(element("pad"), { changed: drawn, confirmed: send, tell: say });
@@ -30,21 +30,21 @@ const pad = new Pad(element("pad"), { changed: drawn, confirmed: send, tell: say
 async function start() {
   const about = await get("/api/about");
   models = about.models;
-  element("server").textContent = about.embedded ? "a process of its own on this machine" : about.server;
+  element("server").textContent = about.embedded ? "a separate process on this machine" : about.server;
   element("model").replaceChildren(
     ...models.map((model) => new Option(`${model.model} · ${count(model.bootstraps)} look-ups`, model.model)),
   );
   const isThere = models.some(({ model }) => model === about.chosen);
   if (isThere) element("model").value = about.chosen;
   if (models.length) await choose();
-  else say("The server has no model to offer: ask its operator, or start one that has.");
-  if (about.chosen && !isThere) throw new Problem("unknown_model", `The server has no model ${about.chosen}. It has those in the list.`);
+  else say("The server has no models: ask its operator, or use another server.");
+  if (about.chosen && !isThere) throw new Problem("unknown_model", `The server has no model ${about.chosen}; choose one from the list.`);
 }
 
 async function choose() {
   const model = chosen();
   element("keys-folder").textContent = model.keys;
-  element("keys-state").textContent = model.has_keys ? "" : "They are made at the first picture, within a few seconds.";
+  element("keys-state").textContent = model.has_keys ? "" : "They are made with the first image, in a few seconds.";
   element("keys-bytes").textContent = megabytes(model.key_bytes);
   element("keys-bits").textContent = Math.floor(model.security_bits);
   element("samples").hidden = !model.samples.length;
@@ -52,15 +52,16 @@ async function choose() {
   press(pressed);
   pad.setDraws(model.draws);
   element("drawing-help").hidden = !model.draws;
-  element("pad-hint").textContent = model.draws ? "Draw here, or drop a picture" : "Drop a picture here";
+  element("pad-hint").textContent = model.draws ? "Draw here, or drop an image" : "Drop an image here";
   await offer(source);
 }
 
-/** Takes away what belongs to another picture. */
+/** Clears what belongs to the previous image. */
 function blank(model) {
   last = null;
   element("sent").hidden = element("sent-note").hidden = true;
   element("noise-hint").hidden = false;
+  element("jump").hidden = true;
   element("noise").width = element("noise").height = 1;
   element("noise").setAttribute("aria-label", "Nothing has been sent yet");
   answer.blank(model.classes);
@@ -76,12 +77,12 @@ async function take(blob, name) {
   return { blob, name, bitmap: await createImageBitmap(blob).catch(() => null) };
 }
 
-/** Makes the picture that will be encrypted from a source. */
+/** Prepares the image that will be encrypted. */
 function offer(from) {
   const model = chosen();
-  if (!model) return undefined; // what is wrong with the server is on the page already
+  if (!model) return undefined; // the problem with the server is already shown
   source = from;
-  picture = null;
+  image = null;
   running?.abort();
   blank(model);
   preparing = prepare(from, model);
@@ -96,18 +97,18 @@ async function prepare(from, model) {
   element("prepared").hidden = true;
   element("pad-hint").hidden = given !== null;
   if (given === null) {
-    say(model.draws ? "Draw a digit, or choose a picture." : "Choose a picture.");
+    say(model.draws ? "Draw a digit, or choose an image." : "Choose an image.");
     return;
   }
   if (given.bitmap !== undefined) pad.show(given.bitmap);
   const query = new URLSearchParams({ model: model.model, name: given.name });
-  const made = await post(`/api/pictures?${query}`, given.blob);
+  const made = await post(`/api/images?${query}`, given.blob);
   if (!isCurrent()) return;
-  picture = made;
+  image = made;
   plates.pixels(element("preview"), bytes(made.pixels), model.input_shape);
   element("prepared-text").textContent = `What is encrypted: ${given.name}, ${made.done}.`;
   element("prepared").hidden = false;
-  say("Ready to be encrypted.");
+  say("Ready to encrypt.");
 }
 
 async function send() {
@@ -119,16 +120,19 @@ async function send() {
     element("elapsed").textContent = `${Math.round((performance.now() - started) / 1000)} s`;
   }, 1000);
   element("send").textContent = "Stop";
+  element("send").classList.replace("primary", "stop");
   again = send;
   try {
-    await preparing?.catch(() => {}); // a picture that was chosen just now
-    if (picture) await attempt(encrypted(chosen(), picture.pixels, run.signal));
+    await preparing?.catch(() => {}); // an image that was chosen just now
+    if (image) await attempt(encrypted(chosen(), image.pixels, run.signal));
     else if (!run.signal.aborted) await missed();
   } finally {
     running = null;
     clearInterval(clock);
     element("elapsed").textContent = "";
     element("send").textContent = "Encrypt and send";
+    element("send").classList.replace("stop", "primary");
+    progress.rest();
   }
 }
 
@@ -140,29 +144,29 @@ function encrypted(model, pixels, signal) {
 
 async function missed() {
   const isEmpty = (await source.catch(() => true)) === null;
-  say(isEmpty ? "There is nothing to send yet: draw, or choose a picture." : "This picture cannot be sent: choose another.");
+  say(isEmpty ? "Nothing to send yet: draw, or choose an image." : "This image cannot be sent: choose another.");
   element("pad").focus();
 }
 
 const HAPPENED = {
   encrypting(_, model) {
-    say(model.has_keys ? "Encrypting…" : "Making keys, which takes a few seconds once, and encrypting…");
+    say(model.has_keys ? "Encrypting…" : "Making keys (once, a few seconds) and encrypting…");
   },
   sent({ ciphertext, digest, header }, model) {
     const values = bytes(ciphertext);
     plates.ciphertext(element("noise"), values, header);
-    element("noise").setAttribute("aria-label", `Noise: the ${count(values.length)} bytes of the encrypted picture`);
+    element("noise").setAttribute("aria-label", `The ${count(values.length)} bytes of the encrypted image, which look random`);
     element("noise-hint").hidden = true;
     element("sent-bytes").textContent = count(values.length);
     element("sent-digest").textContent = digest;
     element("sent").hidden = element("sent-note").hidden = false;
     model.has_keys = true;
     element("keys-state").textContent = "";
-    say("Sent. The server has noise, and no key to it.");
+    say("Sent. The server has the ciphertext and no key for it.");
     bring("theirs");
   },
   progress(event, model) {
-    progress.advance(model, event.done);
+    progress.advance(model, event.done, event.ahead === null);
     say(progress.sentence(model, event));
   },
   answer({ logits, seconds }, model, sent) {
@@ -170,7 +174,9 @@ const HAPPENED = {
     progress.advance(model, model.bootstraps);
     answer.show(model.classes, logits, null);
     progress.stages(seconds);
-    say(`The answer is ${model.classes[answer.largest(logits)]}, decrypted here.`);
+    element("jump").textContent = `Answer: ${model.classes[answer.largest(logits)]}`;
+    element("jump").hidden = false;
+    say(`The answer is ${model.classes[answer.largest(logits)]}, decrypted on this machine.`);
     bring("answer");
   },
 };
@@ -181,26 +187,26 @@ async function compare() {
   if (last?.pixels !== pixels) return;
   if (plain instanceof Error) {
     element("compare").hidden = true;
-    element("compared").textContent = `Not here: ${plain.message}`;
+    element("compared").textContent = `Not available: ${plain.message}`;
   } else {
     answer.show(chosen().classes, logits, plain.logits);
   }
 }
 
-/** Waits for something that may fail, and tells what is wrong and what to do about it. */
+/** Waits for a promise; if it fails, shows the error and what to do about it. */
 async function attempt(promise) {
   element("problem").hidden = true;
   try {
     await promise;
   } catch (problem) {
     if (problem.name === "AbortError") {
-      say("Stopped; the server was told to forget it.");
+      say("Stopped. The job on the server was canceled.");
       return;
     }
     element("problem-text").textContent = problem.message;
     element("problem-next").textContent = NEXT[problem.code] ?? "";
     element("problem").hidden = false;
-    say("That did not work; see above.");
+    say("Failed; see the message above.");
   }
 }
 
@@ -235,7 +241,7 @@ function chosen() {
   return models.find(({ model }) => model === element("model").value);
 }
 
-/** Where panels lie one below the other, brings the one that has news into view. */
+/** On narrow screens, scrolls to the panel with news. */
 function bring(id) {
   if (matchMedia("(max-width: 40rem)").matches) element(id).scrollIntoView({ behavior: "smooth" });
 }

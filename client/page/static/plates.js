@@ -1,4 +1,4 @@
-// Bytes as pictures: pixels as a model takes them, and a ciphertext as what it is to everybody else.
+// Bytes as images: the pixels that a model takes, and the bytes of a ciphertext.
 
 const DARK = [11, 16, 19];
 const NOISE = [111, 224, 207];
@@ -17,15 +17,15 @@ export function pixels(canvas, values, [channels, height, width]) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-/** Draws one point for each byte of a ciphertext; the first `header` bytes are public and in another colour. */
+/** Draws one point for each byte of a ciphertext; the first `header` bytes are public and in another color. */
 export function ciphertext(canvas, values, header) {
   const side = Math.ceil(Math.sqrt(values.length));
   canvas.width = canvas.height = side;
   const image = new ImageData(side, side);
   values.forEach((value, i) => {
-    const colour = i < header ? HEADER : NOISE;
+    const color = i < header ? HEADER : NOISE;
     const share = i < header ? 0.35 + (0.65 * value) / 255 : value / 255;
-    for (let c = 0; c < 3; c++) image.data[4 * i + c] = DARK[c] + share * (colour[c] - DARK[c]);
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = DARK[c] + share * (color[c] - DARK[c]);
     image.data[4 * i + 3] = 255;
   });
   const context = canvas.getContext("2d");

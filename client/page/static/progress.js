@@ -1,9 +1,9 @@
-// How far the server is, layer by layer, and what each stage took.
+// Progress of the server layer by layer, and the seconds of each stage.
 
 const element = (id) => document.getElementById(id);
 const STAGES = { keys: "keys", encrypt: "encrypt", transfer: "transfer", server: "evaluate", decrypt: "decrypt" };
 
-/** Shows a track with a piece for each layer that has look-ups. */
+/** Shows an empty bar with a segment for each layer that has look-ups. */
 export function blank(model) {
   element("track").replaceChildren(
     ...model.layers.filter((layer) => layer.lookups).map((layer) => {
@@ -18,21 +18,28 @@ export function blank(model) {
   element("stage-list").replaceChildren();
 }
 
-/** Fills the track up to so many look-ups. */
-export function advance(model, done) {
+/** Fills the bar up to `done` look-ups; while the server computes, the layer at work is tinted. */
+export function advance(model, done, isRunning = false) {
   let before = 0;
   model.layers.filter((layer) => layer.lookups).forEach((layer, i) => {
     const share = Math.min(Math.max((done - before) / layer.lookups, 0), 1);
-    element("track").children[i].style.backgroundSize = `${100 * share}% 100%`;
+    const piece = element("track").children[i];
+    piece.style.backgroundSize = `${100 * share}% 100%`;
+    piece.classList.toggle("now", isRunning && before <= done && share < 1);
     before += layer.lookups;
   });
   element("track").setAttribute("aria-valuemax", model.bootstraps);
   element("track").setAttribute("aria-valuenow", done);
 }
 
-/** What the server is doing, as a sentence: the layer whose look-ups are next, for those take the time. */
+/** No layer is at work any more. */
+export function rest() {
+  for (const piece of element("track").children) piece.classList.remove("now");
+}
+
+/** One sentence about the layer whose look-ups are being computed. */
 export function sentence(model, { ahead, done, total, left }) {
-  if (ahead !== null) return ahead ? `Waiting in the server's queue, ${ahead} before it.` : "Waiting for the server to begin.";
+  if (ahead !== null) return ahead ? `Waiting in the server's queue, ${ahead} before it.` : "Waiting for the server to start.";
   let before = 0;
   const index = model.layers.findIndex(({ lookups }) => (before += lookups) > done);
   if (index < 0) return `All ${total} look-ups are done.`;

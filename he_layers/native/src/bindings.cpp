@@ -79,6 +79,14 @@ static Out<int8_t> uniform_binary(const nb::bytes& seed, size_t count, uint64_t 
     return out;
 }
 
+// Each block of `length` bits is one of its length + 1 patterns with at most a single one, all alike likely.
+static Out<int8_t> block_binary_key(const nb::bytes& seed, size_t blocks, size_t length) {
+    require(length >= 1, "a block has at least one bit");
+    auto out = make<int8_t>({blocks * length});
+    block_binary(seed_from(seed), blocks, length, out.data());
+    return out;
+}
+
 static Out<double> gaussian(const nb::bytes& seed, size_t count, double std_dev) {
     RandomStream stream(seed_from(seed), kTest, 0);
     auto out = make<double>({count});
@@ -176,10 +184,14 @@ static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 3> key, size_t 
     return out;
 }
 
-// Rounds mask and body from 2^32 to 2N, taking the mean of the mask's rounding error under a binary key out of the body.
-static Out<int32_t> modulus_switch(In<uint32_t, 2> in, size_t polynomial_size) {
+static int64_t floor_divide(int64_t x, int64_t positive) { return (x - ((x % positive) + positive) % positive) / positive; }
+
+// Rounds mask and body from 2^32 to 2N, taking the mean of the mask's rounding error under the key out of the body: the part 1 / (l + 1)
+// of it where the key is binary in blocks of l.
+static Out<int32_t> modulus_switch(In<uint32_t, 2> in, size_t polynomial_size, size_t block_length) {
     require(polynomial_size >= 2 && polynomial_size <= 1u << 20 && !(polynomial_size & (polynomial_size - 1)),
             "polynomial_size is not a power of two");
+    require(block_length >= 1 && block_length <= 64, "block_length " + say(block_length) + " is not in 1..64");
     const int shift = 31 - __builtin_ctzll(polynomial_size);
     const size_t words = in.shape(1);
     const uint32_t half = 1u << (shift - 1), modulus_mask = (uint32_t)(2 * polynomial_size - 1);
@@ -194,7 +206,7 @@ static Out<int32_t> modulus_switch(In<uint32_t, 2> in, size_t polynomial_size) {
                 error += (int32_t)(row[j] - (rounded << shift));
                 switched[j] = (int32_t)(rounded & modulus_mask);
             }
-            const uint32_t body = row[words - 1] - (uint32_t)(error >> 1);
+            const uint32_t body = row[words - 1] - (uint32_t)floor_divide(error, (int64_t)block_length + 1);
             switched[words - 1] = (int32_t)(((body + half) >> shift) & modulus_mask);
         }
     });
@@ -207,28 +219,31 @@ struct RotateInputs {
 };
 
 static RotateInputs rotate_inputs(In<int32_t, 2>& switched, In<double, 2>& tables, In<int32_t, 1>& index, In<double, 5>& key, int base_log,
-                                  int levels, int grouping_factor) {
+                                  int levels, int grouping_factor, int block_length) {
     const size_t k = key.shape(2) - 1, n = tables.shape(1);
     check_ring(k, n, base_log, levels);
     require(key.shape(1) == n / 2 && key.shape(3) == (k + 1) * (size_t)levels && key.shape(4) == 2, "bootstrapping key has the wrong shape");
     require(grouping_factor == 1 || grouping_factor == 2, "grouping_factor must be 1 or 2, not " + std::to_string(grouping_factor));
-    const size_t keys = (1u << grouping_factor) - 1, steps = key.shape(0) / keys;
+    require(block_length >= 1 && block_length <= 4, "block_length must be in 1..4, not " + std::to_string(block_length));
+    require(block_length == 1 || grouping_factor == 1, "a step takes a pair of bits or a block, not pairs of blocks");
+    const size_t bits = (size_t)(grouping_factor * block_length), keys = block_length > 1 ? bits : (1u << grouping_factor) - 1;
+    const size_t steps = key.shape(0) / keys;
     require(key.shape(0) == steps * keys, "bootstrapping key has " + say(key.shape(0)) + " entries, a step needs " + say(keys));
-    require(switched.shape(1) == steps * grouping_factor + 1,
-            "LWE list has " + say(switched.shape(1)) + " words, parameters need " + say(steps * grouping_factor + 1));
+    require(switched.shape(1) == steps * bits + 1,
+            "LWE list has " + say(switched.shape(1)) + " words, parameters need " + say(steps * bits + 1));
     require(index.shape(0) == switched.shape(0), "one table index per ciphertext");
     for (size_t i = 0; i < index.shape(0); ++i)
         require(index.data()[i] >= 0 && (size_t)index.data()[i] < tables.shape(0), "table index " + say(i) + " is out of range");
     for (size_t i = 0; i < switched.size(); ++i)
         require(switched.data()[i] >= 0 && (size_t)switched.data()[i] < 2 * n, "switched word " + say(i) + " is not below 2N");
-    const BlindRotateJob job{switched.shape(0), switched.shape(1) - 1, k, n, base_log, levels, grouping_factor, switched.data(),
+    const BlindRotateJob job{switched.shape(0), switched.shape(1) - 1, k, n, base_log, levels, (int)bits, (int)keys, switched.data(),
                              tables.data(), index.data(), key.data(), fft_tables(n), nullptr};
     return {job, (job.count + kernel().lanes - 1) / kernel().lanes};
 }
 
 static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log,
-                                  int levels, int grouping_factor, size_t threads) {
-    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor);
+                                  int levels, int grouping_factor, int block_length, size_t threads) {
+    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor, block_length);
     BlindRotateJob& job = inputs.job;
     auto out = make<uint32_t>({job.count, job.glwe_dimension * job.polynomial_size + 1});
     job.out = out.data();
@@ -242,8 +257,8 @@ static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables,
 }
 
 static size_t bootstrap_floor(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log, int levels,
-                              int grouping_factor, size_t threads) {
-    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor);
+                              int grouping_factor, int block_length, size_t threads) {
+    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor, block_length);
     without_gil([&] {
         share(inputs.groups, threads, MAX_GROUPS, [&](size_t begin, size_t end, size_t) {
             const Scratch scratch(kernel().blind_rotate_scratch(inputs.job));
@@ -338,6 +353,7 @@ NB_MODULE(_kernel, m) {
     m.def("lanes", [] { return kernel().lanes; }, "Ciphertexts that one bootstrap step handles side by side.");
     m.def("chacha20", &chacha20, nb::arg("key"), nb::arg("counter"), nb::arg("nonce").noconvert(), nb::arg("blocks"));
     m.def("uniform_binary", &uniform_binary, nb::arg("seed"), nb::arg("count"), nb::arg("index"));
+    m.def("block_binary", &block_binary_key, nb::arg("seed"), nb::arg("blocks"), nb::arg("length"));
     m.def("gaussian", &gaussian, nb::arg("seed"), nb::arg("count"), nb::arg("std_dev"));
     m.def("ntt_forward", &ntt<true>, nb::arg("x").noconvert(), nb::arg("modulus"));
     m.def("ntt_inverse", &ntt<false>, nb::arg("x").noconvert(), nb::arg("modulus"));
@@ -354,13 +370,14 @@ NB_MODULE(_kernel, m) {
           nb::arg("glwe_dimension"), nb::arg("polynomial_size"));
     m.def("key_switch", &key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("output_dimension"),
           nb::arg("base_log"), nb::arg("levels"), nb::arg("binary_key"), nb::arg("threads"));
-    m.def("modulus_switch", &modulus_switch, nb::arg("x").noconvert(), nb::kw_only(), nb::arg("polynomial_size"));
+    m.def("modulus_switch", &modulus_switch, nb::arg("x").noconvert(), nb::kw_only(), nb::arg("polynomial_size"),
+          nb::arg("block_length") = 1);
     m.def("blind_rotate", &blind_rotate, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
           nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("grouping_factor"),
-          nb::arg("threads"));
+          nb::arg("block_length") = 1, nb::arg("threads"));
     m.def("bootstrap_floor", &bootstrap_floor, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
           nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("grouping_factor"),
-          nb::arg("threads"));
+          nb::arg("block_length") = 1, nb::arg("threads"));
     m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(),
           nb::arg("exponents").noconvert(), nb::arg("signs").noconvert(), nb::kw_only(), nb::arg("threads"));
     m.def("negacyclic_product", &negacyclic_product, nb::arg("a").noconvert(), nb::arg("b").noconvert());

@@ -5,9 +5,11 @@
 // so no coefficient is ever gathered; it doubles the noise variance of the external product, which is far below the
 // key switch's (docs/decisions/0002-rotate-in-the-fourier-domain.md).
 //
-// With a grouping factor of 2 a step takes two bits s, t of the key and their exponents a, b by
-//   X^(a s + b t) = 1 + (X^a - 1) s (1 - t) + (X^b - 1) (1 - s) t + (X^(a + b) - 1) s t:
-// half as many transforms for half as many products again (docs/decisions/0050-two-key-bits-at-a-time.md).
+// A step may take several bits of the key, so that their products share one decomposition and one set of transforms:
+// - two uniform bits s, t with exponents a, b, by three keys (docs/decisions/0050-two-key-bits-at-a-time.md):
+//     X^(a s + b t) = 1 + (X^a - 1) s (1 - t) + (X^b - 1) (1 - s) t + (X^(a + b) - 1) s t;
+// - a block of l bits s_c of which at most one is 1, by l keys (Lee, Min, Seo, Song, eprint 2023/958):
+//     X^(sum_c a_c s_c) = 1 + sum_c (X^a_c - 1) s_c; a single bit is a block of one.
 #pragma once
 #include "fft.hpp"
 #include "kernel_table.hpp"
@@ -16,13 +18,14 @@ namespace CS_ISA {
 
 constexpr size_t LOW = 16;  // a rotation factor is the product of one of LOW and one of M / LOW table entries
 
+constexpr int MOST_STEP_BITS = 4;
+
 struct RotateScratch {
-    complex_vd* points;                // [(k + 1) * levels][M]
-    complex_vd *low[2], *high[2];      // [LOW], [M / LOW]: of the one or two exponents of a step
-    vd* accumulators;                  // [groups][k + 1][N]
+    complex_vd* points;                                        // [(k + 1) * levels][M]
+    complex_vd *low[MOST_STEP_BITS], *high[MOST_STEP_BITS];    // [LOW], [M / LOW]: of each of a step's exponents
+    vd* accumulators;                                          // [groups][k + 1][N]
 };
 
-static int keys_per_step(const BlindRotateJob& job) { return (1 << job.grouping_factor) - 1; }
 static size_t ggsw_doubles(const BlindRotateJob& job) {
     const size_t k1 = job.glwe_dimension + 1;
     return k1 * k1 * job.levels * job.polynomial_size;
@@ -32,7 +35,7 @@ static size_t group_vectors(const BlindRotateJob& job) { return (job.glwe_dimens
 
 static size_t fixed_vectors(const BlindRotateJob& job) {
     const size_t m = job.polynomial_size / 2;
-    return 2 * ((job.glwe_dimension + 1) * job.levels * m + 2 * (LOW + m / LOW));
+    return 2 * ((job.glwe_dimension + 1) * job.levels * m + job.step_bits * (LOW + m / LOW));
 }
 
 static size_t blind_rotate_scratch(const BlindRotateJob& job) {
@@ -41,9 +44,15 @@ static size_t blind_rotate_scratch(const BlindRotateJob& job) {
 
 static RotateScratch carve(const BlindRotateJob& job, void* scratch) {
     const size_t m = job.polynomial_size / 2, points = (job.glwe_dimension + 1) * job.levels * m;
-    complex_vd *c = static_cast<complex_vd*>(scratch), *factors = c + points;
-    const size_t both = LOW + m / LOW;
-    return {c, {factors, factors + both}, {factors + LOW, factors + both + LOW}, reinterpret_cast<vd*>(factors + 2 * both)};
+    RotateScratch s{};
+    s.points = static_cast<complex_vd*>(scratch);
+    complex_vd* factors = s.points + points;
+    for (int bit = 0; bit < job.step_bits; ++bit, factors += LOW + m / LOW) {
+        s.low[bit] = factors;
+        s.high[bit] = factors + LOW;
+    }
+    s.accumulators = reinterpret_cast<vd*>(factors);
+    return s;
 }
 
 static unsigned reverse_bits(unsigned x, int bits) {
@@ -73,17 +82,15 @@ static void rotation_factors(const BlindRotateJob& job, const int32_t* const* sw
     }
 }
 
-// X^a - 1 at one point; or X^a - 1, X^b - 1, X^(a + b) - 1.
-template <int KEYS>
+// X^a_c - 1 at one point for each of BITS exponents; for a pair X^a - 1, X^b - 1, X^(a + b) - 1.
+template <int BITS, int KEYS>
 CS_INLINE void step_factors(const RotateScratch& s, size_t l, size_t h, complex_vd* f) {
-    f[0] = times(s.low[0][l], s.high[0][h]);
-    if constexpr (KEYS == 3) {
-        f[1] = times(s.low[1][l], s.high[1][h]);
-        f[2] = times(f[0], f[1]);
-        f[1].re = f[1].re - 1.0;
-        f[2].re = f[2].re - 1.0;
-    }
-    f[0].re = f[0].re - 1.0;
+    static_assert(KEYS == BITS || (BITS == 2 && KEYS == 3));
+#pragma GCC unroll 4
+    for (int c = 0; c < BITS; ++c) f[c] = times(s.low[c][l], s.high[c][h]);
+    if constexpr (KEYS > BITS) f[2] = times(f[0], f[1]);
+#pragma GCC unroll 4
+    for (int c = 0; c < KEYS; ++c) f[c].re = f[c].re - 1.0;
 }
 
 // out[q] <- sum_c sum_r y[c][r] * key_c[q][r] for COUNT outputs side by side, so that no sum waits for its last term alone.
@@ -111,14 +118,14 @@ CS_INLINE void multiply_outputs(const complex_vd* y, const double* key, size_t k
 }
 
 // points[q][m] <- sum_c sum_r factor_c[m] * points[r][m] * key_c[m][q][r], in place; without ROTATE all factors are 1.
-template <int K1, int ROWS, int KEYS, bool ROTATE>
+template <int K1, int ROWS, int BITS, int KEYS, bool ROTATE>
 static void multiply_keys(complex_vd* points, size_t m, const RotateScratch& s, const double* key, size_t key_stride) {
     constexpr int SIDE_BY_SIDE = 5, LAST = K1 % SIDE_BY_SIDE;  // ten sums and two factors fill the registers of AVX2
     for (size_t h = 0; h < m / LOW; ++h)
         for (size_t l = 0; l < LOW; ++l, key += 2 * K1 * ROWS) {
             const size_t at = h * LOW + l;
             complex_vd f[KEYS], y[KEYS * ROWS];
-            if (ROTATE) step_factors<KEYS>(s, l, h, f);
+            if (ROTATE) step_factors<BITS, KEYS>(s, l, h, f);
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; ++r) {
                 const vd re = keep_in_register(points[r * m + at].re), im = keep_in_register(points[r * m + at].im);
@@ -135,27 +142,32 @@ static void multiply_keys(complex_vd* points, size_t m, const RotateScratch& s, 
         }
 }
 
-template <int KEYS, bool ROTATE>
+template <int BITS, int KEYS, bool ROTATE>
 static void multiply_keys_any(const BlindRotateJob& job, const RotateScratch& s, const double* key) {
     const size_t k1 = job.glwe_dimension + 1, m = job.polynomial_size / 2, stride = ggsw_doubles(job);
     switch (k1 * 100 + k1 * job.levels) {
-        case 202: return multiply_keys<2, 2, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 204: return multiply_keys<2, 4, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 206: return multiply_keys<2, 6, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 303: return multiply_keys<3, 3, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 306: return multiply_keys<3, 6, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 404: return multiply_keys<4, 4, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 408: return multiply_keys<4, 8, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 505: return multiply_keys<5, 5, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 510: return multiply_keys<5, 10, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 909: return multiply_keys<9, 9, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 202: return multiply_keys<2, 2, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 204: return multiply_keys<2, 4, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 206: return multiply_keys<2, 6, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 303: return multiply_keys<3, 3, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 306: return multiply_keys<3, 6, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 404: return multiply_keys<4, 4, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 408: return multiply_keys<4, 8, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 505: return multiply_keys<5, 5, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 510: return multiply_keys<5, 10, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+        case 909: return multiply_keys<9, 9, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
     }
 }
 
 template <bool ROTATE>
 static void multiply_step(const BlindRotateJob& job, const RotateScratch& s, const double* key) {
-    if (job.grouping_factor == 1) multiply_keys_any<1, ROTATE>(job, s, key);
-    else multiply_keys_any<3, ROTATE>(job, s, key);
+    switch (job.step_bits * 10 + job.step_keys) {
+        case 11: return multiply_keys_any<1, 1, ROTATE>(job, s, key);
+        case 22: return multiply_keys_any<2, 2, ROTATE>(job, s, key);
+        case 23: return multiply_keys_any<2, 3, ROTATE>(job, s, key);
+        case 33: return multiply_keys_any<3, 3, ROTATE>(job, s, key);
+        case 44: return multiply_keys_any<4, 4, ROTATE>(job, s, key);
+    }
 }
 
 // One step of the blind rotation: acc <- acc + sum_c factor_c (acc [] ggsw_c).
@@ -225,7 +237,7 @@ static void extract(const BlindRotateJob& job, const vd* acc, int lane, uint32_t
 static void blind_rotate(const BlindRotateJob& job, size_t first_group, size_t last_group, void* memory) {
     RotateScratch s = carve(job, memory);
     const size_t n = job.polynomial_size, k1 = job.glwe_dimension + 1, row = job.lwe_dimension + 1, groups = last_group - first_group;
-    const size_t step_doubles = keys_per_step(job) * ggsw_doubles(job), together = job.grouping_factor;
+    const size_t step_doubles = job.step_keys * ggsw_doubles(job), together = job.step_bits;
     const int32_t* lanes[MAX_GROUPS][LANES];
     for (size_t g = 0; g < groups; ++g) {
         const double* tables[LANES];
@@ -255,7 +267,7 @@ static void bootstrap_floor(const BlindRotateJob& job, size_t groups, void* memo
     RotateScratch s = carve(job, memory);
     const size_t m = job.polynomial_size / 2, k1 = job.glwe_dimension + 1;
     for (size_t j = 0; j < fixed_vectors(job) / 2; ++j) s.points[j] = complex_vd{};
-    for (size_t i = 0; i < job.lwe_dimension / job.grouping_factor; ++i)
+    for (size_t i = 0; i < job.lwe_dimension / job.step_bits; ++i)
         for (size_t g = 0; g < groups; ++g) {
             for (size_t p = 0; p < k1 * job.levels; ++p) {
                 complex_vd* z = s.points + p * m;

@@ -7,11 +7,11 @@
 struct BlindRotateJob {
     size_t count, lwe_dimension, glwe_dimension, polynomial_size;
     int base_log, levels;
-    int grouping_factor;          // bits of the small key that one step takes: 1 or 2; divides n
+    int step_bits, step_keys;     // bits of the small key and GGSWs of one step: (2, 3) or (l, l) with l from 1 to 4; step_bits divides n
     const int32_t* switched;      // [count][n + 1], values in [0, 2N)
     const double* tables;         // [tables][N], torus
     const int32_t* table_index;   // [count]
-    const double* fourier_bsk;    // [n / g (2^g - 1)][N/2][k + 1 outputs][(k + 1) * levels rows][re, im]
+    const double* fourier_bsk;    // [n / step_bits * step_keys][N/2][k + 1 outputs][(k + 1) * levels rows][re, im]
     const double* twiddles;       // see fft_tables.hpp
     uint32_t* out;                // [count][k * N + 1]
 };

@@ -52,13 +52,14 @@ inline void expand_key_switch_key(const LweKeySwitchShape& shape, const uint32_t
 struct BootstrapShape {
     size_t entries, glwe_dimension, polynomial_size;  // entries: GGSW ciphertexts
     int base_log, levels;
+    size_t first_entry = 0;  // where these start among all that share the seeds: no mask and no noise is ever used twice
     size_t rows() const { return (glwe_dimension + 1) * levels; }
     size_t body_words() const { return rows() * polynomial_size; }
 };
 
 // The masks of all rows of GGSW i: [rows][k][N].
 inline void bootstrap_masks(const BootstrapShape& shape, const Seed& seed, size_t i, uint64_t* masks) {
-    RandomStream(seed, kBootstrapMask, i)
+    RandomStream(seed, kBootstrapMask, shape.first_entry + i)
         .fill(reinterpret_cast<uint32_t*>(masks), 2 * shape.rows() * shape.glwe_dimension * shape.polynomial_size);
 }
 
@@ -76,7 +77,7 @@ inline void bootstrap_bodies(const BootstrapShape& shape, const int8_t* bits, co
         std::vector<uint64_t> masks(shape.rows() * k * n), extended(2 * n);
         for (size_t i = begin; i < end; ++i) {
             bootstrap_masks(shape, mask_seed, i, masks.data());
-            RandomStream noise(noise_seed, kBootstrapNoise, i);
+            RandomStream noise(noise_seed, kBootstrapNoise, shape.first_entry + i);
             for (size_t r = 0; r < shape.rows(); ++r) {
                 uint64_t* body = bodies + i * shape.body_words() + r * n;
                 for (size_t j = 0; j < n; ++j) body[j] = (uint64_t)std::llrint(noise.normal() * std_dev * 0x1p64);

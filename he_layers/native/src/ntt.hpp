@@ -1,15 +1,17 @@
 // Number theoretic transform modulo a prime q = 1 mod 2N, in SEAL's order: smallest primitive 2N-th root, outputs bit-reversed
 // (Longa and Naehrig, eprint 2016/504, Algorithms 1 and 2).
 #pragma once
+#include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <vector>
+
+#include "refuse.hpp"
 
 class Ntt {
   public:
     Ntt(size_t n, uint64_t q) : n_(n), q_(q) {
-        if (n < 2 || n & (n - 1)) throw std::invalid_argument("ring degree must be a power of two");
-        if (q >= (1ull << 61) || (q - 1) % (2 * n)) throw std::invalid_argument("modulus must be below 2^61 and 1 modulo 2N");
+        if (n < 2 || n & (n - 1)) refuse("ring degree must be a power of two");
+        if (q >= (1ull << 61) || (q - 1) % (2 * n)) refuse("modulus must be below 2^61 and 1 modulo 2N");
         const uint64_t root = smallest_root(), inverse = power(root, q - 2);
         int bits = __builtin_ctzll(n);
         roots_.resize(n);
@@ -76,7 +78,7 @@ class Ntt {
     }
     uint64_t smallest_root() const {
         for (uint64_t g = 2;; ++g) {
-            if (g > 1000) throw std::invalid_argument("modulus is not prime");
+            if (g > 1000) refuse("modulus is not prime");
             const uint64_t root = power(g, (q_ - 1) / (2 * n_));
             if (power(root, n_) != q_ - 1) continue;
             uint64_t least = root, r = root;

@@ -13,7 +13,7 @@ using Seed = std::array<uint8_t, 32>;
 
 enum Domain : uint32_t {
     kKeySwitchMask = 1, kKeySwitchNoise = 2, kBootstrapMask = 3, kBootstrapNoise = 4, kRingMask = 5, kRingNoise = 6,
-    kSecretBits = 7, kRerandomise = 8, kTest = 9,
+    kSecretBits = 7, kRerandomise = 8, kTest = 9, kSecretBlocks = 10, kRingSecret = 11, kCkksMask = 12, kCkksNoise = 13,
 };
 
 class RandomStream {
@@ -71,3 +71,13 @@ class RandomStream {
     double spare_ = 0;
     bool have_ = false;
 };
+
+// key: [blocks * length]; each block is one of its length + 1 patterns with at most a single one, all alike likely. Length 1: uniform bits.
+inline void block_binary(const Seed& seed, size_t blocks, size_t length, int8_t* key) {
+    RandomStream stream(seed, kSecretBlocks, 0);
+    std::memset(key, 0, blocks * length);
+    for (size_t block = 0; block < blocks; ++block) {
+        const uint64_t place = stream.below(length + 1);
+        if (place < length) key[block * length + place] = 1;
+    }
+}

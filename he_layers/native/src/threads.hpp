@@ -1,13 +1,24 @@
 // Work shared between threads in equal pieces, as few as `most` allows: each piece has a price (a key read once more), so none is small.
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
-#include <exception>
 #include <functional>
+#include <new>
+#if !defined(__wasm__)
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
+#endif
+
+#if defined(__wasm__)
+
+// One thread: all at once.
+inline void share(size_t count, size_t, size_t, const std::function<void(size_t, size_t, size_t)>& work) {
+    if (count) work(0, count, 0);
+}
+
+#else
 
 // Calls work(begin, end, thread) over [0, count) in pieces of at most `most`; a thread that is free takes the next one.
 inline void share(size_t count, size_t threads, size_t most, const std::function<void(size_t, size_t, size_t)>& work) {
@@ -40,6 +51,8 @@ inline void share(size_t count, size_t threads, size_t most, const std::function
     for (std::thread& t : others) t.join();
     if (failure) std::rethrow_exception(failure);
 }
+
+#endif
 
 // 64-byte aligned scratch memory, one piece per thread.
 class Scratch {

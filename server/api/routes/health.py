@@ -1,12 +1,12 @@
-"""Liveness, readiness and what this server is."""
+"""Liveness, readiness and server metadata."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from ciphershift.server.service import ServiceDep
-from ciphershift.server.version import VERSION
+from ciphershift import __version__
+from ciphershift.server.api.deps import ServiceDep
 
 router = APIRouter(prefix="/v2", tags=["health"])
 
@@ -14,7 +14,7 @@ EXTENSIONS = ("binary_tensor_data", "model_repository", "evaluation_keys", "jobs
 
 
 class ServerMetadata(BaseModel):
-    """What this server is."""
+    """Name, version and extensions."""
 
     name: str
     version: str
@@ -22,13 +22,13 @@ class ServerMetadata(BaseModel):
 
 
 class Live(BaseModel):
-    """The process runs."""
+    """Liveness."""
 
     live: bool
 
 
 class Ready(BaseModel):
-    """Requests are served."""
+    """Readiness."""
 
     ready: bool
 
@@ -36,17 +36,19 @@ class Ready(BaseModel):
 @router.get("")
 async def server_metadata() -> ServerMetadata:
     """Name, version and extensions of the protocol."""
-    return ServerMetadata(name="ciphershift", version=VERSION, extensions=EXTENSIONS)
+    return ServerMetadata(name="ciphershift", version=__version__, extensions=EXTENSIONS)
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live")
 async def live() -> Live:
-    """Answers while the process runs, also while it computes."""
+    """Answers 200 while the process runs, also under full load."""
     return Live(live=True)
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready")
 async def ready(service: ServiceDep) -> Ready:
-    """Answers 200 once models are loaded, a worker has answered, and database and store can be written to; not while stopping."""
+    """Answers 200 once models are loaded, a worker is ready, and database and store are writable; 503 while stopping."""
     await service.check()
     return Ready(ready=True)

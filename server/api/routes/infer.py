@@ -1,4 +1,4 @@
-"""Inference on encrypted images, by the binary tensor data extension: as a job to come back for, or one that the connection waits for."""
+"""Inference on encrypted images by the binary tensor data extension, synchronously or as a job."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
-from ciphershift.errors import BadShapeError, CanceledError, NotReadyError
-from ciphershift.server.api import body, schemas, tensors
-from ciphershift.server.api.schemas import JobView
-from ciphershift.server.notifier import QUEUE, ringing
+from ciphershift.errors import BadShapeError, CanceledError, MalformedError, NotReadyError
+from ciphershift.protocol import tensors
+from ciphershift.protocol.schemas import JobView
+from ciphershift.server.api import body, schemas
+from ciphershift.server.api.deps import InferCaller, ModelDep, ServiceDep
+from ciphershift.server.notifier import QUEUE, notified
 from ciphershift.server.repository import Model
-from ciphershift.server.service import InferCaller, ModelDep, Service, ServiceDep
+from ciphershift.server.service import Service
 from ciphershift.server.store.database import Job
-from ciphershift.server.store.jobs import FINISHED, Order
+from ciphershift.server.store.jobs import JobRequest
+from ciphershift.server.store.states import FINISHED
 from ciphershift.server.store.tenants import Caller
 
-LOOK_SECONDS = 0.25  # between two looks whether the client is still there
+POLL_SECONDS = 0.25  # between two checks that the client is still connected
 router = APIRouter(prefix="/v2/models", tags=["inference"])
 
 HeaderLength = Annotated[str | None, Header(alias=tensors.HEADER_LENGTH, description="bytes of the body's JSON header")]
 IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=64, description="the same key and body give the same job")
+    str | None,
+    Header(pattern="^[!-~]{1,64}$", description="a repeated request with the same key and body returns the same job"),
 ]
 Prefer = Annotated[str | None, Header(description="respond-async: answer 202 with a job")]
 BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
@@ -32,6 +36,7 @@ BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
 _JOB_ANSWER: dict[int | str, dict[str, Any]] = {202: {"model": JobView, "description": "Accepted; Location is the job"}}
 
 
+@router.post("/{name}/versions/{version}/infer", response_class=Response, include_in_schema=False)
 @router.post("/{name}/infer", response_class=Response, responses=BINARY_ANSWER | _JOB_ANSWER, openapi_extra=body.BINARY)
 async def infer(
     model: ModelDep,
@@ -42,7 +47,7 @@ async def infer(
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response:
-    """Evaluates the model on each encrypted image and answers with as many encrypted rows of logits."""
+    """Evaluates the model on each encrypted image; the answer has one encrypted row of logits per image."""
     job = await _submit(model, service, caller, request, header_length, idempotency_key)
     if prefer is not None and "respond-async" in prefer:
         return _accepted(job, {"Preference-Applied": "respond-async"})
@@ -50,6 +55,7 @@ async def infer(
     return await asyncio.to_thread(answer, service, job)
 
 
+@router.post("/{name}/versions/{version}/jobs", status_code=202, response_model=JobView, include_in_schema=False)
 @router.post("/{name}/jobs", status_code=202, response_model=JobView, openapi_extra=body.BINARY)
 async def submit(
     model: ModelDep,
@@ -59,12 +65,12 @@ async def submit(
     header_length: HeaderLength = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Accepts what `infer` takes, and answers at once with the job that computes it."""
+    """Accepts the same request as `infer` and answers at once with its job."""
     return _accepted(await _submit(model, service, caller, request, header_length, idempotency_key))
 
 
 def answer(service: Service, job: Job) -> Response:
-    """Returns a finished job's answer as `infer` gives it. Raises what JobStore.result raises."""
+    """Returns a finished job's result in the form of an `infer` answer. Raises what JobStore.result raises."""
     tensor = service.jobs.result(job)
     parameters = {
         "key_id": job.key_id,
@@ -89,19 +95,23 @@ async def _submit(
     limit = tensors.MAX_HEADER_BYTES + service.settings.max_batch * (4 + model.upload_bytes)
     data = await body.read(request, limit)
     header, tensor, images = tensors.parse_request(header_length, data)
+    if header.id is not None and not (header.id.isascii() and header.id.isprintable()):
+        raise MalformedError("id: use printable ASCII characters")
     _check_shape(model.image_shape, header.parameters.image_shape)
     if not 1 <= images <= service.settings.max_batch:
-        raise BadShapeError(f"the request has {images} images, one request takes 1 to {service.settings.max_batch}")
+        raise BadShapeError(
+            f"the request has {images} images, the limit is 1 to {service.settings.max_batch}: split it"
+        )
     if service.draining:
-        raise NotReadyError("the server is stopping: send the request to another one, or again in a while")
+        raise NotReadyError("the server is stopping: send the request again in a few seconds")
     key_id = header.parameters.key_id
     await asyncio.to_thread(service.keys.find, caller.tenant_id, key_id)
-    order = Order(
+    job_request = JobRequest(
         tenant_id=caller.tenant_id,
         model=model.program.name,
         model_version=model.program.version,
         model_digest=model.program.digest,
-        bootstraps=model.program.lookups,
+        lookups=model.program.lookups,
         key_id=key_id,
         request_id=header.id,
         images=images,
@@ -109,8 +119,8 @@ async def _submit(
         body_sha256=hashlib.sha256(model.program.name.encode() + b"\0" + data).hexdigest(),
         idempotency_key=idempotency_key,
     )
-    job = await asyncio.to_thread(service.jobs.submit, order)
-    service.changes.ring(QUEUE)
+    job = await asyncio.to_thread(service.jobs.submit, job_request)
+    service.notifier.notify(QUEUE)
     return job
 
 
@@ -120,19 +130,19 @@ def _accepted(job: Job, headers: dict[str, str] | None = None) -> Response:
 
 
 async def _finished(service: Service, request: Request, job: Job) -> Job:
-    """Waits for the end of a job; cancels it if the client goes and could not come back for it."""
+    """Waits until a job is finished; cancels it if the client disconnects and has no idempotency key to return with."""
     while job.state not in FINISHED:
-        bell = service.changes.bell(job.id)
+        changed = service.notifier.subscribe(job.id)
         job = await asyncio.to_thread(service.jobs.get, job.tenant_id, job.id)
-        rung = job.state in FINISHED
-        while not rung:
+        woken = job.state in FINISHED
+        while not woken:
             if service.drained:
-                raise NotReadyError(f"the server stops; the job is kept: ask for /v2/jobs/{job.id}/result in a while")
+                raise NotReadyError(f"the server is stopping; the job is kept: get /v2/jobs/{job.id}/result later")
             if await request.is_disconnected():
                 if job.idempotency_key is None:
                     await asyncio.to_thread(service.jobs.cancel, job.tenant_id, job.id)
-                raise CanceledError("the client has gone")
-            rung = await ringing(bell, LOOK_SECONDS)
+                raise CanceledError("the client has disconnected")
+            woken = await notified(changed, POLL_SECONDS)
     return job
 
 

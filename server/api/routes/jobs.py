@@ -1,22 +1,26 @@
-"""Jobs of the caller: how far they are, what came out, and their end."""
+"""The caller's jobs: state, progress, result, cancellation."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from ciphershift.errors import UnauthorizedError
+from ciphershift.protocol.schemas import JobList, JobView
 from ciphershift.server.api import schemas
-from ciphershift.server.api.routes.infer import BINARY_ANSWER, LOOK_SECONDS, answer
-from ciphershift.server.api.schemas import JobList, JobView
-from ciphershift.server.notifier import ringing
-from ciphershift.server.service import InferCaller, JobDep, Service, ServiceDep
+from ciphershift.server.api.deps import InferCaller, JobDep, ServiceDep, StreamSlot
+from ciphershift.server.api.routes.infer import BINARY_ANSWER, POLL_SECONDS, answer
+from ciphershift.server.notifier import notified
+from ciphershift.server.service import Service
 from ciphershift.server.store.database import Job
-from ciphershift.server.store.jobs import FINISHED, PENDING
+from ciphershift.server.store.states import FINISHED, PENDING
 
+RECHECK_SECONDS = 5.0
 router = APIRouter(prefix="/v2/jobs", tags=["jobs"])
 
 
@@ -38,33 +42,44 @@ def read_job(job: JobDep, service: ServiceDep) -> JobView:
 
 @router.get("/{job_id}/result", response_class=Response, responses=BINARY_ANSWER)
 def read_result(job: JobDep, service: ServiceDep) -> Response:
-    """The answer that `infer` would have given."""
+    """The result, in the form of an `infer` answer."""
     return answer(service, job)
 
 
 @router.delete("/{job_id}")
 def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
-    """Cancels a job that is not finished; forgets the result of one that is."""
+    """Cancels an unfinished job; deletes the result of a finished one."""
     return _view(service, service.jobs.cancel(job.tenant_id, job.id))
 
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse)
 async def job_events(
-    job: JobDep, service: ServiceDep, last_event_id: Annotated[str | None, Header()] = None
+    job: JobDep,
+    service: ServiceDep,
+    request: Request,
+    _: StreamSlot,
+    last_event_id: Annotated[str | None, Header()] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Progress as server-sent events, up to the one that says how the job ended. Each event is the whole job, so none is missed."""
-    seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else -1
+    """Server-sent events until the job is finished. Each event has the whole job, so a missed one does no harm."""
+    seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 20 else -1
+    checked = time.monotonic()
     while True:
-        bell = service.changes.bell(job.id)
-        job = await asyncio.to_thread(service.jobs.get, job.tenant_id, job.id)
-        over = job.state in FINISHED
-        if over or job.revision > seen:
+        changed = service.notifier.subscribe(job.id)
+        snapshot = await service.feed.read(changed, job)
+        job = snapshot.job
+        finished = job.state in FINISHED
+        if finished or job.revision > seen:
             seen = job.revision
-            yield ServerSentEvent(
-                event=job.state if over else "progress", id=str(seen), data=await asyncio.to_thread(_view, service, job)
-            )
-        if over:
+            event = job.state if finished else "progress"
+            yield ServerSentEvent(event=event, id=str(seen), raw_data=snapshot.json)
+        if finished:
             return
-        while not await ringing(bell, LOOK_SECONDS):
+        while not await notified(changed, POLL_SECONDS):
             if service.drained:
                 return
+            if time.monotonic() - checked > RECHECK_SECONDS:
+                checked = time.monotonic()
+                try:
+                    await asyncio.to_thread(service.caller, request.headers.get("Authorization"))
+                except UnauthorizedError:  # the API key was revoked meanwhile
+                    return

@@ -1,12 +1,12 @@
-"""Which models are served, and all that a client must know to use one; nothing about weights."""
+"""The served models and their profiles; nothing about weights."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from ciphershift.server.api.deps import InferCaller, ModelDep, ServiceDep
 from ciphershift.server.api.profile import ModelProfile, profile_of
-from ciphershift.server.service import InferCaller, ModelDep, ServiceDep
 
 router = APIRouter(prefix="/v2/models", tags=["models"])
 
@@ -45,7 +45,7 @@ class ModelMetadata(BaseModel):
 
 
 class ModelReady(BaseModel):
-    """A model can be used."""
+    """Readiness of a model."""
 
     name: str
     ready: bool
@@ -62,9 +62,10 @@ async def list_models(service: ServiceDep, _: InferCaller) -> ModelList:
     )
 
 
+@router.get("/{name}/versions/{version}", include_in_schema=False)
 @router.get("/{name}")
 async def model_metadata(model: ModelDep, service: ServiceDep) -> ModelMetadata:
-    """Metadata in the protocol's form; `parameters` holds the profile's plain values."""
+    """Metadata in the protocol's form; `parameters` has the scalar values of the profile."""
     profile = profile_of(model, service.settings.max_batch).model_dump()
     return ModelMetadata(
         name=model.program.name,
@@ -76,6 +77,7 @@ async def model_metadata(model: ModelDep, service: ServiceDep) -> ModelMetadata:
     )
 
 
+@router.get("/{name}/versions/{version}/ready", include_in_schema=False)
 @router.get("/{name}/ready")
 async def model_ready(model: ModelDep, service: ServiceDep) -> ModelReady:
     """Answers 200 once a worker can evaluate the model."""
@@ -83,7 +85,8 @@ async def model_ready(model: ModelDep, service: ServiceDep) -> ModelReady:
     return ModelReady(name=model.program.name, ready=True)
 
 
+@router.get("/{name}/versions/{version}/profile", include_in_schema=False)
 @router.get("/{name}/profile")
 async def model_profile(model: ModelDep, service: ServiceDep) -> ModelProfile:
-    """All that a client needs to make keys, encode an input and read the answer."""
+    """What a client needs to make keys, encode images and decode answers."""
     return profile_of(model, service.settings.max_batch)

@@ -6,7 +6,7 @@ FIELDS = {"op", "params_id", "isa", "threads", "batch", "median_us_per_item", "p
 
 
 def test_every_primitive_is_timed_for_each_number_of_threads() -> None:
-    results = list(primitives.measure("TOY_N128", threads=(1, 2), batch=9))
+    results = list(primitives.time_primitives("TOY_N128", threads=(1, 2), batch=9))
     assert all(result.keys() >= FIELDS for result in results)
     by_op = {(result["op"], result["threads"]): result for result in results}
     threaded = {"key_generation", "key_expansion", "shift_linear_conv_5x5_stride_2", "key_switch", "bootstrap"}

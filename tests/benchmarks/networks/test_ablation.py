@@ -52,7 +52,7 @@ def test_a_variant_with_a_circuit_has_its_noise_and_its_weights(splits: Splits, 
 def test_every_variant_gives_a_record_with_its_deviation(splits: Splits, tmp_path: Path) -> None:
     variants = (Variant(activation="square", pool="average"), Variant(exponents=4, noise=1.0))
     seen = []
-    for record in ablation.measure(
+    for record in ablation.train_variants(
         "mnist", variants=variants, work=tmp_path, seed=1, show=lambda name, report: seen.append(name)
     ):
         share = record["accuracy"]

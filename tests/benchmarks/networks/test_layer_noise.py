@@ -12,7 +12,7 @@ IMAGES = 8
 def test_each_layer_of_a_network_has_the_noise_that_was_simulated() -> None:
     program = Program.load(Settings().models / "mnist-tiny")
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 1, 28, 28), dtype=np.uint8)
-    found = layer_noise.measure(program, images, threads=available_cpus())
+    found = layer_noise.measure_layers(program, images, threads=available_cpus())
     assert [layer["layer"] for layer in found] == [stage.layer.name for stage in program.stages]
     for layer in found:
         assert layer["ratio_std"] < 0.15, layer

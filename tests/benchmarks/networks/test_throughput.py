@@ -10,7 +10,7 @@ def test_a_batch_above_the_servers_usual_limit_is_measured() -> None:
     settings = Settings()
     many = settings.max_batch + 1
     images = np.random.default_rng(3).integers(0, 256, (many, 1, 28, 28), dtype=np.uint8)
-    records = list(throughput.measure(settings.models, "mnist-tiny", images, batches=(many,)))
+    records = list(throughput.time_batches(settings.models, "mnist-tiny", images, batches=(many,)))
     assert [(record["engine"], record["batch"]) for record in records] == [
         (engine, many) for engine in throughput.engines()
     ]

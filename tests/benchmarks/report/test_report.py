@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ciphershift.benchmarks.cli import app
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import envelope
-from ciphershift.benchmarks.report import page, plan, readme, tables
+from ciphershift.benchmarks.report import page, plan, readme, tables, zoo
 from ciphershift.benchmarks.report.figures import pareto
 from ciphershift.benchmarks.report.lookups import lookups
 from ciphershift.benchmarks.report.points import Fit, Point, points
@@ -138,6 +138,11 @@ def records() -> list[dict[str, Any]]:
     ]
 
 
+def place(name: str) -> str:
+    """A place for one of the README's tables, with an old one in it."""
+    return f"{BEGIN.format(name=name)}old\n{END.format(name=name)}"
+
+
 def stored_in(folder: Path, lines: Sequence[dict[str, Any]]) -> Path:
     for record in lines:
         results.store(record, folder)
@@ -147,12 +152,12 @@ def stored_in(folder: Path, lines: Sequence[dict[str, Any]]) -> Path:
 def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) -> None:
     stored = stored_in(tmp_path / "results", records())
     written = tmp_path / "README.md"
-    written.write_text(f"before\n{BEGIN}an old table\n{END}after\n")
+    written.write_text(place("systems") + place("networks"))
     page_options = ["--page", str(tmp_path / "docs" / "page.md"), "--readme", str(written)]
     options = ["report", "--stored", "--results", str(stored), *page_options]
     done = CliRunner().invoke(app, options)
     assert done.exit_code == 0, done.output
-    assert "an old table" not in written.read_text()
+    assert "old\n" not in written.read_text()
     assert "| **mnist-tiny** |" in written.read_text()
     text = (tmp_path / "docs" / "page.md").read_text()
     assert "Not measured yet" not in text
@@ -166,31 +171,81 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
             assert (tmp_path / "docs" / "figures" / f"{name}-{theme}.png").stat().st_size > 5000
 
 
-def test_the_readme_has_each_network_with_its_newest_run_or_none(tmp_path: Path) -> None:
-    zoo, name = Settings().models, "mnist-fast"
-    digest = json.loads((zoo / name / "card.json").read_text())["digest"]
-    runs = [
+def runs_of(name: str, models: Path, *, agree: int) -> dict[str, Any]:
+    return (
         envelope("agreement")
-        | {"model": name, "program": program, "agree": agree, "images": 7, "median_s": 1.5, "upload_bytes": 4600}
-        | {"download_bytes": 5700, "key_bytes": 10**7, "server_peak_memory_bytes": 10**9}
-        for program, agree in ((digest, 5), (digest, 6))
-    ]
-    rows = {line.split("**")[1]: line for line in readme.zoo(runs, zoo).splitlines()[2:]}
-    assert rows.keys() == {path.parent.name for path in zoo.glob("*/card.json")}
-    assert "| C3-A-C12-A-F160-A-F10 | 892 |" in rows[name]
-    assert rows[name].endswith("| 6 of 7 | 1.5 s | 4.6 KB, 5.7 KB | 10 MB | 1 GB |")
-    assert rows["mnist-tiny"].endswith("| – | – | – | – | – |")
+        | {"model": name, "program": json.loads((models / name / "card.json").read_text())["digest"]}
+        | {"agree": agree, "images": 7, "median_s": 1.5, "upload_bytes": 4600, "download_bytes": 5700}
+        | {"key_bytes": 10**7, "server_peak_memory_bytes": 10**9}
+    )
+
+
+def by_name(rows: str) -> dict[str, str]:
+    return {line.split("**")[1]: line for line in rows.splitlines() if line.startswith("| **")}
+
+
+def test_the_tables_have_each_network_with_its_newest_run_or_none() -> None:
+    models, name = Settings().models, "mnist-fast"
+    runs = [runs_of(name, models, agree=5), runs_of(name, models, agree=6)]
+    found = zoo.cards_with_runs(runs, models)
+    short, full = by_name(zoo.short(found)), by_name(zoo.full(found))
+    assert short.keys() == full.keys() == {path.parent.name for path in models.glob("*/card.json")}
+    assert short[name].startswith("| **mnist-fast** | mnist | ")
+    assert short[name].count("|") == 6
+    assert short[name].endswith("| 1.5 s |")
+    assert short["mnist-tiny"].endswith("| – |")
+    assert "| C3-A-C12-A-F160-A-F10 | 892 |" in full[name]
+    assert full[name].endswith("| 6 of 7 | 1.5 s | 4.6 KB, 5.7 KB | 10 MB | 1 GB |")
+    assert full["mnist-tiny"].endswith("| – | – | – | – | – |")
+    assert zoo.agreement(found) == (6, 7)
     of_another = [runs[1] | {"program": "of an older network"}]
-    assert "6 of 7" not in readme.zoo(of_another, zoo)
-    (tmp_path / "README.md").write_text("no place")
+    assert zoo.agreement(zoo.cards_with_runs(of_another, models)) == (0, 0)
+
+
+def test_the_readme_shows_the_fastest_of_each_peer_beside_two_of_ours() -> None:
+    measured = [
+        peer("ciphershift, mnist-tiny", accuracy=0.99, seconds=0.3, name="ciphershift"),
+        peer("ciphershift, mnist-she", accuracy=0.995, seconds=4.0, name="ciphershift"),
+        peer("T, slow", accuracy=0.98, seconds=2.0),
+        peer("T, fast", accuracy=0.97, seconds=0.1),
+        peer("O", accuracy=0.98, seconds=1.0, name="orion", key_bytes=None),
+    ]
+    head, _, *rows = readme.systems(measured).splitlines()
+    assert head == "| system | activation | accuracy | s per image | upload | keys |"
+    assert [row.split(" | ")[0].strip("| *") for row in rows] == ["T, fast 1", "ciphershift, mnist-tiny", "O 1"]
+    assert rows[2].endswith("| 5 KB | – |")
+
+
+def test_the_readme_keeps_its_text_and_must_have_a_place_for_the_tables(tmp_path: Path) -> None:
+    target = tmp_path / "README.md"
+    target.write_text(f"before\n{place('networks')}between\n{place('systems')}after\n")
+    readme.write([], Settings().models, target)  # nobody has measured other systems: their table stays
+    assert target.read_text().count("old\n") == 1
+    readme.write(records(), Settings().models, target)
+    text = target.read_text()
+    assert "old\n" not in text
+    for kept in ("before\n", "between\n", "after\n", "TenSEAL, tutorial network", "**mnist-tiny**"):
+        assert kept in text
+    target.write_text(place("networks"))
     with pytest.raises(ValueError, match="lacks the lines"):
-        readme.write(runs, zoo, tmp_path / "README.md")
+        readme.write(records(), Settings().models, target)
+
+
+def test_no_commit_with_uncommitted_changes_is_named_and_its_figures_are_called_older(tmp_path: Path) -> None:
+    clean, between = (envelope("noise") | {"commit": commit} for commit in ("aaaaaaaaaaaa", "bbbbbbbbbbbb-dirty"))
+    page.write([clean, between | {"benchmark": "security"}], tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "commits aaaaaaaaaaaa\n" in text
+    assert "measured before their change was committed: 1 of security on top of bbbbbbbbbbbb\n" in text
+    assert "dirty" not in text
 
 
 def test_each_missing_measurement_is_said_with_its_command(tmp_path: Path) -> None:
     page.write([], tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
-    assert text.count("**Not measured yet.**") == len(page.SECTIONS) - 2  # SHE, and what others have published
+    assert (
+        text.count("**Not measured yet.**") == len(page.SECTIONS) - 3
+    )  # cards of the zoo, SHE, and what others have published
     assert "`ciphershift bench growth` measures it" in text
     only_growth = [record for record in records() if record["benchmark"] == "growth"]
     page.write(only_growth, tmp_path / "page.md")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ciphershift.benchmarks.service import load as service
+from ciphershift.benchmarks.service import load
 from ciphershift.client import AsyncClient
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
@@ -16,7 +16,7 @@ def images(count: int) -> np.ndarray:
 
 
 def test_no_request_of_many_tenants_is_lost_or_crossed(zoo: Path) -> None:
-    result = service.measure(zoo, "tiny", images=images(40), tenants=4, engine="local://?workers=2&threads=1")
+    result = load.send_from_tenants(zoo, "tiny", images=images(40), tenants=4, engine="local://?workers=2&threads=1")
     assert result["answered"] == 40
     assert result["lost"] == result["crossed"] == 0
     assert result["errors"] == {}
@@ -41,6 +41,6 @@ def test_answers_that_are_crossed_or_lost_are_counted(
         return await predict(self, given)
 
     monkeypatch.setattr(AsyncClient, "predict", crossed)
-    result = service.measure(zoo, "tiny", images=sent, tenants=1, in_flight=1)
+    result = load.send_from_tenants(zoo, "tiny", images=sent, tenants=1, in_flight=1)
     assert result["lost"] == 0
     assert result["crossed"] == 3

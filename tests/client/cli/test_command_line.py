@@ -2,59 +2,63 @@
 
 import re
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ciphershift import cli
 from ciphershift.client.local_server import local_server
 from ciphershift.errors import ConfigurationError
 
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ciphershift", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+SEVEN = Path(__file__).resolve().parents[3] / "client" / "samples" / "mnist-0-is-7.png"
 
 
-def test_keygen_says_where_the_keys_are(tmp_path: Path) -> None:
-    first = run("keygen", "--params", "TOY_N128", "--home", tmp_path)
-    second = run("keygen", "--params", "TOY_N128", "--home", tmp_path)
-    assert first.returncode == 0
-    assert str(tmp_path) in first.stdout
-    assert second.stdout == first.stdout
+def status_of(*arguments: str | Path) -> int:
+    """Runs a command in this process; returns its exit status."""
+    with pytest.raises(SystemExit) as end:
+        cli.main([str(argument) for argument in arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code
 
 
-def test_an_error_is_one_line_with_its_code(tmp_path: Path) -> None:
-    done = run("keygen", "--params", "NONE", "--home", tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("unknown_params: ")
-    assert len(done.stderr.splitlines()) == 1
+def test_keygen_says_where_the_keys_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for _ in range(2):
+        assert status_of("keygen", "--params", "TOY_N128", "--home", tmp_path) == 0
+        said.append(capsys.readouterr().out)
+    assert str(tmp_path) in said[0]
+    assert said[1] == said[0]
 
 
-def test_no_server_is_said_so() -> None:
-    picture = Path(__file__).resolve().parents[3] / "client" / "samples" / "mnist-0-is-7.png"
-    done = run("predict", picture, "--url", "http://127.0.0.1:1")
-    assert done.returncode == 1
-    assert done.stderr.startswith("unreachable: ")
+def test_an_error_is_one_line_with_its_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("keygen", "--params", "NONE", "--home", tmp_path) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("unknown_params: ")
+    assert len(said.splitlines()) == 1
 
 
-def test_the_page_says_what_is_not_installed() -> None:
-    code = (
-        "import sys; sys.modules['starlette'] = None; sys.argv = ['client', 'demo', '--no-browser']\n"
-        "from client.cli.predict import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("configuration: the page needs starlette")
-    assert "pip install 'ciphershift[demo]'" in done.stderr
+def test_no_server_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("predict", SEVEN, "--url", "http://127.0.0.1:1", "--retry-timeout", "0") == 1
+    assert capsys.readouterr().err.startswith("unreachable: ")
 
 
-def test_a_port_that_is_taken_is_said_so() -> None:
+def test_the_page_says_what_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    for name in [name for name in sys.modules if name.startswith(("starlette.", "ciphershift.client.page"))]:
+        monkeypatch.delitem(sys.modules, name)
+    assert status_of("page", "--no-browser") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("configuration: the page needs starlette")
+    assert "pip install 'ciphershift[page]'" in said
+
+
+def test_a_port_that_is_taken_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        done = run("demo", "--no-browser", "--port", str(other.getsockname()[1]))
-    assert done.returncode == 1
-    assert re.match(r"configuration: port \d+ cannot be used .*: choose another", done.stderr)
+        assert status_of("page", "--no-browser", "--port", str(other.getsockname()[1])) == 1
+    assert re.match(r"configuration: port \d+ cannot be used .*: choose another", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,33 @@ def test_client_keys_survive_their_bytes_and_show_nothing(keys: ClientKeys) -> N
     assert keys != again  # secrets are not compared
 
 
+def test_a_block_key_survives_its_bytes_and_one_with_two_ones_in_a_block_is_refused() -> None:
+    blocks = params.get("TOY_N128_BLOCK3")
+    keys = ClientKeys.generate(blocks)
+    assert np.array_equal(ClientKeys.from_bytes(keys.to_bytes(), blocks).small_lwe_key, keys.small_lwe_key)
+    keys.small_lwe_key[:3] = 1, 0, 1
+    with pytest.raises(NotConformantError, match="block of 3 bits with two ones"):
+        ClientKeys.from_bytes(keys.to_bytes(), blocks)
+
+
+@pytest.mark.parametrize("name", [name for name in params.SETS if name.startswith("TOY_N128")])
+def test_a_look_up_gives_the_value_of_the_table(name: str) -> None:
+    """Sixteen points of the torus under six keys, far enough from the next for the noise: each reads its own entry."""
+    toy = params.get(name)
+    size, count = toy.polynomial_size, 16
+    table = np.repeat(np.arange(8) / 32, size // 8)[None]  # eight steps on half of the torus
+    phases = (np.arange(count) + 0.5) / count
+    expected = np.concatenate([np.arange(8), -np.arange(8)]) / 32
+    for _ in range(6):
+        keys = ClientKeys.generate(toy)
+        mask = np.random.default_rng(2).integers(0, 2**32, (count, toy.big_dimension), dtype=np.uint32)
+        body = mask @ keys.big_lwe_key.astype(np.int32).astype(np.uint32) + lwe.to_words(phases)
+        x = LweCiphertextList(np.concatenate([mask, body[:, None]], axis=1))
+        found = pbs.pbs(x, keys.evaluation_keys().expand(), table, np.zeros(count, np.int32)).data
+        words = found[:, -1] - found[:, :-1] @ keys.big_lwe_key.astype(np.int32).astype(np.uint32)
+        assert np.abs(words.astype(np.int32) / 2.0**32 - expected).max() < 0.01
+
+
 def test_lists_under_a_foreign_key_are_refused(keys: ClientKeys) -> None:
     server = keys.evaluation_keys().expand()
     with pytest.raises(BadShapeError, match="dimension 99"):

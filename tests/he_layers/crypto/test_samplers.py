@@ -56,7 +56,7 @@ def test_the_sampler_test_sees_one_percent_of_noise() -> None:
 
 
 def test_key_bits_are_unbiased_and_independent() -> None:
-    """Two million bits: their share of ones, and of equal neighbours at eight distances."""
+    """Two million bits: their share of ones, and of equal neighbors at eight distances."""
     bits = _kernel.uniform_binary(os.urandom(32), 2_000_000, 0)
     assert set(np.unique(bits)) == {0, 1}
     for share in (bits.mean(), *(np.mean(bits[lag:] == bits[:-lag]) for lag in (1, 2, 3, 8, 31, 32, 64, 512))):
@@ -73,6 +73,29 @@ def test_binary_keys_are_dense_and_unbiased_at_every_place() -> None:
     assert len(np.unique(keys, axis=0)) == 40
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_the_patterns_of_a_block_are_alike_likely_and_independent(length: int) -> None:
+    """100 000 blocks: how often each pattern comes, and each pair of patterns of neighbors."""
+    blocks = _kernel.block_binary(os.urandom(32), 100_000, length).reshape(-1, length)
+    assert set(np.unique(blocks)) == {0, 1}
+    assert blocks.sum(axis=1).max() == 1
+    pattern = blocks @ np.arange(1, length + 1)
+    assert_uniform(np.bincount(pattern, minlength=length + 1))
+    for lag in (1, 2, 64):
+        pairs = pattern[lag:] * (length + 1) + pattern[:-lag]
+        assert_uniform(np.bincount(pairs, minlength=(length + 1) ** 2))
+
+
+def test_block_keys_have_a_single_one_in_a_block_at_most_and_alike_likely_at_every_place() -> None:
+    """200 keys: ones at each of 807 places, and no two keys alike."""
+    parameter_set = params.FAST_N512_BLOCK3
+    keys = np.stack([ClientKeys.generate(parameter_set).small_lwe_key for _ in range(200)])
+    assert keys.reshape(-1, 3).sum(axis=1).max() == 1
+    assert abs(keys.mean() - 0.25) < 5 * (3 / 16 / keys.size) ** 0.5
+    assert np.abs(keys.mean(axis=0) - 0.25).max() < 5 * (3 / 16 / 200) ** 0.5
+    assert len(np.unique(keys, axis=0)) == 200
+
+
 def test_seals_secrets_are_uniform_ternary() -> None:
     """Forty secrets of each ring, 122 880 coefficients."""
     secrets = np.concatenate([seal.generate_secret(ring) for ring in (FAST.input_ring, RING) for _ in range(40)])
@@ -81,7 +104,7 @@ def test_seals_secrets_are_uniform_ternary() -> None:
     assert_uniform(np.bincount(pairs, minlength=9))
 
 
-def test_seals_error_is_the_centred_binomial_of_its_documentation() -> None:
+def test_seals_error_is_the_centered_binomial_of_its_documentation() -> None:
     """51 200 errors: whole numbers within 21 of zero, variance 10.5, kurtosis 3 - 1/21."""
     ring, message = FAST.input_ring, np.full(FAST.input_ring.ring_degree, 1000.0)
     decrypted = [
@@ -118,7 +141,7 @@ def test_masks_are_uniform(name: str) -> None:
 
 
 def answers(error_std_dev: float, flooding_std_dev: float, seeds: list[bytes]) -> NDArray[np.uint64]:
-    """Ciphertexts of nothing, re-randomised: [seeds, (c0, c1), N]. What is added is all that they hold."""
+    """Ciphertexts of nothing, re-randomized: [seeds, (c0, c1), N]. What is added is all that they hold."""
     nothing = np.zeros((1, FAST.big_dimension + 1), np.uint32)
     gadget = {"base_log": FAST.answer.base_log, "levels": FAST.answer.levels, "modulus": RING.modulus}
     noise = {"error_std_dev": error_std_dev, "flooding_std_dev": flooding_std_dev}
@@ -132,7 +155,7 @@ def signed(residues: NDArray[np.uint64]) -> NDArray[np.float64]:
     return np.where(residues > q // 2, -(q - residues).astype(np.float64), residues.astype(np.float64))
 
 
-def test_an_answer_is_rerandomised_with_a_ternary_secret_and_gaussian_errors() -> None:
+def test_an_answer_is_rerandomized_with_a_ternary_secret_and_gaussian_errors() -> None:
     """Twenty answers with one seed each, with and without errors: u = c1 / a is ternary, the differences are the errors."""
     q, seeds = RING.modulus, [os.urandom(32) for _ in range(20)]
     bare = answers(0.0, 0.0, seeds)

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import sys, numpy as np
-from he_layers.native import _kernel as kernel
+from ciphershift.he_layers.native import _kernel as kernel
 rng, seed = np.random.default_rng(3), bytes(range(32))
 x = rng.integers(0, 2**32, (30, 513), dtype=np.uint32)
 small, glwe = kernel.uniform_binary(seed, 20, 0), kernel.uniform_binary(seed, 512, 1)
@@ -24,13 +24,16 @@ bodies = kernel.bootstrapping_key_bodies(
 bsk = kernel.expand_bootstrapping_key(bodies, glwe_dimension=4, base_log=23, levels=1, **masks)
 small_rows = kernel.key_switch(x, ksk, output_dimension=20, base_log=2, levels=6, binary_key=True, threads=2)
 switched = kernel.modulus_switch(small_rows, polynomial_size=128)
+blocks = [kernel.block_binary(seed, 40, length) for length in (1, 3, 4)]
 table, index = rng.uniform(-.25, .25, (1, 128)), np.zeros(30, np.int32)
 rotated = [
-    kernel.blind_rotate(switched, table, index, bsk[:entries], base_log=23, levels=1, grouping_factor=factor, threads=2)
-    for factor, entries in ((1, 20), (2, 30))
+    kernel.blind_rotate(
+        np.ascontiguousarray(np.delete(switched, slice(bits, 20), axis=1)), table, index, bsk[:entries], base_log=23, levels=1,
+        grouping_factor=factor, block_length=length, threads=2)
+    for bits, factor, length, entries in ((20, 1, 1, 20), (20, 2, 1, 30), (18, 1, 3, 18), (20, 1, 4, 20))
 ]
 phases = [(rows[:, -1] - rows[:, :-1] @ glwe.astype(np.uint32)).astype(np.int32) / 2**32 for rows in rotated]
-np.savez(sys.stdout.buffer, isa=kernel.isa(), ksk=ksk, bodies=bodies, switched=switched, phases=phases)
+np.savez(sys.stdout.buffer, isa=kernel.isa(), ksk=ksk, bodies=bodies, switched=switched, blocks=np.concatenate(blocks), phases=phases)
 """
 
 
@@ -50,7 +53,7 @@ def outputs(isa: str) -> dict[str, np.ndarray]:
 def test_every_path_agrees_with_the_portable_one(isa: str) -> None:
     portable, other = outputs("portable"), outputs(isa)
     assert str(other["isa"]) == isa
-    for name in ("ksk", "bodies", "switched"):
+    for name in ("ksk", "bodies", "switched", "blocks"):
         assert np.array_equal(portable[name], other[name])
     assert (
         np.abs(portable["phases"] - other["phases"]).max() < 2.0**-14
@@ -59,7 +62,7 @@ def test_every_path_agrees_with_the_portable_one(isa: str) -> None:
 
 def test_an_unknown_instruction_set_is_refused() -> None:
     run = subprocess.run(
-        [sys.executable, "-c", "from he_layers.native import _kernel; _kernel.isa()"],
+        [sys.executable, "-c", "from ciphershift.he_layers.native import _kernel; _kernel.isa()"],
         env={**os.environ, "CIPHERSHIFT_ISA": "mmx"},
         capture_output=True,
         check=False,

@@ -16,6 +16,12 @@ def words(*shape: int) -> np.ndarray:
     return RNG.integers(0, 2**32, shape, dtype=np.uint32)
 
 
+def rotate_words(*, n: int, entries: int, **steps: int) -> np.ndarray:
+    """A blind rotation of zeros whose list and key have these sizes."""
+    switched, table, key = np.zeros((1, n + 1), np.int32), np.zeros((1, 128)), np.zeros((entries, 64, 2, 2, 2))
+    return _kernel.blind_rotate(switched, table, np.zeros(1, np.int32), key, base_log=23, levels=1, threads=1, **steps)
+
+
 def test_chacha20_gives_the_block_of_rfc_8439() -> None:
     key, nonce = bytes(range(32)), np.array([0x09000000, 0x4A000000, 0], dtype=np.uint32)
     block = _kernel.chacha20(key, 1, nonce, 1).astype("<u4").tobytes()
@@ -56,11 +62,12 @@ def test_key_switch_is_the_sum_of_digits_times_rows(base_log: int, levels: int, 
 
 
 @pytest.mark.parametrize("polynomial_size", [128, 512, 2048])
-def test_modulus_switch_rounds_and_takes_the_mean_error_from_the_body(polynomial_size: int) -> None:
+@pytest.mark.parametrize("block_length", [1, 2, 3, 4])
+def test_modulus_switch_rounds_and_takes_the_mean_error_from_the_body(polynomial_size: int, block_length: int) -> None:
     x = words(40, 101)
     x[0], x[1, -1] = 2**32 - 1, 2**31
-    got = _kernel.modulus_switch(x, polynomial_size=polynomial_size)
-    assert np.array_equal(got, reference.modulus_switch(x, polynomial_size))
+    got = _kernel.modulus_switch(x, polynomial_size=polynomial_size, block_length=block_length)
+    assert np.array_equal(got, reference.modulus_switch(x, polynomial_size, block_length))
 
 
 def test_linear_is_the_integer_matrix_product_modulo_two_to_the_32() -> None:
@@ -120,9 +127,12 @@ def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int) 
 
 
 @pytest.mark.parametrize(("k", "base_log", "levels"), [(1, 14, 2), (2, 23, 1), (4, 10, 2)])
-@pytest.mark.parametrize(("n", "grouping_factor"), [(1, 1), (4, 1), (2, 2), (6, 2)])
+@pytest.mark.parametrize(
+    ("n", "grouping_factor", "block_length"),
+    [(1, 1, 1), (4, 1, 1), (2, 2, 1), (6, 2, 1), (2, 1, 2), (3, 1, 3), (9, 1, 3), (8, 1, 4)],
+)
 def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
-    k: int, base_log: int, levels: int, n: int, grouping_factor: int
+    k: int, base_log: int, levels: int, n: int, grouping_factor: int, block_length: int
 ) -> None:
     """After one step every word is within 2^-24 of the torus of the exact one. After more, a digit may round to the other side and the
     masks with it, so the phases are compared: 2^-14, the size of what the digits leave out."""
@@ -144,7 +154,7 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
     switched = RNG.integers(0, 2 * size, (count, n + 1)).astype(np.int32)
     switched[0] = 0
     index = RNG.integers(0, 2, count).astype(np.int32)
-    shape |= {"grouping_factor": grouping_factor}
+    shape |= {"grouping_factor": grouping_factor, "block_length": block_length}
     got = _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **shape, threads=2)
     key = glwe_key.reshape(-1).astype(np.int64)
     for c in range(count):
@@ -153,7 +163,7 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
         error = (got[c] - words_of).astype(np.int32)
         phase = (error.astype(np.uint32)[-1] - error.astype(np.uint32)[:-1] @ key).astype(np.int32)
         assert abs(int(phase)) < 2**18
-        assert n > grouping_factor or np.abs(error).max() < 2**8
+        assert n > grouping_factor * block_length or np.abs(error).max() < 2**8
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -188,6 +198,15 @@ def test_a_ciphertext_is_switched_alike_alone_and_among_many(threads: int) -> No
             "at most 6 bits, not 7",
         ),
         (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=100), "power of two"),
+        (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=128, block_length=0), "block_length 0"),
+        (
+            lambda: rotate_words(n=6, entries=6, grouping_factor=1, block_length=5),
+            "block_length must be in 1..4, not 5",
+        ),
+        (lambda: rotate_words(n=6, entries=6, grouping_factor=2, block_length=3), "not pairs of blocks"),
+        (lambda: rotate_words(n=6, entries=8, grouping_factor=1, block_length=3), "8 entries, a step needs 3"),
+        (lambda: rotate_words(n=7, entries=6, grouping_factor=1, block_length=3), "8 words, parameters need 7"),
+        (lambda: _kernel.block_binary(bytes(32), 2, 0), "at least one bit"),
         (lambda: _kernel.uniform_binary(b"short", 8, 0), "5 bytes, need 32"),
         (
             lambda: _kernel.linear(

@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Changes the tables."""
+    """Applies the changes."""
     op.create_table(
         "model_states",
         sa.Column("name", sa.String(length=128), nullable=False),
@@ -109,7 +109,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Takes the changes back."""
+    """Reverts the changes."""
     op.drop_index(op.f("ix_key_bundles_used"))
 
     op.drop_table("key_bundles")

@@ -1,0 +1,266 @@
+/**
+ * The client: keys, encryption, requests, decryption. Nothing that is sent depends on anything that was decrypted, nor on whether it
+ * could be: answers are decrypted when all have arrived, and no request follows from what they hold.
+ */
+
+import { BrowserStore } from "./browser-store.js";
+import type { Bytes } from "./bytes.js";
+import { bindingOf, decrypt, encrypt } from "./ciphertexts.js";
+import { BadShapeError, InsecureParamsError, UnknownKeyError, UnknownModelError, WrongKeyError } from "./errors.js";
+import { Exchange } from "./exchange.js";
+import { type Pixels, toLevels } from "./images.js";
+import { Job, fetchAnswer, told } from "./job.js";
+import { type JobStatus, follow, jobPath, readStatus, statusOf } from "./jobs.js";
+import { type KeyPair, Keystore, MemoryStore } from "./keystore.js";
+import { type ConnectOptions, type RunOptions, type Timings, type Traffic, noTime } from "./options.js";
+import { type ModelProfile, logitsOf, readProfile } from "./profile.js";
+import { parseAnswer, parseModels, submitCall } from "./protocol.js";
+import { Members } from "./reading.js";
+import { type Receipt, keepReceipt } from "./receipts.js";
+import { type Answer, Transport } from "./transport.js";
+
+const JOBS_AHEAD = 2; // while one is computed, the next one waits: the server never waits for the client
+
+/** Encrypted predictions from a server. */
+export class Client {
+  readonly profile: ModelProfile;
+  /** Of the last prediction. */
+  timings: Timings = noTime();
+  /** Of the last job. */
+  traffic: Traffic = { sent: 0, received: 0, ciphertexts: [] };
+  readonly keystore: Keystore;
+  readonly #exchange: Exchange;
+  #keys: Promise<KeyPair> | undefined;
+  readonly #uploaded = new Set<string>(); // ids of keys that the server has had
+
+  private constructor(exchange: Exchange, profile: ModelProfile, keystore: Keystore) {
+    this.#exchange = exchange;
+    this.profile = profile;
+    this.keystore = keystore;
+  }
+
+  /**
+   * Asks a server for the model's profile. Keys are made when they are first needed.
+   *
+   * @throws UnknownModelError no such model, or several and none was named.
+   * @throws UnknownParamsError the model's parameter set is not in this package's registry.
+   * @throws InsecureParamsError the parameter set is a TOY set.
+   * @throws CiphershiftError its subclass says what to change.
+   */
+  static async connect(url: string, options: ConnectOptions = {}): Promise<Client> {
+    const exchange = new Exchange(new Transport(url, options.apiKey), options.patienceSeconds ?? 60);
+    const name = options.model ?? (await onlyModel(exchange));
+    const answer = await exchange.send({ method: "GET", path: `/v2/models/${encodeURIComponent(name)}/profile` });
+    Members.of(answer.content, "ModelProfile");
+    const profile = await readProfile(JSON.parse(new TextDecoder().decode(answer.content)));
+    if (profile.params.isToy && !options.allowToyParameters) {
+      throw new InsecureParamsError(`${profile.model} uses ${profile.params.name}, which protects nothing`);
+    }
+    const store = typeof indexedDB === "undefined" ? new MemoryStore() : new BrowserStore();
+    return new Client(exchange, profile, options.keystore ?? new Keystore(store));
+  }
+
+  /** Asks for the names of the models that are served. */
+  async models(): Promise<string[]> {
+    return modelsOf(this.#exchange);
+  }
+
+  /** Makes keys and uploads the evaluation keys where they are missing; returns their id. */
+  async prepare(options: RunOptions = {}): Promise<string> {
+    return (await this.#prepared(options)).keyId;
+  }
+
+  /**
+   * Returns logits; the server sees ciphertexts alone.
+   *
+   * @param images one picture, which gives one row of logits, or several, which give as many.
+   * @throws CanceledError the signal was aborted.
+   * @throws CiphershiftError its subclass says what to change.
+   */
+  async predict(images: Pixels, options?: RunOptions): Promise<Float64Array>;
+  async predict(images: readonly Pixels[], options?: RunOptions): Promise<Float64Array[]>;
+  async predict(images: Pixels | readonly Pixels[], options: RunOptions = {}): Promise<Float64Array | Float64Array[]> {
+    const several = Array.isArray(images);
+    const batch = ((several ? images : [images]) as readonly Pixels[]).map((image) => toLevels(image, this.profile));
+    if (!batch.length) throw new BadShapeError("no pictures were given: give at least one");
+    this.timings = noTime();
+    const rows = await told(options.signal, async () => {
+      const keys = await this.#timed("keys", () => this.#prepared(options));
+      const answers = await this.#run(batch, keys, options);
+      const read: Float64Array[] = [];
+      for (const [receipt, answer] of answers) read.push(...(await this.#read(receipt, answer, keys)));
+      return read;
+    });
+    return several ? rows : rows[0]!;
+  }
+
+  /** Makes one job of pictures and does not wait for it; what reads its answer is kept in the keystore. */
+  async submit(images: readonly Pixels[], options: RunOptions = {}): Promise<Job> {
+    const { maxBatch } = this.profile;
+    if (images.length < 1 || images.length > maxBatch) {
+      throw new BadShapeError(`one job takes 1 to ${maxBatch} images, got ${images.length}: submit several jobs, or use predict`);
+    }
+    const batch = images.map((image) => toLevels(image, this.profile));
+    this.timings = noTime();
+    return told(options.signal, async () => {
+      const [receipt, status] = await this.#submit(batch, await this.#timed("keys", () => this.#prepared(options)), options.signal);
+      await keepReceipt(this.keystore.store, receipt);
+      return this.#job(status);
+    });
+  }
+
+  /** Returns one of your jobs, submitted by this page or process or another one. */
+  async job(id: string): Promise<Job> {
+    return this.#job(await statusOf(this.#exchange, id));
+  }
+
+  /** Returns what the server says of your jobs, newest first. */
+  async jobs(limit = 100): Promise<JobStatus[]> {
+    const answer = await this.#exchange.send({ method: "GET", path: `/v2/jobs?limit=${limit}`, answerLimit: limit * (8 << 10) + 1024 });
+    return Members.of(answer.content, "JobList").list("jobs", 0, limit, (job) => readStatus(new Members(job, "JobStatus")));
+  }
+
+  /** Erases the secret keys from memory; what rests in the keystore stays. */
+  async close(): Promise<void> {
+    const keys = this.#keys;
+    this.#keys = undefined;
+    (await keys?.catch(() => undefined))?.clientKeys.erase();
+  }
+
+  #job(status: JobStatus): Job {
+    return new Job(status, {
+      exchange: this.#exchange,
+      keystore: this.keystore,
+      read: async (receipt, answer) => {
+        const keys = await this.#opened(receipt.profile);
+        if (keys.keyId !== receipt.keyId) {
+          throw new WrongKeyError(`job ${receipt.jobId} was encrypted under keys ${receipt.keyId}, which are no longer in the keystore`);
+        }
+        return this.#read(receipt, answer, keys);
+      },
+    });
+  }
+
+  /** The keys of this model, opened or made once. */
+  #opened(profile: ModelProfile, options: RunOptions = {}): Promise<KeyPair> {
+    if (profile.params.id !== this.profile.params.id) return this.keystore.open(profile.params);
+    this.#keys ??= this.keystore.open(profile.params, (share) => options.onProgress?.({ stage: "keys", share })).catch((error: unknown) => {
+      this.#keys = undefined;
+      throw error;
+    });
+    return this.#keys;
+  }
+
+  async #prepared(options: RunOptions): Promise<KeyPair> {
+    const keys = await this.#opened(this.profile, options);
+    if (this.#uploaded.has(keys.keyId)) return keys;
+    try {
+      await this.#exchange.send({ method: "GET", path: `/v2/keys/${keys.keyId}`, signal: options.signal });
+    } catch (error) {
+      if (!(error instanceof UnknownKeyError)) throw error;
+      await this.#upload(keys, options);
+    }
+    this.#uploaded.add(keys.keyId);
+    return keys;
+  }
+
+  async #upload(keys: KeyPair, options: RunOptions): Promise<void> {
+    const body = await keys.evaluationKeys();
+    const sent = (bytes: number): void => options.onProgress?.({ stage: "upload", sent: bytes, total: body.length });
+    await this.#exchange.send({
+      method: "PUT", path: `/v2/keys/${keys.keyId}`, body, sent, silenceSeconds: 120, signal: options.signal,
+    });
+  }
+
+  /** Returns the answers to a batch, cut into jobs; those that are not needed any more are canceled. */
+  async #run(batch: readonly Float64Array[], keys: KeyPair, options: RunOptions): Promise<[Receipt, Answer][]> {
+    const { maxBatch } = this.profile;
+    const end = performance.now() + (options.timeoutSeconds ?? Infinity) * 1000;
+    const observe = (status: JobStatus): void => options.onProgress?.({ stage: "job", status });
+    const running: Receipt[] = [];
+    const answers: [Receipt, Answer][] = [];
+    try {
+      for (let next = 0; next < batch.length || running.length; ) {
+        if (next < batch.length && running.length < JOBS_AHEAD) {
+          running.push((await this.#submit(batch.slice(next, next + maxBatch), keys, options.signal))[0]);
+          next += maxBatch;
+          continue;
+        }
+        const receipt = running[0]!;
+        const answer = await this.#timed("transfer", async () => {
+          const left = (end - performance.now()) / 1000;
+          const status = await follow(this.#exchange, receipt.jobId, observe, left, options.signal);
+          return fetchAnswer(this.#exchange, receipt, status, options.signal);
+        });
+        this.traffic = { ...this.traffic, received: answer.content.length };
+        answers.push([receipt, answer]);
+        running.shift();
+      }
+    } catch (error) {
+      const cancel = ({ jobId }: Receipt) => this.#exchange.transport.send({ method: "DELETE", path: jobPath(jobId), silenceSeconds: 2 });
+      await Promise.allSettled(running.map(cancel));
+      throw error;
+    }
+    return answers;
+  }
+
+  async #submit(batch: readonly Float64Array[], keys: KeyPair, signal?: AbortSignal): Promise<[Receipt, JobStatus]> {
+    const { profile } = this;
+    const ciphertexts = await this.#timed("encrypt", async () => {
+      const containers: Bytes[] = [];
+      for (const levels of batch) {
+        containers.push(await encrypt(keys.clientKeys, keys.keyId, levels.map((level) => level * profile.inputDelta)));
+      }
+      return containers;
+    });
+    const [requestId, call] = submitCall(profile, keys.keyId, ciphertexts);
+    const answer = await this.#timed("transfer", async () => {
+      try {
+        return await this.#exchange.send({ ...call, signal });
+      } catch (error) {
+        if (!(error instanceof UnknownKeyError)) throw error; // the server has dropped the keys since they were uploaded
+        await this.#upload(keys, { ...(signal && { signal }) });
+        return this.#exchange.send({ ...call, signal });
+      }
+    });
+    this.traffic = { sent: call.body.length, received: 0, ciphertexts };
+    const status = readStatus(Members.of(answer.content, "JobStatus"));
+    const bindings = await Promise.all(ciphertexts.map((container) => bindingOf(container, keys.keyId, profile.programDigest)));
+    const requests = bindings.map((binding) => binding.request);
+    return [{ jobId: status.id, requestId, keyId: keys.keyId, profile, requests }, status];
+  }
+
+  async #read(receipt: Receipt, answer: Answer, keys: KeyPair): Promise<Float64Array[]> {
+    const { profile, requests } = receipt;
+    const { logits, serverSeconds } = parseAnswer(answer, receipt.requestId, requests.length);
+    this.timings.transfer = Math.max(this.timings.transfer - serverSeconds, 0); // a job that nobody waited for took nobody's time
+    this.timings.server += serverSeconds;
+    return this.#timed("decrypt", async () => {
+      const rows: Float64Array[] = [];
+      for (const [at, request] of requests.entries()) {
+        const binding = { keyId: receipt.keyId, request, program: profile.programDigest };
+        rows.push(logitsOf(profile, await decrypt(keys.clientKeys, logits[at]!, binding, profile.classes.length)));
+      }
+      return rows;
+    });
+  }
+
+  async #timed<T>(stage: keyof Timings, work: () => Promise<T>): Promise<T> {
+    const started = performance.now();
+    try {
+      return await work();
+    } finally {
+      this.timings[stage] += (performance.now() - started) / 1000;
+    }
+  }
+}
+
+async function modelsOf(exchange: Exchange): Promise<string[]> {
+  return parseModels((await exchange.send({ method: "GET", path: "/v2/models" })).content);
+}
+
+async function onlyModel(exchange: Exchange): Promise<string> {
+  const names = await modelsOf(exchange);
+  if (names.length !== 1) throw new UnknownModelError(`name one of the server's models: ${names.join(", ") || "it has none"}`);
+  return names[0]!;
+}

@@ -1,0 +1,63 @@
+/** Pictures as a model takes them: whole numbers between 0 and its levels, channel by channel. */
+
+import { BadShapeError, OutOfLevelsError } from "./errors.js";
+import type { ModelProfile } from "./profile.js";
+
+/** One picture: bytes from 0 to 255 or floats from 0 to 1, channel by channel, row by row. */
+export type Pixels = Uint8Array | Uint8ClampedArray | Float32Array | Float64Array;
+
+/** What a canvas gives: `ImageData`, or anything of that shape. */
+export interface CanvasPixels {
+  readonly width: number;
+  readonly height: number;
+  readonly data: Uint8ClampedArray;
+}
+
+/**
+ * Returns a picture's levels, in the order that the network takes them.
+ *
+ * @throws BadShapeError another number of pixels than the model takes.
+ * @throws OutOfLevelsError another type, or a value outside its range.
+ */
+export function toLevels(pixels: Pixels, profile: ModelProfile): Float64Array {
+  const [channels, height, width] = profile.inputShape;
+  const isBytes = pixels instanceof Uint8Array || pixels instanceof Uint8ClampedArray;
+  if (!isBytes && !(pixels instanceof Float32Array) && !(pixels instanceof Float64Array)) {
+    throw new OutOfLevelsError("pixels are no Uint8Array, Uint8ClampedArray, Float32Array or Float64Array: give bytes from 0 to 255 or floats from 0 to 1");
+  }
+  if (pixels.length !== channels * height * width) {
+    throw new BadShapeError(`the picture has ${pixels.length} values, ${profile.model} takes ${channels} x ${height} x ${width}`);
+  }
+  return Float64Array.from(pixels as ArrayLike<number>, (value) => {
+    const unit = isBytes ? value / 255 : value;
+    if (!(unit >= 0 && unit <= 1)) throw new OutOfLevelsError("the picture holds values outside 0 to 1: scale floats, or give bytes from 0 to 255");
+    return roundHalfEven(unit * profile.inputLevels);
+  });
+}
+
+/**
+ * Returns a canvas' pixels as a model takes them: luminance for one channel, red, green and blue for three.
+ *
+ * @throws BadShapeError the canvas has another size than the model's pictures, or the model takes neither one channel nor three.
+ */
+export function fromCanvas(canvas: CanvasPixels, profile: ModelProfile): Uint8Array {
+  const [channels, height, width] = profile.inputShape;
+  if (canvas.width !== width || canvas.height !== height) {
+    throw new BadShapeError(`the canvas has ${canvas.width} x ${canvas.height} pixels, ${profile.model} takes ${width} x ${height}`);
+  }
+  if (channels !== 1 && channels !== 3) throw new BadShapeError(`${profile.model} takes ${channels} channels: a canvas gives one or three`);
+  const size = width * height;
+  const pixels = new Uint8Array(channels * size);
+  for (let at = 0; at < size; at++) {
+    const [red, green, blue] = canvas.data.subarray(4 * at, 4 * at + 3) as unknown as [number, number, number];
+    if (channels === 1) pixels[at] = Math.round(0.299 * red + 0.587 * green + 0.114 * blue); // ITU-R BT.601
+    else [red, green, blue].forEach((value, channel) => (pixels[channel * size + at] = value));
+  }
+  return pixels;
+}
+
+/** Rounds as the Python client does, so that both encrypt the same levels. */
+function roundHalfEven(value: number): number {
+  const floor = Math.floor(value);
+  return value - floor === 0.5 ? floor + (floor % 2) : Math.round(value);
+}

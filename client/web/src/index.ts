@@ -1,0 +1,12 @@
+/** The client for browsers and Node: makes keys, encrypts pictures, asks a server and decrypts the answer. */
+
+export { BrowserStore } from "./browser-store.js";
+export { Client } from "./client.js";
+export * from "./errors.js";
+export { type CanvasPixels, type Pixels, fromCanvas } from "./images.js";
+export type { Job } from "./job.js";
+export type { JobProgress, JobStatus } from "./jobs.js";
+export { type KeyFiles, Keystore, type KeystoreOptions, MemoryStore, type Store } from "./keystore.js";
+export type { ConnectOptions, Progress, RunOptions, Timings, Traffic } from "./options.js";
+export { ParameterSet } from "./params.js";
+export type { LayerProfile, ModelProfile } from "./profile.js";

@@ -1,0 +1,85 @@
+/** What the server says of a model, checked: nothing in it may make the client fail later. */
+
+import { ParameterSet } from "./params.js";
+import { Members, printable } from "./reading.js";
+
+const DIGEST = /^[0-9a-f]{64}$/;
+
+/** A layer as the progress of a job names it. */
+export interface LayerProfile {
+  readonly name: string;
+  readonly kind: string;
+  readonly lookups: number;
+}
+
+/** All that a client needs to make keys, encode an image and read the answer. */
+export interface ModelProfile {
+  readonly model: string;
+  readonly version: string;
+  readonly programDigest: string;
+  /** From this package's own registry, by the id that the server names. */
+  readonly params: ParameterSet;
+  readonly securityBits: number;
+  /** Channels, height, width. */
+  readonly inputShape: readonly [number, number, number];
+  readonly inputLevels: number;
+  readonly inputDelta: number;
+  readonly classes: readonly string[];
+  readonly turnsToLogits: number;
+  /** In the exact profile, what every logit is a whole multiple of. */
+  readonly logitStep: number | null;
+  /** Look-ups of one image. */
+  readonly bootstraps: number;
+  readonly layers: readonly LayerProfile[];
+  readonly keyBytes: number;
+  readonly downloadBytes: number;
+  readonly maxBatch: number;
+  readonly estimatedSeconds: number | null;
+  /** The members that a receipt keeps, as the server sent them. */
+  readonly json: unknown;
+}
+
+/**
+ * Reads a profile.
+ *
+ * @throws MalformedError it lacks something, or says something impossible.
+ * @throws UnknownParamsError its parameter set is not in this package's registry.
+ */
+export async function readProfile(json: unknown): Promise<ModelProfile> {
+  const profile = new Members(json, "ModelProfile");
+  const side = (value: unknown): number => new Members({ side: value }, "ModelProfile").integer("side", 1, 65535);
+  const layer = (value: unknown): LayerProfile => {
+    const members = new Members(value, "ModelProfile, layers");
+    return { name: members.text("name", 128), kind: members.text("kind", 128), lookups: members.integer("lookups") };
+  };
+  const step = profile.optional("logit_step", (name) => profile.number(name, Number.MIN_VALUE));
+  return {
+    model: profile.matching("model", /^[A-Za-z0-9._-]{1,128}$/), // it becomes part of addresses
+    version: profile.text("version", 128),
+    programDigest: profile.matching("program_digest", DIGEST),
+    params: await ParameterSet.get(profile.matching("params_id", DIGEST)),
+    securityBits: profile.number("security_bits"),
+    inputShape: profile.list("input_shape", 3, 3, side) as [number, number, number],
+    inputLevels: profile.integer("input_levels", 1, 255),
+    inputDelta: profile.number("input_delta", Number.MIN_VALUE, 0.5),
+    classes: profile.list("classes", 1, 1024, (value) => printable(String(value)).slice(0, 128)),
+    turnsToLogits: profile.number("turns_to_logits"),
+    logitStep: step,
+    bootstraps: profile.integer("bootstraps"),
+    layers: profile.optional("layers", (name) => profile.list(name, 0, 4096, layer)) ?? [],
+    keyBytes: profile.integer("key_bytes"),
+    downloadBytes: profile.integer("download_bytes", 1),
+    maxBatch: profile.integer("max_batch", 1),
+    estimatedSeconds: profile.optional("estimated_seconds", (name) => profile.number(name)),
+    json,
+  };
+}
+
+/** Returns decrypted torus values as logits; in the exact profile the whole multiples that they are. */
+export function logitsOf(profile: ModelProfile, turns: Float64Array): Float64Array {
+  const { turnsToLogits, logitStep } = profile;
+  return turns.map((turn) => {
+    const logit = turn * turnsToLogits;
+    return logitStep === null ? logit : Math.round(logit / logitStep) * logitStep;
+  });
+}

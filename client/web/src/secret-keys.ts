@@ -1,0 +1,203 @@
+/** Secret keys: made, kept and used on the client only. Every seed is fresh from the platform's generator. */
+
+import { type Bytes, freshSeed } from "./bytes.js";
+import { type Field, HEADER_BYTES, Kind, pack, payloadBytes, seal, unpack, unpackFields } from "./container.js";
+import { NotConformantError } from "./errors.js";
+import { Kernel } from "./kernel.js";
+import type { ParameterSet } from "./params.js";
+
+const ENTRIES_AT_ONCE = 16; // GGSW ciphertexts between two chances for the page to draw itself; each has whole bytes
+
+interface Secrets {
+  readonly inputSecret: Int8Array; // ternary, input ring
+  readonly answerSecret: Int8Array; // ternary, answer ring
+  readonly smallLweKey: Int8Array; // binary, n
+  readonly glweKey: Int8Array; // binary, k * N; it is the big LWE key, too
+}
+
+/** Evaluation keys in their container, and their id. */
+export interface EvaluationKeys {
+  readonly keyId: string;
+  readonly bytes: Bytes;
+}
+
+/** The four secrets of one client. They are private to the object: it can be printed, and shows none. */
+export class ClientKeys {
+  readonly params: ParameterSet;
+  readonly #kernel: Kernel;
+  readonly #secrets: Secrets;
+
+  private constructor(params: ParameterSet, kernel: Kernel, secrets: Secrets) {
+    this.params = params;
+    this.#kernel = kernel;
+    this.#secrets = secrets;
+  }
+
+  /** Draws fresh keys. */
+  static async generate(params: ParameterSet): Promise<ClientKeys> {
+    const kernel = await Kernel.create();
+    return new ClientKeys(params, kernel, {
+      inputSecret: kernel.uniformTernary(freshSeed(), params.inputRing.degree),
+      answerSecret: kernel.uniformTernary(freshSeed(), params.answerRing.degree),
+      smallLweKey: kernel.blockBinary(freshSeed(), params.lweDimension / params.blockLength, params.blockLength),
+      glweKey: kernel.blockBinary(freshSeed(), params.bigDimension, 1),
+    });
+  }
+
+  /** Bytes of the container of the secrets. */
+  static nbytes(params: ParameterSet): number {
+    return HEADER_BYTES + payloadBytes(secretFields(params));
+  }
+
+  /**
+   * Reads what `toBytes` wrote.
+   *
+   * @throws WireError, ParameterError, KeyMismatchError see container.unpack.
+   * @throws NotConformantError a coefficient is not what its key allows.
+   */
+  static async fromBytes(data: Uint8Array, params: ParameterSet): Promise<ClientKeys> {
+    const fields = secretFields(params);
+    const expected = { kind: Kind.CLIENT_KEYS, paramsId: params.id, keyId: null, payloadBytes: payloadBytes(fields) };
+    const payload = await unpack(data, expected);
+    const kernel = await Kernel.create();
+    const [inputSecret, answerSecret, smallLweKey, glweKey] = unpackFields(kernel, fields, payload).map((values, at) => {
+      const key = Int8Array.from(values, (value) => Number(value) - 1);
+      const least = at < 2 ? -1 : 0; // ternary, ternary, binary, binary
+      if (key.some((coefficient) => coefficient < least || coefficient > 1)) {
+        throw new NotConformantError(`${fields[at]!.name} holds a coefficient that it may not; the key file is damaged, make new keys`);
+      }
+      return key;
+    }) as [Int8Array, Int8Array, Int8Array, Int8Array];
+    for (let at = 0; at < smallLweKey.length; at += params.blockLength) {
+      if (smallLweKey.subarray(at, at + params.blockLength).filter((bit) => bit).length > 1) {
+        throw new NotConformantError(
+          `small_lwe_key has a block of ${params.blockLength} bits with more than a single one; the key file is damaged, make new keys`,
+        );
+      }
+    }
+    return new ClientKeys(params, kernel, { inputSecret, answerSecret, smallLweKey, glweKey });
+  }
+
+  /** Returns the secrets in their container, for a keystore only. */
+  async toBytes(): Promise<Bytes> {
+    const { inputSecret, answerSecret, smallLweKey, glweKey } = this.#secrets;
+    const parts = [inputSecret, answerSecret, smallLweKey, glweKey].map((key) =>
+      this.#kernel.packBits(BigUint64Array.from(key, (coefficient) => BigInt(coefficient + 1)), 2),
+    );
+    const payload = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+    let at = 0;
+    for (const part of parts) {
+      payload.set(part, at);
+      at += part.length;
+      part.fill(0);
+    }
+    const data = await pack(Kind.CLIENT_KEYS, this.params.id, null, payload);
+    payload.fill(0);
+    return data;
+  }
+
+  /**
+   * Encrypts each secret under the next; fresh masks and noise at every call.
+   *
+   * @param observe is told the share that is done, from 0 to 1; between two calls the page can draw itself.
+   */
+  async evaluationKeys(observe: (share: number) => void = () => {}): Promise<EvaluationKeys> {
+    const { params } = this;
+    const kernel = this.#kernel;
+    const { inputSecret, answerSecret, smallLweKey, glweKey } = this.#secrets;
+    const fields = evaluationFields(params);
+    const data = new Uint8Array(HEADER_BYTES + payloadBytes(fields));
+    let at = HEADER_BYTES;
+    const write = (part: Uint8Array): void => {
+      data.set(part, at);
+      at += part.length;
+    };
+    const maskSeed = freshSeed();
+    write(maskSeed);
+    let firstRow = 0;
+    for (const source of [inputSecret, glweKey]) {
+      const bodies = kernel.keySwitchKeyBodies(source, smallLweKey, params.keySwitch, params.lweStdDev, firstRow, maskSeed, freshSeed());
+      write(new Uint8Array(bodies.buffer));
+      firstRow += bodies.length;
+      await breathe();
+    }
+    const bits = bootstrappedBits(params, smallLweKey);
+    const noiseSeed = freshSeed();
+    for (let entry = 0; entry < bits.length; entry += ENTRIES_AT_ONCE) {
+      const some = bits.subarray(entry, entry + ENTRIES_AT_ONCE);
+      write(kernel.packBits(kernel.bootstrappingKeyBodies(some, entry, glweKey, params, maskSeed, noiseSeed), params.bskBodyBits));
+      observe((entry + some.length) / bits.length);
+      await breathe();
+    }
+    const answerKey = kernel.answerKeyBodies(glweKey, answerSecret, params, maskSeed, freshSeed());
+    write(kernel.packBits(answerKey, params.answerRing.modulusBits));
+    return { keyId: await seal(data, Kind.EVALUATION_KEYS, params.id, null), bytes: data };
+  }
+
+  /** Encrypts values of the torus into one ring element; [c0, c1] as a ciphertext's fields have them. */
+  encryptElement(values: Float64Array): [BigUint64Array, BigUint64Array] {
+    const { inputRing, inputBodyBits } = this.params;
+    return this.#kernel.encrypt(this.#secrets.inputSecret, inputRing, values, inputBodyBits, freshSeed(), freshSeed());
+  }
+
+  /** Decrypts the parts of an answer to values of the torus in [-1/2, 1/2], multiples of 2^-answerBits. */
+  decryptAnswer(c0: BigUint64Array, c1: BigUint64Array): Float64Array {
+    return this.#kernel.decrypt(this.#secrets.answerSecret, this.params.answerRing, c0, c1, this.params.answerBits);
+  }
+
+  /** The kernel that works for these keys. */
+  get kernel(): Kernel {
+    return this.#kernel;
+  }
+
+  /** Overwrites the secrets, here and in the kernel's memory; the keys cannot be used any more. */
+  erase(): void {
+    Object.values(this.#secrets).forEach((secret: Int8Array) => secret.fill(0));
+    this.#kernel.erase();
+  }
+}
+
+function secretFields(params: ParameterSet): Field[] {
+  return [
+    { name: "input_secret", count: params.inputRing.degree, bits: 2 },
+    { name: "answer_secret", count: params.answerRing.degree, bits: 2 },
+    { name: "small_lwe_key", count: params.lweDimension, bits: 2 },
+    { name: "glwe_key", count: params.bigDimension, bits: 2 },
+  ];
+}
+
+/** The fields of a bundle of evaluation keys. */
+export function evaluationFields(params: ParameterSet): Field[] {
+  const { levels } = params.keySwitch;
+  return [
+    { name: "mask_seed", count: 32, bits: 8 },
+    { name: "input_ksk", count: params.inputRing.degree * levels, bits: 32 },
+    { name: "ksk", count: params.bigDimension * levels, bits: 32 },
+    { name: "bsk", count: params.bskEntries * params.bodyWords, bits: params.bskBodyBits },
+    { name: "answer_key", count: params.answerKeyRows * params.answerRing.degree, bits: params.answerRing.modulusBits },
+  ];
+}
+
+/** What the bootstrapping key encrypts: the small key's bits; or s (1 - t), (1 - s) t and s t for every pair of bits s, t. */
+function bootstrappedBits(params: ParameterSet, key: Int8Array): Int8Array {
+  if (params.groupingFactor === 1) return key;
+  const bits = new Int8Array((key.length / 2) * 3);
+  for (let pair = 0; 2 * pair < key.length; pair++) {
+    const [s, t] = [key[2 * pair]!, key[2 * pair + 1]!];
+    bits.set([s * (1 - t), (1 - s) * t, s * t], 3 * pair);
+  }
+  return bits;
+}
+
+/** Lets the event loop do what waits; a timer would be slowed down in a tab that nobody looks at. */
+function breathe(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+}
+

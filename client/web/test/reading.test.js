@@ -1,0 +1,148 @@
+// What a server may send: each oddity meets a typed error, before it is used.
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import { after, before, test } from "node:test";
+
+import { EventReader } from "../dist/events.js";
+import { Exchange } from "../dist/exchange.js";
+import { fromCanvas, toLevels } from "../dist/images.js";
+import { follow } from "../dist/jobs.js";
+import { logitsOf, readProfile } from "../dist/profile.js";
+import { parseAnswer } from "../dist/protocol.js";
+import { printable } from "../dist/reading.js";
+import { Transport } from "../dist/transport.js";
+import { ParameterSet } from "../dist/params.js";
+
+const bytes = (text) => new TextEncoder().encode(text);
+const PROFILE = {
+  model: "tiny", version: "1", program_digest: "ab".repeat(32), params_id: (await ParameterSet.get("TOY_N128")).id, security_bits: 0,
+  input_shape: [1, 2, 2], input_levels: 15, input_delta: 0.004, classes: ["a", "b"], turns_to_logits: 100, logit_step: null,
+  bootstraps: 4, layers: [{ name: "one", kind: "relu", lookups: 4 }], key_bytes: 1, upload_bytes: 1, download_bytes: 10, max_batch: 2,
+  estimated_seconds: null,
+};
+const JOB = {
+  id: "job1", model: "tiny", model_version: "1", state: "in_progress", images: 1, created: "2026-01-01T00:00:00Z",
+  progress: { layer: "one", bootstraps_done: 1, bootstraps_total: 4 }, queue_position: null, error: null,
+};
+
+let url;
+let answer;
+const server = createServer((request, response) => answer(request, response));
+before(() => new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve((url = `http://127.0.0.1:${server.address().port}`)))));
+after(() => server.close());
+const exchange = (patience = 0) => new Exchange(new Transport(url), patience);
+
+test("a profile is read, and one that is impossible is refused by the name of its member", async () => {
+  const profile = await readProfile(PROFILE);
+  assert.equal(profile.params.name, "TOY_N128");
+  const changes = {
+    model: "../jobs", input_shape: [1, 2], input_levels: 256, input_delta: -1, classes: [], turns_to_logits: "1e9", max_batch: 0.5,
+    program_digest: "AB", layers: [{}],
+  };
+  for (const [name, value] of Object.entries(changes)) {
+    await assert.rejects(readProfile({ ...PROFILE, [name]: value }), { code: "malformed" }, name);
+  }
+  await assert.rejects(readProfile({ ...PROFILE, params_id: "cd".repeat(32) }), { code: "unknown_params" });
+});
+
+test("logits of the exact profile are whole multiples of their step", async () => {
+  const profile = await readProfile({ ...PROFILE, turns_to_logits: 256, logit_step: 2 });
+  assert.deepEqual(Array.from(logitsOf(profile, Float64Array.of(0.0391, -0.0117))), [10, -2]);
+});
+
+test("pictures become the levels that Python makes of them", async () => {
+  const profile = await readProfile(PROFILE);
+  assert.deepEqual(Array.from(toLevels(Uint8Array.of(0, 8, 9, 255), profile)), [0, 0, 1, 15]);
+  assert.deepEqual(Array.from(toLevels(Float32Array.of(0, 0.1, 0.5, 1), profile)), [0, 2, 8, 15]); // 1.5 and 7.5 go to the even one
+  assert.throws(() => toLevels(new Uint8Array(3), profile), { code: "bad_shape" });
+  assert.throws(() => toLevels(Float64Array.of(0, 0, 0, 1.1), profile), { code: "out_of_levels" });
+  assert.throws(() => toLevels(Float64Array.of(0, 0, 0, NaN), profile), { code: "out_of_levels" });
+  assert.throws(() => toLevels([0, 0, 0, 1], profile), { code: "out_of_levels" });
+  const data = Uint8ClampedArray.of(255, 255, 255, 255, 0, 0, 0, 255, 255, 0, 0, 255, 0, 0, 255, 255);
+  assert.deepEqual(Array.from(fromCanvas({ width: 2, height: 2, data }, profile)), [255, 0, 76, 29]);
+  assert.throws(() => fromCanvas({ width: 4, height: 1, data }, profile), { code: "bad_shape" });
+});
+
+test("texts of a server are cut to what can be shown", () => {
+  assert.equal(printable("a\u001b[31mb\u202e"), "a\uFFFD[31mb\uFFFD");
+  assert.equal(printable("x".repeat(5000)).length, 1000);
+});
+
+test("events are read across chunks, and one without end is refused", () => {
+  const reader = new EventReader();
+  assert.deepEqual(reader.feed(bytes(": ping\nid: 7\nevent: progress\nda")), []);
+  assert.deepEqual(reader.feed(bytes("ta: {\r\ndata:}\n\n")), [{ name: "progress", data: "{\n}", id: "7" }]);
+  assert.throws(() => reader.feed(bytes(`data: ${"x".repeat(70_000)}`)), { code: "too_large" });
+  assert.throws(() => new EventReader().feed(Uint8Array.of(0xff, 0xfe)), { code: "malformed" });
+  assert.throws(() => { const idle = new EventReader(); for (;;) idle.feed(bytes(":\n".repeat(10_000))); }, { code: "too_large" });
+});
+
+test("an answer must follow the protocol and be the one that was asked for", () => {
+  const made = (header, ...rows) => {
+    const text = bytes(JSON.stringify(header));
+    const content = Buffer.concat([text, ...rows]);
+    return { status: 200, headers: new Headers({ "Inference-Header-Content-Length": String(text.length) }), content: new Uint8Array(content) };
+  };
+  const header = { id: "r", parameters: { server_seconds: 1.5 } };
+  const row = Buffer.from([2, 0, 0, 0, 8, 9]);
+  const good = parseAnswer(made(header, row), "r", 1);
+  assert.deepEqual([good.serverSeconds, Array.from(good.logits[0])], [1.5, [8, 9]]);
+  for (const bad of [
+    made({ ...header, id: "other" }, row), made(header), made(header, row, row), made(header, row.subarray(0, 5)), made(header, row.subarray(0, 2)),
+    made({ id: "r", parameters: {} }, row), { ...made(header, row), headers: new Headers() },
+    { ...made(header, row), headers: new Headers({ "Inference-Header-Content-Length": "999" }) },
+  ]) assert.throws(() => parseAnswer(bad, "r", 1), { code: "malformed" });
+});
+
+test("a problem becomes the error of its code; an answer without end is cut", async () => {
+  answer = (_, response) => response.writeHead(404, { "Content-Type": "application/problem+json" }).end('{"code":"unknown_key","detail":"none"}');
+  await assert.rejects(exchange().send({ method: "GET", path: "/" }), { code: "unknown_key", message: "none" });
+  answer = (_, response) => response.end(Buffer.alloc(4096));
+  await assert.rejects(exchange().send({ method: "GET", path: "/", answerLimit: 100 }), { code: "too_large" });
+  answer = (_, response) => response.writeHead(302, { Location: "/elsewhere" }).end();
+  await assert.rejects(exchange().send({ method: "GET", path: "/" }), { code: "unreachable" });
+  answer = () => {};
+  await assert.rejects(exchange().send({ method: "GET", path: "/", silenceSeconds: 0.1 }), { code: "unreachable", message: /0.1 s/ });
+});
+
+test("a call is sent again while that may help, with the same body", async () => {
+  const bodies = [];
+  answer = async (request, response) => {
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    bodies.push(body);
+    if (bodies.length < 3) response.writeHead(503, { "Content-Type": "application/problem+json" }).end('{"code":"not_ready","detail":""}');
+    else response.end("good");
+  };
+  const sent = [];
+  const got = await exchange(10).send({ method: "PUT", path: "/", body: bytes("keys"), sent: (count) => sent.push(count) });
+  assert.equal(new TextDecoder().decode(got.content), "good");
+  assert.deepEqual(bodies, ["keys", "keys", "keys"]);
+  assert.equal(sent.at(-1), 4);
+  bodies.length = 0;
+  await assert.rejects(exchange(10).send({ method: "POST", path: "/" }), { code: "not_ready" }); // it might do its work twice
+});
+
+test("a job is followed over a stream that breaks", async () => {
+  const seen = [];
+  answer = (request, response) => {
+    if (!request.url.endsWith("/events")) return response.end(JSON.stringify(JOB));
+    const last = request.headers["last-event-id"];
+    const state = last ? "completed" : "progress";
+    const job = last ? { ...JOB, state: "completed" } : JOB;
+    return response.end(`event: ${state}\nid: ${last ? 2 : 1}\ndata: ${JSON.stringify(job)}\n\n`);
+  };
+  const status = await follow(exchange(), "job1", ({ state }) => seen.push(state), 60);
+  assert.equal(status.state, "completed");
+  assert.deepEqual(seen, ["in_progress", "in_progress", "completed"]);
+  await assert.rejects(follow(exchange(), "other", () => {}, 60), { code: "malformed" });
+  await assert.rejects(follow(exchange(), "../keys", () => {}, 60), { code: "unknown_job" });
+});
+
+test("an API key goes over https or to this machine alone, and never into an error", () => {
+  assert.throws(() => new Transport("http://he.example.org", "key"), { code: "insecure_transport" });
+  assert.throws(() => new Transport("https://he.example.org", "ke y\n2"), { code: "unauthorized" });
+  assert.throws(() => new Transport("ftp://he.example.org"), { code: "unreachable" });
+  assert.throws(() => new Transport("https://user:pass@he.example.org"), { code: "unreachable" });
+  for (const url of ["https://he.example.org", "http://127.0.0.1:8000", "http://localhost", "http://[::1]:1"]) new Transport(url, "key");
+});

@@ -1,0 +1,86 @@
+"""JSON that server and client exchange, as types: what the server fills in and the client reads.
+
+The client does not trust a server, so it reads these through subclasses with bounds of their own (client/_wire.py, client/jobs.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel
+
+JobState = Literal["pending", "in_progress", "completed", "failed", "canceled"]
+
+
+class LayerProfile(BaseModel):
+    """A layer as the progress of a job names it."""
+
+    name: str
+    kind: str
+    lookups: int
+
+
+class ModelProfile(BaseModel):
+    """What a client needs to make keys, encode an image and read the answer."""
+
+    model: str
+    version: str
+    program_digest: str  # every answer is bound to it
+    profile: str
+    params_id: str
+    security_bits: float
+    input_shape: tuple[int, ...]  # (C, H, W), (C, L) or (features,)
+    input_levels: int
+    input_delta: float
+    classes: tuple[str, ...]
+    turns_to_logits: float
+    logit_step: float | None
+    bootstraps: int
+    layers: tuple[LayerProfile, ...]
+    key_bytes: int
+    upload_bytes: int
+    download_bytes: int
+    max_batch: int
+    estimated_seconds: float | None = None
+
+
+class JobProgress(BaseModel):
+    """How far a job has come."""
+
+    layer: str | None
+    bootstraps_done: int
+    bootstraps_total: int
+    images_done: int
+    eta_seconds: float | None
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    detail: str
+
+
+class JobView(BaseModel):
+    """A job."""
+
+    id: str
+    model: str
+    model_version: str
+    state: JobState
+    images: int
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    expires: datetime | None
+    progress: JobProgress
+    queue_position: int | None
+    error: JobError | None
+
+
+class JobList(BaseModel):
+    """A tenant's jobs, newest first."""
+
+    jobs: Sequence[JobView]

@@ -1,0 +1,150 @@
+"""One HTTP connection: time limits for head and body, a limit of connections, and no reading of ambiguous heads.
+
+uvicorn's own implementation waits for the rest of a request for as long as the client likes, and h11 accepts forms that proxies read in
+another way (RFC 9112, section 11.2). What is refused here never reaches the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from http import HTTPStatus
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+METHODS = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH"})
+MAX_HEAD_BYTES = 16 << 10
+MIN_BODY_RATE = 4096  # bytes per second, averaged over `body_seconds`
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+_FOLDED_LINE = re.compile(rb"\r\n[ \t]")
+_CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding[ \t]*:")
+_SIZED = re.compile(rb"(?i)\r\ncontent-length[ \t]*:")
+
+
+class LimitedConnection(H11Protocol):
+    """A connection under the limits of `limited`, which makes the subclass that uvicorn gets."""
+
+    max_connections: int
+    header_seconds: float
+    body_seconds: float
+
+    _timer: asyncio.TimerHandle | None = None
+    _received = 0  # bytes since the body timer was started
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuses a connection beyond the limit; else waits for a request's head."""
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self._refuse(503, "busy", f"the server has {self.max_connections} connections, its limit: try again later")
+        else:
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stops the timer."""
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Ends the connection with its request; at once, if that is still arriving."""
+        if self.conn.their_state is h11.SEND_BODY:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser."""
+        self._received += len(data)
+        if not self.transport.is_closing():
+            super().data_received(data)
+
+    def handle_events(self) -> None:
+        """Parses what has arrived, unless it is the head of a request that is refused."""
+        if self.conn.their_state is h11.IDLE and not self._acceptable():
+            return
+        before = self.conn.their_state
+        super().handle_events()
+        if self.conn.their_state is not before or self._timer is None:
+            self._watch()
+
+    def _acceptable(self) -> bool:
+        """Whether the head that has arrived so far may be parsed; refuses the request if not."""
+        data, _ = self.conn.trailing_data
+        head, complete, _ = data.partition(b"\r\n\r\n")
+        method = head.split(b" ", 1)[0][:32]
+        if (data and not any(known.startswith(method) for known in METHODS)) or (complete and method not in METHODS):
+            self._refuse(501, "not_implemented", "no resource here has this method")
+        elif len(head) > MAX_HEAD_BYTES:
+            self._refuse(431, "too_large", f"the head of a request has at most {MAX_HEAD_BYTES} bytes")
+        elif _BARE_LINE_FEED.search(head) or _FOLDED_LINE.search(head + complete[:2]):
+            self._refuse(400, "malformed", "lines of the head end with CR LF and are not folded")
+        elif complete and _CHUNKED.search(head) and _SIZED.search(head):
+            self._refuse(400, "malformed", "send Content-Length or Transfer-Encoding, not both")
+        else:
+            return True
+        return False
+
+    def _watch(self) -> None:
+        """Starts the timer that fits what the connection waits for."""
+        self._unwatch()
+        if self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.IDLE:
+            if self.timeout_keep_alive_task is None:  # between two requests it is uvicorn's that runs
+                self._timer = self.loop.call_later(self.header_seconds, self._head_is_late)
+        elif self.conn.their_state is h11.SEND_BODY:
+            self._received = 0
+            self._timer = self.loop.call_later(self.body_seconds, self._check_body)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _head_is_late(self) -> None:
+        self._refuse(408, "too_slow", f"the head of a request must arrive within {self.header_seconds:g} s")
+
+    def _check_body(self) -> None:
+        if not self.flow.read_paused and self._received < MIN_BODY_RATE * self.body_seconds:
+            self._unwatch()
+            self.transport.abort()  # the application sees that its client has disconnected
+        else:
+            self._watch()
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        self._unwatch()
+        title = HTTPStatus(status).phrase
+        problem = {
+            "type": "about:blank",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "code": code,
+            "error": detail,
+        }
+        body = json.dumps(problem).encode()
+        head = (
+            f"HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        if not self.transport.is_closing():
+            self.transport.write(head.encode() + body)
+            self.transport.close()
+
+
+def limited(*, max_connections: int, header_seconds: float, body_seconds: float) -> type[LimitedConnection]:
+    """Returns the class of connections for uvicorn's `http` option.
+
+    Args:
+        max_connections: open connections of the process.
+        header_seconds: in which the head of a request must arrive.
+        body_seconds: in which MIN_BODY_RATE is averaged; a body that is slower is broken off.
+    """
+    limits: dict[str, Any] = {
+        "max_connections": max_connections,
+        "header_seconds": header_seconds,
+        "body_seconds": body_seconds,
+    }
+    return type("Connection", (LimitedConnection,), limits)

@@ -1,0 +1,138 @@
+"""The JavaScript client in Node, against a real server that serves the tiny network under TOY parameters."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.client import Client, Keystore
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.program import Program
+
+REPEATS = 50
+CONNECT = """
+  import { Client, Keystore } from "./dist/index.js";
+  import { FolderStore } from "./dist/node.js";
+  const [url, folder, ...given] = process.argv.slice(1);
+  const keystore = new Keystore(new FolderStore(folder));
+  const connect = (options = {}) => Client.connect(url, { model: "tiny", keystore, allowToyParameters: true, ...options });
+  const codeOf = work => work.then(() => "no error", error => error.code);
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keys")
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny_images: NDArray[np.uint8]) -> str:
+    return json.dumps(tiny_images.reshape(len(tiny_images), -1).tolist())
+
+
+def test_logits_are_the_simulated_ones_in_as_few_jobs_as_the_server_takes_them_in(
+    node: Callable[..., Any],
+    server: ServerProcess,
+    folder: Path,
+    pictures: str,
+    tiny_program: Program,
+    tiny_images: NDArray[np.uint8],
+) -> None:
+    """Four images fit into one job; 130 are cut into three, for a server that takes 64."""
+    few, many = node(
+        f"""{CONNECT}
+        const client = await connect(), images = JSON.parse(given[0]).map(each => Uint8Array.from(each));
+        const few = await client.predict(images), before = (await client.jobs()).length;
+        const many = await client.predict(Array.from({{ length: 130 }}, (_, at) => images[at % 4]));
+        console.log(JSON.stringify([few, [many, (await client.jobs()).length - before]].map(
+          part => part[0] instanceof Float64Array ? part.map(row => Array.from(row)) : [part[0].map(row => Array.from(row)), part[1]])));
+        """,
+        server.url,
+        folder,
+        pictures,
+    )
+    rng = np.random.default_rng(2)
+    toy = params.get(tiny_program.params)
+    runs = np.stack([simulate.run(tiny_program, toy, tiny_images, rng) for _ in range(REPEATS)])
+    mean, std = runs.mean(axis=0), runs.std(axis=0)
+    assert np.abs((np.array(few) - mean) / std).max() < 5.0
+    rows, jobs = many
+    assert jobs == 3
+    assert np.abs((np.array(rows) - np.resize(mean, (130, 3))) / np.resize(std, (130, 3))).max() < 6.5
+
+
+def test_a_job_outlives_its_process_and_python_reads_its_answer_too(
+    node: Callable[..., Any], server: ServerProcess, folder: Path, pictures: str
+) -> None:
+    job_id = node(
+        f"""{CONNECT}
+        const client = await connect();
+        const job = await client.submit(JSON.parse(given[0]).map(each => Uint8Array.from(each)));
+        console.log(JSON.stringify(job.id));
+        """,
+        server.url,
+        folder,
+        pictures,
+    )
+    there = node(
+        f"""{CONNECT}
+        const job = await (await connect()).job(given[0]);
+        console.log(JSON.stringify((await job.result()).map(row => Array.from(row))));
+        """,
+        server.url,
+        folder,
+        job_id,
+    )
+    with Client(server.url, model="tiny", keystore=Keystore(folder), allow_toy_parameters=True) as client:
+        assert client.job(job_id).result().tolist() == there
+
+
+def test_keys_that_the_server_has_dropped_are_sent_again(
+    node: Callable[..., Any], server: ServerProcess, folder: Path, pictures: str
+) -> None:
+    script = f"""{CONNECT}
+      const client = await connect(), image = Uint8Array.from(JSON.parse(given[0])[0]);
+      const keyId = await client.prepare();
+      await fetch(`${{url}}/v2/keys/${{keyId}}`, {{ method: "DELETE" }});
+      await client.predict(image);
+      console.log(JSON.stringify(keyId));
+    """
+    key_id = node(script, server.url, folder, pictures)
+    assert httpx.get(f"{server.url}/v2/keys/{key_id}").is_success
+
+
+def test_mistakes_have_the_codes_that_they_have_in_python(
+    node: Callable[..., Any], server: ServerProcess, folder: Path, pictures: str
+) -> None:
+    codes = node(
+        f"""{CONNECT}
+        const client = await connect(), image = Uint8Array.from(JSON.parse(given[0])[0]);
+        const stopped = new AbortController();
+        const stop = ({{ stage }}) => stage === "job" && stopped.abort();
+        console.log(JSON.stringify([
+          await codeOf(connect({{ allowToyParameters: false }})),
+          await codeOf(connect({{ model: "large" }})),
+          await codeOf(Client.connect("http://127.0.0.1:9", {{ model: "tiny" }})),
+          await codeOf(client.predict(image.subarray(1))),
+          await codeOf(client.predict([])),
+          await codeOf(client.submit(new Array(65).fill(image))),
+          await codeOf(client.job("0".repeat(32))),
+          await codeOf(client.predict(new Array(32).fill(image), {{ signal: stopped.signal, onProgress: stop }})),
+          await codeOf(client.predict(new Array(32).fill(image), {{ timeoutSeconds: 0.01 }})),
+        ]));
+        """,
+        server.url,
+        folder,
+        pictures,
+    )
+    assert codes == [
+        *("insecure_params", "unknown_model", "unreachable", "bad_shape", "bad_shape", "bad_shape", "unknown_job"),
+        *("canceled", "deadline"),
+    ]

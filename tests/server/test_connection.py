@@ -1,0 +1,157 @@
+"""What a connection may do before a request reaches the application: methods, heads and bodies under limits."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvicorn
+
+from ciphershift.server.connection import MAX_HEAD_BYTES, limited
+
+
+@dataclass
+class Application:
+    """Reads every body, and remembers what arrived."""
+
+    requests: list[str] = field(default_factory=list)
+    disconnects: int = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        self.requests.append(scope["method"])
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.disconnects += 1
+                return
+            if not message.get("more_body"):
+                break
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@dataclass
+class Serving:
+    """A server in a thread."""
+
+    app: Application
+    port: int
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def answer(self, data: bytes) -> tuple[int, dict[str, Any]]:
+        """Status and problem of the answer to these bytes; the server closes the connection."""
+        with self.connect() as connection:
+            connection.sendall(data)
+            return read(connection)
+
+
+def read(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    data = b""
+    while piece := connection.recv(65536):
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), json.loads(body) if body.startswith(b"{") else {}
+
+
+@pytest.fixture
+def serving(request: pytest.FixtureRequest) -> Iterator[Serving]:
+    limits = {"max_connections": 50, "header_seconds": 60.0, "body_seconds": 60.0} | getattr(request, "param", {})
+    app = Application()
+    config = uvicorn.Config(app, port=0, http=limited(**limits), log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    yield Serving(app, server.servers[0].sockets[0].getsockname()[1])
+    server.should_exit = server.force_exit = True
+    thread.join()
+
+
+GOOD = b"GET / HTTP/1.1\r\nHost: x\r\n"
+
+
+def test_a_request_in_pieces_and_two_in_one_are_served(serving: Serving) -> None:
+    with serving.connect() as connection:
+        for piece in (GOOD[:10], GOOD[10:], b"\r\n"):
+            connection.sendall(piece)
+            time.sleep(0.01)
+        connection.sendall(GOOD + b"\r\n" + GOOD + b"Connection: close\r\n\r\n")
+        assert read(connection)[0] == 200
+    assert serving.app.requests == ["GET"] * 3
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "code"),
+    [
+        (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 501, "not_implemented"),
+        (b"X" * 60_000, 501, "not_implemented"),
+        (b"GETX / HTTP/1.1\r\nHost: x\r\n\r\n", 501, "not_implemented"),
+        (GOOD + b"A: " + b"a" * MAX_HEAD_BYTES, 431, "too_large"),
+        (b"GET / HTTP/1.1\nHost: x\n\n", 400, "malformed"),
+        (b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", 400, "malformed"),
+        (GOOD + b"A: b\r\n c\r\n\r\n", 400, "malformed"),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "malformed",
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\ntransfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n",
+            400,
+            "malformed",
+        ),
+    ],
+)
+def test_an_ambiguous_or_endless_head_never_reaches_the_application(
+    serving: Serving, head: bytes, status: int, code: str
+) -> None:
+    found, problem = serving.answer(head)
+    assert (found, problem["code"], problem["status"]) == (status, code, status)
+    assert serving.app.requests == []
+    assert serving.answer(GOOD + b"Connection: close\r\n\r\n")[0] == 200
+
+
+@pytest.mark.parametrize("serving", [{"header_seconds": 0.2}], indirect=True)
+def test_a_head_that_does_not_end_is_broken_off_and_others_are_served(serving: Serving) -> None:
+    slow = [serving.connect() for _ in range(30)]
+    for number, connection in enumerate(slow):
+        connection.sendall(GOOD[: number % len(GOOD)])
+    assert serving.answer(GOOD + b"Connection: close\r\n\r\n")[0] == 200
+    assert {read(connection)[0] for connection in slow} == {408}
+    for connection in slow:
+        connection.close()
+
+
+@pytest.mark.parametrize("serving", [{"body_seconds": 0.2}], indirect=True)
+def test_a_body_that_does_not_arrive_is_broken_off(serving: Serving) -> None:
+    with serving.connect() as connection:
+        connection.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n12")
+        with pytest.raises((ConnectionError, IndexError)):  # it is closed without an answer
+            read(connection)
+    assert serving.app.disconnects == 1
+
+
+@pytest.mark.parametrize("serving", [{"max_connections": 5}], indirect=True)
+def test_connections_beyond_the_limit_are_refused_until_others_close(serving: Serving) -> None:
+    open_ones = [serving.connect() for _ in range(5)]
+    for connection in open_ones:  # each is known to the server
+        connection.sendall(GOOD + b"\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    with serving.connect() as refused:
+        assert read(refused)[1]["code"] == "busy"
+    for connection in open_ones:
+        connection.close()
+    deadline = time.monotonic() + 30
+    while serving.answer(GOOD + b"Connection: close\r\n\r\n")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

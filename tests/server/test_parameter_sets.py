@@ -1,0 +1,76 @@
+"""Which parameter set a server evaluates a network under, and what a client says to it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ciphershift import errors
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.client import Client, Keystore
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.program import Program
+from ciphershift.server.repository import Repository
+from ciphershift.server.settings import ZOO, Settings
+
+REPEATS = 200
+
+
+def served(models: Path, **settings: str) -> dict[str, str]:
+    """The parameter set of each model."""
+    repository = Repository(Settings(models=models, allow_toy_parameters=True, **settings))
+    return {name: model.params.name for name, model in repository.items()}
+
+
+def test_networks_of_the_zoo_run_under_block_keys_unless_the_operator_says_otherwise(tmp_path: Path) -> None:
+    for name in ("mnist-tiny", "mnist-exact", "lenet5"):
+        (tmp_path / name).symlink_to(ZOO / name)
+    fast, exact = ("mnist-tiny", "lenet5"), "mnist-exact"
+    assert served(tmp_path) == dict.fromkeys(fast, "FAST_N512_BLOCK3") | {exact: "EXACT_N2048_BLOCK3"}
+    assert served(tmp_path, parameter_sets="own") == dict.fromkeys(fast, "FAST_N512_PAIRS") | {exact: "EXACT_N2048"}
+    # FAST_N512's bootstraps have 0.2 % more noise than those of FAST_N512_PAIRS
+    others = served(tmp_path, parameter_sets="FAST_N512, FAST_N512_BLOCK4")
+    assert others == dict.fromkeys(fast, "FAST_N512_BLOCK4") | {exact: "EXACT_N2048"}
+
+
+def test_a_set_with_more_noise_or_of_other_sizes_does_not_stand_in(
+    zoo: Path, tiny_program: Program, tmp_path: Path
+) -> None:
+    assert served(zoo, parameter_sets="TOY_N128_BLOCK3,FAST_N512_BLOCK3") == {"tiny": "TOY_N128_BLOCK3"}
+    assert served(zoo, parameter_sets="FAST_N512_BLOCK3,TOY_EXACT_N512") == {"tiny": "TOY_N128"}
+    replace(tiny_program, params="TOY_N128_BLOCK3").save(tmp_path / "tiny")
+    assert served(tmp_path, parameter_sets="TOY_N128") == {"tiny": "TOY_N128_BLOCK3"}
+
+
+@pytest.fixture(scope="module")
+def block_server(zoo: Path) -> Iterator[ServerProcess]:
+    with running_server(models=zoo, allow_toy_parameters=True, parameter_sets="TOY_N128_BLOCK3") as process:
+        yield process
+
+
+def test_encrypted_logits_under_block_keys_are_the_simulated_ones(
+    block_server: ServerProcess, keystore: Keystore, tiny_program: Program, tiny_images: NDArray[np.uint8]
+) -> None:
+    blocks, rng = params.get("TOY_N128_BLOCK3"), np.random.default_rng(2)
+    runs = np.stack([simulate.run(tiny_program, blocks, tiny_images, rng) for _ in range(REPEATS)])
+    with Client(block_server.url, keystore=keystore, allow_toy_parameters=True) as client:
+        assert client.profile().params is blocks
+        logits = client.predict(tiny_images)
+    assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5.0
+
+
+def test_a_client_can_refuse_block_keys(
+    block_server: ServerProcess, server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8]
+) -> None:
+    strict = {"keystore": keystore, "allow_toy_parameters": True, "accept_block_keys": False}
+    with (
+        Client(block_server.url, **strict) as client,
+        pytest.raises(errors.RefusedParamsError, match=r"blocks of 3 bits.*CIPHERSHIFT_PARAMETER_SETS=own"),
+    ):
+        client.predict(tiny_images)
+    with Client(server.url, **strict) as client:
+        assert client.predict(tiny_images[:1]).shape == (1, 3)
