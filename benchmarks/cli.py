@@ -223,7 +223,7 @@ def memory(
 
     module = user_module.load_module(source)
     shape = user_module.input_shape(module, None)
-    program = cost_report.stand_in(simplify.simplify(trace.read(module, shape)), shape, params)
+    program = cost_report.stand_in(simplify.simplify(trace.read(module, shape), shape), shape, params)
     write(
         envelope("memory", threads=threads) | {"source": source} | measure_peak(program, threads=threads),
         json,

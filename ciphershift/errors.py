@@ -26,10 +26,12 @@ CiphershiftError                internal
 ├─ ProgramError               invalid_program
 │  ├─ BadShapeError           bad_shape
 │  ├─ OutOfLevelsError        out_of_levels
-│  └─ UnsupportedLayerError   unsupported_layer
+│  ├─ UnsupportedLayerError   unsupported_layer
+│  └─ NotEquivalentError      not_equivalent
 ├─ WorkshopError              workshop
 │  ├─ UnreadableModuleError   unreadable_module
-│  └─ UnreadableDataError     unreadable_data
+│  ├─ UnreadableDataError     unreadable_data
+│  └─ BadCalibrationError     bad_calibration
 └─ ServiceError               service
    ├─ ConfigurationError      configuration
    ├─ ClosedError             closed
@@ -249,6 +251,12 @@ class UnsupportedLayerError(ProgramError):
     code = "unsupported_layer"
 
 
+class NotEquivalentError(ProgramError):
+    """A converted network does not compute what the module computes."""
+
+    code = "not_equivalent"
+
+
 class WorkshopError(CiphershiftError):
     """A file that conversion or training needs cannot be used."""
 
@@ -266,6 +274,12 @@ class UnreadableDataError(WorkshopError):
     """A data set cannot be found or read, or its bytes are not the expected ones."""
 
     code = "unreadable_data"
+
+
+class BadCalibrationError(WorkshopError):
+    """The calibration data are not such that a network could be scaled by them."""
+
+    code = "bad_calibration"
 
 
 class ServiceError(CiphershiftError):

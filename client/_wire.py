@@ -68,7 +68,7 @@ class ModelProfile(Message, schemas.ModelProfile):
     program_digest: Digest
     params_id: Digest
     security_bits: float = Field(ge=0, le=1e4)
-    input_shape: tuple[Side, Side, Side]
+    input_shape: Annotated[tuple[Side, ...], Field(min_length=1, max_length=3)]  # (C, H, W), (C, L) or (features,)
     input_levels: int = Field(ge=1, le=255)
     input_delta: float = Field(gt=0, lt=0.5)
     classes: tuple[Name, ...] = Field(min_length=1, max_length=1024)

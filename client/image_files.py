@@ -23,13 +23,14 @@ _PAPER = 0.25  # of the range from paper to ink; anything paler is paper
 Shape = tuple[int, int, int]  # C, H, W
 
 
-def read(files: Sequence[Path], shape: Shape) -> NDArray[np.uint8]:
+def read(files: Sequence[Path], input_shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Reads image files of the model's own size; returns uint8 [n, C, H, W].
 
     Raises:
         MalformedError, TooLargeError: see `opened`.
-        BadShapeError: an image is not of the model's size.
+        BadShapeError: an image is not of the model's size, or the model takes no images.
     """
+    shape = _image_shape(input_shape)
     images = []
     for file in files:
         image = opened(file.read_bytes(), str(file))
@@ -49,15 +50,15 @@ def fitted(data: bytes, name: str, profile: ModelProfile) -> tuple[NDArray[np.ui
 
     Raises:
         MalformedError, TooLargeError: see `opened`.
-        BadShapeError: the image is empty.
+        BadShapeError: the image is empty, or the model takes no images.
     """
     image = opened(data, name)
-    channels, height, width = profile.input_shape
+    channels, height, width = shape = _image_shape(profile.input_shape)
     if (image.height, image.width) == (height, width):
-        return _array(image, profile.input_shape), "as it is"
+        return _array(image, shape), "as it is"
     was = f"{image.width}×{image.height}, now {width}×{height}"
     if channels != 1:
-        return _array(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS), profile.input_shape), was
+        return _array(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS), shape), was
     ink, inverted = _ink(image, name)
     centered = profile.classes == DIGITS
     inner = _INK_SIDE if centered else 1.0
@@ -119,6 +120,15 @@ def describe(name: str, logits: NDArray[np.float64], profile: ModelProfile) -> s
     first, second = np.argsort(logits)[::-1][:2]
     classes = profile.classes
     return f"{name}: {classes[first]} (logit {logits[first]:.2f}; next {classes[second]} with {logits[second]:.2f})"
+
+
+def _image_shape(shape: tuple[int, ...]) -> Shape:
+    """(C, H, W) of a model for gray or color images. Raises BadShapeError for any other model."""
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise BadShapeError(
+            f"the model takes values of shape {list(shape)}, not image files: call Client.predict with an array"
+        )
+    return shape[0], shape[1], shape[2]
 
 
 def _array(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:

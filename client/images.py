@@ -14,7 +14,8 @@ def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
     """Returns whole numbers of shape [n, C * H * W].
 
     Args:
-        images: uint8 from 0 to 255, or floats from 0 to 1; of shape [n, C, H, W] or [C, H, W], where C may be left out if it is 1.
+        images: uint8 from 0 to 255, or floats from 0 to 1; of the model's shape ([C, H, W] for images, where C may be left out if it is
+            1; [C, L] for series, [features] for vectors), or many of these, [n, ...].
         profile: of the model.
 
     Raises:
@@ -22,11 +23,10 @@ def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
         OutOfLevelsError: another type, or a value outside its range.
     """
     array = np.asarray(images)
-    channels, height, width = profile.input_shape
-    batch = array.reshape(-1, channels, height, width) if _fits(array.shape, profile.input_shape) else None
+    batch = array.reshape(-1, *profile.input_shape) if _fits(array.shape, profile.input_shape) else None
     if batch is None or not len(batch):
         raise BadShapeError(
-            f"images have shape {list(array.shape)}, {profile.model} takes [n, {channels}, {height}, {width}]"
+            f"images have shape {list(array.shape)}, {profile.model} takes [n, {', '.join(map(str, profile.input_shape))}]"
         )
     if array.dtype == np.uint8:
         unit = batch / scaling.PIXEL_MAX
@@ -39,7 +39,7 @@ def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
     return scaling.to_integers(unit, profile.input_levels).reshape(len(batch), -1)
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int, int, int]) -> bool:
-    if shape[-3:] == wanted and len(shape) in (3, 4):
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    if shape in (wanted, (*shape[:1], *wanted)):
         return True
-    return wanted[0] == 1 and shape[-2:] == wanted[1:] and len(shape) in (2, 3)
+    return len(wanted) == 3 and wanted[0] == 1 and _fits(shape, wanted[1:])

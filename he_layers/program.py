@@ -34,16 +34,18 @@ PROGRAM_FILE, WEIGHTS_FILE = "program.json", "weights.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputSpec:
-    """Images: shape (C, H, W), integers 0 to ``levels``, ``delta`` turns for one of them."""
+    """Images (C, H, W), series (C, L) or vectors (features,): integers 0 to ``levels``, ``delta`` turns for one of them."""
 
-    shape: tuple[int, int, int]
+    shape: Shape
     levels: int
     delta: float
 
     def __post_init__(self) -> None:
         """Checks the values. Raises ProgramError or OutOfLevelsError."""
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise ProgramError(f"input shape {self.shape} is not (C, H, W) with sides of at least 1")
+        if not 1 <= len(self.shape) <= 3 or min(self.shape) < 1:
+            raise ProgramError(
+                f"input shape {self.shape} is not (C, H, W), (C, L) or (features,) with sides of at least 1"
+            )
         if not 1 <= self.levels <= 255:
             raise OutOfLevelsError(f"input levels = {self.levels}; at least 1, at most 255")
         if not 0 < self.delta * self.levels < 0.5:
@@ -303,13 +305,12 @@ class Program:
             prefix = f"{spec['name']}."
             own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             layers.append(KINDS[spec["kind"]].from_spec(spec, own))
-        channels, height, width = description["input"]["shape"]
         return cls(
             name=description["name"],
             version=description["version"],
             params=description["params"],
             profile=description["profile"],
-            input=InputSpec(**description["input"] | {"shape": (channels, height, width)}),
+            input=InputSpec(**description["input"] | {"shape": tuple(map(int, description["input"]["shape"]))}),
             layers=tuple(layers),
             output=OutputSpec(classes=tuple(description["output"]["classes"]), scale=description["output"]["scale"]),
         )

@@ -10,6 +10,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 from rich.table import Table
 
@@ -59,16 +60,16 @@ def check(
     with _Steps(STEPS) as steps:
         report = check_module(module, shape, params=params, threads=threads, show=steps.show)
     if report.cost is None:
-        table = Table("where", "what", "instead", title=f"{source} cannot be converted yet")
+        table = Table("where", "what", "instead", title=f"{escape(source)} cannot be converted yet")
         for finding in report.findings:
-            table.add_row(finding.place, finding.problem, finding.instead)
+            table.add_row(*(escape(text) for text in (finding.place, finding.problem, finding.instead)))
         console.print(table)
         raise typer.Exit(1)
     table = Table(
-        "where", "operation", "result", "look-ups", title=f"{source} on {'x'.join(map(str, shape))}, {params}"
+        "where", "operation", "result", "look-ups", title=f"{escape(source)} on {'x'.join(map(str, shape))}, {params}"
     )
     for step in report.steps:
-        table.add_row(step.place, step.operation, "x".join(map(str, step.shape)), f"{step.lookups or ''}")
+        table.add_row(escape(step.place), step.operation, "x".join(map(str, step.shape)), f"{step.lookups or ''}")
     console.print(table)
     cost = report.cost
     console.print(
@@ -183,8 +184,8 @@ def verify(
     agree = 0
     for index, comparison in enumerate(track(comparisons, name, total=len(test.labels), console=console)):
         worst = abs((comparison.encrypted - comparison.plain) / comparison.simulated_std).max()
-        classes = (program.output.classes[row.argmax()] for row in (comparison.encrypted, comparison.plain))
-        table.add_row(str(start + index), program.output.classes[test.labels[index]], *classes, f"{worst:.1f}")
+        classes = (escape(program.output.classes[row.argmax()]) for row in (comparison.encrypted, comparison.plain))
+        table.add_row(str(start + index), escape(program.output.classes[test.labels[index]]), *classes, f"{worst:.1f}")
         agree += comparison.agrees
     console.print(table)
     console.print(f"verify: model={program.name} images={len(test.labels)} agree={agree}", highlight=False)
@@ -210,7 +211,7 @@ def answer(
     program = Program.load(cards.ZOO / name)
     changed = answers.top_one(program) if levels is None else answers.quantized(program, levels)
     changed.save(output / changed.name)
-    console.print(f"{output / changed.name}: {changed.lookups} look-ups, {program.lookups} before")
+    console.print(f"{escape(str(output / changed.name))}: {changed.lookups} look-ups, {program.lookups} before")
 
 
 @app.command("models")
@@ -225,7 +226,7 @@ def list_zoo() -> None:
     for folder in sorted(path.parent for path in cards.ZOO.glob(f"*/{cards.CARD_FILE}")):
         card = cards.read(folder)
         accuracies = (f"{card[key]:.2%}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
-        table.add_row(card["name"], card["dataset"], str(card["lookups"]), *accuracies, card["params"])
+        table.add_row(escape(card["name"]), escape(card["dataset"]), str(card["lookups"]), *accuracies, card["params"])
     console.print(table)
 
 

@@ -87,13 +87,13 @@ def check(
     """
     parameter_set = parameter_sets.get(params)
     show(READING)
-    traced = simplify(read(module, input_shape))
+    traced = simplify(read(module, input_shape), input_shape)
     if traced.findings:
         return Report(findings=tuple(traced.findings))
     steps = tuple(
         StepCost(
             place=operation.place,
-            operation=type(operation).__name__.lower(),
+            operation=type(operation).__name__,
             shape=operation.shape,
             lookups=lookups(operation),
         )

@@ -31,7 +31,7 @@ class ModelProfile(BaseModel):
     profile: str
     params_id: str
     security_bits: float
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]  # (C, H, W), (C, L) or (features,)
     input_levels: int
     input_delta: float
     classes: tuple[str, ...]

@@ -4,15 +4,18 @@ from ciphershift.he_layers.layers.add import Add
 from ciphershift.he_layers.layers.avg_pool import AvgPool2d
 from ciphershift.he_layers.layers.conv import Conv2d
 from ciphershift.he_layers.layers.flatten import Flatten
+from ciphershift.he_layers.layers.gather import Gather
 from ciphershift.he_layers.layers.layer import Circuit, Entries, Layer, Scale, Shape
 from ciphershift.he_layers.layers.linear import Linear
 from ciphershift.he_layers.layers.max_pool import MaxPool2d
 from ciphershift.he_layers.layers.relu import ReLU
+from ciphershift.he_layers.layers.reshape import Reshape
 from ciphershift.he_layers.layers.shuffle import ChannelShuffle
 from ciphershift.he_layers.layers.top_one import TopOne
 
 KINDS: dict[str, type[Layer]] = {
-    kind.kind: kind for kind in (Add, AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, ReLU, ChannelShuffle, TopOne)
+    kind.kind: kind
+    for kind in (Add, AvgPool2d, ChannelShuffle, Conv2d, Flatten, Gather, Linear, MaxPool2d, ReLU, Reshape, TopOne)
 }
 """Layer class by the name it has in program.json."""
 
@@ -25,10 +28,12 @@ __all__ = [
     "Conv2d",
     "Entries",
     "Flatten",
+    "Gather",
     "Layer",
     "Linear",
     "MaxPool2d",
     "ReLU",
+    "Reshape",
     "Scale",
     "Shape",
     "TopOne",

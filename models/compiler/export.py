@@ -13,7 +13,7 @@ from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.scales import PIXEL_LEVELS
-from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Head, MaxPool2d, ReLU
+from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d, ReLU
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 
@@ -47,7 +47,7 @@ class _Exporter:
             version=version,
             params=params,
             input=InputSpec(
-                shape=(network.input_shape[0], network.input_shape[1], network.input_shape[2]),
+                shape=tuple(network.input_shape),
                 levels=PIXEL_LEVELS,
                 delta=float(torus.delta[IMAGE]),
             ),
@@ -56,8 +56,10 @@ class _Exporter:
         )
 
     def _step(self, step: Step, node: nn.Module) -> None:
-        if isinstance(node, Concat):
+        if isinstance(node, Concat | nn.Identity):
             self.gives[step.name] = self._given(step)
+        elif isinstance(node, Gather):
+            self._gather(step, node)
         elif isinstance(node, Add):
             for term, name in enumerate(step.inputs):
                 self._term(step, node, term, name)
@@ -76,6 +78,21 @@ class _Exporter:
         before = self.layers[-1].name if self.layers else IMAGE
         self.layers.append(layer if inputs == (before,) else replace(layer, inputs=inputs))
         self.gives[value] = (layer.name,)
+
+    def _gather(self, step: Step, node: Gather) -> None:
+        inputs = self._given(step)
+        if node.index is None:
+            self._append(layers.Reshape(name=_name(step), shape=node.shape), step.name, inputs)
+            return
+        if len(inputs) > 1:  # the inputs of a layer are joined along their first axis: as vectors they fit
+            for number, name in enumerate(step.inputs):
+                flat = layers.Flatten(name=f"{_name(step)}_flat{number}")
+                self._append(flat, f"{step.name} part {number}", self.gives[name])
+            inputs = tuple(
+                one for number in range(len(step.inputs)) for one in self.gives[f"{step.name} part {number}"]
+            )
+        index = node.index.numpy().astype(np.int32)
+        self._append(layers.Gather(name=_name(step), shape=node.shape, index=index), step.name, inputs)
 
     def _is_term(self, step: Step) -> bool:
         """Whether a sum chooses this linear layer's scale."""
@@ -110,7 +127,7 @@ class _Exporter:
         exponent = self.torus.exponent[step.name]
         match node:
             case ShiftConv2d() | ShiftLinear():
-                return _linear(step, node, exponent)
+                return _linear(step, node, exponent + node.shift())
             case ReLU():
                 return self._relu(step, node)
             case MaxPool2d():

@@ -1,6 +1,10 @@
 """What follows from the shape of a network alone: who reads what, which values share a scale, and which keys ciphertexts are under."""
 
 from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
 
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
@@ -25,6 +29,10 @@ class Wiring:
         group: by value, the group of values that share its delta.
         keys: by value, whether its ciphertexts are under the CKKS input key, and whether under the big key.
         sums: by value, whether it is made of a linear layer's sums rather than of levels (pixels, results of activations).
+        index: by step that moves values, where they come from; none for a step that only changes the shape.
+        mixing: steps that put values of several channels into one.
+        uniform: values whose channels must share one unit, since a step mixes the places of several channels.
+        powers: activations and linear layers whose units must be powers of two, since a sum adds them to others of that kind.
         owner: by activation, the convolution, dense layer or sum whose channels may be scaled for it alone; none if others read them.
     """
 
@@ -34,6 +42,11 @@ class Wiring:
         )
         self.by_name = {step.name: step for step in self.steps}
         self.shape: dict[str, tuple[int, ...]] = {IMAGE: input_shape} | {step.name: step.shape for step in self.steps}
+        self.index = {
+            o.name: o.index if isinstance(o, ir.Gather) else None
+            for o in operations
+            if isinstance(o, ir.Gather | ir.Reshape)
+        }
         counts = readers(operations)
         self.last_use = {name: step.name for step in self.steps for name in step.inputs}
         self.group: dict[str, str] = {IMAGE: IMAGE}
@@ -53,6 +66,9 @@ class Wiring:
             self.keys[step.name] = (under_input, under_big or issubclass(step.kind, ir.MaxPool2d))
             linear = issubclass(step.kind, ir.Conv2d | ir.Linear)
             self.sums[step.name] = linear or any(self.sums[name] for name in step.inputs)
+        self.mixing: set[str] = set()
+        self.uniform = self._mixed(operations)
+        self.powers = self._added()
 
     def _unite(self, a: str, b: str) -> None:
         old, new = self.group[b], self.group[a]
@@ -63,12 +79,78 @@ class Wiring:
             step = self.by_name[name]
             if issubclass(step.kind, ir.Conv2d | ir.Linear | ir.Add):
                 return name
-            if not issubclass(step.kind, ir.MaxPool2d | ir.AvgPool2d):
+            if not issubclass(step.kind, ir.MaxPool2d | ir.AvgPool2d | ir.Affine):
                 return None
             name = step.inputs[0]
         return None
+
+    def by_channel(self, values: list[Tensor], step: Step) -> Tensor:
+        """Numbers [C] of each input's channels as those of the result's channels, for a step that moves values.
+
+        Channels of the result that mix several have the greatest of their numbers: the caller sees to it that they are equal.
+        """
+        each = [v.repeat_interleave(prod(self.shape[name][1:])) for v, name in zip(values, step.inputs, strict=True)]
+        result = moved(torch.cat(each), self.index[step.name], float("-inf")).view(step.shape[0], -1).amax(1)
+        return torch.where(torch.isinf(result), torch.cat(each).max(), result)
+
+    def _mixed(self, operations: list[ir.Operation]) -> set[str]:
+        """Values that reach a step which puts values of several channels into one."""
+        found: set[str] = set()
+
+        def mark(name: str) -> None:
+            if name == IMAGE or name in found:
+                return
+            found.add(name)
+            if not issubclass(self.by_name[name].kind, ir.ReLU | ir.Conv2d | ir.Linear):
+                for source in self.by_name[name].inputs:
+                    mark(source)
+
+        for operation in operations:
+            if isinstance(operation, ir.Gather | ir.Reshape):
+                index = self.index[operation.name]
+                channels = torch.cat([channel_of(self.shape[name]) for name in operation.inputs])
+                offsets = torch.cat([torch.full((prod(self.shape[n]),), i) for i, n in enumerate(operation.inputs)])
+                codes = moved(channels + offsets * int(channels.max() + 1), index, -1.0).view(operation.shape[0], -1)
+                filled = torch.where(codes >= 0, codes, codes.amax(1, keepdim=True))
+                if bool((filled != filled[:, :1]).any()):
+                    self.mixing.add(operation.name)
+                    for name in operation.inputs:
+                        mark(name)
+        return found
+
+    def _added(self) -> set[str]:
+        """Activations and linear layers that reach a sum as one of several terms whose scale is given."""
+        found: set[str] = set()
+
+        def mark(name: str) -> None:
+            if name == IMAGE or name in found:
+                return
+            if issubclass(self.by_name[name].kind, ir.ReLU | ir.Conv2d | ir.Linear):
+                found.add(name)
+            else:
+                for source in self.by_name[name].inputs:
+                    mark(source)
+
+        for step in self.steps:
+            if issubclass(step.kind, ir.Add):
+                fixed = [name for name in step.inputs if not self.free(step, name)]
+                for name in fixed if len(fixed) > 1 else ():
+                    mark(name)
+        return found
 
     def free(self, step: Step, name: str) -> bool:
         """Whether a term of a sum is a linear layer whose scale the sum may choose, since nothing else reads it."""
         read_once = sum(other.inputs.count(name) for other in self.steps) == 1
         return read_once and name != IMAGE and issubclass(self.by_name[name].kind, ir.Conv2d | ir.Linear)
+
+
+def channel_of(shape: tuple[int, ...]) -> Tensor:
+    """The channel of every value of a shape, in C order, float [values]."""
+    return torch.arange(shape[0], dtype=torch.float64).repeat_interleave(prod(shape[1:]))
+
+
+def moved(values: Tensor, index: Tensor | None, zero: float) -> Tensor:
+    """Flat values at the places of ``index``, if there is one; ``zero`` where it is -1."""
+    if index is None:
+        return values
+    return torch.where(index >= 0, values[index.clamp_min(0)], torch.full((), zero, dtype=values.dtype))

@@ -1,4 +1,8 @@
-"""The operations that an encrypted network is made of, as read from a user's module: a graph of named steps with their float weights."""
+"""The intermediate form of a network: a graph of named steps in torch's vocabulary, with their float weights.
+
+The reader (models.compiler.trace) writes it, simplify brings it into the form that is trained and exported. Shapes are those of one image
+or sample, without the batch; the first axis is the channel.
+"""
 
 from dataclasses import dataclass, field
 
@@ -16,14 +20,16 @@ class Operation:
     Attributes:
         name: unique identifier.
         place: where the user finds it: path of the module, or line of the source.
-        inputs: names of the operations it reads; he_layers.program.IMAGE is the image.
-        shape: of its result for one image.
+        inputs: names of the operations it reads; he_layers.program.IMAGE is the network's input.
+        shape: of its result for one sample.
+        computes: name of the traced step whose value this one has; none if no step of the module has it.
     """
 
     name: str
     place: str
     inputs: tuple[str, ...]
     shape: Shape
+    computes: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,9 +38,9 @@ class Conv2d(Operation):
 
     weight: Tensor
     bias: Tensor
-    stride: Pair
-    padding: Pair
-    groups: int
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    groups: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +53,10 @@ class Linear(Operation):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Affine(Operation):
-    """``scale`` [C] times each channel plus ``shift`` [C]: a batch norm with the statistics it has learned."""
+    """``scale`` [C] times each channel plus ``shift`` [C]: a batch norm, a constant factor, a constant addend.
+
+    With positive scales it costs nothing: it only changes what the integers stand for.
+    """
 
     scale: Tensor
     shift: Tensor
@@ -55,11 +64,10 @@ class Affine(Operation):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReLU(Operation):
-    """clip(affine(x), low, high), where ``affine`` has positive scales; no ``high``: a ReLU. One look-up for each value."""
+    """clip(x, low, high), with low <= 0 < high; no ``high``: a ReLU. One look-up for each value."""
 
-    low: float
-    high: float | None
-    affine: Affine | None = None
+    low: float = 0.0
+    high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,8 +94,24 @@ class Flatten(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Reshape(Operation):
+    """The same values in C order under another shape."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gather(Operation):
+    """Values at new places: slices, transpositions, padding, upsampling, broadcasting.
+
+    Attributes:
+        index: int64 [values of the result], each a flat index into the inputs one after the other, or -1 for zero.
+    """
+
+    index: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Add(Operation):
-    """Sum of its inputs."""
+    """Sum of its inputs, which have one shape."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,7 +145,7 @@ class Finding:
 
 @dataclass(kw_only=True)
 class TraceResult:
-    """What was read: operations in order, each after its inputs, and a finding for each step that is not supported."""
+    """Operations in order, each after its inputs, and everything that cannot be evaluated."""
 
     operations: list[Operation] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)

@@ -13,7 +13,7 @@ from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.graph import Step, Wiring
 from ciphershift.models.compiler.scales import PIXEL_LEVELS, Torus, place
-from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Head, MaxPool2d, ReLU
+from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d, ReLU
 from ciphershift.models.nn.lookup import with_noise
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
@@ -57,12 +57,14 @@ class Network(nn.Module):
                     "padding": o.padding,
                     "groups": o.groups,
                     "exponents": self.exponents,
+                    "per_channel": o.name not in self.wiring.uniform,
                 }
                 return ShiftConv2d(inputs * o.groups, maps, (kernel[0], kernel[1]), **options)
             case ir.Linear() if last:
                 return Head(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
             case ir.Linear():
-                return ShiftLinear(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
+                own = o.name not in self.wiring.uniform
+                return ShiftLinear(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents, per_channel=own)
             case ir.ReLU():
                 lowest, levels = ramp_levels(o, self.levels)
                 return ReLU(o.shape[0], levels=levels, lowest=lowest)
@@ -72,6 +74,12 @@ class Network(nn.Module):
                 return AvgPool2d(o.kernel, o.stride, o.padding)
             case ir.Flatten():
                 return nn.Flatten()
+            case ir.Affine():
+                return nn.Identity()
+            case ir.Reshape():
+                return Gather(o.shape, None)
+            case ir.Gather():
+                return Gather(o.shape, o.index)
             case ir.Add():
                 return Add(len(o.inputs), o.shape[0])
             case ir.Concat():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ciphershift.he_layers.layers.layer import MAX_EXPONENT
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
-from ciphershift.models.compiler.graph import Wiring
+from ciphershift.models.compiler.graph import Step, Wiring
 from ciphershift.models.nn.layers import Add, Head, MaxPool2d, ReLU
 from ciphershift.models.nn.shift import ShiftWeights
 
@@ -105,8 +105,9 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
             exponent[step.name] = torch.zeros(step.shape[0], device=device)
         elif isinstance(node, ShiftWeights):
             room = MAX_EXPONENT + 1 - node.exponents
-            least = torch.zeros(step.shape[0], device=device)
-            exponent[step.name] = _equalized(nodes, served.get(step.name), least, room, spare)
+            least = (-node.shift()).clamp_min(0)
+            owner = None if step.name in wiring.uniform else served.get(step.name)
+            exponent[step.name] = _equalized(nodes, owner, _one(least, step, wiring), room, spare)
         elif isinstance(node, Add):
             least = torch.zeros(step.shape[0], device=device)
             for name, own, factor in zip(step.inputs, given, node.factors, strict=True):
@@ -116,7 +117,10 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
             room = (
                 MAX_EXPONENT + 1 - max((n.exponents for n in nodes.values() if isinstance(n, ShiftWeights)), default=1)
             )
-            exponent[step.name] = _equalized(nodes, served.get(step.name), least, room, spare)
+            owner = None if step.name in wiring.uniform else served.get(step.name)
+            exponent[step.name] = _equalized(nodes, owner, _one(least, step, wiring), room, spare)
+        elif step.name in wiring.index:
+            exponent[step.name] = wiring.by_channel(given, step)
         elif issubclass(step.kind, ir.Concat):
             exponent[step.name] = torch.cat(given)
         elif issubclass(step.kind, ir.ChannelShuffle):
@@ -128,6 +132,11 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
     return exponent
 
 
+def _one(exponents: Tensor, step: Step, wiring: Wiring) -> Tensor:
+    """The greatest exponent for all channels, if they must share one unit."""
+    return exponents.max().expand_as(exponents) if step.name in wiring.uniform else exponents
+
+
 def _equalized(
     nodes: dict[str, nn.Module], activation: str | None, least: Tensor, room: int, spare: dict[str, int]
 ) -> Tensor:
@@ -136,6 +145,6 @@ def _equalized(
         return least
     node = nodes[activation]
     assert isinstance(node, ReLU), "only activations own the scale of sums"
-    target = (node.spread * 2.0**least).max()
-    wish = torch.log2(target / node.spread).round() + spare.get(activation, 0)
+    target = (node.reach * 2.0**least).max()
+    wish = torch.log2(target / node.reach).round() + spare.get(activation, 0)
     return torch.minimum(torch.maximum(wish, least), least + room)

@@ -1,24 +1,41 @@
-"""Bring a user's operations into the form that is trained and exported: batch norms folded, pools before ramps, nothing without effect.
+"""Bring a user's operations into the form that is trained and exported: batch norms folded, pools before activations.
 
-What remains are convolutions and dense layers that read levels (the image, or results of ramps), sums, joins, pools, and ramps that may
-carry an affine map of their input. Whatever does not fit is a finding.
+What remains are convolutions and dense layers that read levels (the input, or results of activations), sums, joins, places, pools,
+activations, and affine maps with positive scales, which cost nothing. Whatever does not fit is a finding.
 """
 
 from collections import Counter
 from dataclasses import replace
+from math import prod
 
+import torch
+
+from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.compose import compose_moves, without_idle_moves
+from ciphershift.models.compiler.merge import merged_linear
+
+PASSIVE = (ir.Affine, ir.Reshape, ir.Flatten, ir.Gather, ir.Concat, ir.ChannelShuffle, ir.AvgPool2d)
+"""Read sums where their source has sums, levels where it has levels."""
 
 
-def simplify(traced: ir.TraceResult) -> ir.TraceResult:
+def simplify(traced: ir.TraceResult, input_shape: Shape) -> ir.TraceResult:
     """The same network in that form, with all findings; ``traced`` is not changed."""
     if not traced.operations:
         return traced
-    operations = _without_same(traced.operations)
-    operations = _merge_sums(operations)
-    operations = _fold_affine(operations)
-    operations = _pools_before_ramps(operations)
+    operations = without_idle_moves(compose_moves(_without_identity(traced.operations), input_shape), input_shape)
+    operations = _without_unused(_without_identity(operations))
+    for change in (
+        _merge_sums,
+        _fold_affine,
+        _signs_into_convolutions,
+        _free_terms,
+        _merge_linear,
+        _activations_before_moves,
+        _pools_before_activations,
+    ):
+        operations = change(operations)
     # What stands in for an unsupported step would only raise findings that vanish with it.
     return ir.TraceResult(operations=operations, findings=traced.findings or _misfits(operations))
 
@@ -30,23 +47,24 @@ def readers(operations: list[ir.Operation]) -> Counter[str]:
     return counts
 
 
-def _without_same(operations: list[ir.Operation]) -> list[ir.Operation]:
+def _without_identity(operations: list[ir.Operation]) -> list[ir.Operation]:
     stands_for: dict[str, str] = {}
     kept: list[ir.Operation] = []
     for operation in operations:
         inputs = tuple(stands_for.get(name, name) for name in operation.inputs)
-        if isinstance(operation, ir.Identity) or (
-            isinstance(operation, ir.Flatten) and len(_shape_of(inputs[0], kept, operation)) == 1
-        ):
+        if isinstance(operation, ir.Identity):
             stands_for[operation.name] = inputs[0]
         else:
             kept.append(replace(operation, inputs=inputs))
-    return kept
+    return kept or operations
 
 
-def _shape_of(name: str, operations: list[ir.Operation], reader: ir.Operation) -> tuple[int, ...]:
-    """Shape of a result; an image, which has no operation, is never flat."""
-    return next((o.shape for o in operations if o.name == name), (*reader.shape, 1, 1))
+def _without_unused(operations: list[ir.Operation]) -> list[ir.Operation]:
+    needed = {operations[-1].name}
+    for operation in reversed(operations):
+        if operation.name in needed:
+            needed |= set(operation.inputs)
+    return [operation for operation in operations if operation.name in needed]
 
 
 def _merge_sums(operations: list[ir.Operation]) -> list[ir.Operation]:
@@ -67,7 +85,7 @@ def _merge_sums(operations: list[ir.Operation]) -> list[ir.Operation]:
 
 
 def _fold_affine(operations: list[ir.Operation]) -> list[ir.Operation]:
-    """A batch norm goes into the linear layer before it, or into the ramp after it (also through a max-pool, if it rises)."""
+    """An affine map goes into the linear layer or the affine map before it, and behind the max-pool after it if it rises."""
     changed = True
     while changed:
         changed = False
@@ -80,17 +98,26 @@ def _fold_affine(operations: list[ir.Operation]) -> list[ir.Operation]:
             after = [operation for operation in operations if affine.name in operation.inputs]
             if isinstance(before, ir.Conv2d | ir.Linear) and counts[before.name] == 1:
                 scale = affine.scale.reshape(-1, *[1] * (before.weight.dim() - 1))
-                folded = replace(before, weight=before.weight * scale, bias=before.bias * affine.scale + affine.shift)
-                operations = _replaced(operations, {before.name: folded}, drop=affine)
-            elif (
-                affine.scale.min() > 0 and len(after) == 1 and isinstance(after[0], ir.ReLU) and after[0].affine is None
-            ):
-                operations = _replaced(operations, {after[0].name: replace(after[0], affine=affine)}, drop=affine)
+                folded: ir.Operation = replace(
+                    before,
+                    weight=before.weight * scale,
+                    bias=before.bias * affine.scale + affine.shift,
+                    computes=affine.computes,
+                )
+                operations = replaced(operations, {before.name: folded}, drop=affine)
+            elif isinstance(before, ir.Affine) and counts[before.name] == 1:
+                folded = replace(
+                    before,
+                    scale=before.scale * affine.scale,
+                    shift=before.shift * affine.scale + affine.shift,
+                    computes=affine.computes,
+                )
+                operations = replaced(operations, {before.name: folded}, drop=affine)
             elif affine.scale.min() > 0 and len(after) == 1 and isinstance(after[0], ir.MaxPool2d):
-                pool = replace(after[0], inputs=affine.inputs)
-                moved = replace(affine, inputs=(pool.name,), shape=pool.shape)
-                operations = _replaced(operations, {pool.name: pool}, drop=affine)
-                operations = _inserted_after(operations, pool, moved)
+                pool = replace(after[0], inputs=affine.inputs, computes=None)
+                moved = replace(affine, inputs=(pool.name,), shape=pool.shape, computes=after[0].computes)
+                operations = replaced(operations, {pool.name: pool}, drop=affine)
+                operations = inserted_after(operations, pool, moved)
             else:
                 continue
             changed = True
@@ -98,9 +125,7 @@ def _fold_affine(operations: list[ir.Operation]) -> list[ir.Operation]:
     return operations
 
 
-def _replaced(
-    operations: list[ir.Operation], new: dict[str, ir.Operation], *, drop: ir.Operation
-) -> list[ir.Operation]:
+def replaced(operations: list[ir.Operation], new: dict[str, ir.Operation], *, drop: ir.Operation) -> list[ir.Operation]:
     """The operations with some exchanged, and with ``drop`` left out: its readers read what it read."""
     result = [new.get(operation.name, operation) for operation in operations if operation.name != drop.name]
     return [
@@ -108,7 +133,7 @@ def _replaced(
     ]
 
 
-def _inserted_after(operations: list[ir.Operation], place: ir.Operation, new: ir.Operation) -> list[ir.Operation]:
+def inserted_after(operations: list[ir.Operation], place: ir.Operation, new: ir.Operation) -> list[ir.Operation]:
     """The operations with ``new``, which reads ``place``, right after it; every reader of ``place`` now reads ``new``."""
     result: list[ir.Operation] = []
     for operation in operations:
@@ -120,8 +145,134 @@ def _inserted_after(operations: list[ir.Operation], place: ir.Operation, new: ir
     return result
 
 
-def _pools_before_ramps(operations: list[ir.Operation]) -> list[ir.Operation]:
-    """A max-pool right after a ramp changes places with it: the result is the same, and the ramp has fewer values to look up."""
+def _signs_into_convolutions(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """An affine map that does not rise becomes a convolution of one tap for each channel, unless only linear layers read it."""
+    return [
+        _one_tap(o) if isinstance(o, ir.Affine) and o.scale.min() <= 0 and not _read_by_linear(o, operations) else o
+        for o in operations
+    ]
+
+
+def _read_by_linear(operation: ir.Operation, operations: list[ir.Operation]) -> bool:
+    """Whether all readers, behind operations that only move values, are linear layers, which take any sign."""
+    found = [o for o in operations if operation.name in o.inputs]
+    return (
+        bool(found)
+        and bool((getattr(operation, "scale", torch.ones(1)) != 0).all())
+        and all(
+            isinstance(o, ir.Conv2d | ir.Linear) or (isinstance(o, PASSIVE) and _read_by_linear(o, operations))
+            for o in found
+        )
+    )
+
+
+def _one_tap(affine: ir.Affine) -> ir.Conv2d | ir.Linear:
+    """The same map as a linear layer without sums over channels."""
+    base = {
+        "name": affine.name,
+        "place": affine.place,
+        "inputs": affine.inputs,
+        "shape": affine.shape,
+        "computes": affine.computes,
+    }
+    if len(affine.shape) == 1:
+        return ir.Linear(**base, weight=torch.diag(affine.scale), bias=affine.shift)  # type: ignore[arg-type]
+    return ir.Conv2d(**base, weight=affine.scale[:, None, None, None], bias=affine.shift, groups=len(affine.scale))  # type: ignore[arg-type]
+
+
+def _free_terms(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """Terms of a sum whose scale cannot be chosen get a convolution of one tap, if they are levels.
+
+    Two terms have scales of their own if neither is a linear layer that only this sum reads. Those of activations are powers of two times
+    each other; those of the input, of averages and of affine maps are not.
+    """
+    counts, levels = readers(operations), _carry_levels(operations)
+    by_name = {operation.name: operation for operation in operations}
+    result: list[ir.Operation] = []
+    for operation in operations:
+        if isinstance(operation, ir.Add):
+            fixed = [
+                n
+                for n in operation.inputs
+                if not (counts[n] == 1 and isinstance(by_name.get(n), ir.Conv2d | ir.Linear))
+            ]
+            for number, name in enumerate(dict.fromkeys(fixed)) if len(set(fixed)) > 1 else ():
+                if levels[name] and not _has_power_of_two(by_name.get(name), by_name):
+                    ones = torch.ones(operation.shape[0])
+                    term = ir.Affine(
+                        name=f"{operation.name}_term{number}",
+                        place=operation.place,
+                        inputs=(name,),
+                        shape=operation.shape,
+                        scale=ones,
+                        shift=ones * 0,
+                    )
+                    result.append(_one_tap(term))
+                    inputs = tuple(term.name if n == name else n for n in operation.inputs)
+                    operation = replace(operation, inputs=inputs)
+        result.append(operation)
+    return result
+
+
+def _has_power_of_two(operation: ir.Operation | None, by_name: dict[str, ir.Operation]) -> bool:
+    """Whether a value's unit may be made a power of two: that of an activation, also behind a max-pool or at new places."""
+    if isinstance(operation, ir.MaxPool2d | ir.Gather | ir.Concat | ir.ChannelShuffle | ir.Reshape | ir.Flatten):
+        return all(_has_power_of_two(by_name.get(name), by_name) for name in operation.inputs)
+    return isinstance(operation, ir.ReLU)
+
+
+def _carry_levels(operations: list[ir.Operation]) -> dict[str, bool]:
+    """By name, whether a value is made of levels alone: the input, results of activations, and what only moves or adds them."""
+    levels = {IMAGE: True}
+    for operation in operations:
+        levels[operation.name] = isinstance(operation, ir.ReLU) or (
+            not isinstance(operation, ir.Conv2d | ir.Linear) and all(levels[name] for name in operation.inputs)
+        )
+    return levels
+
+
+def _merge_linear(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """Two linear layers in a row become one, where that is exact and no sum of the first is read elsewhere."""
+    changed = True
+    while changed:
+        changed = False
+        counts = readers(operations)
+        by_name = {operation.name: operation for operation in operations}
+        for second in operations:
+            first = by_name.get(second.inputs[0])
+            if not (isinstance(second, ir.Conv2d | ir.Linear) and isinstance(first, ir.Conv2d | ir.Linear)):
+                continue
+            one = merged_linear(first, second) if counts[first.name] == 1 else None
+            if one is not None:
+                operations = replaced(operations, {second.name: one}, drop=first)
+                changed = True
+                break
+    return operations
+
+
+def _activations_before_moves(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """An activation right after a step that moves values changes places with it, if there are not more values to look up then.
+
+    The channels of its tables are then those of the linear layer, each with its own bias, also where places of several are mixed.
+    """
+    counts, shapes = readers(operations), {operation.name: operation.shape for operation in operations}
+    by_name = {operation.name: operation for operation in operations}
+    new: dict[str, ir.Operation] = {}
+    for ramp in operations:
+        move = by_name.get(ramp.inputs[0])
+        if not (isinstance(ramp, ir.ReLU) and isinstance(move, ir.Gather | ir.Reshape) and counts[move.name] == 1):
+            continue
+        source = shapes.get(move.inputs[0])
+        zeros = isinstance(move, ir.Gather) and bool((move.index < 0).any())
+        if source is None or len(move.inputs) > 1 or zeros or prod(source) > prod(move.shape):
+            continue
+        new[move.name] = replace(ramp, name=move.name, inputs=move.inputs, shape=source, computes=None)
+        new[ramp.name] = replace(move, name=ramp.name, inputs=(move.name,), computes=ramp.computes)
+    return [new.get(operation.name, operation) for operation in operations]
+
+
+def _pools_before_activations(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """A max-pool right after an activation changes places with it: the result is the same, and there are fewer values to look up."""
     changed = True
     while changed:
         changed = False
@@ -131,9 +282,10 @@ def _pools_before_ramps(operations: list[ir.Operation]) -> list[ir.Operation]:
             ramp = by_name.get(pool.inputs[0])
             if not (isinstance(pool, ir.MaxPool2d) and isinstance(ramp, ir.ReLU) and counts[ramp.name] == 1):
                 continue
-            moved = replace(pool, inputs=ramp.inputs)
-            operations = _replaced([o for o in operations if o is not ramp], {pool.name: moved}, drop=ramp)
-            operations = _inserted_after(operations, moved, replace(ramp, inputs=(pool.name,), shape=pool.shape))
+            moved = replace(pool, inputs=ramp.inputs, computes=None)
+            operations = replaced([o for o in operations if o is not ramp], {pool.name: moved}, drop=ramp)
+            later = replace(ramp, inputs=(pool.name,), shape=pool.shape, computes=pool.computes)
+            operations = inserted_after(operations, moved, later)
             changed = True
             break
     return operations
@@ -142,29 +294,41 @@ def _pools_before_ramps(operations: list[ir.Operation]) -> list[ir.Operation]:
 def _misfits(operations: list[ir.Operation]) -> list[ir.Finding]:
     """What the form above does not allow."""
     findings: list[ir.Finding] = []
-    carries_sums: dict[str, bool] = {IMAGE: False}
+    sums: dict[str, bool] = {IMAGE: False}
+    moved: dict[str, bool] = {IMAGE: False}  # whether a zero of the circuit is not the module's zero
 
     def note(operation: ir.Operation, problem: str, instead: str) -> None:
         findings.append(ir.Finding(place=operation.place, problem=problem, instead=instead))
 
     for operation in operations:
-        sums = any(carries_sums[name] for name in operation.inputs)
+        if len(operation.shape) > 3:
+            note(operation, f"gives a result of shape {operation.shape}", "use one to three axes besides the batch")
+        has_sums = any(sums[name] for name in operation.inputs)
+        is_moved = any(moved[name] for name in operation.inputs)
+        pads = any(getattr(operation, "padding", ())) or (
+            isinstance(operation, ir.Gather) and bool((operation.index < 0).any())
+        )
+        if is_moved and pads and not isinstance(operation, ir.MaxPool2d):
+            note(
+                operation,
+                "pads with zeros after a shift (a batch norm, or a constant that is added)",
+                "use padding before the shift, or put the shift after the layer",
+            )
         if isinstance(operation, ir.Conv2d | ir.Linear):
-            if sums:
+            if has_sums:
                 note(
                     operation,
                     "reads the sums of another linear layer",
                     "put nn.ReLU or nn.Hardtanh between them, or make them one layer",
                 )
-            sums = True
+            has_sums, is_moved = True, False
         elif isinstance(operation, ir.ReLU):
-            sums = False
+            has_sums = is_moved = False
         elif isinstance(operation, ir.Affine):
-            problem = "is a batch norm that neither follows a linear layer nor leads to a ReLU"
-            if bool((operation.scale <= 0).any()):
-                problem += " with positive weights"
-            note(operation, problem, "put it right after the convolution")
-        carries_sums[operation.name] = sums
+            if operation.scale.min() <= 0 and not _read_by_linear(operation, operations):
+                note(operation, "turns sums around that another step reads, too", "put it right after the convolution")
+            is_moved = bool(operation.shift.any()) or is_moved
+        sums[operation.name], moved[operation.name] = has_sums, is_moved
     if not isinstance(operations[-1], ir.Linear):
         note(operations[-1], "is the last step", "end in nn.Linear: the logits leave without a look-up")
     if not any(isinstance(operation, ir.ReLU) for operation in operations):

@@ -91,6 +91,12 @@ class ReLU(nn.Module):
         longest = MAX_RAMP * self.levels / self.span
         return torch.minimum(self.top.clamp_min(0.3), longest / (self.std * turns))
 
+    @property
+    def reach(self) -> Tensor:
+        """What channels are brought together by, [C]: the deviation of their sums; of one that hardly varies, half its mean."""
+        center = self.offset.detach() * self.std
+        return torch.where(center > 3 * self.spread, center / 2, self.spread)
+
     def forward(self, x: Tensor, turns: Tensor, noise_std: Deviation, result_std: Deviation) -> Tensor:
         """Sums -> integers from ``lowest`` to ``levels``, plus noise.
 
@@ -209,6 +215,24 @@ class Concat(nn.Module):
     def forward(self, *parts: Tensor) -> Tensor:
         """[B, C1, ...], [B, C2, ...] -> [B, C1 + C2, ...]."""
         return torch.cat(parts, dim=1)
+
+
+class Gather(nn.Module):
+    """Values at new places (he_layers.layers.gather), or the same places under another shape."""
+
+    index: Tensor | None
+
+    def __init__(self, shape: tuple[int, ...], index: Tensor | None) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """[B, ...] each -> [B, *shape]."""
+        flat = torch.cat([part.flatten(1) for part in parts], dim=1)
+        if self.index is not None:
+            flat = flat[:, self.index.clamp_min(0)] * (self.index >= 0)
+        return flat.view(len(flat), *self.shape)
 
 
 class Head(nn.Module):

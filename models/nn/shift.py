@@ -30,6 +30,7 @@ class ShiftWeights(nn.Module):
 
     weight: Tensor
     reference: Tensor | None
+    widening: Tensor | None
 
     def __init__(self, *, per_channel: bool, exponents: int) -> None:
         """Choose the grid.
@@ -44,16 +45,23 @@ class ShiftWeights(nn.Module):
         self.per_channel, self.exponents = per_channel, exponents
         self.quantized = False
         self.register_buffer("reference", None)
+        self.register_buffer("widening", None)
 
     def refer_to(self, reference: Tensor) -> None:
         """From now on sums are in units of ``reference``, real [O] in the coordinates of ``weight``."""
         self.register_buffer("reference", reference.detach().clone())
+
+    def widen(self, factors: Tensor) -> None:
+        """From now on the scale of each channel is ``factors`` [O] times as large: for channels whose sums hardly vary."""
+        self.register_buffer("widening", factors.detach().clone())
 
     def _free_scale(self) -> Tensor:
         weight = self.weight.detach()
         axes = tuple(range(1, weight.dim())) if self.per_channel else tuple(range(weight.dim()))
         units_per_std = 2 ** (self.exponents - 1) / TOP_DEVIATIONS
         scale: Tensor = weight.pow(2).mean(axes, keepdim=True).sqrt().clamp_min(1e-8) / units_per_std
+        if self.widening is not None:
+            scale = scale * self.widening.view(-1, *[1] * (weight.dim() - 1))
         return scale
 
     def shift(self) -> Tensor:
@@ -96,8 +104,9 @@ class ShiftConv2d(ShiftWeights):
         padding: tuple[int, int] = (0, 0),
         groups: int = 1,
         exponents: int = 4,
+        per_channel: bool = True,
     ) -> None:
-        super().__init__(per_channel=True, exponents=exponents)
+        super().__init__(per_channel=per_channel, exponents=exponents)
         self.stride, self.padding, self.groups = stride, padding, groups
         self.weight = nn.Parameter(nn.init.kaiming_normal_(torch.empty(outputs, inputs // groups, *kernel)))
 

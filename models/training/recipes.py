@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ciphershift.he_layers.crypto import params as parameter_sets
-from ciphershift.models.compiler.convert import MAX_OUTSIDE
+from ciphershift.models.compiler.calibration import MAX_OUTSIDE
 from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
 from ciphershift.models.training.phase import Phase
 

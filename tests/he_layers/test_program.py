@@ -87,7 +87,7 @@ def test_damaged_files_are_refused(tiny_program: Program, tmp_path: Path) -> Non
     refused({"layers": [layers[0] | {"kind": "softmax"}, *layers[1:]]}, UnsupportedLayerError, "softmax")
     refused({"layers": [layers[0] | {"dilation": 2}, *layers[1:]]}, ProgramError, "dilation")
     refused({"layers": [{"kind": "conv", "name": "bare"}, *layers[1:]]}, ProgramError, "bare")
-    refused({"input": {"shape": [8, 8], "levels": 15, "delta": 0.01}}, ProgramError, "shape|unpack")
+    refused({"input": {"shape": [1, 1, 8, 8], "levels": 15, "delta": 0.01}}, ProgramError, "input shape")
     (tmp_path / "program.json").write_text("{")
     with pytest.raises(ProgramError, match="no program"):
         Program.load(tmp_path)

@@ -31,12 +31,18 @@ def test_the_command_lists_what_must_change() -> None:
     done = CliRunner().invoke(app, ["check", f"{EXAMPLES / 'convmixer.py'}:convmixer"], env={"COLUMNS": "300"})
     assert done.exit_code == 1
     for place, problem in (
-        ("stem.1", "GELU"),
-        ("norm", "LayerNorm"),
+        ("stem.1", "gelu"),
+        ("norm", "layer_norm"),
         ("convmixer.py:", "gelu"),
         ("convmixer.py:", "softmax"),
     ):
         assert any(place in line and problem in line for line in done.output.splitlines()), done.output
+
+
+def shifting() -> nn.Module:
+    norm = nn.BatchNorm2d(4)
+    nn.init.constant_(norm.bias, 0.5)
+    return norm
 
 
 class Odd(nn.Module):
@@ -53,15 +59,15 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("step", "problem"),
     [
-        (nn.Conv2d(4, 4, 3, dilation=2), "dilation"),
-        (nn.Conv2d(4, 4, 3, padding_mode="reflect", padding=1), "reflect"),
-        (nn.MaxPool2d(2, ceil_mode=True), "ceil_mode"),
-        (nn.AvgPool2d(2, padding=1, count_include_pad=False), "divides"),
-        (nn.AdaptiveAvgPool2d(4), "averages"),
-        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)), "sums of another linear layer"),
-        (nn.Hardtanh(1.0, 2.0), "clips to"),
-        (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4), nn.MaxPool2d(3), nn.Conv2d(4, 4, 1)), "batch norm"),
-        (nn.Linear(9, 9), "is applied to"),
+        (nn.AvgPool2d(2, padding=1, count_include_pad=False), "divides windows"),
+        (nn.AvgPool2d(2, ceil_mode=True), "divides windows"),
+        (nn.AdaptiveAvgPool2d(5), "averages"),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3)), "sums of another linear layer"),
+        (nn.Sequential(nn.BatchNorm2d(4, affine=False, track_running_stats=False)), "without running statistics"),
+        (nn.Sequential(nn.ReLU(), shifting(), nn.Conv2d(4, 4, 3, padding=1)), "after a shift"),
+        (nn.ConstantPad2d(1, 0.5), "other values than zero"),
+        (nn.LayerNorm([9, 9]), "layer_norm"),
+        (nn.ConvTranspose2d(4, 4, 2), "conv_transpose2d"),
     ],
 )
 def test_every_limit_is_found_where_it_is(step: nn.Module, problem: str) -> None:
@@ -106,4 +112,18 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     with pytest.raises(UnreadableModuleError, match="--input"):
         input_shape(module, None)
     with pytest.raises(UnreadableModuleError, match="3x32x32"):
-        input_shape(module, "32")
+        input_shape(module, "3x32x")
+
+
+def test_brackets_in_a_line_of_source_are_shown_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "markup_net.py").write_text(
+        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self): super().__init__(); self.a, self.g = nn.Conv2d(1, 2, 3), nn.Linear(72, 10)\n"
+        "    def forward(self, x):\n        left = torch.relu(self.a(x))\n"
+        "        return self.g(torch.flatten(torch.cat([left, left]), 1))\n"
+    )
+    done = CliRunner().invoke(
+        app, ["check", f"{tmp_path}/markup_net.py:Net", "--input", "1x8x8"], env={"COLUMNS": "300"}
+    )
+    assert done.exit_code == 1
+    assert "torch.cat([left, left])" in done.output

@@ -22,7 +22,7 @@ def test_counts_are_those_of_the_program() -> None:
         nn.Linear(4 * 2 * 2, 5),
     )
     work = estimates.of_module(module, (1, 8, 8))
-    program = check.stand_in(simplify(read(module, (1, 8, 8))), (1, 8, 8), "TOY_N128")
+    program = check.stand_in(simplify(read(module, (1, 8, 8)), (1, 8, 8)), (1, 8, 8), "TOY_N128")
     assert work.values == 64
     assert work.largest == 4 * 8 * 8
     products = sum(count for layer in cost.work(program) for count, _ in layer.products)

@@ -1,5 +1,6 @@
 """Integer semantics of each layer against naive loops, and the circuit without noise against the integers."""
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
 from ciphershift.he_layers import simulate
-from ciphershift.he_layers.layers import AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
+from ciphershift.he_layers.layers import AvgPool2d, Conv2d, Flatten, Gather, Layer, Linear, MaxPool2d, ReLU, Reshape
 from ciphershift.he_layers.layers.layer import LinearLayer
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.he_layers.simulate import CircuitNoise
@@ -46,6 +47,7 @@ def test_conv_is_the_sum_over_its_window(stride: tuple[int, int], padding: tuple
         Conv2d(name="c", weight=weights(6, 2, 3, 3), stride=(2, 1), padding=(1, 0), groups=2),
         AvgPool2d(name="p", kernel=(2, 3), stride=(2, 2)),
         Linear(name="l", weight=weights(5, 4 * 7 * 6)),
+        Gather(name="g", shape=(3, 5), index=RNG.integers(-1, 4 * 7 * 6, 15).astype(np.int32)),
     ],
 )
 def test_the_sparse_matrix_is_the_layer(layer: LinearLayer) -> None:
@@ -162,3 +164,24 @@ def test_out_of_distribution_images_clip_instead_of_wrapping(tiny_program: Progr
 def test_what_cannot_be_evaluated_is_refused_by_name(make: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Reshape(name="r", shape=(2, 0)), ProgramError, "at least 1"),
+        (lambda: Reshape(name="r", shape=(2, 3)).output_shape((7,)), BadShapeError, "another number of values"),
+        (lambda: Gather(name="g", shape=(2,), index=np.array([0], np.int32)), ProgramError, r"it takes int32 \[2\]"),
+        (lambda: Gather(name="g", shape=(1,), index=np.array([-2], np.int32)), ProgramError, "-1 is zero"),
+        (
+            lambda: Gather(name="g", shape=(1,), index=np.array([9], np.int32)).output_shape((3, 3)),
+            BadShapeError,
+            "9 values",
+        ),
+    ],
+)
+def test_steps_that_move_values_check_their_places(
+    make: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make()

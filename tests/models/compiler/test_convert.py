@@ -70,7 +70,7 @@ def clear(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def test_before_rounding_the_network_is_the_module(module: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the end of the ramps, which is moved away here."""
-    monkeypatch.setattr("ciphershift.models.compiler.convert.CLIPPED", 1.0)
+    monkeypatch.setattr("ciphershift.models.compiler.calibration.CLIPPED", 1.0)
     monkeypatch.setattr(nodes, "MAX_RAMP", 1e6)
     network = convert(module, CALIBRATION)
     network.quantize(False)
@@ -192,7 +192,7 @@ def test_the_noise_is_that_of_the_parameter_set() -> None:
 
 def test_what_cannot_be_converted_is_listed_at_once() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(400, 3), nn.Softmax(dim=1))
-    with pytest.raises(UnsupportedLayerError, match=r"1: GELU.*4: Softmax"):
+    with pytest.raises(UnsupportedLayerError, match=r"1: gelu.*4: softmax"):
         convert(module, CALIBRATION)
 
 

@@ -1,0 +1,322 @@
+"""What each function of torch is in the intermediate form: one reader for each, by the function's name in torch's operator set (ATen)."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ciphershift.he_layers.layers import Shape
+from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.places import PLACE_MAPS, move, values_in
+from ciphershift.models.compiler.step import Call, UnsupportedStepError, Value, pair
+from ciphershift.models.compiler.unsupported import NORM, PRODUCT, unsupported
+from ciphershift.models.compiler.windows import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
+
+
+def operations_of(call: Call, function: str) -> tuple[tuple[ir.Operation, ...], str]:
+    """The operations of one call, and the name of the one that has its result.
+
+    Raises:
+        UnsupportedStepError: the call cannot be evaluated.
+    """
+    if function in PLACE_MAPS:
+        return call.finish(move(call))
+    reader = READERS.get(function)
+    if reader is None:
+        raise unsupported(function)
+    try:
+        return call.finish(reader(call, *call.arguments, **call.options))
+    except TypeError as error:  # an option that the reader does not know
+        raise UnsupportedStepError(
+            f"{function} is called with an option that is not supported: {error}", "leave it out"
+        ) from error
+
+
+def _constant(value: Any) -> bool:
+    return not isinstance(value, Value)
+
+
+def _conv2d(
+    call: Call,
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    if not (_constant(weight) and _constant(bias)):
+        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+    weight = _dilated(weight.detach(), pair(dilation))
+    kernel = tuple(weight.shape[2:])
+    if isinstance(padding, str):
+        sides = (0, 0) if padding == "valid" else tuple(side - 1 for side in kernel)
+        if any(side % 2 for side in sides):
+            x = _padded(call, x, sides)
+            sides = (0, 0)
+        padding = tuple(side // 2 for side in sides)
+    return call.add(
+        ir.Conv2d,
+        x,
+        shape=call.shape,
+        weight=weight,
+        bias=_bias(bias, len(weight)),
+        stride=pair(stride),
+        padding=pair(padding),
+        groups=groups,
+    )
+
+
+def _conv1d(
+    call: Call,
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    if not (_constant(weight) and _constant(bias)):
+        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+    weight = _dilated(weight.detach()[:, :, None], (1, _single(dilation)))
+    if isinstance(padding, str):
+        side = 0 if padding == "valid" else weight.shape[-1] - 1
+        if side % 2:
+            raise UnsupportedStepError(
+                "pads one side more than the other", "use a kernel of odd size or padding='valid'"
+            )
+        padding = side // 2
+    rows = call.reshape(x, (x.shape[0], 1, x.shape[1]))
+    result = call.add(
+        ir.Conv2d,
+        rows,
+        shape=(call.shape[0], 1, call.shape[1]),
+        weight=weight,
+        bias=_bias(bias, len(weight)),
+        stride=(1, _single(stride)),
+        padding=(0, _single(padding)),
+        groups=groups,
+    )
+    return call.reshape(result, call.shape)
+
+
+def _dilated(weight: Tensor, dilation: ir.Pair) -> Tensor:
+    """The kernel with zeros between its taps, which cost nothing."""
+    if dilation == (1, 1):
+        return weight.clone()
+    outputs, inputs, height, width = weight.shape
+    wide = weight.new_zeros(outputs, inputs, (height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1)
+    wide[:, :, :: dilation[0], :: dilation[1]] = weight
+    return wide
+
+
+def _padded(call: Call, x: Value, more: tuple[int, ...]) -> Value:
+    """Zeros around an image, of an odd total the larger part below and to the right, as padding='same' has it."""
+    channels, height, width = x.shape
+    top, left = more[0] // 2, more[1] // 2
+    places = torch.full((channels, height + more[0], width + more[1]), -1)
+    places[:, top : top + height, left : left + width] = torch.arange(prod(x.shape)).view(x.shape)
+    return call.gather((x,), places.flatten(), tuple(places.shape))
+
+
+def _linear(call: Call, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
+    if not (_constant(weight) and _constant(bias)):
+        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+    weight, bias = weight.detach().clone(), _bias(bias, len(weight))
+    if len(x.shape) == 1:
+        return call.add(ir.Linear, x, shape=call.shape, weight=weight, bias=bias)
+    *rest, features = x.shape
+    places = (
+        torch.arange(prod(x.shape)).view(-1, features).T
+    )  # features become the channels of a convolution of one tap
+    rows = call.gather((x,), places.flatten(), (features, prod(rest), 1))
+    sums = call.add(ir.Conv2d, rows, shape=(len(weight), prod(rest), 1), weight=weight[:, :, None, None], bias=bias)
+    back = torch.arange(prod(sums.shape)).view(len(weight), -1).T
+    return call.gather((sums,), back.flatten(), call.shape)
+
+
+def _bias(bias: Tensor | None, count: int) -> Tensor:
+    return torch.zeros(count) if bias is None else bias.detach().clone()
+
+
+def _single(value: Any) -> int:
+    return int(value[0]) if isinstance(value, tuple | list) else int(value)
+
+
+def _batch_norm(
+    call: Call,
+    x: Value,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    *rest: Any,
+) -> Value:
+    eps = next(value for value in reversed(rest) if isinstance(value, float))
+    if mean is None or variance is None:
+        raise UnsupportedStepError("has no running statistics", "use track_running_stats=True")
+    scale = (variance + eps).rsqrt()
+    scale = scale if weight is None else scale * weight.detach()
+    return call.affine(x, scale, -mean * scale + (0 if bias is None else bias.detach()))
+
+
+def _batch_statistics(call: Call, *arguments: Any, **options: Any) -> Value:
+    raise UnsupportedStepError("is a batch norm without running statistics", f"use track_running_stats=True; {NORM}")
+
+
+def _clamp(call: Call, x: Value, low: float | None = None, high: float | None = None, **names: Any) -> Value:
+    low, high = names.get("min", names.get("min_val", low)), names.get("max", names.get("max_val", high))
+    if isinstance(low, Tensor | Value) or isinstance(high, Tensor | Value):
+        raise UnsupportedStepError("clips to bounds that are tensors", "use numbers as bounds")
+    if low is None and high is None:
+        return x
+    if low is None:  # min(x, high) = high - relu(high - x)
+        assert high is not None
+        rest = call.add(ir.ReLU, call.affine(x, -1.0, float(high)), shape=x.shape)
+        return call.affine(rest, -1.0, float(high))
+    if high is None:
+        if low == 0:
+            return call.add(ir.ReLU, x, shape=x.shape)
+        return call.affine(call.add(ir.ReLU, call.affine(x, 1.0, -float(low)), shape=x.shape), 1.0, float(low))
+    if not low < high:
+        raise UnsupportedStepError(f"clips to {low} .. {high}", "use a lower bound below the upper one")
+    if low <= 0 < high:
+        return call.add(ir.ReLU, x, shape=x.shape, low=float(low), high=float(high))
+    clipped = call.add(ir.ReLU, call.affine(x, 1.0, -float(low)), shape=x.shape, high=float(high - low))
+    return call.affine(clipped, 1.0, float(low))
+
+
+def _add(call: Call, a: Any, b: Any, alpha: float = 1.0) -> Value:
+    if _constant(a) or _constant(b):
+        x, constant, factor = (b, a, 1.0) if _constant(a) else (a, b, alpha)
+        own = alpha if _constant(a) else 1.0
+        return _shifted(call, x, constant * factor, own)
+    if a.name == b.name:
+        return call.affine(a, 1.0 + alpha, 0.0)
+    a, b = (_broadcast(call, value) for value in (a, b))
+    if alpha != 1:
+        b = call.affine(b, float(alpha), 0.0)
+    if len(call.shape) == 2:  # a series [C, L] as an image of one row
+        rows = (call.shape[0], 1, call.shape[1])
+        return call.reshape(call.add(ir.Add, *(call.reshape(x, rows) for x in (a, b)), shape=rows), call.shape)
+    return call.add(ir.Add, a, b, shape=call.shape)
+
+
+def _sub(call: Call, a: Any, b: Any, alpha: float = 1.0) -> Value:
+    if not _constant(a) and not _constant(b) and a.name == b.name and alpha == 1:
+        raise UnsupportedStepError("subtracts a value from itself", "leave it out: the result is zero")
+    return _add(call, a, b, -alpha)
+
+
+def _rsub(call: Call, a: Any, b: Any, alpha: float = 1.0) -> Value:
+    return _sub(call, b, a, alpha)
+
+
+def _mul(call: Call, a: Any, b: Any) -> Value:
+    if not _constant(a) and not _constant(b):
+        raise UnsupportedStepError("mul of two values is not supported", PRODUCT)
+    x, constant = (b, a) if _constant(a) else (a, b)
+    return call.affine(_broadcast(call, x), _by_channel(constant, call.shape), 0.0)
+
+
+def _div(call: Call, a: Any, b: Any, rounding_mode: str | None = None) -> Value:
+    if rounding_mode is not None or not _constant(b):
+        raise UnsupportedStepError("div by a value is not supported", PRODUCT)
+    return _mul(call, a, 1.0 / b)
+
+
+def _shifted(call: Call, x: Value, constant: Any, scale: float) -> Value:
+    return call.affine(_broadcast(call, x), scale, _by_channel(constant, call.shape))
+
+
+def _by_channel(constant: Any, shape: Shape) -> Tensor | float:
+    """A constant that is one number for each channel.
+
+    Raises:
+        UnsupportedStepError: it differs within a channel.
+    """
+    if not isinstance(constant, Tensor):
+        return float(constant)
+    if constant.dim() > len(shape) and constant.shape[0] != 1:
+        raise UnsupportedStepError("has another constant for each sample of a batch", "use one constant for all")
+    flat = constant.detach().float()
+    flat = flat.reshape(flat.shape[-len(shape) :]) if flat.dim() > len(shape) else flat
+    whole = flat.expand(shape).reshape(shape[0], -1)
+    if not torch.equal(whole, whole[:, :1].expand_as(whole)):
+        raise UnsupportedStepError("has a constant that differs within a channel", "use one number for each channel")
+    return whole[:, 0].clone()
+
+
+def _broadcast(call: Call, x: Value) -> Value:
+    """A value copied to the places of the call's result, as torch does when it adds values of different shapes."""
+    if x.shape == call.shape:
+        return x
+    ones = (1,) * (len(call.shape) - len(x.shape))
+    places = torch.arange(prod(x.shape)).view(*ones, *x.shape).expand(call.shape)
+    return call.gather((x,), places.flatten(), call.shape)
+
+
+def _mean(call: Call, x: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    return _averaged(call, x, dim)
+
+
+def _sum(call: Call, x: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    count = prod(x.shape) // prod(call.shape)
+    return call.affine(_averaged(call, x, dim), float(count), 0.0)
+
+
+def _averaged(call: Call, x: Value, dim: Any) -> Value:
+    """The mean over axes: these become the windows of an average pool."""
+    rank = len(x.shape) + 1
+    axes = sorted(int(axis) % rank for axis in (dim if isinstance(dim, tuple | list) else (dim,)) if axis is not None)
+    if not axes or 0 in axes:
+        raise UnsupportedStepError("averages over the batch", "name the axes to average over: dim=(2, 3)")
+    kept = [axis - 1 for axis in range(1, rank) if axis not in axes]
+    if axes == list(range(2, rank)) and rank == 4:
+        window = {"kernel": (x.shape[1], x.shape[2]), "stride": (x.shape[1], x.shape[2]), "padding": (0, 0)}
+        return call.reshape(call.add(ir.AvgPool2d, x, shape=(x.shape[0], 1, 1), **window), call.shape)
+    places = torch.arange(prod(x.shape)).view(x.shape).permute(*kept, *[axis - 1 for axis in axes])
+    results = prod(x.shape[axis] for axis in kept)
+    size = prod(x.shape) // results
+    rows = call.gather((x,), places.flatten(), (results, 1, size))
+    averages = call.add(ir.AvgPool2d, rows, shape=(results, 1, 1), kernel=(1, size), stride=(1, size), padding=(0, 0))
+    return call.reshape(averages, call.shape)
+
+
+def _identity(call: Call, x: Value, *rest: Any, **options: Any) -> Value:
+    return call.gather(values_in((x,)), torch.arange(prod(x.shape)), x.shape)
+
+
+READERS: dict[str, Callable[..., Value]] = {
+    "conv2d": _conv2d,
+    "conv1d": _conv1d,
+    "linear": _linear,
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    "_native_batch_norm_legit": _batch_statistics,
+    "relu": lambda call, x: call.add(ir.ReLU, x, shape=x.shape),
+    "relu6": lambda call, x: call.add(ir.ReLU, x, shape=x.shape, high=6.0),
+    "hardtanh": lambda call, x, low=-1.0, high=1.0: _clamp(call, x, low, high),
+    "clamp": _clamp,
+    "clamp_min": lambda call, x, low: _clamp(call, x, low, None),
+    "clamp_max": lambda call, x, high: _clamp(call, x, None, high),
+    "max_pool2d": max_pool,
+    "max_pool1d": max_pool,
+    "avg_pool2d": avg_pool,
+    "avg_pool1d": avg_pool,
+    "adaptive_avg_pool2d": adaptive_avg_pool,
+    "adaptive_avg_pool1d": adaptive_avg_pool,
+    "adaptive_max_pool2d": adaptive_max_pool,
+    "adaptive_max_pool1d": adaptive_max_pool,
+    "mean": _mean,
+    "sum": _sum,
+    "add": _add,
+    "sub": _sub,
+    "rsub": _rsub,
+    "mul": _mul,
+    "div": _div,
+    "neg": lambda call, x: call.affine(x, -1.0, 0.0),
+}
