@@ -44,7 +44,7 @@ def _install() -> None:
 
     gate = Gate(Path(os.environ["CIPHERSHIFT_GATE"]))
 
-    class GatedWorker(local.Worker):
+    class GatedWorker(local.KernelWorker):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             self._done: Counter[str] = Counter()  # layers of each job
@@ -59,7 +59,7 @@ def _install() -> None:
                     time.sleep(0.005)
                     yield item
 
-    local.Worker = GatedWorker  # type: ignore[misc]
+    local.KernelWorker = GatedWorker  # type: ignore[misc]
 
 
 if __name__ == "__main__":
