@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from json import dumps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -304,6 +306,38 @@ def engines(
     models = Settings().models
     images = _test_split(model).images[:batch]
     write(compare_engines(models, model, images=images, repetitions=repetitions), json)
+
+
+@app.command()
+def gpu(
+    device: Annotated[str, typer.Option(help="torch's name of the device.")] = "cuda:0",
+    seconds: Annotated[float, typer.Option(min=1, help="Time after which nothing new is begun.")] = 420.0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few samples and the smallest network, for a machine without a GPU.")
+    ] = False,
+    json: Annotated[Path, typer.Option(help="File for the JSON object, written anew after every figure.")] = Path(
+        "gpu.json"
+    ),
+) -> None:
+    """Everything about a GPU in one run: correctness, look-ups a second, seconds an image and memory, beside this machine's CPU.
+
+    Examples:
+
+      ciphershift bench gpu --json gpu.json
+
+      ciphershift bench gpu --device cpu --quick
+    """
+    from ciphershift.benchmarks.networks import gpu as gpu_benchmark
+
+    result = gpu_benchmark.measure(
+        Settings().models,
+        lambda model: _test_split(model).images,
+        json,
+        device_name=device,
+        seconds=seconds,
+        quick=quick,
+    )
+    typer.echo(dumps(result, indent=2))
 
 
 @app.command()

@@ -30,8 +30,7 @@ class ProgressBar:
         self._jobs_total = 0
 
     def __enter__(self) -> Self:
-        """Shows the line."""
-        self._bar.start()
+        """Shows nothing yet: a passphrase may be asked for on the same terminal first."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,10 +39,12 @@ class ProgressBar:
 
     def say(self, text: str) -> None:
         """Shows a stage of unknown length."""
+        self._bar.start()
         self._bar.reset(self._task, total=None, description=text, note="")
 
     def upload(self, nbytes: int) -> None:
         """Starts an upload of `nbytes` bytes."""
+        self._bar.start()
         self._bar.reset(
             self._task, total=nbytes, description="evaluation keys, sent once", note=f"{nbytes / 1e6:.1f} MB"
         )
@@ -54,6 +55,7 @@ class ProgressBar:
 
     def jobs(self, bootstraps: int) -> None:
         """Starts one or more jobs of `bootstraps` look-ups in all."""
+        self._bar.start()
         self._jobs_total = bootstraps
         self._done_before = 0
         self._bar.reset(self._task, total=bootstraps or None, description="sent", note="")

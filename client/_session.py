@@ -298,7 +298,8 @@ class Session:
 
     def _prepare(self, profile: ModelProfile, bar: ProgressBar) -> Steps[KeyPair]:
         if profile.params_id not in self._keys:
-            bar.say("keys")
+            if not self._keystore.has(profile.params):
+                bar.say("making keys")
             keys = self._keystore.open(profile.params)
             try:
                 yield from self._retrying(Request(method="GET", path=f"/v2/keys/{keys.key_id}"))

@@ -69,6 +69,10 @@ class Keystore:
         self._passphrase = given
         self._ask = ask
 
+    def has(self, params: ParameterSet) -> bool:
+        """Whether there is a pair for a parameter set."""
+        return (self.folder / params.id).exists()
+
     def open(self, params: ParameterSet) -> KeyPair:
         """Returns the pair for a parameter set, made now if there is none.
 
@@ -82,7 +86,7 @@ class Keystore:
             WireError: a key file is damaged.
         """
         folder = self.folder / params.id
-        if not folder.exists():
+        if not self.has(params):
             self._make(params, folder)
         return self._load(params, folder)
 

@@ -7,10 +7,13 @@ therefore evaluated in slices of its output channels, small enough that a slice'
 are only the input of such a chain and its result, each until its last use.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any, Generic, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +23,8 @@ from ciphershift.he_layers.crypto import lwe, noise, packing, pbs
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
-from ciphershift.he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.layers.layer import Circuit, FloatArray, IntArray, LinearLayer, Shape, T, flat_size
 from ciphershift.he_layers.program import IMAGE, Program, Stage
 
 SLICE_ROWS = 1024
@@ -36,7 +40,7 @@ class Progress:
         index: its place, from 0.
         lookups_done: look-ups so far, of ``lookups_total``.
         seconds: since the evaluation began.
-        answer: the packed logits, with the last item only.
+        answers: the packed logits of each image, with the last item only.
     """
 
     layer: str
@@ -44,7 +48,57 @@ class Progress:
     lookups_done: int
     lookups_total: int
     seconds: float
-    answer: PackedAnswer | None = None
+    answers: tuple[PackedAnswer, ...] = ()
+
+    @property
+    def answer(self) -> PackedAnswer | None:
+        """The packed logits of the only image, with the last item only."""
+        return self.answers[0] if self.answers else None
+
+    @classmethod
+    def of(cls, done: SliceDone[Any], program: Program, *, seconds: float, answers: tuple[PackedAnswer, ...]) -> Self:
+        """After a slice."""
+        return cls(
+            layer=done.layer,
+            index=done.index,
+            lookups_done=done.lookups_done,
+            lookups_total=program.lookups,
+            seconds=seconds,
+            answers=answers,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceDone(Generic[T]):
+    """A layer, or a slice of several layers' channels, is done; see Progress.
+
+    Attributes:
+        logits: with the last item only.
+    """
+
+    layer: str
+    index: int
+    lookups_done: int
+    logits: T | None
+
+
+class SlicedCircuit(Circuit[T], Protocol[T]):
+    """A circuit whose values fill a memory, so that it is evaluated in slices.
+
+    Attributes:
+        slice_rows: ciphertexts of a slice's sums.
+    """
+
+    slice_rows: int
+
+    def rows(self, x: T, start: int, stop: int) -> T:
+        """The values from ``start`` up to ``stop``."""
+
+    def room(self, count: int, like: T) -> T:
+        """Room for ``count`` values of the kind of ``like``."""
+
+    def put(self, room: T, start: int, part: T) -> None:
+        """Writes values into a room, from ``start`` on."""
 
 
 Lookup = Callable[[LweCiphertextList, FloatArray, NDArray[np.int32]], LweCiphertextList]
@@ -63,6 +117,7 @@ class EncryptedCircuit:
         self.keys = keys
         self._lookup = lookup or (lambda x, tables, index: pbs.pbs(x, keys, tables, index, threads=threads))
         self.threads = threads
+        self.slice_rows = SLICE_ROWS
         self.input_dimension = keys.params.input_ring.ring_degree
         self.big_dimension = keys.params.big_dimension
 
@@ -103,6 +158,18 @@ class EncryptedCircuit:
     def lookup(self, x: LweCiphertextList, tables: FloatArray, table_index: NDArray[np.int32]) -> LweCiphertextList:
         """Key switch, modulus switch, blind rotation, sample extraction."""
         return self._lookup(x, tables, table_index)
+
+    def rows(self, x: LweCiphertextList, start: int, stop: int) -> LweCiphertextList:
+        """The rows from ``start`` up to ``stop``; not copied."""
+        return LweCiphertextList(x.data[start:stop])
+
+    def room(self, count: int, like: LweCiphertextList) -> LweCiphertextList:
+        """Room for ``count`` rows under the keys of ``like``."""
+        return LweCiphertextList(np.empty((count, like.data.shape[1]), dtype=np.uint32))
+
+    def put(self, room: LweCiphertextList, start: int, part: LweCiphertextList) -> None:
+        """Writes rows into a room, from ``start`` on."""
+        room.data[start : start + len(part)] = part.data
 
     def _under_same_keys(
         self, a: LweCiphertextList, b: LweCiphertextList
@@ -147,7 +214,23 @@ def run(
         BadShapeError: the ciphertexts hold another number of values than the Program's input.
         WrongParamsError: keys and ciphertexts do not belong to one parameter set, the Program's or one that may stand in for it.
     """
-    params = keys.params
+    check_images(program, keys.params, ciphertexts)
+    started = perf_counter()
+    binding = Binding.of(ciphertexts, program.digest)
+    circuit = EncryptedCircuit(keys, threads=threads, lookup=lookup)
+    slices = walk(
+        program,
+        circuit,
+        circuit.join([lwe.sample_extract(ciphertext) for ciphertext in ciphertexts]),
+        keys.params.polynomial_size,
+    )
+    for done in slices:
+        answers = () if done.logits is None else (packing.packing_key_switch(done.logits, keys, binding),)
+        yield Progress.of(done, program, seconds=perf_counter() - started, answers=answers)
+
+
+def check_images(program: Program, params: ParameterSet, ciphertexts: Sequence[CkksCiphertext]) -> None:
+    """Raises what ``run`` raises for an image that the program, or the keys' parameter set, does not fit."""
     own = parameter_sets.get(program.params)
     if any(ciphertext.params.id != params.id for ciphertext in ciphertexts) or not noise.may_stand_in(params, own):
         raise WrongParamsError(
@@ -156,30 +239,38 @@ def run(
     messages = sum(len(ciphertext.c0) for ciphertext in ciphertexts)
     if messages != flat_size(program.input.shape):
         raise BadShapeError(f"{messages} values are encrypted; the program takes {program.input.shape}")
-    started = perf_counter()
-    binding = Binding.of(ciphertexts, program.digest)
-    circuit = EncryptedCircuit(keys, threads=threads, lookup=lookup)
-    values = {IMAGE: circuit.join([lwe.sample_extract(ciphertext) for ciphertext in ciphertexts])}
+
+
+def walk(program: Program, circuit: SlicedCircuit[T], x: T, polynomial_size: int) -> Iterator[SliceDone[T]]:
+    """Evaluates a Program on a circuit, chain by chain and slice by slice.
+
+    Args:
+        program: the network.
+        circuit: its operations.
+        x: the values of the input.
+        polynomial_size: N, points of a table on half the torus.
+
+    Yields:
+        What is done after every slice; the last item has the logits.
+    """
+    values = {IMAGE: x}
+    del x
     done = index = 0
     for chain in chains(program):
-        x = program.take(values, chain[0], circuit.join)
+        source = program.take(values, chain[0], circuit.join)
         index += len(chain)
-        slices = Slices(chain, x, circuit, params.polynomial_size)
+        slices = Slices(chain, source, circuit, polynomial_size)
         for lookups in slices.run():
             done += lookups
-            answer = None
-            if index == len(program.stages) and slices.complete:
-                answer = packing.packing_key_switch(slices.result, keys, binding)
-            yield Progress(
+            is_last = index == len(program.stages) and slices.complete
+            yield SliceDone(
                 layer=chain[-1].layer.name,
                 index=index - 1,
                 lookups_done=done,
-                lookups_total=program.lookups,
-                answer=answer,
-                seconds=perf_counter() - started,
+                logits=slices.result if is_last else None,
             )
         values[chain[-1].layer.name] = slices.result
-        del x, slices
+        del source, slices
 
 
 def chains(program: Program) -> Iterator[list[Stage]]:
@@ -199,45 +290,43 @@ def chains(program: Program) -> Iterator[list[Stage]]:
     yield chain
 
 
-class Slices:
+class Slices(Generic[T]):
     """A chain of stages on one input, evaluated in slices of output channels."""
 
-    def __init__(
-        self, chain: Sequence[Stage], x: LweCiphertextList, circuit: EncryptedCircuit, polynomial_size: int
-    ) -> None:
+    def __init__(self, chain: Sequence[Stage], x: T, circuit: SlicedCircuit[T], polynomial_size: int) -> None:
         """Prepares the evaluation; ``run`` does the work."""
         self.chain, self.x, self.circuit, self.polynomial_size = chain, x, circuit, polynomial_size
         self.channels = chain[-1].output_shape[0]
-        self.rows: NDArray[np.uint32] | None = None
+        self.rows: T | None = None
         self.complete = False
 
     @property
-    def result(self) -> LweCiphertextList:
+    def result(self) -> T:
         """The whole result, once ``run`` is through."""
         assert self.complete and self.rows is not None, "the slices are still running"
-        return LweCiphertextList(self.rows)
+        return self.rows
 
     def run(self) -> Iterator[int]:
         """Evaluates slice after slice; yields the look-ups of each."""
         if self.chain[0].layer.part(0, 1) is None:
             (stage,) = self.chain
-            self.rows = stage.layer.apply(self.circuit, self.x, stage.scale(self.polynomial_size)).data
+            self.rows = stage.layer.apply(self.circuit, self.x, stage.scale(self.polynomial_size))
             self.complete = True
             yield stage.lookups
             return
         largest = max(flat_size(stage.output_shape[1:]) for stage in self.chain)
-        step = max(1, SLICE_ROWS // largest)
+        step = max(1, self.circuit.slice_rows // largest)
         per_channel = flat_size(self.chain[-1].output_shape[1:])
         for start in range(0, self.channels, step):
             stop = min(start + step, self.channels)
             part, lookups = self._slice(start, stop)
             if self.rows is None:
-                self.rows = np.empty((self.channels * per_channel, part.data.shape[1]), dtype=np.uint32)
-            self.rows[start * per_channel : stop * per_channel] = part.data
+                self.rows = self.circuit.room(self.channels * per_channel, part)
+            self.circuit.put(self.rows, start * per_channel, part)
             self.complete = stop == self.channels
             yield lookups
 
-    def _slice(self, start: int, stop: int) -> tuple[LweCiphertextList, int]:
+    def _slice(self, start: int, stop: int) -> tuple[T, int]:
         x, lookups = self.x, 0
         for stage in self.chain:
             layer = stage.layer.part(start, stop)
@@ -247,7 +336,7 @@ class Slices:
                 scale = replace(scale, shape=(stop - start, *stage.shape[1:]))
                 if stage is self.chain[0]:
                     per_channel = flat_size(stage.shape[1:])
-                    x = LweCiphertextList(x.data[start * per_channel : stop * per_channel])
+                    x = self.circuit.rows(x, start * per_channel, stop * per_channel)
             lookups += layer.lookups(scale.shape)
             x = layer.apply(self.circuit, x, scale)
         return x, lookups

@@ -41,6 +41,7 @@ Params = Annotated[str, typer.Option("--params", help="Name of a parameter set."
 Work = Annotated[Path, typer.Option(help="Folder for checkpoints; an interrupted training goes on from there.")]
 Output = Annotated[Path, typer.Option(help="Folder that gets the network's folder.", show_default="the zoo")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads to use.")]
+Device = Annotated[str, typer.Option(help="Where to train, as torch names it: cpu, cuda, cuda:1.")]
 WORK = Path("build/training")
 
 
@@ -94,6 +95,7 @@ def convert(
     work: Work = WORK,
     output: Output = cards.ZOO,
     threads: Threads = 1,
+    device: Device = pipeline.CPU,
 ) -> None:
     """Convert a trained module, recover its accuracy under the circuit's noise, and write program, weights and card.
 
@@ -103,6 +105,7 @@ def convert(
     """
     _log()
     torch.set_num_threads(threads)
+    _require(device)
     phase = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
     conversion = Conversion(phases={"noisy": phase}, exponents=exponents, params=params)
     module = user_module.load_module(source)
@@ -118,8 +121,10 @@ def convert(
             output=output / name,
             source=source,
             made_by=f"ciphershift convert {source} --weights {weights.name} --dataset {dataset} --name {name} "
-            f"--epochs {epochs} --learning-rate {learning_rate} --exponents {exponents} --params {params}",
+            f"--epochs {epochs} --learning-rate {learning_rate} --exponents {exponents} --params {params}"
+            + (f" --device {device}" if device != pipeline.CPU else ""),
             show=bars.show,
+            device=device,
         )
     _print_card(card)
 
@@ -130,6 +135,7 @@ def train(
     work: Work = WORK,
     output: Output = cards.ZOO,
     threads: Threads = 1,
+    device: Device = pipeline.CPU,
     everything: Annotated[
         bool, typer.Option("--everything", help="Keep no validation images: for when nothing is left to choose.")
     ] = False,
@@ -144,11 +150,14 @@ def train(
     if name not in RECIPES:
         raise typer.BadParameter(f"no recipe is called {name!r}; there are {', '.join(RECIPES)}")
     torch.set_num_threads(threads)
+    _require(device)
     recipe = RECIPES[name]
     splits = Splits.load(recipe.dataset, everything=everything)
     with _Bars(name) as bars:
         checkpoints = work / (f"{name}-everything" if everything else name)
-        card = pipeline.train_recipe(recipe, splits, work=checkpoints, output=output / name, show=bars.show)
+        card = pipeline.train_recipe(
+            recipe, splits, work=checkpoints, output=output / name, show=bars.show, device=device
+        )
     _print_card(card)
 
 
@@ -219,6 +228,17 @@ def list_zoo() -> None:
         accuracies = (f"{card[key]:.2%}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
         table.add_row(escape(card["name"]), escape(card["dataset"]), str(card["lookups"]), *accuracies, card["params"])
     console.print(table)
+
+
+def _require(device: str) -> None:
+    """Refuses a device that torch cannot use here."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise typer.BadParameter(
+            f"torch cannot use {device!r} here ({reason}); take cpu", param_hint="--device"
+        ) from error
 
 
 class _Bars:

@@ -133,7 +133,7 @@ class JobRunner:
         """Evaluates a job's images, some at a time, until it is finished or another tenant has its turn; returns the job's state."""
         images = await _persisted(self._images, job)
         while True:
-            some = images[job.images_kept : job.images_kept + self._settings.images_per_turn]
+            some = images[job.images_kept : job.images_kept + self._settings.slice_images]
             result = await self._run(job, some)
             if result is None:
                 return await _persisted(self._jobs.stop, job)

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ciphershift.errors import ConfigurationError
 from ciphershift.he_layers.crypto.params import SETS, STAND_INS
 
-Scheme = Literal["local", "ray", "queue"]
+Scheme = Literal["local", "ray", "torch", "queue"]
 ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
 
 
@@ -32,20 +32,22 @@ class EngineUrl:
     """A parsed engine URL.
 
     Attributes:
-        scheme: ``local``, ``ray``, or ``queue`` for no engine in this process.
-        address: host and port of the Ray cluster; empty to start one here.
-        workers: jobs evaluated at once (local), or actors that share each job (ray).
+        scheme: ``local``, ``ray``, ``torch``, or ``queue`` for no engine in this process.
+        address: host and port of the Ray cluster, empty to start one here; or torch's name of a device, such as ``cuda:0``.
+        workers: jobs evaluated at once (local, torch), or actors that share each job (ray).
         threads: kernel threads of one worker.
+        fused: whether a device uses the fused kernel of the blind rotation where there is one (torch).
     """
 
     scheme: Scheme
     address: str
     workers: int
     threads: int
+    fused: bool = False
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Parses ``local://?workers=1&threads=2``, ``ray://host:port?workers=4`` or ``queue://``.
+        """Parses ``local://?workers=1&threads=2``, ``ray://host:port?workers=4``, ``torch://cuda:0`` or ``queue://``.
 
         Raises:
             ValueError: the URL names something else, or an impossible number.
@@ -53,18 +55,26 @@ class EngineUrl:
         parts = urlsplit(url)
         scheme = next((known for known in get_args(Scheme) if known == parts.scheme), None)
         if scheme is None:
-            raise ValueError(f"engine {url!r} is not one of local://, ray:// and queue://")
+            raise ValueError(f"engine {url!r} is not one of local://, ray://, torch:// and queue://")
+        if scheme == "torch" and not parts.netloc:
+            raise ValueError(f"engine {url!r} names no device: write torch://cuda:0, or torch://cpu")
         options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        if unknown := options.keys() - {"workers", "threads"}:
-            raise ValueError(f"engine {url!r} has unknown options {sorted(unknown)}; known are workers and threads")
+        known = {"workers", "threads"} | ({"fused"} if scheme == "torch" else set())
+        if unknown := options.keys() - known:
+            raise ValueError(
+                f"engine {url!r} has unknown options {sorted(unknown)}; known are {', '.join(sorted(known, reverse=True))}"
+            )
         if not all(value.isdecimal() and int(value) >= 1 for value in options.values()):
-            raise ValueError(f"engine {url!r}: workers and threads must be whole numbers of at least 1")
+            raise ValueError(
+                f"engine {url!r}: {', '.join(sorted(known, reverse=True))} must be whole numbers of at least 1"
+            )
         threads = 1 if scheme == "ray" else available_cpus()
         return cls(
             scheme=scheme,
             address=parts.netloc,
             workers=int(options.get("workers", 1)),
             threads=int(options.get("threads", threads)),
+            fused="fused" in options,
         )
 
 
@@ -112,7 +122,8 @@ class Settings(BaseSettings):
     )
     engine: str = Field(
         "local://",
-        description="local://?workers=1&threads=2, ray://host:port?workers=4, or queue:// if other processes evaluate the jobs",
+        description="local://?workers=1&threads=2, ray://host:port?workers=4, torch://cuda:0, "
+        "or queue:// if other processes evaluate the jobs",
     )
     worker_key_bytes: int = Field(512 << 20, gt=0, description="bytes of expanded keys that one worker caches")
     max_batch: int = Field(16, ge=1, description="images in one request")
@@ -177,6 +188,12 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    @property
+    def slice_images(self) -> int:
+        """Images of a job that are evaluated before another tenant has its turn. A device evaluates a request's images together."""
+        together = self.engine_url.scheme == "torch" and "images_per_turn" not in self.model_fields_set
+        return self.max_batch if together else self.images_per_turn
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -251,7 +268,7 @@ class Settings(BaseSettings):
 def masked(url: str) -> str:
     """Returns a URL with its password, and every query value that could be one, replaced by ***."""
     url = re.sub(r"://([^:/@]*):.*@", r"://\1:***@", url)  # up to the last @: a password may hold slashes and colons
-    return re.sub(r"([?&](?!(?:workers|threads|sslmode)=)[^=&]+)=[^&]*", r"\1=***", url) if "://" in url else url
+    return re.sub(r"([?&](?!(?:workers|threads|fused|sslmode)=)[^=&]+)=[^&]*", r"\1=***", url) if "://" in url else url
 
 
 def load_settings(**given: Any) -> Settings:

@@ -23,7 +23,8 @@ from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.progress import Show
-from ciphershift.models.training.loop import Phase, accuracy, to_unit
+from ciphershift.models.training.loop import accuracy, to_unit
+from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import CALIBRATION_IMAGES, Splits, train_phase
 
 MAPS, UNITS = (8, 16), 64

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ciphershift.benchmarks.networks.ablation import Polynomial, Square
 from ciphershift.models.progress import Show
-from ciphershift.models.training.loop import Phase
+from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import Splits, convert_module, train_phase
 from ciphershift.models.training.recipes import Conversion
 

@@ -95,6 +95,7 @@ def rooms() -> str:
         ("models", "crypto"): [(431, 174), (431, 382), (440, 382)],
         ("server", "networks"): [(720, 174), (720, 230)],
         ("server", "crypto"): [(860, 174), (860, 214), (892, 214), (892, 382), (880, 382)],
+        ("networks", "torch"): [(440, 252), (422, 252)],
         ("networks", "crypto"): [(660, 294), (660, 350)],
         ("secrets", "crypto"): [(350, 398), (440, 398)],
         ("secrets", "tenseal"): [(95, 414), (95, 470)],
@@ -105,6 +106,8 @@ def rooms() -> str:
     found = {pair: modules for pair, modules in imports().items() if pair[0] != "benchmarks" and pair[1] != "protocol"}
     if found.keys() != ways.keys():
         raise SystemExit(f"imports without a place, or places without imports: {found.keys() ^ ways.keys()}")
+    if any(not module.startswith("ciphershift.he_layers.gpu.") for module in found["networks", "torch"]):
+        raise SystemExit(f"torch is for he_layers.gpu alone: {found['networks', 'torch']}")
     # Two rooms reach where they have no business otherwise, each with one module.
     (checker,), (comparer,) = found["models", "secrets"], found["client", "networks"]
     names = ", ".join(
@@ -112,6 +115,7 @@ def rooms() -> str:
     )
     words = [
         svg.text(20, 630, f"Red: out of the server's reach, directly or not, by contract: {names}", "refused", "start"),
+        svg.text(387, 290, "gpu only", "label"),
         svg.text(336, 215, f"{checker.removeprefix('ciphershift.')} only", "label", "end"),
         svg.text(171, 290, f"{comparer.removeprefix('ciphershift.')} only", "label", "start"),
     ]

@@ -48,7 +48,7 @@ def sample_extract(ciphertext: CkksCiphertext) -> LweCiphertextList:
 
 @dataclass(frozen=True, slots=True)
 class ShiftMatrix:
-    """A sparse matrix of weights +-2**exponent, row by row, by falling exponent within a row (so that products become shifts)."""
+    """A sparse matrix of weights +-2**exponent, row by row, by falling exponent within a row (products become shifts), plus first."""
 
     columns: int
     indptr: NDArray[np.int64]  # [rows + 1]
@@ -83,7 +83,7 @@ class ShiftMatrix:
         inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
         if not inside.all():
             raise BadShapeError(f"an entry lies outside the {rows} x {columns} matrix")
-        order = np.lexsort((-exponents, row))
+        order = np.lexsort((weight < 0, -exponents, row))
         indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]).astype(np.int64)
         return cls(
             columns=columns,

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import os
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError
 from ciphershift.he_layers.crypto.ciphertexts import Binding, LweCiphertextList, PackedAnswer
-from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
 from ciphershift.he_layers.native import _kernel
 
 
-def packing_key_switch(x: LweCiphertextList, keys: ServerKeys, binding: Binding) -> PackedAnswer:
+class AnswerKeys(Protocol):
+    """Expanded evaluation keys, as far as packing needs them."""
+
+    @property
+    def params(self) -> ParameterSet:
+        """Under which they are."""
+
+    @property
+    def answer_key(self) -> NDArray[np.uint64]:
+        """[rows, (body, mask), answer ring degree]."""
+
+
+def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding) -> PackedAnswer:
     """Packs up to N ciphertexts, adds a fresh public encryption of zero and flooding noise, and rounds to the wire's precision.
 
     Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2. Every coefficient without a message is left out of the answer.

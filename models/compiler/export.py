@@ -49,7 +49,7 @@ class _Exporter:
             input=InputSpec(
                 shape=tuple(network.input_shape),
                 levels=PIXEL_LEVELS,
-                delta=torus.delta[IMAGE],
+                delta=float(torus.delta[IMAGE]),
             ),
             layers=tuple(self.layers),
             output=OutputSpec(classes=classes, scale=float(network.head.logit())),
@@ -157,7 +157,7 @@ class _Exporter:
             multiplier=multiplier.detach().numpy(),
             levels=node.levels,
             lowest=node.lowest,
-            delta_out=self.torus.delta[step.name],
+            delta_out=float(self.torus.delta[step.name]),
         )
 
 

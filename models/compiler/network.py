@@ -1,6 +1,7 @@
 """A trainable network of shift-linear layers and look-ups, built from operations (models.compiler.ir) as they are simplified."""
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -28,7 +29,11 @@ class Network(nn.Module):
         exponents: powers of two that a weight may take.
         wiring: which node reads which.
         noise: of the circuit, injected if there is any.
+        loudness: factor of that noise, 1 except in training.
+        placed: where the values lie, if that is held (see ``place``).
     """
+
+    loudness: Tensor
 
     with_noise = staticmethod(with_noise)
 
@@ -39,6 +44,8 @@ class Network(nn.Module):
         self.input_shape, self.levels, self.exponents = input_shape, levels, exponents
         self.wiring = Wiring(operations, input_shape)
         self.noise: CircuitNoise | None = None
+        self.placed: Torus | None = None
+        self.register_buffer("loudness", torch.ones(()), persistent=False)
         self._nodes = nn.ModuleList(self._node(operation, operation is operations[-1]) for operation in operations)
 
     def _node(self, o: ir.Operation, last: bool) -> nn.Module:
@@ -101,10 +108,17 @@ class Network(nn.Module):
         with torch.no_grad():
             return place(self.wiring, {step.name: node for step, node in self.steps()})
 
+    def place(self) -> None:
+        """Hold the places of the moment until this is called again, in memory that stays: a captured graph can neither branch nor wait."""
+        if self.placed is None:
+            self.placed = self.torus()
+        else:
+            self.placed.take(self.torus())
+
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] -> logits [B, classes]."""
-        torus = self.torus()
-        values = {IMAGE: self._noisy(x * PIXEL_LEVELS, IMAGE, torus)}
+        torus = self.placed or self.torus()
+        values = {IMAGE: self._fresh(x * PIXEL_LEVELS, torus)}
         for step, node in self.steps():
             inputs = [values[name] for name in step.inputs]
             for name in {name for name in step.inputs if self.wiring.last_use[name] == step.name}:
@@ -118,18 +132,23 @@ class Network(nn.Module):
         if isinstance(node, ReLU):
             if self.wiring.owner[step.name] is None:
                 node.track_spread(inputs[0])
-            std = self.noise.lookup_input(*self.wiring.keys[source]) if self.noise else 0.0
-            return self._noisy(node(inputs[0], torus.turns(source), std), step.name, torus)
+            std = self._loud(self.noise.lookup_input(*self.wiring.keys[source])) if self.noise else 0.0
+            result_std = self._loud(self.noise.lookup) / torus.delta[step.name] if self.noise else 0.0
+            return torch.as_tensor(node(inputs[0], torus.turns(source), std, result_std))
         if isinstance(node, MaxPool2d):
             under_input, under_big = self.wiring.keys[source]
             stds = (
-                (self.noise.lookup_input(under_input, under_big), self.noise.lookup_input(under_input, True))
+                (
+                    self._loud(self.noise.lookup_input(under_input, under_big)),
+                    self._loud(self.noise.lookup_input(under_input, True)),
+                )
                 if self.noise
                 else (0.0, 0.0)
             )
             return torch.as_tensor(node(inputs[0], torus.turns(source), *stds))
         if isinstance(node, Head):
-            return torch.as_tensor(node(inputs[0], self.noise.packing / torus.delta[step.name] if self.noise else 0.0))
+            std = self._loud(self.noise.packing) / torus.delta[step.name] if self.noise else 0.0
+            return torch.as_tensor(node(inputs[0], std))
         result = torch.as_tensor(node(*inputs))
         for activation, owner in self.wiring.owner.items():
             if owner == step.name:
@@ -142,12 +161,16 @@ class Network(nn.Module):
         """The node of a step."""
         return next(node for step, node in self.steps() if step.name == name)
 
-    def _noisy(self, x: Tensor, name: str, torus: Torus) -> Tensor:
-        """Levels as they come from the client or from a look-up."""
+    def _fresh(self, x: Tensor, torus: Torus) -> Tensor:
+        """Levels as they come from the client."""
         if self.noise is None:
             return x
         add = self.with_noise if self.training else with_noise
-        return add(x, (self.noise.fresh if name == IMAGE else self.noise.lookup) / torus.delta[name])
+        return add(x, self._loud(self.noise.fresh) / torus.delta[IMAGE])
+
+    def _loud(self, std: float) -> Tensor | float:
+        """A deviation of the circuit's noise, in turns, as loud as it is at the moment."""
+        return self.loudness * std if std else 0.0
 
     def quantize(self, on: bool) -> None:
         """Use integer weights and integer activations from now on (or real ones again)."""
@@ -157,18 +180,37 @@ class Network(nn.Module):
             activation.quantized = on
 
     def fuse(self) -> None:
-        """Compile the chains of small steps around each look-up: training large feature maps becomes about twice as fast.
+        """Compute the chains of small steps around each look-up at once: training large feature maps becomes about twice as fast.
 
-        Needs a C++ compiler; worth it from some hundred thousand values a batch on, since compiling takes a minute.
+        On a processor they are compiled, which needs a C++ compiler, and is worth it from some hundred thousand values a batch on, since
+        it takes a minute. On a GPU they are the kernels of models.nn.fused.
         """
+        if self.loudness.is_cuda:
+            from ciphershift.models.nn import fused  # needs Triton, which comes with torch for GPUs
+
+            self.use_kernels(fused)
+            return
         torch._dynamo.config.recompile_limit = 64  # one for each shape, of which a network has few
         torch._inductor.config.fallback_random = True  # the same noise as without
         for activation in self.of_type(ReLU):
             activation.look_up = torch.compile(activation.look_up)
             activation.moments = torch.compile(activation.moments)
+            activation.with_noise = torch.compile(activation.with_noise)
         for pool in self.of_type(MaxPool2d):
             pool.tree = torch.compile(pool.tree)
         self.with_noise = torch.compile(self.with_noise)
+
+    def use_kernels(self, kernels: ModuleType) -> None:
+        """Look values up by models.nn.fused from now on, in training."""
+        for activation in self.of_type(ReLU):
+            activation.kernels, activation.moments = kernels, kernels.moments
+        for pool in self.of_type(MaxPool2d):
+            pool.kernels = kernels
+
+    @property
+    def frozen(self) -> bool:
+        """Whether statistics stand still."""
+        return self.head.frozen
 
     def freeze(self, on: bool) -> None:
         """Stop tracking statistics: the network becomes the one that will be exported."""

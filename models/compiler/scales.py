@@ -31,14 +31,20 @@ MAX_POOLED_LEVEL = 0.24
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Torus:
-    """By name of a value: ``delta`` turns for a unit, and the exponent of its channels, [C] (or [values] of a vector)."""
+    """By name of a value: ``delta`` turns for a unit, float64 [], and the exponent of its channels, [C] (or [values] of a vector)."""
 
-    delta: dict[str, float]
+    delta: dict[str, Tensor]
     exponent: dict[str, Tensor]
 
     def turns(self, name: str) -> Tensor:
         """Turns for one unit of each channel."""
         return self.delta[name] * 2.0 ** self.exponent[name]
+
+    def take(self, other: "Torus") -> None:
+        """The values of ``other``, in the memory of this one, which a captured graph reads."""
+        for mine, new in ((self.delta, other.delta), (self.exponent, other.exponent)):
+            for name, value in mine.items():
+                value.copy_(new[name])
 
 
 def place(wiring: Wiring, nodes: dict[str, nn.Module]) -> Torus:
@@ -70,7 +76,13 @@ def place(wiring: Wiring, nodes: dict[str, nn.Module]) -> Torus:
         if isinstance(nodes[step.name], ReLU)
     }
     exponent = _exponents(wiring, nodes, spare)
-    return Torus(delta={name: delta[group] for name, group in wiring.group.items()}, exponent=exponent)
+    turns = {name: torch.tensor(delta[group], dtype=torch.float64) for name, group in wiring.group.items()}
+    return Torus(delta={name: value.to(_device(nodes)) for name, value in turns.items()}, exponent=exponent)
+
+
+def _device(nodes: dict[str, nn.Module]) -> torch.device:
+    """Where the statistics lie."""
+    return next(buffer for node in nodes.values() for buffer in node.buffers()).device
 
 
 def _span(wiring: Wiring, name: str, nodes: dict[str, nn.Module]) -> int:
@@ -84,19 +96,20 @@ def _span(wiring: Wiring, name: str, nodes: dict[str, nn.Module]) -> int:
 def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int]) -> dict[str, Tensor]:
     """Exponents of all values; ``spare``: powers of two by which an activation's sums lie below its drive."""
     served = {owner: name for name, owner in wiring.owner.items() if owner}
-    exponent = {IMAGE: torch.zeros(wiring.shape[IMAGE][0])}
+    device = _device(nodes)
+    exponent = {IMAGE: torch.zeros(wiring.shape[IMAGE][0], device=device)}
     for step in wiring.steps:
         node = nodes[step.name]
         given = [exponent[name] for name in step.inputs]
         if isinstance(node, ReLU | Head):
-            exponent[step.name] = torch.zeros(step.shape[0])
+            exponent[step.name] = torch.zeros(step.shape[0], device=device)
         elif isinstance(node, ShiftWeights):
             room = MAX_EXPONENT + 1 - node.exponents
             least = (-node.shift()).clamp_min(0)
             owner = None if step.name in wiring.uniform else served.get(step.name)
             exponent[step.name] = _equalized(nodes, owner, _one(least, step, wiring), room, spare)
         elif isinstance(node, Add):
-            least = torch.zeros(step.shape[0])
+            least = torch.zeros(step.shape[0], device=device)
             for name, own, factor in zip(step.inputs, given, node.factors, strict=True):
                 term = nodes.get(name)
                 free = isinstance(term, ShiftWeights) and wiring.free(step, name)
@@ -115,7 +128,7 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
         elif issubclass(step.kind, ir.Flatten):
             exponent[step.name] = given[0].repeat_interleave(prod(step.shape) // len(given[0]))
         else:
-            exponent[step.name] = given[0]
+            exponent[step.name] = given[0].clone()
     return exponent
 
 

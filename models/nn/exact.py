@@ -87,7 +87,7 @@ class ExactBlock(nn.Module):
     def ramp(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Bias (an integer) and length of each channel's ramp, in units of the sums, [C]."""
         bias = whole(self.offset * std - mean)
-        length = torch.minimum(self.top.clamp_min(0.3) * std, torch.tensor(MAX_RAMP * self.modulus))
+        length = (self.top.clamp_min(0.3) * std).clamp_max(MAX_RAMP * self.modulus)
         return bias, length
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,6 +176,11 @@ class ExactNetwork(nn.Module):
         self.head.quantized = on
         for block in self.stages():
             block.weights.quantized = on
+
+    @property
+    def frozen(self) -> bool:
+        """Whether statistics stand still."""
+        return all(block.frozen for block in self.stages())
 
     def freeze(self, on: bool) -> None:
         """Stop tracking statistics: the network becomes the one that will be exported."""

@@ -4,10 +4,13 @@ A node that looks values up is told how many turns of the torus one unit of its 
 of the circuit act on the right scale (models.nn.lookup).
 """
 
+from types import ModuleType
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ciphershift.he_layers.layers.max_pool import RAMP as POOL_RAMP
 from ciphershift.models.nn.lookup import look_up, max_pool, straight_through, with_noise
 from ciphershift.models.nn.shift import ShiftLinear
 
@@ -16,6 +19,15 @@ MAX_RAMP = 0.295
 MOMENTUM = 0.05
 EPSILON = 1e-4
 PEAK_DECAY = 1e-3
+
+
+Deviation = float | Tensor
+"""Standard deviation in turns; the float 0 where there is no noise: then nodes compute exactly, without the torus."""
+
+
+def exact(std: Deviation) -> bool:
+    """Whether there is no noise."""
+    return isinstance(std, float) and std == 0
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
@@ -47,6 +59,9 @@ class ReLU(nn.Module):
     drive: Tensor
     look_up = staticmethod(look_up)
     moments = staticmethod(moments)
+    with_noise = staticmethod(with_noise)
+    kernels: ModuleType | None = None
+    """models.nn.fused, on a GPU."""
 
     def __init__(self, channels: int, *, levels: int, lowest: int = 0) -> None:
         super().__init__()
@@ -82,13 +97,14 @@ class ReLU(nn.Module):
         center = self.offset.detach() * self.std
         return torch.where(center > 3 * self.spread, center / 2, self.spread)
 
-    def forward(self, x: Tensor, turns: Tensor, noise_std: float) -> Tensor:
-        """Sums -> integers from ``lowest`` to ``levels``.
+    def forward(self, x: Tensor, turns: Tensor, noise_std: Deviation, result_std: Deviation) -> Tensor:
+        """Sums -> integers from ``lowest`` to ``levels``, plus noise.
 
         Args:
             x: [B, C, ...].
             turns: for one unit of ``x``, [C].
             noise_std: of the look-up's input, turns; 0: compute exactly, without the torus.
+            result_std: of the look-up's result, in its units.
         """
         if self.training and not self.frozen:
             variance, mean = self.moments(x)
@@ -99,19 +115,29 @@ class ReLU(nn.Module):
         else:
             mean, std = self.mean, self.std
         top = self.tops(turns)
-        if noise_std:
+        if not exact(noise_std):
             slope = std.detach() * turns / std
             shift = (self.offset - mean / std) * std.detach() * turns
             ramp = top * std.detach() * turns
+            if self.kernels is not None and self.training and self.quantized and self.lowest == 0:
+                stds = torch.stack([torch.as_tensor(std, dtype=torch.float32) for std in (noise_std, result_std)])
+                dtype = torch.bfloat16 if torch.is_autocast_enabled("cuda") else torch.float32
+                return torch.as_tensor(self.kernels.look_up(x, slope, shift, ramp, self.levels, stds, dtype))
             slope, shift, ramp = (per_channel(values, x) for values in (slope, shift, ramp))
             compute = (
                 self.look_up if self.training else look_up
             )  # what is compiled is so for the batches of the training
-            out: Tensor = compute(x, slope, shift, ramp, self.lowest, self.levels, noise_std, self.quantized)
-            return out
+            return self._noisy(
+                compute(x, slope, shift, ramp, self.lowest, self.levels, noise_std, self.quantized), result_std
+            )
         centered = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
         out = torch.clamp(centered / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
-        return straight_through(out, self.quantized)
+        return self._noisy(straight_through(out, self.quantized), result_std)
+
+    def _noisy(self, levels: Tensor, std: Deviation) -> Tensor:
+        if exact(std):
+            return levels
+        return self.with_noise(levels, std) if self.training else with_noise(levels, std)
 
     def track_spread(self, sums: Tensor) -> None:
         """Updates the running deviation of the sums before the pool."""
@@ -124,12 +150,15 @@ class MaxPool2d(nn.Module):
     """Maximum of each window, by the tree of look-ups of he_layers.layers.max_pool."""
 
     tree = staticmethod(max_pool)
+    kernels: ModuleType | None = None
+    """models.nn.fused, on a GPU."""
 
     def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> None:
         super().__init__()
         self.kernel, self.stride, self.padding = kernel, stride, padding
+        self._halves = kernel == stride == (2, 2) and padding == (0, 0)
 
-    def forward(self, x: Tensor, turns: Tensor, first_std: float, later_std: float) -> Tensor:
+    def forward(self, x: Tensor, turns: Tensor, first_std: Deviation, later_std: Deviation) -> Tensor:
         """[B, C, H, W] -> [B, C, H', W'].
 
         Args:
@@ -137,8 +166,11 @@ class MaxPool2d(nn.Module):
             first_std: noise of the look-ups' input in the first round, turns; 0: compute exactly.
             later_std: in the rounds after it.
         """
-        if not first_std:
+        if exact(first_std):
             return functional.max_pool2d(x, self.kernel, self.stride, self.padding)
+        if self.kernels is not None and self.training and self._halves:
+            stds = torch.stack([torch.as_tensor(std) for std in (first_std, later_std)])
+            return torch.as_tensor(self.kernels.max_pool(x, turns, stds, POOL_RAMP))
         scale = per_channel(turns, x)
         padded = x * scale
         if any(self.padding):
@@ -156,7 +188,9 @@ class AvgPool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H', W']."""
-        return functional.avg_pool2d(x, self.kernel, self.stride, self.padding) * (self.kernel[0] * self.kernel[1])
+        return functional.avg_pool2d(x.float(), self.kernel, self.stride, self.padding) * (
+            self.kernel[0] * self.kernel[1]
+        )
 
 
 class Add(nn.Module):

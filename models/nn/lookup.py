@@ -14,17 +14,19 @@ from ciphershift.he_layers.layers.max_pool import RAMP as POOL_RAMP
 def triangle(phase: Tensor, ramp: Tensor | float) -> Tensor:
     """min(ramp, max(0, phase)) on [-1/2 + ramp, 1/2), continued by f(phase + 1/2) = ramp - f(phase); the result is in [0, ramp]."""
     wrapped = phase - torch.floor(phase + 0.5)
-    top = torch.as_tensor(ramp, dtype=phase.dtype)
-    rising = torch.minimum(wrapped.clamp_min(0), top)
-    mirrored = top - torch.minimum((wrapped + 0.5).clamp_min(0), top)
+    rising = torch.clamp(wrapped.clamp_min(0), max=ramp)
+    mirrored = ramp - torch.clamp((wrapped + 0.5).clamp_min(0), max=ramp)
     return torch.where(wrapped >= 0, rising, mirrored)
 
 
 def with_noise(phase: Tensor, std: float | Tensor) -> Tensor:
-    """Add Gaussian noise of the given standard deviation; four images of a batch share theirs: as it is, negated, mirrored, and both.
+    """Add Gaussian noise of the given standard deviation.
 
-    Drawing it is what training would wait for: it is drawn as it lies in memory, and a quarter of it.
+    On a processor four images of a batch share theirs: as it is, negated, mirrored, and both. Drawing it is what training would wait for:
+    it is drawn as it lies in memory, and a quarter of it. On a GPU it costs nothing beside the memory that is read.
     """
+    if phase.is_cuda:
+        return phase + torch.randn_like(phase) * std
     quarter = torch.empty_like(phase[: -(-len(phase) // 4)])
     quarter.as_strided((quarter.numel(),), (1,)).normal_()
     mirrored = quarter.flip(-1)
@@ -33,7 +35,7 @@ def with_noise(phase: Tensor, std: float | Tensor) -> Tensor:
 
 
 def look_up(
-    x: Tensor, slope: Tensor, shift: Tensor, ramp: Tensor, lowest: int, levels: int, std: float, rounded: bool
+    x: Tensor, slope: Tensor, shift: Tensor, ramp: Tensor, lowest: int, levels: int, std: float | Tensor, rounded: bool
 ) -> Tensor:
     """Sums -> integers from ``lowest`` to ``levels`` by one noisy look-up of the ramp; zero is one of its steps.
 
@@ -54,12 +56,14 @@ def straight_through(x: Tensor, rounded: bool) -> Tensor:
     return x + (torch.floor(x + 0.5) - x).detach() if rounded else x
 
 
-def maximum(a: Tensor, b: Tensor, std: float) -> Tensor:
+def maximum(a: Tensor, b: Tensor, std: float | Tensor) -> Tensor:
     """max(a, b) = b + ReLU(a - b), one noisy look-up for each value."""
     return b + triangle(with_noise(a - b, std), POOL_RAMP)
 
 
-def max_pool(phase: Tensor, kernel: tuple[int, int], stride: tuple[int, int], std: float, later_std: float) -> Tensor:
+def max_pool(
+    phase: Tensor, kernel: tuple[int, int], stride: tuple[int, int], std: float | Tensor, later_std: float | Tensor
+) -> Tensor:
     """Tree of maxima over windows: [B, C, H, W] -> [B, C, H', W']; pairs as in he_layers.layers.max_pool.
 
     Args:

@@ -16,35 +16,44 @@ ELASTIC = 0.05
 NODES = 7
 
 
-def distort(images: Tensor, strength: float) -> Tensor:
+def distort(images: Tensor, strength: float | Tensor) -> Tensor:
     """Each image [B, C, H, W] under its own random distortion; outside is black."""
-    batch, side = len(images), images.shape[-1]
+    batch, side, device = len(images), images.shape[-1], images.device
 
     def uniform(limit: float, *shape: int) -> Tensor:
-        return (torch.rand(batch, *shape) * 2 - 1) * limit * strength
+        return (torch.rand(batch, *shape, device=device) * 2 - 1) * limit * strength
 
     angle, scale, shear = uniform(ROTATION), 1 + uniform(SCALE), uniform(SHEAR)
-    affine = torch.zeros(batch, 2, 3)
+    affine = torch.zeros(batch, 2, 3, device=device)
     affine[:, 0, 0] = torch.cos(angle) / scale
     affine[:, 0, 1] = -torch.sin(angle) / scale + shear
     affine[:, 1, 0] = torch.sin(angle) / scale
     affine[:, 1, 1] = torch.cos(angle) / scale
     affine[:, :, 2] = uniform(2 * SHIFT_PIXELS / side, 2)
-    field = torch.randn(batch, 2, NODES, NODES) * ELASTIC * strength
+    field = torch.randn(batch, 2, NODES, NODES, device=device) * ELASTIC * strength
     bent = functional.interpolate(field, size=images.shape[2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     grid = functional.affine_grid(affine, list(images.shape), align_corners=False) + bent
     return functional.grid_sample(images, grid, align_corners=False)
 
 
-def shift_and_mirror(images: Tensor, pixels: int) -> Tensor:
-    """Each image [B, C, H, W] shifted by up to ``pixels`` both ways, its border continued by reflection, and every second one mirrored."""
+def shift_and_mirror(images: Tensor, pixels: int, mirrored: Tensor | None = None) -> Tensor:
+    """Each image [B, C, H, W] shifted by up to ``pixels`` both ways, its border continued by reflection, and some mirrored.
+
+    Args:
+        images: a batch.
+        pixels: greatest shift.
+        mirrored: which ones, bool [B]; without it each one with probability 1/2.
+    """
     batch, _, height, width = images.shape
+    device = images.device
     padded = functional.pad(images, (pixels,) * 4, mode="reflect") if pixels else images
-    top, left = (torch.randint(2 * pixels + 1, (batch, 1)) for _ in range(2))
-    columns = torch.arange(width).repeat(batch, 1)
-    columns = torch.where(torch.rand(batch, 1) < 0.5, columns.flip(1), columns) + left
-    rows = torch.arange(height) + top
-    return padded[torch.arange(batch)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    top, left = (torch.randint(2 * pixels + 1, (batch, 1), device=device) for _ in range(2))
+    columns = torch.arange(width, device=device).repeat(batch, 1)
+    flips = torch.rand(batch, 1, device=device) < 0.5 if mirrored is None else mirrored[:, None]
+    columns = torch.where(flips, columns.flip(1), columns) + left
+    rows = torch.arange(height, device=device) + top
+    each = torch.arange(batch, device=device)[:, None, None]
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def cut_out(images: Tensor, side: int) -> Tensor:
@@ -52,7 +61,7 @@ def cut_out(images: Tensor, side: int) -> Tensor:
     batch, _, height, width = images.shape
     inside = []
     for size in (height, width):
-        start = torch.randint(1 - side // 2, size - side // 2 + 1, (batch, 1))
-        place = torch.arange(size)
+        start = torch.randint(1 - side // 2, size - side // 2 + 1, (batch, 1), device=images.device)
+        place = torch.arange(size, device=images.device)
         inside.append((place >= start) & (place < start + side))
-    return torch.where((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.5, images)
+    return images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.5)

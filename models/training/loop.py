@@ -1,6 +1,6 @@
-"""Training: epochs with distorted images, cosine schedule, and a checkpoint after every epoch."""
+"""Training: epochs with changed images, on a processor or a GPU, and a checkpoint after every epoch."""
 
-import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,53 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.exact import ExactNetwork
-from ciphershift.models.training.augment import cut_out, distort, shift_and_mirror
+from ciphershift.models.training.capture import stream_of
 from ciphershift.models.training.data import Split
-from ciphershift.models.training.muon import Muon
+from ciphershift.models.training.lesson import Lesson
+from ciphershift.models.training.phase import Phase
 
 EVALUATION_BATCH = 500
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Phase:
-    """One run over the training set.
-
-    Attributes:
-        epochs: passes over the training images.
-        learning_rate: of the optimizer at the start; it falls to zero along a cosine.
-        frozen: share of the epochs, at the end, during which statistics and torus scales stand still.
-        distortion: strength of models.training.augment.distort.
-        shift: greatest shift in pixels; images are then mirrored, too (models.training.augment.shift_and_mirror).
-        cut_out: side in pixels of a square that is hidden in each image.
-        batch: images in a step.
-        weight_decay: of the optimizer.
-        smoothing: share of the label that is spread over all classes.
-        fused: compile the look-ups (models.compiler.network.Network.fuse) and multiply in bfloat16, channels last, for large feature maps.
-        paired: every batch is seen with noise and without; the network learns to be right in both and to answer alike.
-        muon: by models.training.muon, not AdamW; the learning rate is that of its hidden weights.
-        distilled: half of the loss is the distance from the float module's answers to the same images (Hinton et al., arXiv 1503.02531,
-            at temperature 1).
-    """
-
-    epochs: int
-    learning_rate: float
-    frozen: float = 0.0
-    distortion: float = 0.6
-    shift: int = 0
-    cut_out: int = 0
-    batch: int = 128
-    weight_decay: float = 0.0
-    smoothing: float = 0.0
-    fused: bool = False
-    paired: bool = False
-    muon: bool = False
-    distilled: bool = False
-
-
 FINE_TUNING = Phase(epochs=8, learning_rate=1e-3, frozen=0.25, distortion=0.0)
 """For networks that are trained already."""
 
@@ -103,18 +65,20 @@ def fit(
     seed: int,
     teacher: nn.Module | None = None,
     report: Callable[[Report], None] = lambda _: None,
+    pause: float = 0.0,
 ) -> None:
-    """Trains ``network`` in place; goes on from ``checkpoint`` if it exists.
+    """Trains ``network`` in place, on the device where it lies; goes on from ``checkpoint`` if it exists.
 
     Args:
         network: any module, or a Network in the state (quantized or not, with noise or without) that is to be trained.
         phase: how long and how hard.
         train: images to learn from.
         validation: images to report on; None if all are trained on.
-        checkpoint: file that is written after every epoch.
+        checkpoint: file that is written after an epoch.
         seed: of shuffling, distortion and noise; an interrupted run ends like one that was not.
-        teacher: the float module in evaluation mode, for a phase that is distilled.
-        report: called after every epoch.
+        teacher: module in evaluation mode, for a phase that is distilled; it takes the same images as the network.
+        report: called after an epoch.
+        pause: seconds without a report and a checkpoint at least, where epochs are short; the last epoch always has them.
 
     Raises:
         ValueError: the phase is distilled and there is no teacher.
@@ -124,74 +88,42 @@ def fit(
             "a phase that is distilled needs a teacher; give the float module that the network was converted from"
         )
     torch.manual_seed(seed)
-    if phase.fused:
+    device = next(network.parameters()).device
+    if phase.fused or device.type == "cuda":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if isinstance(network, Network):
             network.fuse()
-    optimizer = (Muon if phase.muon else torch.optim.AdamW)(
-        network.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay
-    )
-    rates = [group["lr"] for group in optimizer.param_groups]
-    steps = len(train.labels) // phase.batch
-    done = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        done = int(state["epoch"])
-    images, labels = torch.tensor(train.images), torch.tensor(train.labels)
-    for epoch in range(done, phase.epochs):
-        network.train()
+    images, labels = torch.tensor(train.images, device=device), torch.tensor(train.labels, device=device)
+    with stream_of(device):
+        lesson = Lesson(network, phase, images, labels, teacher=teacher)
+        done = _resume(lesson, checkpoint, device) if checkpoint.exists() else 0
+        count, standing = len(labels) // phase.batch, round(phase.epochs * (1 - phase.frozen))
         if isinstance(network, Network | ExactNetwork):
-            network.freeze(epoch >= round(phase.epochs * (1 - phase.frozen)))
-        order = torch.randperm(len(labels))
-        total = 0.0
-        for step in range(steps):
-            progress = (epoch + step / steps) / phase.epochs
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * (1 + math.cos(math.pi * progress)) / 2
-            chosen = order[step * phase.batch : (step + 1) * phase.batch]
-            batch = augmented(to_unit(images[chosen]), phase)
-            if phase.fused:
-                batch = batch.contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=phase.fused):
-                outputs = network(batch)
-                loss = functional.cross_entropy(outputs, labels[chosen], label_smoothing=phase.smoothing)
-                if phase.paired and isinstance(network, Network):
-                    loss = loss + _paired_loss(network, outputs, labels[chosen], batch)
-                if phase.distilled and teacher is not None:
-                    with torch.no_grad():
-                        wanted = functional.softmax(teacher(batch), dim=1)
-                    loss = (loss + functional.cross_entropy(outputs, wanted)) / 2
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += loss.item()
-        _save(
-            checkpoint,
-            {
-                "network": network.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "random": torch.get_rng_state(),
-                "epoch": epoch + 1,
-            },
-        )
-        right = None if validation is None else accuracy(network, validation)
-        report(Report(epoch=epoch + 1, epochs=phase.epochs, loss=total / steps, accuracy=right))
+            network.freeze(done > standing)
+        reported = time.monotonic()
+        for epoch in range(done, phase.epochs):
+            network.train()
+            order = torch.randperm(len(labels)).to(device)
+            if isinstance(network, Network | ExactNetwork) and not network.frozen and epoch >= standing:
+                lesson.freeze(order if epoch else None)
+            lesson.total.zero_()
+            for step in range(count):
+                progress = (epoch + step / count) / phase.epochs
+                lesson.learn(order[step * phase.batch : (step + 1) * phase.batch], epoch, progress)
+            last = epoch + 1 == phase.epochs
+            if last:
+                lesson.take_average(order)
+            if last or time.monotonic() - reported >= pause:
+                _save(checkpoint, lesson.state_dict() | _random(device) | {"epoch": epoch + 1})
+                right = None if validation is None else accuracy(network, validation)
+                loss = float(lesson.total) / max(count, 1)
+                report(Report(epoch=epoch + 1, epochs=phase.epochs, loss=loss, accuracy=right))
+                reported = time.monotonic()
+        if isinstance(network, Network):
+            network.loudness.fill_(1.0)
+            network.placed = None
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.eval()
-
-
-def augmented(batch: Tensor, phase: Phase) -> Tensor:
-    """Images [B, C, H, W] in [0, 1], changed at random as the phase says."""
-    if phase.shift:
-        batch = shift_and_mirror(batch, phase.shift)
-    if phase.cut_out:
-        batch = cut_out(batch, phase.cut_out)
-    if phase.distortion:
-        batch = distort(batch, phase.distortion)
-    return batch
 
 
 def accuracy(network: nn.Module, split: Split) -> float:
@@ -200,11 +132,19 @@ def accuracy(network: nn.Module, split: Split) -> float:
 
 
 def logits(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Logits [count, classes] of uint8 images, in evaluation mode; the random state is left as it was."""
+    """Logits [count, classes] of uint8 images, in evaluation mode, at the network's device; the random state is left as it was."""
     was_training, random = network.training, torch.get_rng_state()
+    device = next(network.parameters()).device
     network.eval()
-    with torch.no_grad():
-        batches = [network(to_unit(batch)) for batch in torch.split(torch.tensor(images), EVALUATION_BATCH)]
+    loud = network.loudness.clone() if isinstance(network, Network) else None
+    if isinstance(network, Network):
+        network.loudness.fill_(1.0)
+    batches = []
+    for batch in torch.split(torch.tensor(images), EVALUATION_BATCH):
+        with torch.no_grad():
+            batches.append(network(to_unit(batch.to(device))).float().cpu())
+    if isinstance(network, Network) and loud is not None:
+        network.loudness.copy_(loud)
     network.train(was_training)
     torch.set_rng_state(random)
     result: NDArray[np.float32] = torch.cat(batches).numpy()
@@ -216,14 +156,19 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def _paired_loss(network: Network, outputs: Tensor, labels: Tensor, batch: Tensor) -> Tensor:
-    """Cross-entropy without noise, and the distance of the answers with noise from those without."""
-    noise, network.noise = network.noise, None
-    clear = network(batch)
-    network.noise = noise
-    noisy, quiet = functional.log_softmax(outputs, dim=1), functional.log_softmax(clear, dim=1)
-    distance = functional.kl_div(noisy, quiet, reduction="batchmean", log_target=True)
-    return functional.cross_entropy(clear, labels) + distance
+def _random(device: torch.device) -> dict[str, Tensor]:
+    on_gpu = {"random_gpu": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"random": torch.get_rng_state()} | on_gpu
+
+
+def _resume(lesson: Lesson, checkpoint: Path, device: torch.device) -> int:
+    """Brings a lesson to where the checkpoint was written; returns the epochs that are done."""
+    state = torch.load(checkpoint, weights_only=True, map_location=device)
+    lesson.load_state_dict(state)
+    torch.set_rng_state(state["random"].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["random_gpu"].cpu(), device)
+    return int(state["epoch"])
 
 
 def _save(path: Path, state: dict[str, object]) -> None:

@@ -17,13 +17,17 @@ from ciphershift.models.compiler.export_exact import export_exact
 from ciphershift.models.progress import Show, Step
 from ciphershift.models.training import cards, data
 from ciphershift.models.training.data import Split
-from ciphershift.models.training.loop import Phase, Report, fit, to_unit
+from ciphershift.models.training.loop import Report, fit, to_unit
+from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.recipes import Conversion, ExactRecipe, Recipe
 
 VERSION = "1"
 VALIDATION_IMAGES = 5000
 """Taken from the end of the training set."""
 CALIBRATION_IMAGES = 500
+CPU = "cpu"
+GPU_PAUSE = 10.0
+"""Seconds between two checkpoints of a training on a GPU, whose epochs may be shorter than a checkpoint takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,8 +69,9 @@ def train_phase(
     seed: int,
     show: Show,
     teacher: nn.Module | None = None,
+    device: str = CPU,
 ) -> None:
-    """Trains any module for one phase; goes on from its checkpoint in ``work``."""
+    """Trains any module for one phase on a device, as torch names it, and brings it back; goes on from its checkpoint in ``work``."""
 
     def report(after: Report) -> None:
         state = f"loss {after.loss:.4f}"
@@ -74,6 +79,9 @@ def train_phase(
             state += f", validation {after.accuracy:.4f}"
         show(stage, Step(done=after.epoch, total=after.epochs, state=state))
 
+    modules = [module] if teacher is None else [module, teacher]
+    for each in modules:
+        each.to(device)
     fit(
         module,
         phase,
@@ -83,7 +91,10 @@ def train_phase(
         seed=seed,
         teacher=teacher,
         report=report,
+        pause=0.0 if device == CPU else GPU_PAUSE,
     )
+    for each in modules:
+        each.to(CPU)
 
 
 def convert_module(
@@ -98,6 +109,7 @@ def convert_module(
     show: Show,
     source: str,
     training: Mapping[str, Any] | None = None,
+    device: str = CPU,
 ) -> dict[str, Any]:
     """Makes an entry of the zoo from a trained float module; returns its card.
 
@@ -108,6 +120,7 @@ def convert_module(
         made_by: the command that does the same again.
         show: called after every epoch and while the card is measured; see models.progress.
         training: what the card says on top of the conversion's choices.
+        device: of training, as torch names it.
 
     Raises:
         UnsupportedLayerError: the module cannot be converted.
@@ -122,7 +135,9 @@ def convert_module(
         max_outside=conversion.max_outside,
     )
     for stage, phase in conversion.phases.items():
-        train_phase(stage, network, phase, splits, work=work, seed=conversion.seed, show=show, teacher=module)
+        train_phase(
+            stage, network, phase, splits, work=work, seed=conversion.seed, show=show, teacher=module, device=device
+        )
     program = export(network, name=name, version=VERSION, params=conversion.params, classes=splits.classes)
     return cards.write(
         output,
@@ -139,7 +154,7 @@ def convert_module(
 
 
 def train_recipe(
-    recipe: Recipe | ExactRecipe, splits: Splits, *, work: Path, output: Path, show: Show
+    recipe: Recipe | ExactRecipe, splits: Splits, *, work: Path, output: Path, show: Show, device: str = CPU
 ) -> dict[str, Any]:
     """Trains, converts or quantizes, exports and measures; returns the card.
 
@@ -149,16 +164,19 @@ def train_recipe(
         work: folder for checkpoints; an interrupted run goes on from there.
         output: folder of the entry.
         show: called after every epoch and while the card is measured; see models.progress.
+        device: of training, as torch names it.
     """
     made_by = f"ciphershift train {recipe.name}"
     if splits.validation is None:
         made_by += " --everything"
+    if device != CPU:
+        made_by += f" --device {device}"
     if isinstance(recipe, ExactRecipe):
-        return _train_exact(recipe, splits, work=work, output=output, show=show, made_by=made_by)
+        return _train_exact(recipe, splits, work=work, output=output, show=show, made_by=made_by, device=device)
     seed = recipe.conversion.seed
     torch.manual_seed(seed)
     module = recipe.module()
-    train_phase("float", module, recipe.float_phase, splits, work=work, seed=seed, show=show)
+    train_phase("float", module, recipe.float_phase, splits, work=work, seed=seed, show=show, device=device)
     return convert_module(
         recipe.name,
         module,
@@ -170,18 +188,20 @@ def train_recipe(
         made_by=made_by,
         show=show,
         training={"blocks": [asdict(block) for block in recipe.blocks], "float_phase": asdict(recipe.float_phase)},
+        device=device,
     )
 
 
 def _train_exact(
-    recipe: ExactRecipe, splits: Splits, *, work: Path, output: Path, show: Show, made_by: str
+    recipe: ExactRecipe, splits: Splits, *, work: Path, output: Path, show: Show, made_by: str, device: str
 ) -> dict[str, Any]:
     torch.manual_seed(recipe.seed)
     baseline = recipe.module()
-    train_phase("float", baseline, recipe.float_phase, splits, work=work, seed=recipe.seed, show=show)
+    options: dict[str, Any] = {"work": work, "seed": recipe.seed, "show": show, "device": device}
+    train_phase("float", baseline, recipe.float_phase, splits, **options)
     network = deepcopy(baseline)
     network.quantize(True)
-    train_phase("integer", network, recipe.integer_phase, splits, work=work, seed=recipe.seed, show=show)
+    train_phase("integer", network, recipe.integer_phase, splits, **options)
     program = export_exact(network, name=recipe.name, version=VERSION, params=recipe.params, classes=splits.classes)
     noise_budget.require_exact(program, parameter_sets.get(recipe.params))
     return cards.write(

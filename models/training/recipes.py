@@ -9,7 +9,7 @@ from torch import nn
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.models.compiler.calibration import MAX_OUTSIDE
 from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
-from ciphershift.models.training.loop import Phase
+from ciphershift.models.training.phase import Phase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,11 +235,9 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             conversion=Conversion(
                 phases={
                     "noisy": _photographs(
-                        epochs=20, learning_rate=0.02, frozen=0.1, shift=4, cut_out=12, distilled=True, **_MUON
+                        epochs=20, learning_rate=0.02, frozen=0.1, shift=4, cut_out=12, distilled=0.5, **_MUON
                     ),
-                    "polished": _photographs(
-                        epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, distilled=True, **_MUON
-                    ),
+                    "polished": _photographs(epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, distilled=0.5, **_MUON),
                 },
             ),
         ),

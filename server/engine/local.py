@@ -24,7 +24,7 @@ from typing import Any
 from ciphershift.errors import CiphershiftError, DeadlineError, WorkerLostError
 from ciphershift.server import logs
 from ciphershift.server.engine.base import LayerProgress, Stopped, Task, TaskResult, WorkerState
-from ciphershift.server.engine.worker import Worker
+from ciphershift.server.engine.worker import KernelWorker, Worker
 from ciphershift.server.settings import Settings
 
 GRACE_SECONDS = 5.0  # for the layer during which the deadline passes: it cannot be interrupted
@@ -159,7 +159,11 @@ class _Process:
         while self.state is None:
             if ending.is_set():
                 raise WorkerLostError("the server is stopping")
-            self.state = self._receive()
+            message = self._receive()
+            if isinstance(message, CiphershiftError):
+                _log.error("worker_refused", extra={"detail": message.message})
+                raise WorkerLostError(message.message)
+            self.state = message
 
     def run(self, assignment: _Assignment, ending: threading.Event) -> TaskResult:
         """Evaluates an assignment. Raises what Engine.run raises, and Stopped."""
@@ -209,7 +213,11 @@ def serve(settings: Settings, pipe: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(NICENESS)
     logs.configure(settings.log_level)
-    worker = Worker(settings, settings.engine_url.threads)
+    try:
+        worker = _make_worker(settings)
+    except CiphershiftError as error:
+        pipe.send(error)
+        return
     pipe.send(worker.state)
     while True:
         task = pipe.recv()
@@ -219,7 +227,16 @@ def serve(settings: Settings, pipe: Connection) -> None:
             pipe.send(outcome)
 
 
-def _evaluate(worker: Worker, task: Task, pipe: Connection) -> TaskResult | CiphershiftError | Stopped:
+def _make_worker(settings: Settings) -> Worker[Any]:
+    url = settings.engine_url
+    if url.scheme == "torch":
+        from ciphershift.server.engine.device import DeviceWorker
+
+        return DeviceWorker(settings, url.threads)
+    return KernelWorker(settings, url.threads)
+
+
+def _evaluate(worker: Worker[Any], task: Task, pipe: Connection) -> TaskResult | CiphershiftError | Stopped:
     try:
         for item in worker.run(task):
             if isinstance(item, TaskResult):

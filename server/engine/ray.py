@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from itertools import pairwise
@@ -30,7 +30,7 @@ from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.layers.layer import FloatArray
 from ciphershift.server import logs
 from ciphershift.server.engine.base import LayerProgress, Stopped, Task, TaskResult, WorkerState
-from ciphershift.server.engine.worker import Worker, load_bundle, read_bundle, resident_bytes
+from ciphershift.server.engine.worker import KernelWorker, load_bundle, read_bundle, resident_bytes
 from ciphershift.server.repository import Model
 from ciphershift.server.settings import Settings
 
@@ -59,7 +59,7 @@ class LookupWorker:
         return resident_bytes()
 
 
-class Coordinator(Worker):
+class Coordinator(KernelWorker):
     """Actor that evaluates jobs, one at a time; concurrent calls stop it or ask for its state."""
 
     def __init__(self, settings: Settings, lookup_workers: list[Any]) -> None:
@@ -93,12 +93,15 @@ class Coordinator(Worker):
         self._stored = {name: kept for name, kept in self._stored.items() if name in cached} | {id(keys): reference}
         return keys
 
-    def _evaluate(self, model: Model, keys: ServerKeys, image: CkksCiphertext) -> Iterator[evaluate.Progress]:
+    def _evaluate(
+        self, model: Model, keys: ServerKeys, images: Sequence[CkksCiphertext]
+    ) -> Iterator[evaluate.Progress]:
         reference = self._stored[id(keys)]
 
         def lookup(x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]) -> LweCiphertextList:
             return self._share(reference, x, tables, index)
 
+        (image,) = images
         return evaluate.run(model.program, keys, [image], threads=self._threads, lookup=lookup)
 
     def _share(

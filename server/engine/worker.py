@@ -9,9 +9,11 @@ import mmap
 import os
 import resource
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from ciphershift.errors import (
     DeadlineError,
@@ -32,7 +34,18 @@ from ciphershift.server.repository import Model, Repository
 from ciphershift.server.settings import Settings
 
 
-class Worker:
+class ExpandedKeys(Protocol):
+    """Keys that a worker computes with."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in memory."""
+
+
+K = TypeVar("K", bound=ExpandedKeys)
+
+
+class Worker(ABC, Generic[K]):
     """The models and the expanded keys of one worker."""
 
     def __init__(self, settings: Settings, threads: int) -> None:
@@ -45,7 +58,7 @@ class Worker:
         self._settings = settings
         self._threads = threads
         self._models = Repository(settings)
-        self._keys: OrderedDict[tuple[str, str], ServerKeys] = OrderedDict()
+        self._keys: OrderedDict[tuple[str, str], K] = OrderedDict()
         self._hits = self._misses = 0
 
     @property
@@ -73,16 +86,16 @@ class Worker:
         images = [CkksCiphertext.from_bytes(image, model.params, task.key_id, model.pixels) for image in task.images]
         keys = self._server_keys(task, model)
         key_seconds = time.perf_counter() - started
-        logits = []
-        for done, image in enumerate(images):
-            before = 0.0
-            for progress in self._evaluate(model, keys, image):
-                if progress.answer is not None:
-                    logits.append(progress.answer.to_bytes())
+        logits: list[bytes] = []
+        together = self._images_together(model)
+        for start in range(0, len(images), together):
+            batch, before = images[start : start + together], 0.0
+            for progress in self._evaluate(model, keys, batch):
+                logits += [answer.to_bytes() for answer in progress.answers]
                 yield LayerProgress(
                     layer=progress.layer,
                     seconds=progress.seconds - before,
-                    lookups_done=done * progress.lookups_total + progress.lookups_done,
+                    lookups_done=start * progress.lookups_total + len(batch) * progress.lookups_done,
                     images_done=len(logits),
                 )
                 if time.time() > task.deadline:
@@ -90,8 +103,17 @@ class Worker:
                 before = progress.seconds
         yield TaskResult(logits=tuple(logits), seconds=time.perf_counter() - started, key_seconds=key_seconds)
 
-    def _evaluate(self, model: Model, keys: ServerKeys, image: CkksCiphertext) -> Iterator[evaluate.Progress]:
-        return evaluate.run(model.program, keys, [image], threads=self._threads)
+    @abstractmethod
+    def _expand(self, task: Task, model: Model) -> K:
+        """Expands the task's bundle of keys."""
+
+    @abstractmethod
+    def _evaluate(self, model: Model, keys: K, images: Sequence[CkksCiphertext]) -> Iterator[evaluate.Progress]:
+        """Evaluates images, no more than _images_together, side by side."""
+
+    def _images_together(self, model: Model) -> int:
+        """How many images are evaluated side by side."""
+        return 1
 
     def _model(self, task: Task) -> Model:
         """The model that the job was accepted for; loaded again if the folder holds another version."""
@@ -103,7 +125,7 @@ class Worker:
             return model
         raise NotReadyError(f"model {name} has changed since the job was accepted: send it again")
 
-    def _server_keys(self, task: Task, model: Model) -> ServerKeys:
+    def _server_keys(self, task: Task, model: Model) -> K:
         name = (task.key_id, model.params.id)
         keys = self._keys.pop(name, None)
         if keys is None:
@@ -116,11 +138,21 @@ class Worker:
             self._keys.popitem(last=False)
         return keys
 
+    def _cached_bytes(self) -> int:
+        return sum(keys.nbytes for keys in self._keys.values())
+
+
+class KernelWorker(Worker[ServerKeys]):
+    """Computes with the native kernel."""
+
     def _expand(self, task: Task, model: Model) -> ServerKeys:
         return load_bundle(read_bundle(task), task, model.params).expand(self._threads)
 
-    def _cached_bytes(self) -> int:
-        return sum(keys.nbytes for keys in self._keys.values())
+    def _evaluate(
+        self, model: Model, keys: ServerKeys, images: Sequence[CkksCiphertext]
+    ) -> Iterator[evaluate.Progress]:
+        (image,) = images
+        return evaluate.run(model.program, keys, [image], threads=self._threads)
 
 
 def read_bundle(task: Task) -> Bytes:

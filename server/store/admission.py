@@ -45,7 +45,7 @@ def admit(session: Session, settings: Settings, tenant_id: str, model: str, imag
 def slots(session: Session) -> int:
     """Returns how many jobs all live runners evaluate at once."""
     live = select(func.coalesce(func.sum(RunnerLease.slots), 0)).where(RunnerLease.expires >= time.time())
-    return session.scalar(live) or 0
+    return int(session.scalar(live) or 0)  # PostgreSQL sums to a Decimal
 
 
 def _check_quota(
@@ -87,7 +87,7 @@ def _check_deadline(
         )
     waiting = select(Job.tenant_id, Job.model, func.sum(Job.bootstraps_total - Job.bootstraps_done))
     rows = session.execute(waiting.where(Job.state.in_(UNFINISHED)).group_by(Job.tenant_id, Job.model)).all()
-    work = [(owner, (left or 0) * seconds.get(name, seconds[model])) for owner, name, left in rows]
+    work = [(owner, float(left or 0) * seconds.get(name, seconds[model])) for owner, name, left in rows]
     own = alone + sum(spent for owner, spent in work if owner == tenant_id)
     everything = alone + sum(spent for _, spent in work)
     tenants = len({owner for owner, _ in work} | {tenant_id})
@@ -105,4 +105,5 @@ def _seconds_per_lookup(session: Session) -> dict[str, float]:
         .where(Job.state == COMPLETED, Job.created > time.time() - RATE_SECONDS, Job.seconds.is_not(None))
         .group_by(Job.model)
     )
-    return {name: max(spent or 0.0, 0.0) / total for name, spent, total in session.execute(query) if total}
+    rows = session.execute(query)
+    return {name: max(float(spent or 0), 0.0) / float(total) for name, spent, total in rows if total}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -10,10 +11,9 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ciphershift.server import logs
 from ciphershift.server.store.database import AuditRecord
 
-_log = logs.get("audit")
+_log = logging.getLogger("ciphershift.audit")  # silent on a command line, whose output is the answer
 
 
 def record(session: Session, actor: str, action: str, target: str, **detail: object) -> None:
@@ -32,7 +32,7 @@ def record(session: Session, actor: str, action: str, target: str, **detail: obj
             id=uuid.uuid4().hex, time=time.time(), actor=actor[:128], action=action, target=target[:128], detail=text
         )
     )
-    _log.info("audit", actor=actor, action=action, target=target, detail=text)
+    _log.info("audit", extra={"actor": actor, "action": action, "target": target, "detail": text})
 
 
 def newest(session: Session, limit: int) -> Sequence[AuditRecord]:

@@ -201,7 +201,7 @@ class JobStore:
         with self._database.writing() as session:
             job = session.scalar(turns.next_job())
             if job is not None:
-                turns.charge(session, job, self._settings.images_per_turn)
+                turns.charge(session, job, self._settings.slice_images)
                 job.state, job.runner_id = IN_PROGRESS, runner_id
                 job.started = time.time() if job.started is None or not job.images_kept else job.started
                 job.attempt += 1
@@ -234,7 +234,7 @@ class JobStore:
                 self._requeue(mine)
                 mine.attempt -= 1
                 return False
-            turns.charge(session, mine, self._settings.images_per_turn)
+            turns.charge(session, mine, self._settings.slice_images)
         return True
 
     def advance(self, job: Job, step: LayerProgress | None) -> bool:

@@ -28,7 +28,7 @@ def spying_app(settings: Settings, **options: Any) -> FastAPI:
     return app
 
 
-class SpyingWorker(local.Worker):
+class SpyingWorker(local.KernelWorker):
     def run(self, task: Task) -> Iterator[LayerProgress | TaskResult]:
         for item in super().run(task):
             WORKER_MODULES.write_text(json.dumps(list(sys.modules)))
@@ -39,4 +39,4 @@ if __name__ == "__main__":
     command.create_app = spying_app
     command.app()
 else:  # a spawned worker imports the program of its parent, too
-    local.Worker = SpyingWorker  # type: ignore[misc]
+    local.KernelWorker = SpyingWorker  # type: ignore[misc]

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -17,7 +16,6 @@ from ciphershift.client import Keystore
 from ciphershift.client._session import Session
 from ciphershift.errors import CiphershiftError
 from ciphershift.he_layers.crypto import params
-from ciphershift.he_layers.program import Program
 from ciphershift.protocol import container
 from ciphershift.protocol.container import HEADER_BYTES, Kind
 from tests.support.wire import WatchedTransport, answer, split_answer
@@ -160,21 +158,3 @@ def test_the_answers_of_a_batch_keep_their_places(
 
     with closing(WatchedTransport(server.url, rearranged)) as transport, pytest.raises(error):
         transport.run(Session("tiny", keystore, allow_toy_parameters=True).predict(tiny_images[:2], None))
-
-
-def test_an_answer_from_a_model_that_was_changed_is_refused(
-    tiny_program: Program, keystore: Keystore, tiny_images: NDArray[np.uint8], tmp_path: Path
-) -> None:
-    settings = {"models": tmp_path, "allow_toy_parameters": True}
-    tiny_program.save(tmp_path / "tiny")
-    session = Session("tiny", keystore, allow_toy_parameters=True)
-    with running_server(**settings) as server, closing(WatchedTransport(server.url)) as transport:
-        transport.run(session.profile())
-    replace(tiny_program, version="2").save(tmp_path / "tiny")
-    with running_server(**settings) as server, closing(WatchedTransport(server.url)) as transport:
-        with pytest.raises(errors.WrongAnswerError, match="read its profile again"):
-            job = transport.run(session.submit(tiny_images[:1]))
-            transport.run(session.result(job[0].id, None, job[1]))
-        stale = session._profile
-        assert stale is None
-        assert transport.run(session.predict(tiny_images[:1], None)).shape == (1, 3)

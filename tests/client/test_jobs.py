@@ -141,16 +141,24 @@ def test_a_client_goes_on_when_its_model_was_replaced(
     settings = {"models": models, "storage": storage, "allow_toy_parameters": True, "open": False}
     with running_server(**settings) as server:
         api_key = tenant(storage, "operator", Scope.INFER, Scope.KEYS, Scope.ADMIN)
-        with Client(server.url, keystore=keystore, api_key=api_key, allow_toy_parameters=True) as client:
-            before = client.profile()
-            assert client.predict(tiny_images).shape == (4, 3)
-            replace(tiny_program, version="2").save(models / "tiny")
+
+        def replace_by(version: str) -> None:
+            replace(tiny_program, version=version).save(models / "tiny")
             headers = {"Authorization": f"Bearer {api_key}"}
             loaded = httpx.post(f"{server.url}/v2/repository/models/tiny/load", headers=headers, timeout=60)
             assert loaded.status_code == 200, loaded.text
+
+        with Client(server.url, keystore=keystore, api_key=api_key, allow_toy_parameters=True) as client:
+            assert client.profile().version == "1"
+            replace_by("2")
             assert client.predict(tiny_images).shape == (4, 3)
-            assert (before.version, client.profile().version) == ("1", "2")
-            assert [status.model_version for status in client.jobs()] == ["2", "2", "1"]
+            assert client.profile().version == "2"
+            assert [status.model_version for status in client.jobs()] == ["2", "2"]
+            replace_by("3")
+            with pytest.raises(errors.WrongAnswerError, match="read its profile again"):
+                client.submit(tiny_images).result()  # its images are not kept, so they cannot be sent again
+            assert client.submit(tiny_images).result().shape == (4, 3)
+            assert client.profile().version == "3"
 
 
 def test_old_receipts_go(client: Client, keystore: Keystore, tiny_images: Images) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess
 from ciphershift.client import Client
-from ciphershift.server.settings import Settings
+from ciphershift.server.settings import EngineUrl, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -147,6 +147,35 @@ def test_the_compose_file_is_what_compose_reads() -> None:
         file.write(broken)
         file.flush()
         assert read("--file", file.name, **passwords).returncode != 0, "a misspelt key is found"
+
+
+def test_the_variant_with_a_card_is_what_compose_reads() -> None:
+    program = str(files("compose") / "docker-compose")
+    environment = {"POSTGRES_PASSWORD": "0a", "GRAFANA_PASSWORD": "0b"}
+    both = ["--file", "docker-compose.yml", "--file", "docker-compose.gpu.yml"]
+    command = [program, *both, "config", "--format", "json"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    worker, base = services["worker"], services["api"]
+    assert EngineUrl.parse(worker["environment"]["CIPHERSHIFT_ENGINE"]).scheme == "torch"
+    assert worker["environment"]["CIPHERSHIFT_DATABASE"] == base["environment"]["CIPHERSHIFT_DATABASE"]
+    assert worker["read_only"] is True
+    assert "gpu" in worker["build"]["args"]["EXTRAS"].split(",")
+    assert worker["image"] != base["image"], "the API's image has no torch"
+
+
+def test_the_patch_for_a_card_changes_the_worker_that_there_is() -> None:
+    """Containers and variables are merged by name: each that is patched must exist, or it would be added."""
+    (worker, *_) = yaml.safe_load_all((DEPLOY / "kubernetes/worker.yaml").read_text())
+    patch = yaml.safe_load((DEPLOY / "kubernetes/gpu/worker.yaml").read_text())
+    assert (patch["kind"], patch["metadata"]["name"]) == (worker["kind"], worker["metadata"]["name"])
+    patched, given = (deployment["spec"]["template"]["spec"]["containers"] for deployment in (patch, worker))
+    assert [container["name"] for container in patched] == [container["name"] for container in given]
+    variables = {variable["name"]: variable["value"] for variable in patched[0]["env"]}
+    assert set(variables) <= {variable["name"] for variable in given[0]["env"]}
+    assert EngineUrl.parse(variables["CIPHERSHIFT_ENGINE"]).scheme == "torch"
+    assert patched[0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
 def test_the_dockerfile_passes_hadolint() -> None:

@@ -66,12 +66,24 @@ def test_the_shell_command_names_the_digit(server: ServerProcess, home: Path, mo
     assert re.search(r"encrypt \d+\.\d\d s", done.stdout)
 
 
-def in_terminal(typed: str, asked: list[str]) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a terminal of its own, where somebody types."""
-    spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
-    return subprocess.run(
-        [sys.executable, "-c", spawn, *asked], input=f"{typed}\n", capture_output=True, text=True, check=False
-    )
+TYPIST = """
+import os, pty, sys
+shown = b""
+def read(terminal):
+    global shown
+    data = os.read(terminal, 1024)
+    shown += data
+    if shown.endswith(b"Passphrase: "):
+        os.write(terminal, sys.argv[1].encode() + b"\\n")
+    return data
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[2:], read)))
+"""
+
+
+def in_terminal(passphrase: str, asked: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a terminal of its own, where somebody types a passphrase when asked for it."""
+    typist = [sys.executable, "-c", TYPIST, passphrase, *asked]
+    return subprocess.run(typist, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
 
 def test_jobs_ask_for_the_passphrase_of_the_keys(
@@ -86,7 +98,8 @@ def test_jobs_ask_for_the_passphrase_of_the_keys(
     submitted = in_terminal("correct horse", submit)
     assert "Passphrase" in submitted.stdout
     assert submitted.returncode == 0, submitted.stdout
-    read = in_terminal("correct horse", command("jobs", "result", submitted.stdout.split()[-1], "--url", server.url))
+    (job,) = set(re.findall("[0-9a-f]{32}", submitted.stdout))
+    read = in_terminal("correct horse", command("jobs", "result", job, "--url", server.url))
     assert read.returncode == 0, read.stdout
     assert "image 1: 7 " in read.stdout
 

@@ -107,7 +107,7 @@ def gated(zoo: Path, bundle: tuple[str, bytes], tmp_path_factory: pytest.TempPat
     def serve(**settings: Any) -> Iterator[Gated]:
         gate = Gate(tmp_path_factory.mktemp("gate") / "layers")
         given: dict[str, Any] = {"engine": "local://?threads=1", "max_batch": 100, "gate": gate.path, **settings}
-        program = (gated_server.__file__, "serve")
+        program = ("-P", gated_server.__file__, "serve")
         with (
             running_server(models=zoo, allow_toy_parameters=True, program=program, **given) as process,
             httpx.Client(base_url=process.url, timeout=PATIENCE_SECONDS) as http,

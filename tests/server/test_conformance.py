@@ -22,7 +22,7 @@ from ciphershift.server.engine.base import LayerProgress, Task
 from ciphershift.server.settings import Settings
 
 TOY = params.get("TOY_N128")
-ENGINES = ["local://?workers=1&threads=1", "ray://?workers=2&threads=1"]
+ENGINES = ["local://?workers=1&threads=1", "ray://?workers=2&threads=1", "torch://cpu?threads=1"]
 
 
 class Bench:
@@ -88,7 +88,7 @@ class Bench:
         )
 
 
-@pytest.fixture(scope="module", params=ENGINES, ids=["local", "ray"])
+@pytest.fixture(scope="module", params=ENGINES, ids=["local", "ray", "torch"])
 def bench(request: pytest.FixtureRequest, zoo: Path, keystore: Keystore, tiny_program: Program) -> Iterator[Bench]:
     bench = Bench(request.param, zoo, keystore, tiny_program)
     yield bench
@@ -113,12 +113,10 @@ def test_answers_are_those_of_the_simulation_and_progress_is_told(bench: Bench, 
 
 def test_keys_are_expanded_once(bench: Bench, tiny_images: NDArray[np.uint8]) -> None:
     encrypted = bench.encrypt(tiny_images[:1])
-    first = bench.run(bench.engine.run, bench.task(encrypted), lambda _: None)
-    hits, misses = bench.key_cache()
-    second = bench.run(bench.engine.run, bench.task(encrypted), lambda _: None)
-    assert second.logits != first.logits  # each answer is masked anew
-    bench.run(bench.until, lambda: bench.key_cache()[0] > hits)
-    assert bench.key_cache() == (hits + 1, misses)
+    results = [bench.run(bench.engine.run, bench.task(encrypted), lambda _: None) for _ in range(4)]
+    assert len({result.logits for result in results}) == 4  # each answer is masked anew
+    bench.run(bench.until, lambda: bench.key_cache()[0] >= 3)  # a worker's state arrives some time after its result
+    assert bench.key_cache()[1] == 1
 
 
 def test_a_canceled_task_stops_between_two_layers(bench: Bench, tiny_images: NDArray[np.uint8]) -> None:

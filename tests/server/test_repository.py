@@ -15,6 +15,8 @@ from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.he_layers.program import Program
 from ciphershift.server.repository import Repository
 from ciphershift.server.settings import Settings
+from ciphershift.server.store.database import Database
+from ciphershift.server.store.tenants import Scope, TenantStore
 from tests.support.command_line import run
 
 
@@ -110,7 +112,15 @@ def test_load_unload_and_index_over_http(
         body = make_body()
         return http.post(f"/v2/models/{model}/infer", content=body.content, headers=body.headers)
 
-    with running_server(**settings) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+    database = Database.open(Settings(storage=str(settings["storage"])).database_url)
+    tenants = TenantStore(database)
+    tenants.create("operator")
+    key = {"Authorization": f"Bearer {tenants.make_key('operator', [Scope.ADMIN])}"}
+    database.close()
+    with (
+        running_server(**settings, open=False) as server,
+        httpx.Client(base_url=server.url, timeout=60, headers=key) as http,
+    ):
         http.put(f"/v2/keys/{bundle[0]}", content=bundle[1])
         index = {entry["name"]: entry for entry in http.post("/v2/repository/index").json()}
         assert index["two"] == {"name": "two", "version": "1", "state": "READY", "reason": ""}
@@ -140,6 +150,6 @@ def test_load_unload_and_index_over_http(
             assert time.monotonic() < deadline, "the server follows what the command says"
             time.sleep(0.2)
         assert run("repository", "unload", "two", environment=environment).returncode == 0
-    with running_server(**settings) as server:
+    with running_server(**settings, wait_until_ready=False) as server:
         models = httpx.get(f"{server.url}/v2/models").json()["models"]
         assert [model["name"] for model in models] == ["one"]

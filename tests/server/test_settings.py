@@ -25,6 +25,8 @@ from tests.support.command_line import Done, run
         ({"engine": "slurm://"}, "not one of local"),
         ({"engine": "local://?worker=2"}, "unknown options"),
         ({"engine": "local://?workers=0"}, "at least 1"),
+        ({"engine": "local://?fused=1"}, "unknown options"),
+        ({"engine": "torch://"}, "torch://cuda:0"),
         ({"parameter_sets": "FAST_N512_BLOCK3,own"}, r"names \['own'\]; known are"),
         ({"parameter_sets": "FAST"}, "FAST_N512_BLOCK4"),
         ({"queue_depth": -1}, "queue_depth"),
@@ -51,6 +53,8 @@ def test_an_engine_url_says_workers_and_threads() -> None:
     ray = EngineUrl.parse("ray://head:6379?workers=4")
     assert ray == EngineUrl(scheme="ray", address="head:6379", workers=4, threads=1)
     assert EngineUrl.parse("local://?workers=3&threads=2").workers == 3
+    card = EngineUrl.parse("torch://cuda:0?fused=1&threads=8")
+    assert card == EngineUrl(scheme="torch", address="cuda:0", workers=1, threads=8, fused=True)
 
 
 def test_the_database_is_sqlite_in_the_storage_unless_named(tmp_path: Path) -> None:
@@ -64,6 +68,8 @@ def test_the_database_is_sqlite_in_the_storage_unless_named(tmp_path: Path) -> N
     [
         ("/var/lib/x", "/var/lib/x"),
         ("postgresql://user:geheim@host:5432/db", "postgresql://user:***@host:5432/db"),
+        ("postgresql://user:ge/he:im@host/db", "postgresql://user:***@host/db"),
+        ("postgresql+psycopg://user:ge@he/im@host/db", "postgresql+psycopg://user:***@host/db"),
         ("postgresql://host/db?password=geheim&sslmode=require", "postgresql://host/db?password=***&sslmode=require"),
         ("local://?workers=2&threads=1", "local://?workers=2&threads=1"),
     ],

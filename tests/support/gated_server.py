@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,15 @@ def _install() -> None:
     class GatedWorker(local.Worker):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
+            self._done: Counter[str] = Counter()  # layers of each job
             while gate.holds(STARTING):
                 time.sleep(0.005)
 
         def run(self, task: Task) -> Iterator[LayerProgress | TaskResult]:
-            for layers, item in enumerate(super().run(task), start=1):
+            for item in super().run(task):
+                self._done[task.job_id] += isinstance(item, LayerProgress)
                 yield item
-                while isinstance(item, LayerProgress) and gate.holds(layers):
+                while isinstance(item, LayerProgress) and gate.holds(self._done[task.job_id]):
                     time.sleep(0.005)
                     yield item
 

@@ -74,7 +74,8 @@ export async function decrypt(keys: ClientKeys, data: Uint8Array, binding: Bindi
   return keys.decryptAnswer(c0!, c1!);
 }
 
-function imageFields(params: ParameterSet, messages: number): Field[] {
+/** The fields of an encrypted image. */
+export function imageFields(params: ParameterSet, messages: number): Field[] {
   const { degree, modulusBits } = params.inputRing;
   return [
     { name: "c0", count: messages, bits: params.inputBodyBits },
@@ -82,7 +83,8 @@ function imageFields(params: ParameterSet, messages: number): Field[] {
   ];
 }
 
-function answerFields(params: ParameterSet, messages: number): Field[] {
+/** The fields of an answer. */
+export function answerFields(params: ParameterSet, messages: number): Field[] {
   return [
     { name: "request", count: 32, bits: 8 },
     { name: "program", count: 32, bits: 8 },

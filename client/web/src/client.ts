@@ -6,7 +6,7 @@
 import { BrowserStore } from "./browser-store.js";
 import type { Bytes } from "./bytes.js";
 import { bindingOf, decrypt, encrypt } from "./ciphertexts.js";
-import { BadShapeError, InsecureParamsError, UnknownKeyError, UnknownModelError, WrongKeyError } from "./errors.js";
+import { BadShapeError, ClosedError, InsecureParamsError, RefusedParamsError, UnknownKeyError, UnknownModelError, WrongKeyError } from "./errors.js";
 import { Exchange } from "./exchange.js";
 import { type Pixels, toLevels } from "./images.js";
 import { Job, fetchAnswer, told } from "./job.js";
@@ -29,12 +29,12 @@ export class Client {
   /** Of the last job. */
   traffic: Traffic = { sent: 0, received: 0, ciphertexts: [] };
   readonly keystore: Keystore;
-  readonly #exchange: Exchange;
+  #connection: Exchange | undefined; // none once it is closed
   #keys: Promise<KeyPair> | undefined;
   readonly #uploaded = new Set<string>(); // ids of keys that the server has had
 
   private constructor(exchange: Exchange, profile: ModelProfile, keystore: Keystore) {
-    this.#exchange = exchange;
+    this.#connection = exchange;
     this.profile = profile;
     this.keystore = keystore;
   }
@@ -44,7 +44,7 @@ export class Client {
    *
    * @throws UnknownModelError no such model, or several and none was named.
    * @throws UnknownParamsError the model's parameter set is not in this package's registry.
-   * @throws InsecureParamsError the parameter set is a TOY set.
+   * @throws InsecureParamsError, RefusedParamsError the parameter set is a TOY set, or of a kind that is not to be accepted.
    * @throws CiphershiftError its subclass says what to change.
    */
   static async connect(url: string, options: ConnectOptions = {}): Promise<Client> {
@@ -55,6 +55,12 @@ export class Client {
     const profile = await readProfile(JSON.parse(new TextDecoder().decode(answer.content)));
     if (profile.params.isToy && !options.allowToyParameters) {
       throw new InsecureParamsError(`${profile.model} uses ${profile.params.name}, which protects nothing`);
+    }
+    if (profile.params.blockLength > 1 && options.acceptBlockKeys === false) {
+      throw new RefusedParamsError(
+        `${profile.model} is served under ${profile.params.name}, whose small key is in blocks of ${profile.params.blockLength} bits: ` +
+          "acceptBlockKeys: true accepts it, a server with CIPHERSHIFT_PARAMETER_SETS=own does without",
+      );
     }
     const store = typeof indexedDB === "undefined" ? new MemoryStore() : new BrowserStore();
     return new Client(exchange, profile, options.keystore ?? new Keystore(store));
@@ -120,11 +126,17 @@ export class Client {
     return Members.of(answer.content, "JobList").list("jobs", 0, limit, (job) => readStatus(new Members(job, "JobStatus")));
   }
 
-  /** Erases the secret keys from memory; what rests in the keystore stays. */
+  /** Erases the secret keys from memory; what rests in the keystore stays. The client cannot be used any more. */
   async close(): Promise<void> {
     const keys = this.#keys;
     this.#keys = undefined;
+    this.#connection = undefined;
     (await keys?.catch(() => undefined))?.clientKeys.erase();
+  }
+
+  get #exchange(): Exchange {
+    if (!this.#connection) throw new ClosedError("the client was closed, and its keys are erased: connect again");
+    return this.#connection;
   }
 
   #job(status: JobStatus): Job {
@@ -143,6 +155,7 @@ export class Client {
 
   /** The keys of this model, opened or made once. */
   #opened(profile: ModelProfile, options: RunOptions = {}): Promise<KeyPair> {
+    void this.#exchange; // refuses once the client is closed
     if (profile.params.id !== this.profile.params.id) return this.keystore.open(profile.params);
     this.#keys ??= this.keystore.open(profile.params, (share) => options.onProgress?.({ stage: "keys", share })).catch((error: unknown) => {
       this.#keys = undefined;

@@ -66,6 +66,10 @@ export class UnknownParamsError extends ParameterError {
 export class InsecureParamsError extends ParameterError {
   static override readonly code = "insecure_params";
 }
+/** The server uses a kind of parameter set that this client was told not to accept. */
+export class RefusedParamsError extends ParameterError {
+  static override readonly code = "refused_params";
+}
 /** The object was made under another parameter set than the one in use. */
 export class WrongParamsError extends ParameterError {
   static override readonly code = "wrong_params";
@@ -128,6 +132,14 @@ export class ServiceError extends CiphershiftError {
 /** A setting is impossible or not safe. */
 export class ConfigurationError extends ServiceError {
   static override readonly code = "configuration";
+}
+/** The server has no room for keys or jobs. */
+export class StorageFullError extends ServiceError {
+  static override readonly code = "storage_full";
+}
+/** The client was closed: its keys are erased. */
+export class ClosedError extends ServiceError {
+  static override readonly code = "closed";
 }
 /** The request carries no API key that the server knows. */
 export class UnauthorizedError extends ServiceError {
@@ -197,9 +209,9 @@ export class InsecureTransportError extends ServiceError {
 /** Every class of the tree. */
 export const ERRORS: readonly (typeof CiphershiftError)[] = [
   CiphershiftError, WireError, TooLargeError, BadMagicError, MalformedError, UnsupportedVersionError, WrongKindError, WrongLengthError,
-  DigestMismatchError, WrongAnswerError, ParameterError, UnknownParamsError, InsecureParamsError, WrongParamsError, NotConformantError,
+  DigestMismatchError, WrongAnswerError, ParameterError, UnknownParamsError, InsecureParamsError, RefusedParamsError, WrongParamsError, NotConformantError,
   KeyMismatchError, WrongKeyError, UnknownKeyError, SecretKeyOnServerError, ExposedKeyError, LockedKeyError, WrongPassphraseError,
-  ProgramError, BadShapeError, OutOfLevelsError, UnsupportedLayerError, ServiceError, ConfigurationError, UnauthorizedError,
+  ProgramError, BadShapeError, OutOfLevelsError, UnsupportedLayerError, ServiceError, ConfigurationError, StorageFullError, ClosedError, UnauthorizedError,
   ForbiddenError, UnknownModelError, UnknownJobError, IdempotencyConflictError, NotFinishedError, CanceledError, ExpiredError,
   QuotaExceededError, BusyError, DeadlineError, WorkerLostError, NotReadyError, UnreachableError, UntrustedServerError,
   InsecureTransportError,

@@ -18,6 +18,8 @@ export interface ConnectOptions {
   readonly keystore?: Keystore;
   /** Seconds that one request may be put off while the server is busy, restarts, or cannot be reached. */
   readonly patienceSeconds?: number;
+  /** Accept parameter sets whose small key is in blocks (SECURITY.md says what is assumed); true unless said otherwise. */
+  readonly acceptBlockKeys?: boolean;
   /** Accept insecure parameter sets, for tests. */
   readonly allowToyParameters?: boolean;
 }

@@ -1,7 +1,11 @@
 /** What the server says of a model, checked: nothing in it may make the client fail later. */
 
+import { answerFields, imageFields } from "./ciphertexts.js";
+import { type Field, HEADER_BYTES, payloadBytes } from "./container.js";
+import { MalformedError } from "./errors.js";
 import { ParameterSet } from "./params.js";
 import { Members, printable } from "./reading.js";
+import { evaluationFields } from "./secret-keys.js";
 
 const DIGEST = /^[0-9a-f]{64}$/;
 
@@ -32,6 +36,7 @@ export interface ModelProfile {
   readonly bootstraps: number;
   readonly layers: readonly LayerProfile[];
   readonly keyBytes: number;
+  readonly uploadBytes: number;
   readonly downloadBytes: number;
   readonly maxBatch: number;
   readonly estimatedSeconds: number | null;
@@ -42,7 +47,7 @@ export interface ModelProfile {
 /**
  * Reads a profile.
  *
- * @throws MalformedError it lacks something, or says something impossible.
+ * @throws MalformedError it lacks something, says something impossible, or sizes that do not follow from its parameter set.
  * @throws UnknownParamsError its parameter set is not in this package's registry.
  */
 export async function readProfile(json: unknown): Promise<ModelProfile> {
@@ -53,7 +58,7 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     return { name: members.text("name", 128), kind: members.text("kind", 128), lookups: members.integer("lookups") };
   };
   const step = profile.optional("logit_step", (name) => profile.number(name, Number.MIN_VALUE));
-  return {
+  const read: ModelProfile = {
     model: profile.matching("model", /^[A-Za-z0-9._-]{1,128}$/), // it becomes part of addresses
     version: profile.text("version", 128),
     programDigest: profile.matching("program_digest", DIGEST),
@@ -68,10 +73,29 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     bootstraps: profile.integer("bootstraps"),
     layers: profile.optional("layers", (name) => profile.list(name, 0, 4096, layer)) ?? [],
     keyBytes: profile.integer("key_bytes"),
+    uploadBytes: profile.integer("upload_bytes"),
     downloadBytes: profile.integer("download_bytes", 1),
     maxBatch: profile.integer("max_batch", 1),
     estimatedSeconds: profile.optional("estimated_seconds", (name) => profile.number(name)),
     json,
+  };
+  const [channels, height, width] = read.inputShape;
+  const sizes = sizesOf(read.params, channels * height * width, read.classes.length);
+  for (const name of ["keyBytes", "uploadBytes", "downloadBytes"] as const) {
+    if (read[name] !== sizes[name]) {
+      throw new MalformedError(`the profile of ${read.model} says ${name} = ${read[name]}; with ${read.params.name} and its shape it is ${sizes[name]}`);
+    }
+  }
+  return read;
+}
+
+/** Returns the bytes of the containers that cross the network under a parameter set. */
+export function sizesOf(params: ParameterSet, pixels: number, classes: number): Pick<ModelProfile, "keyBytes" | "uploadBytes" | "downloadBytes"> {
+  const nbytes = (fields: readonly Field[]): number => HEADER_BYTES + payloadBytes(fields);
+  return {
+    keyBytes: nbytes(evaluationFields(params)),
+    uploadBytes: nbytes(imageFields(params, pixels)),
+    downloadBytes: nbytes(answerFields(params, classes)),
   };
 }
 

@@ -7,17 +7,19 @@ import { EventReader } from "../dist/events.js";
 import { Exchange } from "../dist/exchange.js";
 import { fromCanvas, toLevels } from "../dist/images.js";
 import { follow } from "../dist/jobs.js";
-import { logitsOf, readProfile } from "../dist/profile.js";
+import { logitsOf, readProfile, sizesOf } from "../dist/profile.js";
 import { parseAnswer } from "../dist/protocol.js";
 import { printable } from "../dist/reading.js";
 import { Transport } from "../dist/transport.js";
 import { ParameterSet } from "../dist/params.js";
 
 const bytes = (text) => new TextEncoder().encode(text);
+const TOY = await ParameterSet.get("TOY_N128");
+const SIZES = sizesOf(TOY, 4, 2);
 const PROFILE = {
-  model: "tiny", version: "1", program_digest: "ab".repeat(32), params_id: (await ParameterSet.get("TOY_N128")).id, security_bits: 0,
+  model: "tiny", version: "1", program_digest: "ab".repeat(32), params_id: TOY.id, security_bits: 0,
   input_shape: [1, 2, 2], input_levels: 15, input_delta: 0.004, classes: ["a", "b"], turns_to_logits: 100, logit_step: null,
-  bootstraps: 4, layers: [{ name: "one", kind: "relu", lookups: 4 }], key_bytes: 1, upload_bytes: 1, download_bytes: 10, max_batch: 2,
+  bootstraps: 4, layers: [{ name: "one", kind: "relu", lookups: 4 }], key_bytes: SIZES.keyBytes, upload_bytes: SIZES.uploadBytes, download_bytes: SIZES.downloadBytes, max_batch: 2,
   estimated_seconds: null,
 };
 const JOB = {
@@ -37,7 +39,7 @@ test("a profile is read, and one that is impossible is refused by the name of it
   assert.equal(profile.params.name, "TOY_N128");
   const changes = {
     model: "../jobs", input_shape: [1, 2], input_levels: 256, input_delta: -1, classes: [], turns_to_logits: "1e9", max_batch: 0.5,
-    program_digest: "AB", layers: [{}],
+    program_digest: "AB", layers: [{}], key_bytes: SIZES.keyBytes + 1, upload_bytes: 1, download_bytes: 1,
   };
   for (const [name, value] of Object.entries(changes)) {
     await assert.rejects(readProfile({ ...PROFILE, [name]: value }), { code: "malformed" }, name);

@@ -3,7 +3,10 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <numeric>
 #include <string>
+#include <vector>
 
 #include "fft_tables.hpp"
 #include "keys.hpp"
@@ -283,10 +286,18 @@ static Out<uint32_t> linear(In<uint32_t, 2> in, In<int64_t, 1> indptr, In<int32_
             require(signs.data()[e] == 1 || signs.data()[e] == -1, "sign must be 1 or -1 in output " + say(o));
         }
     }
+    // By the first row that an output reads: of a convolution, the filters at one place follow each other.
+    std::vector<int32_t> first(outputs, INT32_MAX);
+    for (size_t o = 0; o < outputs; ++o)
+        for (int64_t e = indptr.data()[o]; e < indptr.data()[o + 1]; ++e) first[o] = std::min(first[o], indices.data()[e]);
+    std::vector<int64_t> order(outputs);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return first[a] < first[b]; });
     auto out = make<uint32_t>({outputs, in.shape(1)});
-    const LinearJob job{outputs, in.shape(1), in.data(), indptr.data(), indices.data(), exponents.data(), signs.data(), out.data()};
+    const LinearJob job{outputs,        in.shape(1),  in.data(),    indptr.data(), indices.data(),
+                        exponents.data(), signs.data(), order.data(), out.data()};
     without_gil([&] {
-        share(outputs, threads, 64, [&](size_t begin, size_t end, size_t) { kernel().linear(job, begin, end, nullptr); });
+        share(outputs, threads, 256, [&](size_t begin, size_t end, size_t) { kernel().linear(job, begin, end, nullptr); });
     });
     return out;
 }

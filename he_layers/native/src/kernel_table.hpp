@@ -35,7 +35,8 @@ struct LinearJob {
     const int64_t* indptr;        // [outputs + 1]
     const int32_t* indices;       // [nnz], by falling exponent within an output
     const int8_t* exponents;      // [nnz]
-    const int8_t* signs;          // [nnz], +1 or -1
+    const int8_t* signs;          // [nnz], +1 or -1; those of one exponent best stand together
+    const int64_t* order;         // [outputs]: in which they are computed, those that read the same rows side by side
     uint32_t* out;                // [outputs][width]
 };
 

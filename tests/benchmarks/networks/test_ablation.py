@@ -13,7 +13,7 @@ from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.training.data import Split
-from ciphershift.models.training.loop import Phase
+from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import Splits
 
 

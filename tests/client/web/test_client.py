@@ -126,6 +126,8 @@ def test_mistakes_have_the_codes_that_they_have_in_python(
           await codeOf(client.job("0".repeat(32))),
           await codeOf(client.predict(new Array(32).fill(image), {{ signal: stopped.signal, onProgress: stop }})),
           await codeOf(client.predict(new Array(32).fill(image), {{ timeoutSeconds: 0.01 }})),
+          await codeOf(client.close().then(() => client.predict(image))),
+          await codeOf(client.models()),
         ]));
         """,
         server.url,
@@ -134,5 +136,5 @@ def test_mistakes_have_the_codes_that_they_have_in_python(
     )
     assert codes == [
         *("insecure_params", "unknown_model", "unreachable", "bad_shape", "bad_shape", "bad_shape", "unknown_job"),
-        *("canceled", "deadline"),
+        *("canceled", "deadline", "closed", "closed"),
     ]

@@ -75,6 +75,7 @@ def test_the_kernel_is_made_of_todays_sources() -> None:
     )
 
 
+@pytest.mark.slow  # the compiler builds its C library first
 def test_the_kernel_compiles_to_the_very_bytes_that_are_shipped() -> None:
     try:
         installed = metadata.version("ziglang")

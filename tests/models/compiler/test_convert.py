@@ -24,7 +24,8 @@ from ciphershift.models.nn import layers as nodes
 from ciphershift.models.nn.layers import ReLU
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.training.data import Split
-from ciphershift.models.training.loop import Phase, fine_tune, logits
+from ciphershift.models.training.loop import fine_tune, logits
+from ciphershift.models.training.phase import Phase
 from tests.support.networks import Branches, Plain, Residual, settled
 
 PARAMS = parameter_sets.get(parameter_sets.DEFAULT)

@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from ciphershift.errors import UnreadableDataError
+from ciphershift.models.cli import app
 from ciphershift.models.progress import Step
-from ciphershift.models.training.loop import Phase
+from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import VALIDATION_IMAGES, Splits, train_recipe
 from ciphershift.models.training.recipes import RECIPES, Conversion, Recipe
 
@@ -59,3 +61,9 @@ def test_the_card_says_what_was_kept_out(recipe: Recipe, tmp_path: Path, everyth
     assert (card["validation"] is None) is everything
     assert card["made_by"].endswith("--everything") is everything
     assert 0.1 < card["accuracy_quantised"] <= 1
+
+
+def test_a_device_that_is_not_there_is_refused_by_name() -> None:
+    result = CliRunner().invoke(app, ["train", "mnist-tiny", "--device", "cuda:99"])
+    assert result.exit_code == 2
+    assert "cuda:99" in result.output

@@ -60,11 +60,16 @@ element("forget").onclick = () =>
   attempt(async () => {
     await client.close();
     await client.keystore.erase(client.profile.params);
+    await connect();
     say("The keys are gone from this browser; new ones are made with the next picture.");
   });
 
-attempt(async () => {
+async function connect() {
   client = await Client.connect(address.get("server") ?? location.origin, { model: address.get("model") ?? "mnist-tiny" });
+}
+
+attempt(async () => {
+  await connect();
   element("send").disabled = false;
   say(`Connected: ${client.profile.model}, keys of ${Math.round(client.profile.securityBits)} bits.`);
 });

@@ -54,10 +54,7 @@ def downgrade() -> None:
     op.drop_table("audit")
     op.drop_table("usage")
     op.execute("DELETE FROM key_bundles WHERE blob <> 'keys/' || tenant_id || '/' || key_id || '.keys'")
-    with op.batch_alter_table("key_bundles") as table:
-        table.drop_column("blob")
-    with op.batch_alter_table("jobs") as table:
-        table.drop_column("images_kept")
-    with op.batch_alter_table("tenants") as table:
-        for name in ("turn", "requests_per_second", "queue_depth", "lookups_per_day", "closed"):
-            table.drop_column(name)
+    op.drop_column("key_bundles", "blob")
+    op.drop_column("jobs", "images_kept")
+    for name in ("turn", "requests_per_second", "queue_depth", "lookups_per_day", "closed"):
+        op.drop_column("tenants", name)

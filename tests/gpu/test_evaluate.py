@@ -1,0 +1,116 @@
+"""Whole networks on the device `cpu`: images side by side, the noise of the simulation, both keys at once, typed errors."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ciphershift.errors import BadShapeError, WrongParamsError
+from ciphershift.he_layers import evaluate, simulate
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.gpu import evaluate as on_device
+from ciphershift.he_layers.gpu.keys import DeviceKeys
+from ciphershift.he_layers.layers import Add, Flatten, Linear, MaxPool2d, ReLU
+from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+
+TOY = params.get("TOY_N128")
+CPU = torch.device("cpu")
+KEY_ID = "00" * 32
+
+
+@pytest.fixture(scope="module")
+def client_keys() -> ClientKeys:
+    return ClientKeys.generate(TOY)
+
+
+@pytest.fixture(scope="module")
+def device_keys(client_keys: ClientKeys) -> DeviceKeys:
+    return DeviceKeys.load(client_keys.evaluation_keys(2).expand(2), CPU)
+
+
+def encrypt(keys: ClientKeys, program: Program, images: NDArray[np.uint8]) -> list[list[CkksCiphertext]]:
+    levels = program.input.integers(images).reshape(len(images), -1)
+    return [[ckks.encrypt(keys, KEY_ID, row * program.input.delta)] for row in levels]
+
+
+def last(progress: Sequence[evaluate.Progress], keys: ClientKeys, program: Program) -> NDArray[np.float64]:
+    assert all(not step.answers for step in progress[:-1])
+    return np.stack([ckks.decrypt(keys, answer) * program.turns_to_logits for answer in progress[-1].answers])
+
+
+def test_images_side_by_side_have_the_simulated_logits(
+    client_keys: ClientKeys, device_keys: DeviceKeys, tiny_program: Program, tiny_images: NDArray[np.uint8]
+) -> None:
+    encrypted = encrypt(client_keys, tiny_program, tiny_images)
+    progress = list(on_device.run(tiny_program, device_keys, encrypted))
+    logits = last(progress, client_keys, tiny_program)
+    rng = np.random.default_rng(2)
+    runs = np.stack([simulate.run(tiny_program, TOY, tiny_images, rng) for _ in range(50)])
+    assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
+    assert [step.layer for step in progress] == ["relu", "flatten", "dense"]
+    assert progress[-1].lookups_done == progress[-1].lookups_total == tiny_program.lookups
+
+
+def test_slices_give_what_the_whole_gives(
+    monkeypatch: pytest.MonkeyPatch,
+    client_keys: ClientKeys,
+    device_keys: DeviceKeys,
+    tiny_program: Program,
+    tiny_images: NDArray[np.uint8],
+) -> None:
+    monkeypatch.setattr(on_device, "rows_together", lambda device: 64)
+    progress = list(on_device.run(tiny_program, device_keys, encrypt(client_keys, tiny_program, tiny_images[:2])))
+    assert [step.layer for step in progress] == ["relu"] * 4 + ["flatten", "dense"]
+    rng = np.random.default_rng(2)
+    runs = np.stack([simulate.run(tiny_program, TOY, tiny_images[:2], rng) for _ in range(50)])
+    assert np.abs((last(progress, client_keys, tiny_program) - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
+
+
+def test_values_under_both_keys_are_added(client_keys: ClientKeys, device_keys: DeviceKeys) -> None:
+    """A residual connection from the image itself: the sum lies under the CKKS secret and the big key."""
+    relu = {"bias": np.zeros(1, dtype=np.int32), "multiplier": np.ones(1), "levels": 15, "delta_out": 1 / 64}
+    program = Program(
+        name="residual",
+        version="1",
+        params=TOY.name,
+        input=InputSpec(shape=(1, 4, 4), levels=15, delta=1 / 64),
+        layers=(
+            ReLU(name="first", **relu),
+            Add(name="sum", terms=2, inputs=("image", "first")),
+            MaxPool2d(name="pool", kernel=(2, 2), stride=(2, 2)),
+            ReLU(name="second", **relu),
+            Flatten(name="flatten"),
+            Linear(name="dense", weight=np.eye(2, 4, dtype=np.int8)),
+        ),
+        output=OutputSpec(classes=("a", "b"), scale=1.0),
+    )
+    images = np.full((1, 1, 4, 4), 80, dtype=np.uint8)
+    (step, *_) = reversed(list(on_device.run(program, device_keys, encrypt(client_keys, program, images))))
+    runs = np.stack([simulate.run(program, TOY, images, np.random.default_rng(i)) for i in range(50)])
+    logits = last([step], client_keys, program)
+    assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
+
+
+def test_what_does_not_fit_is_a_typed_error(
+    client_keys: ClientKeys, device_keys: DeviceKeys, tiny_program: Program
+) -> None:
+    short = ckks.encrypt(client_keys, KEY_ID, np.zeros(63))
+    with pytest.raises(BadShapeError, match="63 values"):
+        next(on_device.run(tiny_program, device_keys, [[short]]))
+    other = ckks.encrypt(ClientKeys.generate(params.get("TOY_EXACT_N512")), KEY_ID, np.zeros(64))
+    with pytest.raises(WrongParamsError):
+        next(on_device.run(tiny_program, device_keys, [[other]]))
+
+
+def test_a_card_takes_as_many_images_as_its_free_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, tiny_program: Program
+) -> None:
+    largest = 4 * 6 * 6  # the convolution's sums
+    for free, rows in ((80 << 30, on_device.MOST_ROWS), (8 << 30, 16384), (0, on_device.CPU_ROWS)):
+        monkeypatch.setattr(on_device, "free_bytes", lambda device, free=free: free)
+        assert on_device.images_together(tiny_program, torch.device("cuda")) == rows // largest
+    assert on_device.images_together(tiny_program, CPU) == 1

@@ -1,0 +1,108 @@
+"""What a phase asks for is what a batch does: averages, loudness, views, mirroring by turns."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.network import Network
+from ciphershift.models.training.lesson import Lesson
+from ciphershift.models.training.phase import Phase
+
+IMAGES = torch.tensor(np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8))
+LABELS = torch.arange(40) % 4
+PLAIN = Phase(epochs=1, learning_rate=1e-2, distortion=0.0, batch=20)
+ALL = torch.arange(20)
+
+
+def module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4))
+
+
+def network() -> Network:
+    return convert(module().eval(), IMAGES.float() / 255)
+
+
+def test_the_average_of_the_weights_ends_a_phase() -> None:
+    weights = module()
+    lesson = Lesson(weights, replace(PLAIN, average=0.75), IMAGES, LABELS)
+    expected = [weight.detach().clone() for weight in weights.parameters()]
+    for _ in range(5):
+        lesson.learn(ALL, 0, 0.0)
+        expected = [0.75 * old + 0.25 * new.detach() for old, new in zip(expected, weights.parameters(), strict=True)]
+    moved = [float((a - b.detach()).abs().max()) for a, b in zip(expected, weights.parameters(), strict=True)]
+    lesson.take_average(ALL)
+    assert min(moved) > 1e-3
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(expected, weights.parameters(), strict=True))
+
+
+def test_statistics_are_taken_again_for_averaged_weights_and_stand_still_afterwards() -> None:
+    shift = network()
+    lesson = Lesson(shift, replace(PLAIN, average=0.5), IMAGES, LABELS)
+    relu = next(node for _, node in shift.steps() if hasattr(node, "top"))
+    relu.mean.fill_(1e6)
+    lesson.freeze(torch.arange(40).repeat(100))
+    assert float(relu.mean.abs().max()) < 1e4
+    held = relu.mean.clone()
+    shift.train()
+    lesson.learn(ALL, 0, 0.0)
+    assert shift.frozen and torch.equal(relu.mean, held)
+
+
+@pytest.mark.parametrize(("limits", "low", "high"), [((0.0, 0.0), 0.0, 0.0), ((2.0, 3.0), 2.0, 3.0)])
+def test_the_noise_is_as_loud_as_the_phase_says(limits: tuple[float, float], low: float, high: float) -> None:
+    shift = network()
+    lesson = Lesson(shift, replace(PLAIN, loudness=limits, learning_rate=0.0), IMAGES, LABELS)
+    factors = []
+    for _ in range(8):
+        lesson.learn(ALL, 0, 0.0)
+        factors.append(float(shift.loudness))
+    assert low <= min(factors) and max(factors) <= high
+    shift.loudness.fill_(factors[-1])
+    with torch.no_grad():
+        answers = torch.stack([shift(IMAGES.float() / 255) for _ in range(4)])
+    assert bool((answers.std(0).max() > 1e-3) == (high > 0)), "noise of the circuit, times its factor"
+
+
+class Sided(nn.Module):
+    """Says class 0 or 1 by which half of an image is brighter."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        left, right = (half.mean((1, 2, 3)) for half in images.split(4, dim=3))
+        return 50 * torch.stack([left - right, right - left, left * 0 - 1, left * 0 - 1], dim=1)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_teacher_of_both_views_does_not_tell_left_from_right(both: bool) -> None:
+    lesson = Lesson(module(), replace(PLAIN, both_views=both, distilled=1.0), IMAGES, LABELS, teacher=Sided())
+    sides = torch.zeros(2, 1, 8, 8)
+    sides[0, :, :, :4] = sides[1, :, :, 4:] = 1.0
+    wanted = lesson._wanted(Sided(), sides)
+    assert torch.allclose(wanted.sum(1), torch.ones(2))
+    assert bool(torch.allclose(wanted[0], wanted[1], atol=1e-4)) is both
+
+
+def test_an_image_is_mirrored_in_every_second_epoch() -> None:
+    bright_left = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
+    bright_left[..., :4] = 200
+    lesson = Lesson(module(), replace(PLAIN, shift=1, alternating=True), bright_left, LABELS)
+    brighter_side = []
+    for epoch in range(4):
+        lesson._choose(ALL, epoch)
+        brighter_side.append(Sided()(lesson._changed()).argmax(1))
+    first, second, third, fourth = brighter_side
+    assert torch.equal(first, third) and torch.equal(second, fourth)
+    assert bool((first != second).all())
+    assert 0 < int(first.sum()) < len(first), "not all at once"
+
+
+def test_rates_and_distortion_fall() -> None:
+    phase = replace(PLAIN, distortion=0.8, fading=0.5)
+    lesson = Lesson(module(), phase, IMAGES, LABELS)
+    lesson.learn(ALL, 0, 0.5)
+    assert lesson.optimizer.param_groups[0]["lr"] == pytest.approx(5e-3)
+    assert float(lesson._distortion) == pytest.approx(0.6)
