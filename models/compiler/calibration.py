@@ -102,7 +102,7 @@ class Calibration:
             for name, v in zip(step.inputs, inputs, strict=True)
         ]
         if isinstance(node, ReLU):
-            found = node(integers[0], self._turns(step, node, float(node.drive)), 0.0)
+            found = node(integers[0], self._turns(step, node, float(node.drive)), 0.0, 0.0)
         elif isinstance(operation, ir.MaxPool2d):
             found = functional.max_pool2d(integers[0], *_window(operation))
         elif isinstance(node, Head):

@@ -153,4 +153,5 @@ def moved(values: Tensor, index: Tensor | None, zero: float) -> Tensor:
     """Flat values at the places of ``index``, if there is one; ``zero`` where it is -1."""
     if index is None:
         return values
-    return torch.where(index >= 0, values[index.clamp_min(0)], torch.full((), zero, dtype=values.dtype))
+    index = index.to(values.device)
+    return torch.where(index >= 0, values[index.clamp_min(0)], torch.full_like(values[:1], zero))
