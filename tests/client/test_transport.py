@@ -115,6 +115,7 @@ def tls(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> tupl
     issued = authority.issue_cert("127.0.0.1")
     authority.cert_pem.write_to_path(folder / "ca.pem")
     issued.private_key_pem.write_to_path(folder / "key.pem")
+    (folder / "key.pem").chmod(0o600)
     for blob in issued.cert_chain_pems:
         blob.write_to_path(folder / "certificate.pem", append=True)
     return folder / "ca.pem", folder / "certificate.pem", folder / "key.pem"
