@@ -171,6 +171,7 @@ def test_tls_from_certificate_files(zoo: Path, tmp_path: Path) -> None:
     chain, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     issued.cert_chain_pems[0].write_to_path(chain)
     issued.private_key_pem.write_to_path(key)
+    key.chmod(0o600)
     with running_server(
         models=zoo, allow_toy_parameters=True, tls_certificate=chain, tls_key=key, wait_until_ready=False
     ) as server:
