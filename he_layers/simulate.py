@@ -93,9 +93,10 @@ class NoisyCircuit:
         self.levels = levels
         self.rng = rng
 
-    def encrypt(self, turns: FloatArray) -> TorusNumbers:
+    def encrypt(self, turns: NDArray[np.floating]) -> TorusNumbers:
         """Turns [batch, count] as fresh ciphertexts under the CKKS key."""
-        return TorusNumbers(turns=self._noisy(turns, self.levels.fresh), under_input_key=True, under_big_key=False)
+        fresh = self._noisy(np.asarray(turns, dtype=np.float64), self.levels.fresh)
+        return TorusNumbers(turns=fresh, under_input_key=True, under_big_key=False)
 
     def linear(self, x: TorusNumbers, layer: LinearLayer, shape: Shape) -> TorusNumbers:
         """The layer's integer combinations."""

@@ -11,7 +11,7 @@ from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswe
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 
 
-def encrypt(keys: ClientKeys, key_id: str, values: NDArray[np.float64]) -> CkksCiphertext:
+def encrypt(keys: ClientKeys, key_id: str, values: NDArray[np.floating]) -> CkksCiphertext:
     """Encrypts values of the torus, one per coefficient, in as many ring elements as they need.
 
     Args:

@@ -13,6 +13,7 @@ from ciphershift.server.app import create_app
 from ciphershift.server.cli import serve as command
 from ciphershift.server.engine import local
 from ciphershift.server.engine.base import LayerProgress, Task, TaskResult
+from ciphershift.server.engine.worker import KernelWorker
 from ciphershift.server.settings import Settings
 
 WORKER_MODULES = Path(os.environ["CIPHERSHIFT_STORAGE"], "worker-modules.json")
@@ -28,7 +29,7 @@ def spying_app(settings: Settings, **options: Any) -> FastAPI:
     return app
 
 
-class SpyingWorker(local.KernelWorker):
+class SpyingWorker(KernelWorker):
     def run(self, task: Task) -> Iterator[LayerProgress | TaskResult]:
         for item in super().run(task):
             WORKER_MODULES.write_text(json.dumps(list(sys.modules)))
@@ -36,7 +37,7 @@ class SpyingWorker(local.KernelWorker):
 
 
 if __name__ == "__main__":
-    command.create_app = spying_app
+    command.create_app = spying_app  # type: ignore[attr-defined]
     command.app()
 else:  # a spawned worker imports the program of its parent, too
-    local.KernelWorker = SpyingWorker  # type: ignore[misc]
+    local.KernelWorker = SpyingWorker  # type: ignore[attr-defined]

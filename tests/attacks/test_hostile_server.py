@@ -316,10 +316,18 @@ def test_containers_of_answers(converse: Callable[[], Conversation], tally: Tall
             tally.refuse("server's answer", case.check, talk.end(case.data), case.error)
 
 
+def each(*values: Any) -> tuple[Any, ...]:
+    """Values of every type."""
+    return values
+
+
 WRONG_MEMBERS: list[dict[str, Any]] = [
-    *({"id": value} for value in (..., None, 7, "", "x", [], {}, "\x1b[2J")),
-    *({"parameters": value} for value in (..., None, 7, "", [], {}, {"server_seconds": None}, {"server_seconds": {}})),
-    *({"parameters": {"server_seconds": s}} for s in ("x", [], -1, -1e300, float("nan"), float("inf"), 10**400)),
+    *({"id": value} for value in each(..., None, 7, "", "x", [], {}, "\x1b[2J")),
+    *(
+        {"parameters": value}
+        for value in each(..., None, 7, "", [], {}, {"server_seconds": None}, {"server_seconds": {}})
+    ),
+    *({"parameters": {"server_seconds": s}} for s in each("x", [], -1, -1e300, float("nan"), float("inf"), 10**400)),
     *({"id": f"{i:032x}"} for i in range(200)),
 ]
 
@@ -420,9 +428,9 @@ def test_words_of_a_server_are_fit_for_a_terminal(keystore: Keystore) -> None:
 WRONG_JOBS: list[dict[str, Any]] = [
     *(
         {"created": value}
-        for value in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", 1e18, "2026-01-01T00:00:00", {})
+        for value in each("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", 1e18, "2026-01-01T00:00:00", {})
     ),
-    *({"expires": value} for value in ("0001-01-01T00:00:00Z", -1, "x" * 10_000, [])),
+    *({"expires": value} for value in each("0001-01-01T00:00:00Z", -1, "x" * 10_000, [])),
     *({"id": value} for value in ("", "../etc", "x" * 65, "\x1b[2J", 7)),
     *({"images": value} for value in (-1, 2**60, 1.5, "x", None)),
     *({"queue_position": value} for value in (-1, 2**60, 1.5, "x")),

@@ -1,7 +1,7 @@
 """A place between client and server, where requests and answers can be held up, changed or lost."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -73,7 +73,7 @@ def give(handler: BaseHTTPRequestHandler, response: httpx.Response) -> None:
 
 
 @pytest.fixture
-def between(server: ServerProcess) -> Callable[[Hook], Iterator[Between]]:
+def between(server: ServerProcess) -> Callable[[Hook], AbstractContextManager[Between]]:
     """`with between(hook) as middle`: a server whose answers a hook may replace."""
 
     @contextmanager

@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import httpx
 import numpy as np
@@ -12,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from ciphershift import errors
-from ciphershift.client import Client, Keystore
+from ciphershift.client import Client, JobStatus, Keystore
 from ciphershift.client import _sse as sse
 from ciphershift.client._sse import MAX_IDLE_BYTES
 
 Handler = BaseHTTPRequestHandler
-Middle = Callable[[Callable[..., bool]], AbstractContextManager]
+Middle = Callable[[Callable[..., bool]], AbstractContextManager[Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -25,11 +26,11 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "POLL_SECONDS", 0.05)
 
 
-def client_of(middle: object, keystore: Keystore) -> Client:
+def client_of(middle: Any, keystore: Keystore) -> Client:
     return Client(middle.url, model="tiny", keystore=keystore, allow_toy_parameters=True, retry_timeout=60.0)
 
 
-def streams(write: Callable[[Handler, int], None]) -> Callable[..., bool]:
+def streams(write: Callable[[Handler, int], object]) -> Callable[..., bool]:
     """A hook that answers the event streams: `write` is given the handler and the number of the stream, from 0."""
     number = iter(range(1000))
 
@@ -119,7 +120,7 @@ def test_an_endless_stream_is_bounded_in_memory(
 def test_an_endless_stream_of_good_events_is_bounded_in_time(
     between: Middle, keystore: Keystore, tiny_images: NDArray[np.uint8]
 ) -> None:
-    def hook(handler: Handler, middle: object) -> bool:
+    def hook(handler: Handler, middle: Any) -> bool:
         if handler.command == "POST":
             pending.append(middle.ask(handler))
             give(handler, pending[0])
@@ -164,7 +165,7 @@ def test_a_stream_is_taken_up_after_its_last_event(
 ) -> None:
     """The first stream breaks after one event; the second is asked for with that event's id."""
 
-    def hook(handler: Handler, middle: object) -> bool:
+    def hook(handler: Handler, middle: Any) -> bool:
         if not handler.path.endswith("/events") or handler.headers.get("Last-Event-ID"):
             return False
         handler.send_response_only(200)
@@ -178,7 +179,7 @@ def test_a_stream_is_taken_up_after_its_last_event(
                     break
         return True
 
-    seen = []
+    seen: list[JobStatus] = []
     with between(hook) as middle, client_of(middle, keystore) as client:
         job = client.submit(tiny_images)
         assert job.wait(on_progress=seen.append).state == "completed"
@@ -191,7 +192,7 @@ def test_a_stream_is_taken_up_after_its_last_event(
 
 
 def test_progress_is_told_on_the_way(client: Client, tiny_images: NDArray[np.uint8]) -> None:
-    seen = []
+    seen: list[JobStatus] = []
     client.submit(np.concatenate([tiny_images] * 16)).wait(on_progress=seen.append)
     running = [status.progress for status in seen if 0 < status.progress.bootstraps_done < 64 * 144]
     assert running

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -29,7 +30,7 @@ from ciphershift.server.store.database import Database
 from ciphershift.server.store.tenants import Scope, TenantStore
 
 Images = NDArray[np.uint8]
-Between = Callable[[Callable[..., bool]], AbstractContextManager]
+Between = Callable[[Callable[..., bool]], AbstractContextManager[Any]]
 
 
 @pytest.mark.parametrize("waits_first", [True, False])
@@ -241,9 +242,9 @@ def test_a_client_without_patience_is_told_that_the_server_is_busy(
 def test_a_submission_whose_answer_is_lost_makes_one_job(
     between: Between, keystore: Keystore, tiny_images: Images
 ) -> None:
-    lost = []
+    lost: list[str] = []
 
-    def lose_the_first(handler: object, middle: object) -> bool:
+    def lose_the_first(handler: Any, middle: Any) -> bool:
         if handler.command == "POST" and not lost:
             lost.append(middle.ask(handler).json()["id"])
             handler.close_connection = True
@@ -326,7 +327,7 @@ def test_an_interrupt_ends_the_work_on_the_server(
 ) -> None:
     take = SyncTransport._take
 
-    def interrupted(self: SyncTransport, step: object) -> httpx.Response | None:
+    def interrupted(self: SyncTransport, step: Step) -> httpx.Response | None:
         if getattr(step, "path", "").endswith("/events"):
             raise KeyboardInterrupt
         return take(self, step)
@@ -347,13 +348,13 @@ def test_a_cancelled_coroutine_ends_the_work_on_the_server(
     """Wherever it was: what had become a job is canceled, and the client can be used again."""
     reached, go_on = threading.Event(), threading.Event()
 
-    def hold(handler: object, middle: object) -> bool:
+    def hold(handler: Any, middle: Any) -> bool:
         if handler.path.endswith(stage) and not reached.is_set():
             reached.set()
             go_on.wait(300)
         return False
 
-    async def ask(middle: object) -> None:
+    async def ask(middle: Any) -> None:
         async with AsyncClient(middle.url, model="tiny", keystore=keystore, allow_toy_parameters=True) as client:
             task = asyncio.create_task(client.predict(tiny_images))
             await asyncio.to_thread(reached.wait)

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ def test_every_public_name_is_there_and_public() -> None:
     assert exported == set(client.__all__)
 
 
-def methods(kind: type) -> dict[str, object]:
+def methods(kind: type) -> dict[str, Any]:
     return {name: value for name, value in inspect.getmembers(kind) if not name.startswith("_")}
 
 

@@ -1,6 +1,7 @@
 """One call, driven by hand: what is sent again, for how long, and what is not."""
 
 import json
+from collections.abc import Sequence
 
 import httpx
 import pytest
@@ -20,12 +21,12 @@ def problem(status: int, code: str, headers: dict[str, str] | None = None) -> ht
     return httpx.Response(status, content=content, headers=given, request=REQUEST)
 
 
-def steps_after(answers: list[httpx.Response | Exception], call: Request = GET) -> list[Step]:
+def steps_after(answers: Sequence[httpx.Response | Exception], call: Request = GET) -> list[Step]:
     """The steps of a call that gets these answers one after the other, and the last of them for ever."""
     return list(run(Retrying(PATIENCE)(call), answers))
 
 
-def run(steps: Steps[httpx.Response], answers: list[httpx.Response | Exception]) -> list[Step]:
+def run(steps: Steps[httpx.Response], answers: Sequence[httpx.Response | Exception]) -> list[Step]:
     seen = [next(steps)]
     left = list(answers)
     try:

@@ -14,7 +14,15 @@ HERE = re.compile(r"\b(?:src|srcset|href)=\"((?!data:|#|[a-z]+:)[^\"#?]+)")
 
 
 def build(source: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    options = ["--fail-on-warning", "--keep-going", "--quiet", "-c", ROOT / "docs", "-d", site / ".doctrees"]
+    options: list[str | Path] = [
+        "--fail-on-warning",
+        "--keep-going",
+        "--quiet",
+        "-c",
+        ROOT / "docs",
+        "-d",
+        site / ".doctrees",
+    ]
     return subprocess.run(
         [sys.executable, "-m", "sphinx", *options, source, site], capture_output=True, text=True, check=False
     )

@@ -1,6 +1,7 @@
 """Whole networks on the device `cpu`: images side by side, the noise of the simulation, both keys at once, typed errors."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,12 @@ def test_slices_give_what_the_whole_gives(
 
 def test_values_under_both_keys_are_added(client_keys: ClientKeys, device_keys: DeviceKeys) -> None:
     """A residual connection from the image itself: the sum lies under the CKKS secret and the big key."""
-    relu = {"bias": np.zeros(1, dtype=np.int32), "multiplier": np.ones(1), "levels": 15, "delta_out": 1 / 64}
+    relu: dict[str, Any] = {
+        "bias": np.zeros(1, dtype=np.int32),
+        "multiplier": np.ones(1),
+        "levels": 15,
+        "delta_out": 1 / 64,
+    }
     program = Program(
         name="residual",
         version="1",

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_a_ramp_below_zero_is_exact_on_the_grid() -> None:
 
 
 def test_graphs_that_do_not_fit_are_refused(branched: Program) -> None:
-    def changed(changed_name: str, /, **fields: object) -> Program:
+    def changed(changed_name: str, /, **fields: Any) -> Program:
         layers = tuple(replace(layer, **fields) if layer.name == changed_name else layer for layer in branched.layers)
         return replace(branched, layers=layers)
 

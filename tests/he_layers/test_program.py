@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, ProgramError, UnsupportedLayerError
 from ciphershift.he_layers import simulate
-from ciphershift.he_layers.layers import Flatten, MaxPool2d, ReLU
+from ciphershift.he_layers.layers import Conv2d, Flatten, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 
@@ -24,6 +24,7 @@ def test_a_program_survives_its_files(tiny_program: Program, tiny_images: NDArra
 
 def test_the_digest_tells_a_single_weight(tiny_program: Program) -> None:
     conv = tiny_program.layers[0]
+    assert isinstance(conv, Conv2d)
     changed = conv.weight.copy()
     changed[0, 0, 0, 0] = 4
     other = replace(tiny_program, layers=(replace(conv, weight=changed), *tiny_program.layers[1:]))
@@ -66,7 +67,12 @@ def test_an_input_that_wraps_is_refused() -> None:
 
 
 def test_images_of_another_kind_are_refused(tiny_program: Program) -> None:
-    for images in (np.zeros((1, 1, 8, 9), dtype=np.uint8), np.zeros((1, 8, 8), dtype=np.uint8), np.zeros((1, 1, 8, 8))):
+    kinds: list[NDArray[Any]] = [
+        np.zeros((1, 1, 8, 9), dtype=np.uint8),
+        np.zeros((1, 8, 8), dtype=np.uint8),
+        np.zeros((1, 1, 8, 8)),
+    ]
+    for images in kinds:
         with pytest.raises(BadShapeError, match="uint8"):
             simulate.plain(tiny_program, images)
 

@@ -1,6 +1,7 @@
 """The simulated circuit: exact without noise, right at the wrap and at saturation, as noisy as predicted."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params as parameter_sets
-from ciphershift.he_layers.layers import MaxPool2d, ReLU
+from ciphershift.he_layers.layers import Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.layers.layer import Scale
 from ciphershift.he_layers.program import Program
 from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumbers
@@ -16,12 +17,12 @@ from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumb
 SILENT = CircuitNoise.silent(1 << 16)
 
 
-def circuit(**levels: float) -> NoisyCircuit:
+def circuit(**levels: Any) -> NoisyCircuit:
     return NoisyCircuit(replace(SILENT, **levels), np.random.default_rng(0))
 
 
-def numbers(turns: NDArray[np.float64]) -> TorusNumbers:
-    return TorusNumbers(turns=turns, under_input_key=False, under_big_key=True)
+def numbers(turns: NDArray[np.floating]) -> TorusNumbers:
+    return TorusNumbers(turns=np.asarray(turns, dtype=np.float64), under_input_key=False, under_big_key=True)
 
 
 def test_without_noise_the_circuit_is_the_plain_network(tiny_program: Program, tiny_images: NDArray[np.uint8]) -> None:
@@ -85,7 +86,9 @@ def test_logits_carry_the_noise_of_their_inputs_and_of_packing(
     levels = replace(SILENT, lookup=1e-4, packing=3e-4)
     images = np.repeat(tiny_images[:1], 800, axis=0)
     found = simulate.run_with(tiny_program, levels, images, np.random.default_rng(0)) / tiny_program.turns_to_logits
-    weight = tiny_program.layers[-1].weight.astype(float)
+    dense = tiny_program.layers[-1]
+    assert isinstance(dense, Linear)
+    weight = dense.weight.astype(float)
     only_last = replace(levels, lookup=0.0)
     quiet = simulate.run_with(tiny_program, only_last, images, np.random.default_rng(0)) / tiny_program.turns_to_logits
     assert quiet.std(axis=0) == pytest.approx(np.full(3, 3e-4), rel=0.1)

@@ -2,11 +2,13 @@
 
 import hashlib
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ciphershift import errors
 from ciphershift.protocol import container
@@ -16,7 +18,12 @@ PARAMS, OTHER_PARAMS = "11" * 32, "22" * 32
 KEY, OTHER_KEY = "aa" * 32, "bb" * 32
 PAYLOAD = bytes(range(100))
 DATA = container.pack(Kind.CKKS_CIPHERTEXT, PARAMS, KEY, PAYLOAD)
-WANTED = {"kind": Kind.CKKS_CIPHERTEXT, "params_id": PARAMS, "key_id": KEY, "payload_bytes": len(PAYLOAD)}
+WANTED: dict[str, Any] = {
+    "kind": Kind.CKKS_CIPHERTEXT,
+    "params_id": PARAMS,
+    "key_id": KEY,
+    "payload_bytes": len(PAYLOAD),
+}
 
 
 def with_field(offset: int, new: bytes) -> bytes:
@@ -94,7 +101,7 @@ def test_packed_bits_equal_one_long_integer(bits: int, data: st.DataObject) -> N
 
 def test_fields_follow_each_other() -> None:
     fields = [Field("a", 3, 5), Field("b", 2, 64), Field("seed", 4, 8)]
-    values = {
+    values: dict[str, NDArray[Any]] = {
         "a": np.array([1, 31, 0], dtype=np.uint64),
         "b": np.array([2**64 - 1, 7], dtype=np.uint64),
         "seed": np.arange(4, dtype=np.uint8),

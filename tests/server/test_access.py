@@ -39,7 +39,7 @@ def make_client(closed: ServerProcess, storage: Path) -> Iterator[Callable[..., 
     database = Database(Settings(storage=str(storage)).database_url)
     tenants = TenantStore(database)
 
-    def make(tenant: str, scopes: tuple[str, ...] = ("infer", "keys"), **limits: int) -> httpx.Client:
+    def make(tenant: str, scopes: tuple[str, ...] = ("infer", "keys"), **limits: Any) -> httpx.Client:
         with suppress(ConfigurationError):  # there already
             tenants.create(tenant, **limits)
         headers = {"Authorization": f"Bearer {tenants.make_key(tenant, [Scope(scope) for scope in scopes])}"}

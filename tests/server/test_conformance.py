@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.program import Program
-from ciphershift.server.engine import Engine, make_engine
-from ciphershift.server.engine.base import LayerProgress, Task
+from ciphershift.server.engine import make_engine
+from ciphershift.server.engine.base import Engine, LayerProgress, Task
 from ciphershift.server.settings import Settings
 
 TOY = params.get("TOY_N128")
@@ -54,7 +54,7 @@ class Bench:
         states = self.engine.workers.values()
         return sum(state.key_cache_hits for state in states), sum(state.key_cache_misses for state in states)
 
-    def run(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    def run(self, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
         return self.runner.run(call(*arguments))
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class Bench:
         return [ckks.encrypt(self.pair.client_keys, self.pair.key_id, row * self.program.input.delta) for row in levels]
 
     def task(self, encrypted: list[CkksCiphertext], **changes: Any) -> Task:
-        given = {
+        given: dict[str, Any] = {
             "job_id": uuid.uuid4().hex,
             "model": self.program.name,
             "model_digest": self.program.digest,

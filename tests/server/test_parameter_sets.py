@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from ciphershift.server.settings import ZOO, Settings
 REPEATS = 200
 
 
-def served(models: Path, **settings: str) -> dict[str, str]:
+def served(models: Path, **settings: Any) -> dict[str, str]:
     """The parameter set of each model."""
     repository = Repository(Settings(models=models, allow_toy_parameters=True, **settings))
     return {name: model.params.name for name, model in repository.items()}
@@ -66,7 +67,7 @@ def test_encrypted_logits_under_block_keys_are_the_simulated_ones(
 def test_a_client_can_refuse_block_keys(
     block_server: ServerProcess, server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8]
 ) -> None:
-    strict = {"keystore": keystore, "allow_toy_parameters": True, "accept_block_keys": False}
+    strict: dict[str, Any] = {"keystore": keystore, "allow_toy_parameters": True, "accept_block_keys": False}
     with (
         Client(block_server.url, **strict) as client,
         pytest.raises(errors.RefusedParamsError, match=r"blocks of 3 bits.*CIPHERSHIFT_PARAMETER_SETS=own"),

@@ -41,10 +41,11 @@ class Gate:
 def _install() -> None:
     from ciphershift.server.engine import local
     from ciphershift.server.engine.base import LayerProgress, Task, TaskResult
+    from ciphershift.server.engine.worker import KernelWorker
 
     gate = Gate(Path(os.environ["CIPHERSHIFT_GATE"]))
 
-    class GatedWorker(local.KernelWorker):
+    class GatedWorker(KernelWorker):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             self._done: Counter[str] = Counter()  # layers of each job
@@ -59,7 +60,7 @@ def _install() -> None:
                     time.sleep(0.005)
                     yield item
 
-    local.KernelWorker = GatedWorker  # type: ignore[misc]
+    local.KernelWorker = GatedWorker  # type: ignore[attr-defined, assignment]
 
 
 if __name__ == "__main__":

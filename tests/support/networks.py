@@ -83,5 +83,5 @@ def settled(maker: Callable[[], nn.Module]) -> nn.Module:
         for _ in range(30):
             module(torch.rand(64, 3, 12, 12))
         head = [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
-        head.bias -= module.eval()(torch.rand(200, 3, 12, 12)).mean(0)
+        head.bias.sub_(module.eval()(torch.rand(200, 3, 12, 12)).mean(0))
     return module

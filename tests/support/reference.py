@@ -130,7 +130,8 @@ def blind_rotate(
                 rest = rest - digits[p * levels + level] * unit
         for ggsw, power in zip(ggsws, powers if grouping_factor == 1 else [*powers, sum(powers)], strict=True):
             for q in range(k1):
-                product = sum(negacyclic(digit, row[q].astype(object)) for digit, row in zip(digits, ggsw, strict=True))
+                parts = [negacyclic(digit, row[q].astype(object)) for digit, row in zip(digits, ggsw, strict=True)]
+                product = np.asarray(sum(parts))
                 acc[q] = (acc[q] + rotate(product, power % (2 * n)) - product) % 2**64
     mask = [v for p in acc[:-1] for v in [p[0], *(-p[:0:-1])]]
     return [int(v) % 2**64 for v in [*mask, acc[-1][0]]]

@@ -16,6 +16,7 @@ from ciphershift.benchmarks.report.figures import pareto
 from ciphershift.benchmarks.report.lookups import lookups
 from ciphershift.benchmarks.report.points import Fit, Point, points
 from ciphershift.benchmarks.report.readme import BEGIN, END
+from ciphershift.benchmarks.report.sections import SECTIONS
 from ciphershift.benchmarks.report.stored import Stored
 from ciphershift.he_layers.crypto.params import DEFAULT
 from ciphershift.server.settings import Settings
@@ -244,7 +245,7 @@ def test_each_missing_measurement_is_said_with_its_command(tmp_path: Path) -> No
     page.write([], tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
     assert (
-        text.count("**Not measured yet.**") == len(page.SECTIONS) - 3
+        text.count("**Not measured yet.**") == len(SECTIONS) - 3
     )  # cards of the zoo, SHE, and what others have published
     assert "`ciphershift bench growth` measures it" in text
     only_growth = [record for record in records() if record["benchmark"] == "growth"]
@@ -327,7 +328,7 @@ def test_the_front_holds_what_nobody_beats_in_both() -> None:
 def test_the_fit_finds_the_law_behind_the_points() -> None:
     widths = [{"lookups": lookups, "median_s": 0.3 + 0.003 * lookups} for lookups in (100, 400, 1600, 6400)]
     fit = Fit.of(widths)
-    assert (fit.start, fit.each) == (pytest.approx(0.3), pytest.approx(0.003))
+    assert (fit.start, fit.each) == pytest.approx((0.3, 0.003))
     assert json.dumps(fit.text) == '"0.30 s + 3.00 ms for each"'
     assert 0.7 < fit.exponent < 1.0
 

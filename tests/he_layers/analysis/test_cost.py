@@ -21,7 +21,7 @@ def test_the_work_is_what_an_evaluation_does(tiny_program: Program, monkeypatch:
     seen: list[tuple[int, int]] = []
     real = pbs.pbs
 
-    def spy(x, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def spy(x, *args, **kwargs):
         seen.append((len(x), x.dimension))
         return real(x, *args, **kwargs)
 

@@ -19,7 +19,7 @@ PRIMITIVES = {
 
 @pytest.fixture(scope="module", params=["FAST_N512_PAIRS", "FAST_N512_BLOCK3", "FAST_N512_BLOCK4"])
 def ratios(request: pytest.FixtureRequest) -> dict[str, float]:
-    return {result["primitive"]: result["ratio"] for result in noise.measure(request.param)}
+    return {result["primitive"]: result["ratio"] for result in noise.measure_noise(request.param)}
 
 
 def test_every_primitive_adds_the_noise_of_its_formula(ratios: dict[str, float]) -> None:

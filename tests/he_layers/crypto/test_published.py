@@ -1,6 +1,7 @@
 """The table of published rows against the objects that leave the client: fields, secrets and noise."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.published import SEAL_STD_DEV, estimated_bits, exact_bits
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.crypto.security import PUBLISHED, published_rows, require_secure
+from ciphershift.protocol.container import Field
 
 FAST = params.get(params.DEFAULT)
 PRODUCTION = [parameter_set for parameter_set in params.SETS.values() if not parameter_set.is_toy]
@@ -22,7 +24,10 @@ UNIFORM = {"mask_seed"}  # public randomness that all rows of a bundle share; it
 
 
 def test_every_field_that_leaves_the_client_is_covered_by_exactly_one_row() -> None:
-    payloads = {CkksCiphertext: CkksCiphertext._fields(FAST, 4), EvaluationKeys: EvaluationKeys._fields(FAST)}
+    payloads: dict[type[CkksCiphertext | EvaluationKeys], Sequence[Field]] = {
+        CkksCiphertext: CkksCiphertext._fields(FAST, 4),
+        EvaluationKeys: EvaluationKeys._fields(FAST),
+    }
     assert set(payloads) == set(PUBLISHED)
     for published, payload in payloads.items():
         covered = Counter(name for row in published.published_rows(FAST) for name in row.fields)

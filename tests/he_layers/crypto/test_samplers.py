@@ -5,6 +5,7 @@ Bounds are five standard errors at the stated sample counts: a right sampler fai
 
 import os
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,7 @@ def test_seals_error_is_the_centered_binomial_of_its_documentation() -> None:
 @pytest.mark.parametrize("name", ["CKKS c1", "key switch masks", "bootstrapping masks", "answer key masks"])
 def test_masks_are_uniform(name: str) -> None:
     """Chi-square over 256 classes; the highest and the lowest bits where the modulus is a power of two."""
+    classes: list[NDArray[Any]]
     if name == "CKKS c1":
         words = np.concatenate([ckks.encrypt(KEYS, KEY_ID, np.zeros(4)).c1.reshape(-1) for _ in range(20)])
         classes = [words.astype(np.float64) / FAST.input_ring.modulus * 256]
@@ -132,10 +134,10 @@ def test_masks_are_uniform(name: str) -> None:
         mask = SERVER_KEYS.ksk[:-1].reshape(-1)  # the last tile holds the bodies
         classes = [mask >> 24, mask & 255]
     else:
-        mask = _kernel.bootstrapping_key_masks(
+        masks = _kernel.bootstrapping_key_masks(
             mask_seed=os.urandom(32), index=3, rows=5, glwe_dimension=4, polynomial_size=512
         ).reshape(-1)
-        classes = [mask >> np.uint64(56), mask & np.uint64(255)]
+        classes = [masks >> np.uint64(56), masks & np.uint64(255)]
     for values in classes:
         assert_uniform(np.bincount(values.astype(np.int64), minlength=256))
 
@@ -143,8 +145,8 @@ def test_masks_are_uniform(name: str) -> None:
 def answers(error_std_dev: float, flooding_std_dev: float, seeds: list[bytes]) -> NDArray[np.uint64]:
     """Ciphertexts of nothing, re-randomized: [seeds, (c0, c1), N]. What is added is all that they hold."""
     nothing = np.zeros((1, FAST.big_dimension + 1), np.uint32)
-    gadget = {"base_log": FAST.answer.base_log, "levels": FAST.answer.levels, "modulus": RING.modulus}
-    noise = {"error_std_dev": error_std_dev, "flooding_std_dev": flooding_std_dev}
+    gadget: dict[str, Any] = {"base_log": FAST.answer.base_log, "levels": FAST.answer.levels, "modulus": RING.modulus}
+    noise: dict[str, Any] = {"error_std_dev": error_std_dev, "flooding_std_dev": flooding_std_dev}
     return np.stack(
         [_kernel.packing_key_switch(nothing, SERVER_KEYS.answer_key, **gadget, **noise, seed=seed) for seed in seeds]
     )

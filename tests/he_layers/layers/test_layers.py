@@ -105,7 +105,7 @@ def program_of(layer: Layer, shape: tuple[int, ...], delta: float, params: str =
         name="p",
         version="1",
         params=params,
-        input=InputSpec(shape=shape, levels=15, delta=delta),  # type: ignore[arg-type]
+        input=InputSpec(shape=shape, levels=15, delta=delta),
         layers=(layer, Flatten(name="f"), Linear(name="l", weight=np.ones((2, size), dtype=np.int8))),
         output=OutputSpec(classes=("a", "b"), scale=1.0),
     )

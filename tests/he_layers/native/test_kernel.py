@@ -1,6 +1,7 @@
 """The kernel, function by function, against tests/support/reference.py: bit for bit where integer, within a stated bound where FFT."""
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
     bodies = _kernel.bootstrapping_key_bodies(
         bits, glwe_key, **shape, std_dev=2.0**-45, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=1
     )
-    masks = {"mask_seed": seed, "rows": (k + 1) * levels, "glwe_dimension": k, "polynomial_size": size}
+    masks: dict[str, Any] = {"mask_seed": seed, "rows": (k + 1) * levels, "glwe_dimension": k, "polynomial_size": size}
     bsk = np.stack(
         [
             np.concatenate([_kernel.bootstrapping_key_masks(index=i, **masks), bodies[i][:, None]], axis=1)

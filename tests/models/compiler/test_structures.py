@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,14 +66,18 @@ def flat(x: Tensor) -> Tensor:
     return torch.flatten(x, 1)
 
 
-def in_place(self: Net, x: Tensor) -> Tensor:
+def in_place(self: Any, x: Tensor) -> Tensor:
     y = self.c(x)
     kept = y
     y.relu_()
     return self.head(flat(F.hardtanh(self.d(y) + kept)))
 
 
-def normalized(self: Net, x: Tensor) -> Tensor:
+def stacked(self: Any, a: Tensor, b: Tensor) -> Tensor:
+    return self.head(F.relu(flat(torch.stack([a[:, :1], b[:, 1:]], dim=2)) - 0.5 * flat(a)))
+
+
+def normalized(self: Any, x: Tensor) -> Tensor:
     return self.head(flat(F.relu(self.c((x - 0.13) / 0.31))))
 
 
@@ -240,9 +245,7 @@ def built(seed: int = 0) -> dict[str, nn.Module]:
             head=head(144, 4),
         ),
         "chunks, slices and stacks": Net(
-            lambda s, x: (lambda a, b: s.head(F.relu(flat(torch.stack([a[:, :1], b[:, 1:]], dim=2)) - 0.5 * flat(a))))(
-                *F.relu(s.c(x)).chunk(2, dim=1)
-            ),
+            lambda s, x: stacked(s, *F.relu(s.c(x)).chunk(2, dim=1)),
             c=conv(),
             head=head(72, 4),
         ),
@@ -390,7 +393,7 @@ def test_calibration_data_may_be_arrays_in_double_precision() -> None:
 
 
 def test_a_channel_without_weights_keeps_its_constant() -> None:
-    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 1))
+    module: Any = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 1))
     with torch.no_grad():
         module[0].weight.copy_(torch.tensor([1.0, 0.0]).view(2, 1, 1, 1))
         module[0].bias.copy_(torch.tensor([0.0, 0.8]))

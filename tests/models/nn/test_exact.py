@@ -53,10 +53,10 @@ def test_every_logit_of_the_program_is_the_trained_networks(network: ExactNetwor
     assert len(np.unique(integers)) > 10
     logits = integers.copy()
     unwrapped = program.layers[-1].combine(last_activations(program, images)) + program.layers[-1].bias  # type: ignore[attr-defined]
-    assert (np.abs(unwrapped - logits) % program.layers[-1].modulus == 0).all()  # type: ignore[operator]
+    assert (np.abs(unwrapped - logits) % program.layers[-1].modulus == 0).all()
 
 
-def last_activations(program, images):  # type: ignore[no-untyped-def]
+def last_activations(program, images):
     values = program.input.integers(images)
     for layer in program.layers[:-1]:
         values = layer.plain(values)
@@ -87,7 +87,7 @@ def test_a_row_of_sparse_ternary_weights_has_the_signs_of_its_greatest() -> None
 
 def test_gradients_pass_the_roundings(network: ExactNetwork) -> None:
     x = torch.tensor([0.2, 1.5, -0.7], requires_grad=True)
-    whole(x).sum().backward()  # type: ignore[no-untyped-call]
+    whole(x).sum().backward()
     assert torch.equal(whole(x).detach(), torch.tensor([0.0, 2.0, -1.0]))
     assert x.grad is not None
     assert torch.equal(x.grad, torch.ones(3))

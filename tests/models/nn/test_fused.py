@@ -9,6 +9,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="Triton comes with torch for GPUs")
 
+from ciphershift.he_layers.layers.max_pool import RAMP
 from ciphershift.models.nn import fused, lookup
 from ciphershift.models.nn.layers import moments
 
@@ -30,8 +31,8 @@ def test_a_look_up_without_noise_is_the_same_with_the_same_gradients(shape: tupl
     ]
     wide = [vector.view(1, -1, *[1] * (len(shape) - 2)) for vector in vectors]
     weights = torch.randn(*shape, device=DEVICE)
-    expected = lookup.look_up(x, *wide, 0, 31, 0.0, True)
-    found = fused.look_up(x, *vectors, 31, SILENT, torch.float32)
+    expected = lookup.look_up(x, wide[0], wide[1], wide[2], 0, 31, 0.0, True)
+    found = fused.look_up(x, vectors[0], vectors[1], vectors[2], 31, SILENT, torch.float32)
     assert torch.equal(found, expected)
     gradients = [torch.autograd.grad((out * weights).sum(), [x, *vectors]) for out in (found, expected)]
     assert max(relative(mine, other) for mine, other in zip(*gradients, strict=True)) < 1e-5
@@ -44,7 +45,7 @@ def test_a_pool_without_noise_is_the_same_with_the_same_gradient(side: int) -> N
     turns = torch.rand(5, device=DEVICE) * 0.003 + 0.001
     scale = turns.view(1, -1, 1, 1)
     expected = lookup.max_pool(x * scale, (2, 2), (2, 2), 0.0, 0.0) / scale
-    found = fused.max_pool(x, turns, SILENT, lookup.POOL_RAMP)
+    found = fused.max_pool(x, turns, SILENT, RAMP)
     assert torch.allclose(found, expected, atol=1e-3)
     mine, other = (torch.autograd.grad(out.square().sum(), x)[0] for out in (found, expected))
     assert relative(mine, other) < 1e-5

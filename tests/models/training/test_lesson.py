@@ -1,6 +1,7 @@
 """What a phase asks for is what a batch does: averages, loudness, views, mirroring by turns."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_the_average_of_the_weights_ends_a_phase() -> None:
 def test_statistics_are_taken_again_for_averaged_weights_and_stand_still_afterwards() -> None:
     shift = network()
     lesson = Lesson(shift, replace(PLAIN, average=0.5), IMAGES, LABELS)
-    relu = next(node for _, node in shift.steps() if hasattr(node, "top"))
+    relu: Any = next(node for _, node in shift.steps() if hasattr(node, "top"))
     relu.mean.fill_(1e6)
     lesson.freeze(torch.arange(40).repeat(100))
     assert float(relu.mean.abs().max()) < 1e4

@@ -15,9 +15,11 @@ from ciphershift.models.training import data
 from ciphershift.models.training.data import Dataset
 from ciphershift.models.training.loop import Report, accuracy, fine_tune, logits
 from ciphershift.models.training.phase import Phase
-from ciphershift.models.training.recipes import RECIPES, ConvSpec, DenseSpec
+from ciphershift.models.training.recipes import RECIPES, ConvSpec, DenseSpec, Recipe
 
-RECIPE = replace(RECIPES["mnist-fast"], blocks=(ConvSpec(maps=4, kernel=6, stride=3, padding=1), DenseSpec(units=32)))
+FAST = RECIPES["mnist-fast"]
+assert isinstance(FAST, Recipe)
+RECIPE = replace(FAST, blocks=(ConvSpec(maps=4, kernel=6, stride=3, padding=1), DenseSpec(units=32)))
 LEARNING = Phase(epochs=6, learning_rate=1e-2, frozen=0.2, batch=20)
 SHORT = Phase(epochs=3, learning_rate=1e-2, frozen=0.4, batch=50, paired=True)
 

@@ -1,5 +1,7 @@
 """Muon over a network's weights is torch's Muon over matrices, however the weights lie in memory."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -39,7 +41,7 @@ def test_convolutions_take_the_steps_of_their_matrices(order: torch.memory_forma
 
 def test_rows_of_length_one_turn_and_do_not_grow() -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 4, 6), nn.Linear(6, 2))
+    network: Any = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 4, 6), nn.Linear(6, 2))
     before = [network[0].weight.detach().clone(), network[3].weight.detach().clone()]
     optimizer = Muon(network.parameters(), lr=RATE, weight_decay=0.0, unit_rows=True)
     for _ in range(STEPS):

@@ -275,7 +275,7 @@ def test_api_keys_are_hashed_scoped_expiring_and_revocable(state: State) -> None
     state.tenants.create("clinic")
     key = state.tenants.make_key("clinic", [Scope.INFER])
     caller = state.tenants.authenticate(f"Bearer {key}")
-    assert (caller.name, caller.scopes) == ("clinic", {Scope.INFER})
+    assert (caller.name, caller.scopes) == ("clinic", frozenset({Scope.INFER}))
     caller.require(Scope.INFER)
     with pytest.raises(errors.ForbiddenError, match="admin"):
         caller.require(Scope.ADMIN)
