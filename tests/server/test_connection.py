@@ -138,6 +138,10 @@ def test_a_body_that_does_not_arrive_is_broken_off(serving: Serving) -> None:
         connection.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n12")
         with pytest.raises((ConnectionError, IndexError)):  # it is closed without an answer
             read(connection)
+    for _ in range(1000):  # the application hears of it after the peer
+        if serving.app.disconnects:
+            break
+        time.sleep(0.01)
     assert serving.app.disconnects == 1
 
 
