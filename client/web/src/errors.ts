@@ -124,6 +124,10 @@ export class OutOfLevelsError extends ProgramError {
 export class UnsupportedLayerError extends ProgramError {
   static override readonly code = "unsupported_layer";
 }
+/** A converted network does not compute what the module computes. */
+export class NotEquivalentError extends ProgramError {
+  static override readonly code = "not_equivalent";
+}
 
 /** The service cannot answer this request now, or not at all. */
 export class ServiceError extends CiphershiftError {
@@ -211,7 +215,7 @@ export const ERRORS: readonly (typeof CiphershiftError)[] = [
   CiphershiftError, WireError, TooLargeError, BadMagicError, MalformedError, UnsupportedVersionError, WrongKindError, WrongLengthError,
   DigestMismatchError, WrongAnswerError, ParameterError, UnknownParamsError, InsecureParamsError, RefusedParamsError, WrongParamsError, NotConformantError,
   KeyMismatchError, WrongKeyError, UnknownKeyError, SecretKeyOnServerError, ExposedKeyError, LockedKeyError, WrongPassphraseError,
-  ProgramError, BadShapeError, OutOfLevelsError, UnsupportedLayerError, ServiceError, ConfigurationError, StorageFullError, ClosedError, UnauthorizedError,
+  ProgramError, BadShapeError, OutOfLevelsError, UnsupportedLayerError, NotEquivalentError, ServiceError, ConfigurationError, StorageFullError, ClosedError, UnauthorizedError,
   ForbiddenError, UnknownModelError, UnknownJobError, IdempotencyConflictError, NotFinishedError, CanceledError, ExpiredError,
   QuotaExceededError, BusyError, DeadlineError, WorkerLostError, NotReadyError, UnreachableError, UntrustedServerError,
   InsecureTransportError,
