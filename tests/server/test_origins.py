@@ -25,7 +25,7 @@ def naming(zoo: Path) -> Iterator[ServerProcess]:
 
 def test_nothing_is_allowed_unless_it_is_named(server: ServerProcess) -> None:
     answer = httpx.options(f"{server.url}/v2/models/tiny/jobs", headers={"Origin": PAGE} | ASKED)
-    assert answer.status_code == 405
+    assert answer.status_code == 403  # an open server refuses the pages of other origins
     plain = httpx.get(f"{server.url}/v2/models", headers={"Origin": PAGE})
     assert not [name for name in (*answer.headers, *plain.headers) if name.startswith("access-control")]
 
