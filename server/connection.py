@@ -15,7 +15,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-METHODS = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH"})
+METHODS = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"QUERY"})
 MAX_HEAD_BYTES = 16 << 10
 MIN_BODY_RATE = 4096  # bytes per second, averaged over `body_seconds`
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")

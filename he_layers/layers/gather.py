@@ -54,7 +54,7 @@ class Gather(LinearLayer):
         return self.shape
 
     def combine(self, x: FloatArray) -> FloatArray:
-        """[batch, *shape] -> [batch, *self.shape]."""
+        """[batch, input] -> [batch, output]."""
         flat = x.reshape(len(x), -1)
         values = np.where(self.index >= 0, flat[:, np.maximum(self.index, 0)], 0.0)
         return values.reshape(len(x), *self.shape)

@@ -12,11 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ciphershift.server import logs
 from ciphershift.server.api.problems import problem
+from ciphershift.server.connection import METHODS
 from ciphershift.server.metrics import Metrics
 
 REQUEST_ID = "X-Request-Id"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
+_METHODS = frozenset(method.decode() for method in METHODS)
 _QUIET = ("/v2/health/live", "/v2/health/ready", "/metrics")  # requested every few seconds by machines
 _log = logs.get("requests")
 

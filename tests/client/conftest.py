@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import httpx
 import pytest
 
-from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.client import Client, Keystore
+from tests.support import gated_server
+from tests.support.gated_server import Gate
 
 Hook = Callable[[BaseHTTPRequestHandler, "Between"], bool]
 
@@ -88,3 +92,19 @@ def between(server: ServerProcess) -> Callable[[Hook], AbstractContextManager[Be
             thread.join()
 
     return start
+
+
+@pytest.fixture
+def gated(zoo: Path, keystore: Keystore, tmp_path: Path) -> Iterator[tuple[Client, Gate]]:
+    """The client of a server that holds every job after its first layer, and the gate that lets them go on."""
+    gate = Gate(tmp_path / "gate")
+    gate.hold(1)
+    settings = {"models": zoo, "allow_toy_parameters": True, "engine": "local://?threads=1", "gate": gate.path}
+    with (
+        running_server(program=("-P", gated_server.__file__, "serve"), **settings) as process,
+        Client(process.url, model="tiny", keystore=keystore, allow_toy_parameters=True) as client,
+    ):
+        try:
+            yield client, gate
+        finally:
+            gate.open()

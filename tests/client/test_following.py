@@ -16,6 +16,7 @@ from ciphershift import errors
 from ciphershift.client import Client, JobStatus, Keystore
 from ciphershift.client import _sse as sse
 from ciphershift.client._sse import MAX_IDLE_BYTES
+from tests.support.gated_server import Gate
 
 Handler = BaseHTTPRequestHandler
 Middle = Callable[[Callable[..., bool]], AbstractContextManager[Any]]
@@ -191,12 +192,19 @@ def test_a_stream_is_taken_up_after_its_last_event(
     assert done[-1] == seen[-1].progress.bootstraps_total == 4 * 144
 
 
-def test_progress_is_told_on_the_way(client: Client, tiny_images: NDArray[np.uint8]) -> None:
+def test_progress_is_told_on_the_way(gated: tuple[Client, Gate], tiny_images: NDArray[np.uint8]) -> None:
+    client, gate = gated
     seen: list[JobStatus] = []
-    client.submit(np.concatenate([tiny_images] * 16)).wait(on_progress=seen.append)
-    running = [status.progress for status in seen if 0 < status.progress.bootstraps_done < 64 * 144]
+
+    def take(status: JobStatus) -> None:
+        seen.append(status)
+        if status.progress.bootstraps_done > 0:
+            gate.open()
+
+    client.submit(tiny_images).wait(on_progress=take)
+    running = [status.progress for status in seen if 0 < status.progress.bootstraps_done < 4 * 144]
     assert running
     assert {progress.layer for progress in running} <= {"conv", "pool", "relu", "flatten", "dense"}
     assert any(progress.eta_seconds is not None for progress in running)
     assert seen[-1].state == "completed"
-    assert seen[-1].progress.images_done == 64
+    assert seen[-1].progress.images_done == 4

@@ -28,6 +28,7 @@ from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import Settings
 from ciphershift.server.store.database import Database
 from ciphershift.server.store.tenants import Scope, TenantStore
+from tests.support.gated_server import Gate
 
 Images = NDArray[np.uint8]
 Between = Callable[[Callable[..., bool]], AbstractContextManager[Any]]
@@ -91,12 +92,14 @@ def test_a_job_that_is_not_there_is_unknown(client: Client, job_id: str) -> None
         client.job(job_id)
 
 
-def test_a_job_can_be_canceled_and_forgotten(client: Client, tiny_images: Images) -> None:
-    running = client.submit(np.concatenate([tiny_images] * 16))
+def test_a_job_can_be_canceled_and_forgotten(gated: tuple[Client, Gate], tiny_images: Images) -> None:
+    client, gate = gated
+    running = client.submit(tiny_images)
     running.cancel()
     assert running.wait().state == "canceled"
     with pytest.raises(errors.CanceledError):
         running.result()
+    gate.open()
     finished = client.submit(tiny_images[:1])
     finished.result()
     finished.cancel()
@@ -323,8 +326,9 @@ def test_a_job_outlives_the_death_of_its_server(
 
 
 def test_an_interrupt_ends_the_work_on_the_server(
-    client: Client, tiny_images: Images, monkeypatch: pytest.MonkeyPatch
+    gated: tuple[Client, Gate], tiny_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    client, _ = gated
     take = SyncTransport._take
 
     def interrupted(self: SyncTransport, step: Step) -> httpx.Response | None:
@@ -335,7 +339,7 @@ def test_an_interrupt_ends_the_work_on_the_server(
     client.prepare()
     monkeypatch.setattr(SyncTransport, "_take", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        client.predict(np.concatenate([tiny_images] * 16))
+        client.predict(tiny_images)
     monkeypatch.undo()
     newest = client.job(client.jobs(limit=1)[0].id)
     assert newest.wait().state == "canceled"

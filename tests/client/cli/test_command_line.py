@@ -2,6 +2,7 @@
 
 import re
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,13 +45,14 @@ def test_no_server_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_page_says_what_is_not_installed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "starlette", None)
-    for name in [name for name in sys.modules if name.startswith(("starlette.", "ciphershift.client.page"))]:
-        monkeypatch.delitem(sys.modules, name)
-    assert status_of("page", "--no-browser") == 1
-    said = capsys.readouterr().err
+    code = (
+        "import sys; sys.modules['starlette'] = None; from ciphershift.cli import main; main(['page', '--no-browser'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = done.stderr
     assert said.startswith("configuration: the page needs starlette")
     assert "pip install 'ciphershift[page]'" in said
 
