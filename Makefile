@@ -28,10 +28,11 @@ demo: setup
 page: setup
 	$(BIN)/ciphershift page
 
+# Two processes, each of which takes whole files, in order: much of the time is spent waiting for servers that start.
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# What takes minutes: the built package in clean environments.
+# What takes minutes: the built package in clean environments, benchmarks in small.
 test-slow: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
 

@@ -104,6 +104,7 @@ def test_jobs_ask_for_the_passphrase_of_the_keys(
     assert "image 1: 7 " in read.stdout
 
 
+@pytest.mark.slow
 def test_the_demonstration_prints_a_summary_for_each_model() -> None:
     command = [sys.executable, "-m", "ciphershift", "bench", "demo", "--larger", "mnist-fast"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

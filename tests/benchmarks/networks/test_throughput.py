@@ -1,11 +1,13 @@
 """Throughput is measured for every batch, larger ones than a server takes by default, too."""
 
 import numpy as np
+import pytest
 
 from ciphershift.benchmarks.networks import throughput
 from ciphershift.server.settings import Settings
 
 
+@pytest.mark.slow
 def test_a_batch_above_the_servers_usual_limit_is_measured() -> None:
     settings = Settings()
     many = settings.max_batch + 1

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from ciphershift.benchmarks.service import faults
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_lose_no_job_and_spoil_none(zoo: Path, tiny_images: NDArray[np.uint8]) -> None:
     result = faults.kill_processes(zoo, "tiny", images=tiny_images, batch=16, jobs=6, kills=4)
     assert sum(result["kills"].values()) == 4

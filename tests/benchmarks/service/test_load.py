@@ -15,6 +15,7 @@ def images(count: int) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
 
 
+@pytest.mark.slow
 def test_no_request_of_many_tenants_is_lost_or_crossed(zoo: Path) -> None:
     result = load.send_from_tenants(zoo, "tiny", images=images(40), tenants=4, engine="local://?workers=2&threads=1")
     assert result["answered"] == 40
