@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,9 @@ from ciphershift.server.service import Service
 from ciphershift.server.settings import Settings
 
 FILES = 65536  # descriptors that the process asks for
+LEAVE_SECONDS = (
+    1.5  # after `drain_seconds`, for open connections to end; then the process is gone, whatever still waits
+)
 
 
 def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:
@@ -52,7 +56,7 @@ def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:
     scheme = "https" if settings.tls_certificate else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"listening on {scheme}://{host}:{listener.getsockname()[1]}")
-    _Server(config, app.state.service, settings.header_seconds).run(sockets=[listener])
+    _Server(config, app.state.service).run(sockets=[listener])
 
 
 def _raise_file_limit() -> None:
@@ -65,17 +69,16 @@ def _raise_file_limit() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Drains at the first signal while still answering; exits at once at the second."""
+    """Drains at the first signal while still answering, and is gone LEAVE_SECONDS after its time; exits at once at the second."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, handshake_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
-        self._handshake_seconds = handshake_seconds
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         if self.config.is_ssl:  # uvicorn has no option for it; asyncio's default is 60 s
-            create = partial(self._loop.create_server, ssl_handshake_timeout=self._handshake_seconds)
+            create = partial(self._loop.create_server, ssl_handshake_timeout=self._service.settings.header_seconds)
             setattr(self._loop, "create_server", create)  # noqa: B010 - mypy refuses to assign to a method
         await super().serve(sockets)
 
@@ -86,5 +89,8 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._start_draining)
 
     def _start_draining(self) -> None:
+        # The kernel's timer, whose signal ends the process: what does not end may be a call to a database, or the interpreter's own exit.
+        # Workers end with the process, and a job that it could not release is free when the lease is over.
+        signal.setitimer(signal.ITIMER_REAL, self._service.settings.drain_seconds + LEAVE_SECONDS)
         self._draining = self._loop.create_task(self._service.drain())
         self._draining.add_done_callback(lambda _: setattr(self, "should_exit", True))

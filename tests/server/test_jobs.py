@@ -3,9 +3,13 @@
 import json
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +242,58 @@ def test_a_stopping_server_finishes_what_it_can_and_keeps_the_rest(
         kept = session.get_one(Job, waiting.removeprefix("/v2/jobs/"))
     database.close()
     assert (kept.state, kept.attempt) == ("pending", 0)
+
+
+@pytest.mark.parametrize("engine", ["local://?threads=1", "queue://"])
+def test_a_drain_ends_in_its_time_with_streams_uploads_and_a_worker_that_does_not_answer(
+    gated: Serve, bundle: tuple[str, bytes], make_body: Callable[..., Any], tmp_path: Path, engine: str
+) -> None:
+    drain_seconds, over = 1, threading.Event()
+    settings = {"storage": tmp_path, "drain_seconds": drain_seconds, "engine": engine, "wait_until_ready": False}
+    with gated(**settings) as server, ExitStack() as clients:
+        evaluates = engine != "queue://"
+        server.gate.hold(1)
+        locations = [server.submit(make_body(2)) for _ in range(2)]
+        if evaluates:
+            server.held(locations[0])
+            for child in server.process.family()[1:]:
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(child, signal.SIGSTOP)  # it hears nothing, as in a layer that takes minutes
+        for location in locations:
+            stream = clients.enter_context(server.http.stream("GET", f"{location}/events"))
+            assert next(stream.iter_lines())
+        host, port = server.process.url.removeprefix("http://").split(":")
+        for _ in range(20):
+            upload = clients.enter_context(socket.create_connection((host, int(port))))
+            head = f"PUT /v2/keys/{bundle[0]} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(bundle[1])}\r\n\r\n"
+            upload.sendall(head.encode() + bundle[1][:-1])
+
+        def load() -> None:
+            while not over.is_set():
+                try:
+                    server.http.get("/v2/models/tiny")
+                except httpx.TransportError:  # it no longer listens
+                    return
+
+        pool = clients.enter_context(ThreadPoolExecutor(4))
+        for _ in range(4):
+            pool.submit(load)
+        os.kill(server.process.pid, signal.SIGTERM)
+        until_ended(server)
+        ended = datetime.now(UTC)
+        over.set()
+        lines = [json.loads(line) for line in server.process.log.read_text().splitlines() if line.startswith("{")]
+    (heard,) = [datetime.fromisoformat(line["timestamp"]) for line in lines if line["event"] == "draining"]
+    assert (ended - heard).total_seconds() < drain_seconds + 2  # the kernel's timer keeps it on a busy machine, too
+    database = Database(Settings(storage=str(tmp_path)).database_url)
+    with database.reading() as session:
+        kept = [session.get_one(Job, location.removeprefix("/v2/jobs/")) for location in locations]
+    database.close()
+    released = sum(line["event"] == "job_released" for line in lines)
+    assert released or not evaluates or (ended - heard).total_seconds() > drain_seconds + 1, (
+        "there was time to release it"
+    )
+    taken = 1 if evaluates and not released else 0  # by a machine so busy that the lease has to end
+    assert sorted((job.state, job.attempt) for job in kept) == sorted(
+        [("pending", 0)] * (2 - taken) + [("in_progress", 1)] * taken
+    )
