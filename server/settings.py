@@ -256,8 +256,8 @@ class Settings(BaseSettings):
         return self
 
     def for_workers(self) -> Self:
-        """Returns the settings without what workers do not need: addresses and secrets of database and metrics."""
-        return self.model_copy(update={"database": "", "metrics_token": None})
+        """Returns the settings without what workers do not need: addresses and secrets of database, store and metrics."""
+        return self.model_copy(update={"database": "", "storage": "", "metrics_token": None})
 
     def printable(self) -> dict[str, str]:
         """Returns every effective value as text, passwords masked."""

@@ -2,13 +2,15 @@
 
 The coordinator expands a bundle of keys once and puts it into Ray's object store. Each node fetches it once, and all worker actors of the
 node map the same memory. When a worker actor dies, another one repeats its chunk, and Ray restarts it. Anybody who can connect to a Ray
-cluster can run code on it, so a cluster without token authentication is refused.
+cluster can run code on it, so a cluster that admits a caller without the token is refused before this process joins it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -37,6 +39,19 @@ from ciphershift.server.settings import Settings
 CHUNKS_PER_WORKER = 2  # so that one slow worker does not delay a layer by a whole share
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 2.0  # between two health checks of the actors
+PROBE_SECONDS = 60.0  # to ask a cluster whether it admits callers without a token
+SECRETS = ("CIPHERSHIFT_DATABASE", "CIPHERSHIFT_METRICS_TOKEN")  # variables that no actor is to inherit
+# A process of its own, since Ray reads its mode of authentication once: exit status 0 if the cluster answers a caller without a token,
+# 3 if it refuses one, else 1.
+_PROBE = """
+import sys
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+try:
+    GcsClient(address=sys.argv[1]).get_all_node_info(timeout=20)
+except AuthenticationError:
+    sys.exit(3)
+"""
 _raylet: Any = import_module("ray._raylet")  # what it says of authentication is in no public module
 _log = logs.get("engine")
 
@@ -150,10 +165,10 @@ class RayEngine:
     slots = 1  # all workers share one job
 
     def __init__(self, settings: Settings) -> None:
-        """Checks that Ray would use token authentication.
+        """Checks that Ray uses token authentication here, and that the cluster, if one is named, requires it.
 
         Raises:
-            ConfigurationError: token authentication is off.
+            ConfigurationError: token authentication is off, or the cluster does not answer.
         """
         self._settings = settings
         self.lookup_workers: list[Any] = []
@@ -166,6 +181,8 @@ class RayEngine:
                 "anybody who can connect to a Ray cluster can run code on it: unset RAY_AUTH_MODE here and on every node, "
                 "and give all of them the same token (ray get-auth-token --generate; RAY_AUTH_TOKEN_PATH)"
             )
+        if self._address:
+            _require_authentication(self._address)
 
     @property
     def workers(self) -> dict[str, WorkerState]:
@@ -235,6 +252,8 @@ class RayEngine:
 
     def _connect(self) -> None:
         url = self._settings.engine_url
+        for name in SECRETS:  # read already; actors of a cluster that is started here inherit the environment
+            os.environ.pop(name, None)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Without this Ray joins a cluster that has no authentication, if it finds no token. It reads the variable when it is imported.
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -273,6 +292,23 @@ class RayEngine:
                 except (RayError, TimeoutError):
                     self._states.pop(name, None)
             await asyncio.sleep(POLL_SECONDS)
+
+
+def _require_authentication(address: str) -> None:
+    """Raises ConfigurationError unless the cluster refuses a caller that has no token."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+    environment["RAY_AUTH_MODE"] = "disabled"
+    command = [sys.executable, "-c", _PROBE, address]
+    with suppress(subprocess.TimeoutExpired):
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=PROBE_SECONDS, check=False)
+        if done.returncode == 3:
+            return
+        if done.returncode == 0:
+            raise ConfigurationError(
+                f"the Ray cluster at {address} answers callers without a token, so anybody who can connect can run code on it: "
+                "start every node with RAY_AUTH_MODE=token"
+            )
+    raise ConfigurationError(f"no Ray cluster answers at {address}: start it first, and check host and port")
 
 
 def _without_keys(rss_bytes: int) -> WorkerState:

@@ -2,15 +2,19 @@
 
 import asyncio
 import os
+import pickle
+import secrets
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 from numpy.typing import NDArray
-from ray.cluster_utils import Cluster
 
 from ciphershift.client import Keystore
 from ciphershift.errors import ConfigurationError
@@ -25,21 +29,49 @@ from tests.server.test_conformance import Bench
 TOY = params.get("TOY_N128")
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A head and a second raylet, one CPU each. Ray takes 127.0.0.1 for another name of the machine's outer address."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.2"}
-    )
-    cluster.add_node(num_cpus=1, node_ip_address="127.0.0.3")
-    yield cluster
-    cluster.shutdown()
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+head, *others = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "node_ip_address": head})
+for other in others:
+    cluster.add_node(num_cpus=1, node_ip_address=other)
+print(cluster.address, flush=True)
+input()
+cluster.shutdown()
+"""
+
+
+@contextmanager
+def running_cluster(mode: str, *nodes: str) -> Iterator[str]:
+    """A cluster with one CPU for each address; yields that of its head. Ray takes 127.0.0.1 for another name of the outer address."""
+    environment = os.environ | {"RAY_AUTH_MODE": mode}
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER, *nodes],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.communicate("\n")
 
 
 @pytest.fixture(scope="module")
-def bench(cluster: Cluster, zoo: Path, keystore: Keystore, tiny_program: Program) -> Iterator[Bench]:
-    bench = Bench(f"ray://{cluster.address}?workers=2&threads=1", zoo, keystore, tiny_program)
+def cluster() -> Iterator[str]:
+    """A head and a second raylet, which ask for a token that this process has, too."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with running_cluster("token", "127.0.0.2", "127.0.0.3") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def bench(cluster: str, zoo: Path, keystore: Keystore, tiny_program: Program) -> Iterator[Bench]:
+    os.environ["CIPHERSHIFT_DATABASE"] = "postgresql://user:geheim@db/ciphershift"
+    bench = Bench(f"ray://{cluster}?workers=2&threads=1", zoo, keystore, tiny_program)
     yield bench
     bench.close()
 
@@ -87,7 +119,34 @@ def test_a_worker_that_is_killed_in_mid_job_loses_nothing(bench: Bench, tiny_ima
     assert bench.run(bench.engine.run, bench.task(encrypted[:1]), lambda _: None).logits
 
 
-def test_a_cluster_without_token_authentication_is_refused(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(_: object) -> dict[str, str]:
+    return dict(os.environ)
+
+
+def test_no_actor_is_given_the_password_of_the_database(bench: Bench) -> None:
+    assert isinstance(bench.engine, RayEngine)
+    assert "CIPHERSHIFT_DATABASE" not in os.environ  # what this process starts inherits its environment
+    for environment in ray.get([worker.__ray_call__.remote(_environment) for worker in bench.engine.lookup_workers]):
+        assert not any("geheim" in value for value in environment.values())
+    database, storage = "postgresql://user:geheim@db/ciphershift", "s3://key:geheim@bucket/path"
+    assert b"geheim" not in pickle.dumps(Settings(database=database, storage=storage).for_workers())
+
+
+def test_a_cluster_that_admits_callers_without_a_token_is_refused(zoo: Path) -> None:
+    with (
+        running_cluster("disabled", "127.0.0.5") as address,
+        pytest.raises(ConfigurationError, match="answers callers without a token"),
+    ):
+        RayEngine(Settings(engine=f"ray://{address}", models=zoo, allow_toy_parameters=True))
+
+
+def test_a_cluster_that_is_not_there_is_said_so(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ciphershift.server.engine.ray.PROBE_SECONDS", 1.0)
+    with pytest.raises(ConfigurationError, match="no Ray cluster answers"):
+        RayEngine(Settings(engine="ray://127.0.0.1:1", models=zoo, allow_toy_parameters=True))
+
+
+def test_a_process_in_which_authentication_is_off_is_refused(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(ConfigurationError, match="unset RAY_AUTH_MODE"):
         RayEngine(Settings(engine="ray://127.0.0.1:6379", models=zoo, allow_toy_parameters=True))
