@@ -2,9 +2,11 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tenseal.sealapi as sealapi
 
 from ciphershift.errors import BadShapeError, NotConformantError
 from ciphershift.he_layers.crypto import ckks, lwe, noise, params, pbs, seal
@@ -16,6 +18,7 @@ from ciphershift.protocol.container import Kind
 
 TOY = params.get("TOY_N128")
 KEY_ID = "ab" * 32
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,13 @@ def test_seal_encrypts_and_decrypts_coefficients(keys: ClientKeys) -> None:
     message = np.random.default_rng(1).uniform(-(2.0**40), 2.0**40, ring.ring_degree)
     residues = seal.encrypt(ring, keys.answer_secret, message)
     assert np.abs(seal.decrypt(ring, keys.answer_secret, residues) - message).max() < 8 * 3.24 + 1
+
+
+def test_the_seal_inside_tenseal_is_the_one_that_security_names(tmp_path: Path) -> None:
+    path = tmp_path / "parameters"
+    sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS).save(str(path))
+    major, minor = path.read_bytes()[3:5]  # of the header that SEAL writes
+    assert f"Microsoft SEAL {major}.{minor}" in (ROOT / "SECURITY.md").read_text()
 
 
 def test_encrypting_twice_gives_different_ciphertexts(keys: ClientKeys) -> None:
