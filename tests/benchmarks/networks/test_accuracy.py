@@ -17,6 +17,7 @@ def test_logits_of_the_fast_profile_have_the_noise_that_was_simulated() -> None:
     assert 0.5 < found["ratio"] < 1.8
 
 
+@pytest.mark.slow
 def test_logits_of_the_exact_profile_have_no_noise() -> None:
     found = accuracy.logit_noise(Program.load(Settings().models / "mnist-exact"), IMAGES[:2])
     assert found == {"images": 2, "encrypted_std": 0.0, "simulated_std": 0.0, "ratio": None}

@@ -109,6 +109,7 @@ def test_a_cheaper_neighbor_of_the_best_does_not_bear_the_noise(found: tuple[Pro
             assert any(stage.std_dev > limit.std_dev for stage, limit in zip(stages, limits, strict=True))
 
 
+@pytest.mark.slow
 def test_where_no_set_has_so_little_noise_none_is_found() -> None:
     """All input rings are tried, that of the degree of the base's own k * N, too."""
     assert search.search(program("fast"), FAST, flops, noise_factor=0.3, count=1) == []

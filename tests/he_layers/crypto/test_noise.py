@@ -17,7 +17,10 @@ PRIMITIVES = {
 }
 
 
-@pytest.fixture(scope="module", params=["FAST_N512_PAIRS", "FAST_N512_BLOCK3", "FAST_N512_BLOCK4"])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("FAST_N512_PAIRS", "FAST_N512_BLOCK4")]
+
+
+@pytest.fixture(scope="module", params=["FAST_N512_BLOCK3", *OTHERS])
 def ratios(request: pytest.FixtureRequest) -> dict[str, float]:
     return {result["primitive"]: result["ratio"] for result in noise.measure_noise(request.param)}
 
