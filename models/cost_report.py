@@ -116,7 +116,7 @@ def check(
 
 def lookups(operation: ir.Operation) -> int:
     """Of one operation, for one image."""
-    if isinstance(operation, ir.ReLU):
+    if isinstance(operation, ir.Activation):
         return prod(operation.shape)
     return prod(operation.shape) * (prod(operation.kernel) - 1) if isinstance(operation, ir.MaxPool2d) else 0
 

@@ -1,4 +1,4 @@
-"""A small network with GELU and LayerNorm, which cannot be converted: `ciphershift check` says what to change."""
+"""A small network with LayerNorm and softmax, which cannot be converted: `ciphershift check` says what to change."""
 
 import torch
 from torch import Tensor, nn

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ciphershift.errors import OutOfLevelsError, ProgramError
-from ciphershift.he_layers.layers import Layer, Linear, ReLU, TopOne
+from ciphershift.he_layers.layers import Layer, Linear, ReLU, Table, TopOne
 from ciphershift.he_layers.program import OutputSpec, Program
 from ciphershift.models.compiler.scales import LOGIT_PEAK
 
@@ -67,12 +67,12 @@ def _with_peak(program: Program, peak: float) -> Program:
             f"{program.name!r} is of the {program.profile} profile and ends in {program.layers[-1].kind}; "
             "answers can be changed in the fast profile, on a network that ends in logits"
         )
-    last = max((index for index, layer in enumerate(program.layers) if isinstance(layer, ReLU)), default=None)
+    last = max((index for index, layer in enumerate(program.layers) if isinstance(layer, Table)), default=None)
     factor = peak / LOGIT_PEAK
     if last is None:
         return replace(program, input=replace(program.input, delta=program.input.delta * factor))
     layers: list[Layer] = list(program.layers)
-    relu = layers[last]
-    assert isinstance(relu, ReLU)
-    layers[last] = replace(relu, delta_out=relu.delta_out * factor)
+    table = layers[last]
+    assert isinstance(table, Table)
+    layers[last] = replace(table, delta_out=table.delta_out * factor)
     return replace(program, layers=tuple(layers))

@@ -12,10 +12,12 @@ from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.equivalence import require_same
+from ciphershift.models.compiler.fitting import comparable, fit_ramp, fit_results
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.scales import PIXEL_LEVELS
-from ciphershift.models.nn.layers import MAX_RAMP, Add, Head, ReLU, deviation, per_channel
+from ciphershift.models.nn.activations import MAX_RAMP, Activation, LookUp, ReLU, deviation, per_channel
+from ciphershift.models.nn.layers import Add, Head
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 CLIPPED = 0.998
@@ -101,7 +103,7 @@ class Calibration:
             (self.exact[name] - per_channel(v.shift, v.x)) / per_channel(v.unit, v.x)
             for name, v in zip(step.inputs, inputs, strict=True)
         ]
-        if isinstance(node, ReLU):
+        if isinstance(node, Activation):
             found = node(integers[0], self._turns(step, node, float(node.drive)), 0.0, 0.0)
         elif isinstance(operation, ir.MaxPool2d):
             found = functional.max_pool2d(integers[0], *_window(operation))
@@ -113,6 +115,8 @@ class Calibration:
         expected = self.truth.get(operation.computes or "")
         if expected is None and isinstance(operation, ir.ReLU):  # it was moved: the module has no such value
             expected = self.exact[step.inputs[0]].clamp(operation.low, operation.high)
+        if expected is None and isinstance(operation, ir.LookUp):
+            expected = operation.function(self.exact[step.inputs[0]])
         if expected is None:
             self.exact[step.name] = real
             return
@@ -120,6 +124,10 @@ class Calibration:
             low = (value.unit * node.lowest).clamp_min(operation.low)
             real, clipped = (_clipped(x, low, value.unit * node.levels) for x in (real, expected))
             require_same(operation, real, clipped)
+        elif isinstance(node, LookUp):
+            turns = self._turns(step, node, float(node.drive))
+            compared = comparable(node, self.exact[step.inputs[0]], expected, turns)
+            require_same(operation, real * compared, expected * compared)
         else:
             require_same(operation, real, expected)
         self.exact[step.name] = expected
@@ -131,7 +139,9 @@ class Calibration:
             case ShiftConv2d() | ShiftLinear() | Head(), ir.Conv2d() | ir.Linear():
                 return self._linear(step, node, operation, first)
             case ReLU(), ir.ReLU():
-                return self._activation(step, node, operation, first)
+                return self._ramp(step, node, operation, first)
+            case LookUp(), ir.LookUp():
+                return self._function(step, node, operation, first)
             case Add(), _:
                 return self._sum(step, node, inputs)
             case _, ir.Affine():
@@ -238,15 +248,29 @@ class Calibration:
         self.spread[step.name] = deviation(x[: self.known])
         return _Value(x=x, unit=unit, shift=shift)
 
-    def _activation(self, step: Step, node: ReLU, operation: ir.ReLU, source: _Value) -> _Value:
-        wiring, slope, shift = self.network.wiring, source.unit, source.shift
+    def _statistics(self, step: Step, node: Activation, source: _Value) -> None:
         known = source.x[: self.known]
-        real = source.real(source.x)
-        owner = wiring.owner[step.name]
+        owner = self.network.wiring.owner[step.name]
         node.mean.copy_(known.mean([0, *range(2, known.dim())]))
         node.std.copy_(deviation(known))
         node.spread.copy_(self.spread[owner] if owner else node.std)
-        node.offset.copy_((node.mean + shift / slope) / node.std)
+        node.offset.copy_((node.mean + source.shift / source.unit) / node.std)
+
+    def _function(self, step: Step, node: LookUp, operation: ir.LookUp, source: _Value) -> _Value:
+        wiring, real = self.network.wiring, source.real(source.x)
+        self._statistics(step, node, source)
+        node.gain.copy_(source.unit * node.std)
+        known = real[: self.known]
+        fit_results(node, operation, known, uniform=step.name in wiring.uniform, power=step.name in wiring.powers)
+        fit_ramp(node, operation, known)
+        self._choose_drive(step, node, source.x)
+        x = node(source.x, self._turns(step, node, float(node.drive)), 0.0, 0.0)
+        return _Value(x=x, unit=node.unit.clone(), shift=torch.zeros_like(node.unit))
+
+    def _ramp(self, step: Step, node: ReLU, operation: ir.ReLU, source: _Value) -> _Value:
+        wiring, slope = self.network.wiring, source.unit
+        real = source.real(source.x)
+        self._statistics(step, node, source)
         if operation.high is not None:
             top = torch.full_like(slope, operation.high)
         else:
@@ -277,7 +301,7 @@ class Calibration:
             shift=torch.zeros_like(unit),
         )
 
-    def _turns(self, step: Step, node: ReLU, drive: float) -> Tensor:
+    def _turns(self, step: Step, node: Activation, drive: float) -> Tensor:
         """Turns for one unit of each channel at this drive."""
         least = torch.zeros_like(node.spread)
         owner = self.network.wiring.owner[step.name]
@@ -285,7 +309,7 @@ class Calibration:
         exponent = torch.log2(node.reach.max() / node.reach).round().clamp(0, room) + least
         return drive / (node.spread * 2.0**exponent).pow(2).mean().sqrt() * 2.0**exponent
 
-    def _choose_drive(self, step: Step, node: ReLU, x: Tensor) -> None:
+    def _choose_drive(self, step: Step, node: Activation, x: Tensor) -> None:
         """The greatest drive for which few enough of the sums leave a window of the activation or of its pools."""
         low, high = DRIVES
         for _ in range(12):
@@ -295,7 +319,7 @@ class Calibration:
             low, high = (middle, high) if fits else (low, middle)
         node.drive.fill_(low)
 
-    def _outside(self, step: Step, node: ReLU, x: Tensor, drive: float) -> tuple[float, float]:
+    def _outside(self, step: Step, node: Activation, x: Tensor, drive: float) -> tuple[float, float]:
         """Share of the sums that leave the window at this drive, on the calibration data and on other samples.
 
         Of several windows, the activation's and those of pools before it, the one that is left most often counts; so do values that the
@@ -305,16 +329,9 @@ class Calibration:
         under_input, _ = self.network.wiring.keys[step.inputs[0]]
         margin = NOISE_DEVIATIONS * self.noise.lookup_input(under_input, True)
         above_zero = (x - per_channel(node.mean, x) + per_channel(node.offset * node.std, x)) * per_channel(turns, x)
-        wanted = node.top * node.std * turns
-        longest = MAX_RAMP * node.levels / node.span
-        fitting = torch.clamp(wanted, max=longest)
-        if step.name in self.network.wiring.powers:  # a ramp that does not fit is halved until it does
-            halvings = torch.log2(wanted / longest * (1 - ROUNDING)).ceil().clamp_min(0)
-            fitting = wanted / 2.0**halvings
-        top = per_channel(fitting, x)
-        cut = (above_zero > top * (1 + ROUNDING)) & (top < per_channel(wanted, x))
-        above_start = above_zero - node.lowest / node.levels * top
-        outside = [(above_start > 0.5 - margin) | (above_start < -0.5 + margin + top * node.span / node.levels)]
+        low, high, cut = self._ends(step, node, above_zero, turns)
+        above_start = above_zero - per_channel(low, x)
+        outside = [(above_start > 0.5 - margin) | (above_start < -0.5 + margin + per_channel(high - low, x))]
         name, by_name = step.inputs[0], self.network.wiring.by_name
         while name in self.pooled or (name in by_name and issubclass(by_name[name].kind, ir.Affine)):
             if name in self.pooled:
@@ -324,6 +341,28 @@ class Calibration:
         shares = [(float(o[: self.known].float().mean()), float(o[self.known :].float().mean())) for o in outside]
         shares.append((float(cut[: self.known].float().mean()), 0.0))
         return max(seen for seen, _ in shares), max(elsewhere for _, elsewhere in shares)
+
+    def _ends(self, step: Step, node: Activation, phases: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Ends of the ramp in turns from the function's zero, [C] each; and which phases it clips only for being too long."""
+        if isinstance(node, LookUp):
+            scale = node.std * turns
+            low, high = (bound * scale for bound in node.bounds(turns))
+            below, above = (per_channel(bound, phases) for bound in (low, high))
+            short = per_channel(high - low < (node.high - node.low) * scale * (1 - ROUNDING), phases)
+            return low, high, short & ((phases < below) | (phases > above))
+        assert isinstance(node, ReLU), "an activation is a ramp or a function"
+        wanted = node.top * node.std * turns
+        longest = MAX_RAMP * node.levels / node.span
+        top = torch.clamp(wanted, max=longest)
+        if step.name in self.network.wiring.powers:  # a ramp that does not fit is halved until it does
+            halvings = torch.log2(wanted / longest * (1 - ROUNDING)).ceil().clamp_min(0)
+            top = wanted / 2.0**halvings
+        above = per_channel(top, phases)
+        return (
+            node.lowest / node.levels * top,
+            top,
+            (phases > above * (1 + ROUNDING)) & (above < per_channel(wanted, phases)),
+        )
 
 
 def _equal(values: list[Tensor]) -> bool:

@@ -9,6 +9,7 @@ from ciphershift.errors import BadCalibrationError, NotEquivalentError, Unsuppor
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler.calibration import MAX_OUTSIDE, ROUNDING, Calibration
+from ciphershift.models.compiler.fitting import require_finite
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.trace import BATCH, Trace, evaluation_mode, trace
@@ -41,7 +42,8 @@ def convert(
         max_outside: share of a layer's sums that may leave the window of its look-up, which fixes the layer's scale on the torus.
 
     Raises:
-        BadCalibrationError: the calibration data are too few, of another type or shape, or outside [0, 1].
+        BadCalibrationError: the calibration data are too few, of another type or shape, or outside [0, 1], or a step has no
+            finite value for them.
         UnsupportedLayerError: lists everything that models.cost_report lists.
         NotEquivalentError: a step of the converted network computes something else than the module's.
     """
@@ -57,6 +59,8 @@ def convert(
     noise = CircuitNoise.predicted(parameter_sets.get(params))
     network.eval()
     truth = read.values(samples[:COMPARED])
+    for operation in read.result.operations:
+        require_finite(operation, truth.get(operation.name, torch.zeros(())))
     _require_reproducible(module, samples[: len(truth[read.output])], truth[read.output])
     with torch.no_grad():
         Calibration(network, noise, max_outside, truth).run(simple.operations, samples)

@@ -13,8 +13,12 @@ from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.scales import PIXEL_LEVELS
-from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d, ReLU
+from ciphershift.models.nn.activations import LookUp, ReLU
+from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
+
+TABLE_STEPS = 256
+"""Of a look-up's table: half a step is less than half of the noise that a look-up reads, under every set of the fast profile."""
 
 
 def export(network: Network, *, name: str, version: str, params: str, classes: tuple[str, ...]) -> Program:
@@ -130,6 +134,8 @@ class _Exporter:
                 return _linear(step, node, exponent + node.shift())
             case ReLU():
                 return self._relu(step, node)
+            case LookUp():
+                return self._look_up(step, node)
             case MaxPool2d():
                 return layers.MaxPool2d(name=_name(step), kernel=node.kernel, stride=node.stride, padding=node.padding)
             case AvgPool2d():
@@ -157,6 +163,27 @@ class _Exporter:
             multiplier=multiplier.detach().numpy(),
             levels=node.levels,
             lowest=node.lowest,
+            delta_out=float(self.torus.delta[step.name]),
+        )
+
+    def _look_up(self, step: Step, node: LookUp) -> layers.LookUp:
+        source = step.inputs[0]
+        units = 2.0 ** self.torus.exponent[source].double()
+        std, mean, offset = node.std.double() * units, node.mean.double() * units, node.offset.double()
+        low, high = (bound.double() for bound in node.bounds(self.torus.turns(source)))
+        bias = torch.round(-(mean + (low - offset) * std))
+        multiplier = TABLE_STEPS / ((high - low) * std)
+        # Where each step's middle lies, in the module's normalized units: a rounded bias moves no value.
+        sums = (torch.arange(TABLE_STEPS).view(-1, 1) + 0.5) / multiplier - bias
+        u = torch.minimum(torch.maximum((sums - mean) / std + offset, low), high)
+        u[0], u[-1] = low, high  # what lies beyond the ramp, also where a function jumps at its end
+        with torch.no_grad():
+            values = node.values(u.float().view(*u.shape, *[1] * (len(step.shape) - 1)))
+        return layers.LookUp(
+            name=_name(step),
+            bias=_integers(bias).astype(np.int32),
+            multiplier=multiplier.detach().numpy(),
+            values=_rounded_up(values.reshape(TABLE_STEPS, -1).T).astype(np.int16),
             delta_out=float(self.torus.delta[step.name]),
         )
 
@@ -191,6 +218,11 @@ def _whole(weights: Tensor) -> NDArray[np.int8]:
     # An exponent below zero would lose weights without a word.
     assert np.allclose(whole, weights.detach().numpy(), atol=1e-3), "exponents are chosen so that weights stay whole"
     return whole.astype(np.int8)
+
+
+def _rounded_up(values: Tensor) -> NDArray[np.int64]:
+    """Nearest integers, halves upwards, as in training; 0 where there is no number (a stand-in that was not calibrated)."""
+    return np.floor(values.detach().nan_to_num(0.0).numpy() + 0.5).astype(np.int64)
 
 
 def _integers(values: Tensor) -> NDArray[np.int64]:

@@ -55,7 +55,7 @@ class Wiring:
         self.sums: dict[str, bool] = {IMAGE: False}
         for step in self.steps:
             self.group[step.name] = step.name
-            if issubclass(step.kind, ir.ReLU):
+            if issubclass(step.kind, ir.Activation):
                 self.keys[step.name] = (False, True)
                 self.owner[step.name] = self._owner(step.inputs[0], counts)
                 self.sums[step.name] = False
@@ -101,7 +101,7 @@ class Wiring:
             if name == IMAGE or name in found:
                 return
             found.add(name)
-            if not issubclass(self.by_name[name].kind, ir.ReLU | ir.Conv2d | ir.Linear):
+            if not issubclass(self.by_name[name].kind, ir.Activation | ir.Conv2d | ir.Linear):
                 for source in self.by_name[name].inputs:
                     mark(source)
 
@@ -125,7 +125,7 @@ class Wiring:
         def mark(name: str) -> None:
             if name == IMAGE or name in found:
                 return
-            if issubclass(self.by_name[name].kind, ir.ReLU | ir.Conv2d | ir.Linear):
+            if issubclass(self.by_name[name].kind, ir.Activation | ir.Conv2d | ir.Linear):
                 found.add(name)
             else:
                 for source in self.by_name[name].inputs:

@@ -4,6 +4,7 @@ The reader (models.compiler.trace) writes it, simplify brings it into the form t
 or sample, without the batch; the first axis is the channel.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from ciphershift.he_layers.layers import Shape
 
 Pair = tuple[int, int]
+Function = Callable[[Tensor], Tensor]
+"""Of one number, on tensors."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,11 +66,42 @@ class Affine(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ReLU(Operation):
-    """clip(x, low, high), with low <= 0 < high; no ``high``: a ReLU. One look-up for each value."""
+class Activation(Operation):
+    """A function of one number: one look-up for each value."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReLU(Activation):
+    """clip(x, low, high), with low <= 0 < high; no ``high``: a ReLU."""
 
     low: float = 0.0
     high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LookUp(Activation):
+    """Any other function.
+
+    Attributes:
+        function: on [B, C, ...].
+        rises: whether it never falls, so that a max-pool may change places with it.
+        by_channel: whether it is another one for each channel.
+    """
+
+    function: Function
+    rises: bool = False
+    by_channel: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pointwise(Operation):
+    """A function of several values at the same place, as a product; attributes as of LookUp.
+
+    models.compiler.pointwise makes it a LookUp where all are functions of one value.
+    """
+
+    function: Callable[..., Tensor]
+    by_channel: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,7 +13,8 @@ from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.graph import Step, Wiring
 from ciphershift.models.compiler.scales import PIXEL_LEVELS, Torus, place
-from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d, ReLU
+from ciphershift.models.nn.activations import Activation, LookUp, ReLU
+from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.lookup import with_noise
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
@@ -68,6 +69,8 @@ class Network(nn.Module):
             case ir.ReLU():
                 lowest, levels = ramp_levels(o, self.levels)
                 return ReLU(o.shape[0], levels=levels, lowest=lowest)
+            case ir.LookUp():
+                return LookUp(o.shape[0], o.function, levels=self.levels)
             case ir.MaxPool2d():
                 return MaxPool2d(o.kernel, o.stride, o.padding)
             case ir.AvgPool2d():
@@ -129,7 +132,7 @@ class Network(nn.Module):
     def evaluate(self, step: Step, node: nn.Module, inputs: list[Tensor], torus: Torus) -> Tensor:
         """One step."""
         source = step.inputs[0]
-        if isinstance(node, ReLU):
+        if isinstance(node, Activation):
             if self.wiring.owner[step.name] is None:
                 node.track_spread(inputs[0])
             std = self._loud(self.noise.lookup_input(*self.wiring.keys[source])) if self.noise else 0.0
@@ -153,7 +156,7 @@ class Network(nn.Module):
         for activation, owner in self.wiring.owner.items():
             if owner == step.name:
                 tracking = self.node(activation)
-                assert isinstance(tracking, ReLU), "only activations own sums"
+                assert isinstance(tracking, Activation), "only activations own sums"
                 tracking.track_spread(result)
         return result
 
@@ -176,7 +179,7 @@ class Network(nn.Module):
         """Use integer weights and integer activations from now on (or real ones again)."""
         for weights in self.of_type(ShiftWeights):
             weights.quantized = on
-        for activation in self.of_type(ReLU):
+        for activation in self.of_type(Activation):
             activation.quantized = on
 
     def fuse(self) -> None:
@@ -214,7 +217,7 @@ class Network(nn.Module):
 
     def freeze(self, on: bool) -> None:
         """Stop tracking statistics: the network becomes the one that will be exported."""
-        for activation in self.of_type(ReLU):
+        for activation in self.of_type(Activation):
             activation.frozen = on
         self.head.frozen = on
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from ciphershift.he_layers.layers import Shape
 from ciphershift.models.compiler import ir
@@ -13,17 +14,19 @@ from ciphershift.models.compiler.places import PLACE_MAPS, move, values_in
 from ciphershift.models.compiler.step import Call, UnsupportedStepError, Value, pair
 from ciphershift.models.compiler.unsupported import NORM, PRODUCT, unsupported
 from ciphershift.models.compiler.windows import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
+from ciphershift.models.nn.activations import per_channel
 
 
-def operations_of(call: Call, function: str) -> tuple[tuple[ir.Operation, ...], str]:
+def operations_of(call: Call) -> tuple[tuple[ir.Operation, ...], str]:
     """The operations of one call, and the name of the one that has its result.
 
     Raises:
         UnsupportedStepError: the call cannot be evaluated.
     """
+    function = call.function
     if function in PLACE_MAPS:
         return call.finish(move(call))
-    reader = READERS.get(function)
+    reader = READERS.get(function) or (_pointwise if is_pointwise(call) else None)
     if reader is None:
         raise unsupported(function)
     try:
@@ -174,20 +177,13 @@ def _clamp(call: Call, x: Value, low: float | None = None, high: float | None = 
         raise UnsupportedStepError("clips to bounds that are tensors", "use numbers as bounds")
     if low is None and high is None:
         return x
-    if low is None:  # min(x, high) = high - relu(high - x)
-        assert high is not None
-        rest = call.add(ir.ReLU, call.affine(x, -1.0, float(high)), shape=x.shape)
-        return call.affine(rest, -1.0, float(high))
-    if high is None:
-        if low == 0:
-            return call.add(ir.ReLU, x, shape=x.shape)
-        return call.affine(call.add(ir.ReLU, call.affine(x, 1.0, -float(low)), shape=x.shape), 1.0, float(low))
-    if not low < high:
-        raise UnsupportedStepError(f"clips to {low} .. {high}", "use a lower bound below the upper one")
-    if low <= 0 < high:
+    if low == 0 and high is None:
+        return call.add(ir.ReLU, x, shape=x.shape)
+    if low is not None and high is not None and low <= 0 < high:
         return call.add(ir.ReLU, x, shape=x.shape, low=float(low), high=float(high))
-    clipped = call.add(ir.ReLU, call.affine(x, 1.0, -float(low)), shape=x.shape, high=float(high - low))
-    return call.affine(clipped, 1.0, float(low))
+    if low is not None and high is not None and not low < high:
+        raise UnsupportedStepError(f"clips to {low} .. {high}", "use a lower bound below the upper one")
+    return call.add(ir.LookUp, x, shape=x.shape, function=lambda v: torch.clamp(v, low, high), rises=True)
 
 
 def _add(call: Call, a: Any, b: Any, alpha: float = 1.0) -> Value:
@@ -218,14 +214,14 @@ def _rsub(call: Call, a: Any, b: Any, alpha: float = 1.0) -> Value:
 
 def _mul(call: Call, a: Any, b: Any) -> Value:
     if not _constant(a) and not _constant(b):
-        raise UnsupportedStepError("mul of two values is not supported", PRODUCT)
+        return _pointwise(call, a, b)
     x, constant = (b, a) if _constant(a) else (a, b)
     return call.affine(_broadcast(call, x), _by_channel(constant, call.shape), 0.0)
 
 
 def _div(call: Call, a: Any, b: Any, rounding_mode: str | None = None) -> Value:
     if rounding_mode is not None or not _constant(b):
-        raise UnsupportedStepError("div by a value is not supported", PRODUCT)
+        return _pointwise(call, a, b, **({} if rounding_mode is None else {"rounding_mode": rounding_mode}))
     return _mul(call, a, 1.0 / b)
 
 
@@ -291,6 +287,81 @@ def _identity(call: Call, x: Value, *rest: Any, **options: Any) -> Value:
     return call.gather(values_in((x,)), torch.arange(prod(x.shape)), x.shape)
 
 
+POINTWISE_BESIDES = frozenset({"hardswish", "log_sigmoid", "where", "rrelu"})
+"""Functions of the number at one place that torch does not mark as such."""
+RISING = frozenset(
+    {
+        *(
+            "leaky_relu",
+            "prelu",
+            "rrelu",
+            "elu",
+            "celu",
+            "selu",
+            "hardsigmoid",
+            "sigmoid",
+            "log_sigmoid",
+            "tanh",
+            "softplus",
+            "threshold",
+        ),
+        *("exp", "log", "sqrt", "hardtanh"),
+    }
+)
+"""Functions that never fall, unless an option makes them."""
+
+
+def is_pointwise(call: Call) -> bool:
+    """Whether a function computes each number of its result from the numbers at the same place."""
+    tags = getattr(call.run, "tags", ())
+    random = torch.Tag.nondeterministic_seeded in tags and call.function != "rrelu"
+    return (torch.Tag.pointwise in tags or call.function in POINTWISE_BESIDES) and not random
+
+
+def _pointwise(call: Call, *arguments: Any, **options: Any) -> Value:
+    """Any function of the numbers at one place: of one value a look-up, of several for models.compiler.pointwise."""
+    by_channel = False
+
+    def constant(leaf: Any) -> Any:
+        nonlocal by_channel
+        if not isinstance(leaf, Tensor) or leaf.numel() == 1:
+            return leaf.reshape(()) if isinstance(leaf, Tensor) else leaf
+        by_channel = True
+        return _by_channel(leaf, call.shape)
+
+    arguments, options = (pytree.tree_map(constant, part) for part in (arguments, options))
+
+    def function(*numbers: Tensor) -> Tensor:
+        given = iter(numbers)
+
+        def filled(leaf: Any) -> Any:
+            if isinstance(leaf, Value):
+                return next(given)
+            return per_channel(leaf, numbers[0]) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+
+        result: Tensor = call.run(*pytree.tree_map(filled, arguments), **pytree.tree_map(filled, options))
+        return result
+
+    inputs = tuple(_broadcast(call, value) for value in values_in((arguments, options)))
+    if len(inputs) > 1:
+        return call.add(ir.Pointwise, *inputs, shape=call.shape, function=function, by_channel=by_channel)
+    return _look_up(call, inputs[0], function, by_channel=by_channel)
+
+
+def _look_up(call: Call, x: Value, function: ir.Function, *, by_channel: bool = False) -> Value:
+    grid = torch.linspace(-8, 8, 257).view(-1, 1).expand(-1, call.shape[0])
+    steps = function(grid).float().diff(dim=0).nan_to_num(0.0)
+    rises = call.function in RISING and bool((steps >= 0).all())
+    return call.add(ir.LookUp, x, shape=call.shape, function=function, by_channel=by_channel, rises=rises)
+
+
+def _prelu(call: Call, x: Value, weight: Tensor) -> Value:
+    slope = weight.detach().reshape(-1)
+    return _look_up(
+        call, x, lambda v: torch.where(v > 0, v, v * per_channel(slope.to(v), v)), by_channel=slope.numel() > 1
+    )
+
+
 READERS: dict[str, Callable[..., Value]] = {
     "conv2d": _conv2d,
     "conv1d": _conv1d,
@@ -301,6 +372,7 @@ READERS: dict[str, Callable[..., Value]] = {
     "relu6": lambda call, x: call.add(ir.ReLU, x, shape=x.shape, high=6.0),
     "hardtanh": lambda call, x, low=-1.0, high=1.0: _clamp(call, x, low, high),
     "clamp": _clamp,
+    "prelu": _prelu,
     "clamp_min": lambda call, x, low: _clamp(call, x, low, None),
     "clamp_max": lambda call, x, high: _clamp(call, x, None, high),
     "max_pool2d": max_pool,

@@ -15,7 +15,8 @@ from ciphershift.he_layers.layers.layer import MAX_EXPONENT
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.graph import Step, Wiring
-from ciphershift.models.nn.layers import Add, Head, MaxPool2d, ReLU
+from ciphershift.models.nn.activations import Activation
+from ciphershift.models.nn.layers import Add, Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftWeights
 
 PIXEL_LEVELS = 255
@@ -58,7 +59,7 @@ def place(wiring: Wiring, nodes: dict[str, nn.Module]) -> Torus:
     wanted: dict[str, dict[str, float]] = {group: {} for group in wiring.group.values()}
     for step in wiring.steps:
         node = nodes[step.name]
-        if isinstance(node, ReLU):
+        if isinstance(node, Activation):
             sums = node.spread * 2.0 ** base[wiring.owner[step.name] or step.inputs[0]]
             wanted[wiring.group[step.inputs[0]]][step.name] = float(node.drive / sums.pow(2).mean().sqrt())
             wanted[wiring.group[step.name]][f"{step.name} levels"] = MAX_LEVEL / node.span
@@ -73,7 +74,7 @@ def place(wiring: Wiring, nodes: dict[str, nn.Module]) -> Torus:
             log2(wanted[wiring.group[step.inputs[0]]][step.name] / delta[wiring.group[step.inputs[0]]]) + 1e-9
         )
         for step in wiring.steps
-        if isinstance(nodes[step.name], ReLU)
+        if isinstance(nodes[step.name], Activation)
     }
     exponent = _exponents(wiring, nodes, spare)
     turns = {name: torch.tensor(delta[group], dtype=torch.float64) for name, group in wiring.group.items()}
@@ -90,7 +91,9 @@ def _span(wiring: Wiring, name: str, nodes: dict[str, nn.Module]) -> int:
     if name == IMAGE:
         return PIXEL_LEVELS
     node = nodes[name]
-    return node.span if isinstance(node, ReLU) else max(_span(wiring, i, nodes) for i in wiring.by_name[name].inputs)
+    return (
+        node.span if isinstance(node, Activation) else max(_span(wiring, i, nodes) for i in wiring.by_name[name].inputs)
+    )
 
 
 def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int]) -> dict[str, Tensor]:
@@ -101,7 +104,7 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
     for step in wiring.steps:
         node = nodes[step.name]
         given = [exponent[name] for name in step.inputs]
-        if isinstance(node, ReLU | Head):
+        if isinstance(node, Activation | Head):
             exponent[step.name] = torch.zeros(step.shape[0], device=device)
         elif isinstance(node, ShiftWeights):
             room = MAX_EXPONENT + 1 - node.exponents
@@ -144,7 +147,7 @@ def _equalized(
     if activation is None:
         return least
     node = nodes[activation]
-    assert isinstance(node, ReLU), "only activations own the scale of sums"
+    assert isinstance(node, Activation), "only activations own the scale of sums"
     target = (node.reach * 2.0**least).max()
     wish = torch.log2(target / node.reach).round() + spare.get(activation, 0)
     return torch.minimum(torch.maximum(wish, least), least + room)

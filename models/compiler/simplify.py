@@ -15,6 +15,8 @@ from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.compose import compose_moves, without_idle_moves
 from ciphershift.models.compiler.merge import merged_linear
+from ciphershift.models.compiler.pointwise import functions_of_one_number
+from ciphershift.models.compiler.unsupported import PRODUCT
 
 PASSIVE = (ir.Affine, ir.Reshape, ir.Flatten, ir.Gather, ir.Concat, ir.ChannelShuffle, ir.AvgPool2d)
 """Read sums where their source has sums, levels where it has levels."""
@@ -24,7 +26,8 @@ def simplify(traced: ir.TraceResult, input_shape: Shape) -> ir.TraceResult:
     """The same network in that form, with all findings; ``traced`` is not changed."""
     if not traced.operations:
         return traced
-    operations = without_idle_moves(compose_moves(_without_identity(traced.operations), input_shape), input_shape)
+    operations = functions_of_one_number(_without_identity(traced.operations), input_shape)
+    operations = without_idle_moves(compose_moves(_without_unused(operations), input_shape), input_shape)
     operations = _without_unused(_without_identity(operations))
     for change in (
         _merge_sums,
@@ -218,14 +221,14 @@ def _has_power_of_two(operation: ir.Operation | None, by_name: dict[str, ir.Oper
     """Whether a value's unit may be made a power of two: that of an activation, also behind a max-pool or at new places."""
     if isinstance(operation, ir.MaxPool2d | ir.Gather | ir.Concat | ir.ChannelShuffle | ir.Reshape | ir.Flatten):
         return all(_has_power_of_two(by_name.get(name), by_name) for name in operation.inputs)
-    return isinstance(operation, ir.ReLU)
+    return isinstance(operation, ir.Activation)
 
 
 def _carry_levels(operations: list[ir.Operation]) -> dict[str, bool]:
     """By name, whether a value is made of levels alone: the input, results of activations, and what only moves or adds them."""
     levels = {IMAGE: True}
     for operation in operations:
-        levels[operation.name] = isinstance(operation, ir.ReLU) or (
+        levels[operation.name] = isinstance(operation, ir.Activation) or (
             not isinstance(operation, ir.Conv2d | ir.Linear) and all(levels[name] for name in operation.inputs)
         )
     return levels
@@ -260,7 +263,11 @@ def _activations_before_moves(operations: list[ir.Operation]) -> list[ir.Operati
     new: dict[str, ir.Operation] = {}
     for ramp in operations:
         move = by_name.get(ramp.inputs[0])
-        if not (isinstance(ramp, ir.ReLU) and isinstance(move, ir.Gather | ir.Reshape) and counts[move.name] == 1):
+        if not (
+            isinstance(ramp, ir.Activation) and isinstance(move, ir.Gather | ir.Reshape) and counts[move.name] == 1
+        ):
+            continue
+        if isinstance(ramp, ir.LookUp) and ramp.by_channel:
             continue
         source = shapes.get(move.inputs[0])
         zeros = isinstance(move, ir.Gather) and bool((move.index < 0).any())
@@ -272,7 +279,7 @@ def _activations_before_moves(operations: list[ir.Operation]) -> list[ir.Operati
 
 
 def _pools_before_activations(operations: list[ir.Operation]) -> list[ir.Operation]:
-    """A max-pool right after an activation changes places with it: the result is the same, and there are fewer values to look up."""
+    """A max-pool right after an activation that rises changes places with it: the same result, and fewer values to look up."""
     changed = True
     while changed:
         changed = False
@@ -280,7 +287,9 @@ def _pools_before_activations(operations: list[ir.Operation]) -> list[ir.Operati
         by_name = {operation.name: operation for operation in operations}
         for pool in operations:
             ramp = by_name.get(pool.inputs[0])
-            if not (isinstance(pool, ir.MaxPool2d) and isinstance(ramp, ir.ReLU) and counts[ramp.name] == 1):
+            if not (isinstance(pool, ir.MaxPool2d) and isinstance(ramp, ir.Activation) and counts[ramp.name] == 1):
+                continue
+            if isinstance(ramp, ir.LookUp) and not ramp.rises:
                 continue
             moved = replace(pool, inputs=ramp.inputs, computes=None)
             operations = replaced([o for o in operations if o is not ramp], {pool.name: moved}, drop=ramp)
@@ -301,6 +310,8 @@ def _misfits(operations: list[ir.Operation]) -> list[ir.Finding]:
         findings.append(ir.Finding(place=operation.place, problem=problem, instead=instead))
 
     for operation in operations:
+        if isinstance(operation, ir.Pointwise):
+            note(operation, "is a function of several encrypted values, which is neither a sum nor a product", PRODUCT)
         if len(operation.shape) > 3:
             note(operation, f"gives a result of shape {operation.shape}", "use one to three axes besides the batch")
         has_sums = any(sums[name] for name in operation.inputs)
@@ -319,10 +330,10 @@ def _misfits(operations: list[ir.Operation]) -> list[ir.Finding]:
                 note(
                     operation,
                     "reads the sums of another linear layer",
-                    "put nn.ReLU or nn.Hardtanh between them, or make them one layer",
+                    "put an activation (nn.ReLU) between them, or make them one layer",
                 )
             has_sums, is_moved = True, False
-        elif isinstance(operation, ir.ReLU):
+        elif isinstance(operation, ir.Activation):
             has_sums = is_moved = False
         elif isinstance(operation, ir.Affine):
             if operation.scale.min() <= 0 and not _read_by_linear(operation, operations):
@@ -331,7 +342,7 @@ def _misfits(operations: list[ir.Operation]) -> list[ir.Finding]:
         sums[operation.name], moved[operation.name] = has_sums, is_moved
     if not isinstance(operations[-1], ir.Linear):
         note(operations[-1], "is the last step", "end in nn.Linear: the logits leave without a look-up")
-    if not any(isinstance(operation, ir.ReLU) for operation in operations):
+    if not any(isinstance(operation, ir.Activation) for operation in operations):
         note(
             operations[-1],
             "has no activation before it",

@@ -34,6 +34,7 @@ class Call:
 
     Attributes:
         name: for the operation that has its result.
+        function: its name in torch's operator set.
         place: where the user finds it.
         shape: of the result for one sample.
         run: the function itself.
@@ -43,6 +44,7 @@ class Call:
     """
 
     name: str
+    function: str
     place: str
     shape: Shape
     run: Callable[..., Any]

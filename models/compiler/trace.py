@@ -241,13 +241,13 @@ class _Reader:
         if not isinstance(kept, Tensor):  # its parts are read one by one, as items
             self.names[node] = ""
             return
-        call, function = self._call(node)
+        call = self._call(node)
         try:
             if tuple(kept.shape[:1]) != (BATCH,):
                 raise UnsupportedStepError(
                     "mixes the samples of a batch", "treat every sample alike: the first axis is the batch"
                 )
-            operations, result = operations_of(call, function)
+            operations, result = operations_of(call)
         except UnsupportedStepError as error:
             self._note(call.place, error.problem, error.instead)
             inputs = tuple(self.names[n] or IMAGE for n in node.all_input_nodes if n in self.names)
@@ -257,8 +257,8 @@ class _Reader:
         self.shapes |= {operation.name: operation.shape for operation in operations}
         self.names[node] = result
 
-    def _call(self, node: fx.Node) -> tuple[Call, str]:
-        """The call of a step, and the name of its function; an item of several results is the call that gives them."""
+    def _call(self, node: fx.Node) -> Call:
+        """The call of a step; an item of several results is the call that gives them."""
         source, item = node, None
         if node.target is operator.getitem:
             source, item = node.args[0], int(node.args[1])  # type: ignore[assignment, arg-type]
@@ -267,8 +267,9 @@ class _Reader:
         place, leaf = self._place(source)
         shape = tuple(node.meta["val"].shape[1:])
         run: Callable[..., Any] = target if item is None else lambda *a, **k: target(*a, **k)[item]
-        call = Call(
+        return Call(
             name=self._unique(leaf or function.strip("_")),
+            function=function,
             place=place,
             shape=shape,
             run=run,
@@ -276,7 +277,6 @@ class _Reader:
             options=self._resolved(source.kwargs),
             item=item,
         )
-        return call, function
 
     def _unique(self, wish: str) -> str:
         """An identifier that no other operation has."""

@@ -2,16 +2,13 @@
 
 from ciphershift.models.compiler.step import UnsupportedStepError
 
-ACTIVATION = "use nn.ReLU, nn.ReLU6 or nn.Hardtanh: each is one look-up"
 NORM = "use nn.BatchNorm2d (nn.BatchNorm1d after flatten): its statistics are constants once it is trained"
 PRODUCT = "there is no product of two encrypted values; use convolutions, additions and concatenations"
 INSTEAD = {
-    "gelu silu mish elu selu celu leaky_relu prelu rrelu rrelu_with_noise sigmoid tanh softplus softsign hardswish hardsigmoid log_sigmoid "
-    "hardshrink softshrink threshold abs exp log sqrt rsqrt reciprocal sin cos erf": ACTIVATION,
     "layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm batch_norm _native_batch_norm_legit std var "
     "linalg_vector_norm norm": NORM,
     "softmax log_softmax _softmax _log_softmax": "leave it out: the client gets the logits and can apply it itself",
-    "mul matmul bmm mm addmm einsum scaled_dot_product_attention lstm gru rnn_tanh rnn_relu embedding div pow square prod": PRODUCT,
+    "matmul bmm mm addmm einsum scaled_dot_product_attention lstm gru rnn_tanh rnn_relu embedding prod": PRODUCT,
     "conv3d conv_transpose2d conv_transpose1d convolution": "use nn.Conv2d, with a stride for smaller maps",
     "upsample_bilinear2d upsample_bicubic2d upsample_linear1d grid_sampler": "use nearest upsampling, which only copies values",
     "topk sort argmax max min argsort": "use nn.MaxPool2d, or return the logits: the client takes the greatest",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ciphershift.models.nn.layers import EPSILON, MAX_RAMP, MOMENTUM, moments
+from ciphershift.models.nn.activations import EPSILON, MAX_RAMP, MOMENTUM, moments
 from ciphershift.models.nn.lookup import max_pool, straight_through, triangle
 
 

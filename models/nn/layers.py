@@ -1,7 +1,7 @@
 """The trainable counterparts of a Program's layers; values between them are integers (or, before quantization, what will be integers).
 
 A node that looks values up is told how many turns of the torus one unit of its input is worth, so that the noise, the window and the wrap
-of the circuit act on the right scale (models.nn.lookup).
+of the circuit act on the right scale (models.nn.lookup). Activations are in models.nn.activations.
 """
 
 from types import ModuleType
@@ -11,139 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ciphershift.he_layers.layers.max_pool import RAMP as POOL_RAMP
-from ciphershift.models.nn.lookup import look_up, max_pool, straight_through, with_noise
+from ciphershift.models.nn.activations import Deviation, exact, per_channel
+from ciphershift.models.nn.lookup import max_pool, with_noise
 from ciphershift.models.nn.shift import ShiftLinear
 
-MAX_RAMP = 0.295
-"""Greatest ramp in turns, a little below what a Program accepts; what is below -1/2 + ramp wraps."""
-MOMENTUM = 0.05
-EPSILON = 1e-4
 PEAK_DECAY = 1e-3
-
-
-Deviation = float | Tensor
-"""Standard deviation in turns; the float 0 where there is no noise: then nodes compute exactly, without the torus."""
-
-
-def exact(std: Deviation) -> bool:
-    """Whether there is no noise."""
-    return isinstance(std, float) and std == 0
-
-
-def per_channel(values: Tensor, like: Tensor) -> Tensor:
-    """[C] in a shape that broadcasts over [B, C, ...]."""
-    return values.view(1, -1, *[1] * (like.dim() - 2))
-
-
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance and mean of each channel of [B, C, ...]."""
-    variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
-    return variance, mean
-
-
-def deviation(x: Tensor) -> Tensor:
-    """Standard deviation of each channel of [B, C, ...]."""
-    return (x.var([0, *range(2, x.dim())], unbiased=False) + EPSILON).sqrt()
-
-
-class ReLU(nn.Module):
-    """A clipped ramp for each channel with learned offset and top, re-quantized to the integers from ``lowest`` to ``levels``.
-
-    Its input is normalized by the channel's mean and standard deviation, of the batch in training and tracked ones otherwise. ``spread`` is
-    the deviation of the sums before a pool. ``drive``: standard deviation, in turns, that the sums shall have on the torus.
-    """
-
-    mean: Tensor
-    std: Tensor
-    spread: Tensor
-    drive: Tensor
-    look_up = staticmethod(look_up)
-    moments = staticmethod(moments)
-    with_noise = staticmethod(with_noise)
-    kernels: ModuleType | None = None
-    """models.nn.fused, on a GPU."""
-
-    def __init__(self, channels: int, *, levels: int, lowest: int = 0) -> None:
-        super().__init__()
-        self.levels, self.lowest = levels, lowest
-        self.offset = nn.Parameter(torch.zeros(channels))
-        self.top = nn.Parameter(torch.full((channels,), 2.0))
-        self.quantized = self.frozen = False
-        for name, value in (
-            ("mean", torch.zeros(channels)),
-            ("std", torch.ones(channels)),
-            ("spread", torch.ones(channels)),
-        ):
-            self.register_buffer(name, value)
-        self.register_buffer("drive", torch.tensor(0.1))
-
-    @property
-    def span(self) -> int:
-        """Steps of the ramp."""
-        return self.levels - self.lowest
-
-    def tops(self, turns: Tensor) -> Tensor:
-        """Input, in standard deviations above the zero of the ramp, that becomes ``levels``; float [C].
-
-        Args:
-            turns: for one unit of the input, [C].
-        """
-        longest = MAX_RAMP * self.levels / self.span
-        return torch.minimum(self.top.clamp_min(0.3), longest / (self.std * turns))
-
-    @property
-    def reach(self) -> Tensor:
-        """What channels are brought together by, [C]: the deviation of their sums; of one that hardly varies, half its mean."""
-        center = self.offset.detach() * self.std
-        return torch.where(center > 3 * self.spread, center / 2, self.spread)
-
-    def forward(self, x: Tensor, turns: Tensor, noise_std: Deviation, result_std: Deviation) -> Tensor:
-        """Sums -> integers from ``lowest`` to ``levels``, plus noise.
-
-        Args:
-            x: [B, C, ...].
-            turns: for one unit of ``x``, [C].
-            noise_std: of the look-up's input, turns; 0: compute exactly, without the torus.
-            result_std: of the look-up's result, in its units.
-        """
-        if self.training and not self.frozen:
-            variance, mean = self.moments(x)
-            std = (variance + EPSILON).sqrt()
-            with torch.no_grad():
-                self.mean.lerp_(mean, MOMENTUM)
-                self.std.lerp_(std, MOMENTUM)
-        else:
-            mean, std = self.mean, self.std
-        top = self.tops(turns)
-        if not exact(noise_std):
-            slope = std.detach() * turns / std
-            shift = (self.offset - mean / std) * std.detach() * turns
-            ramp = top * std.detach() * turns
-            if self.kernels is not None and self.training and self.quantized and self.lowest == 0:
-                stds = torch.stack([torch.as_tensor(std, dtype=torch.float32) for std in (noise_std, result_std)])
-                dtype = torch.bfloat16 if torch.is_autocast_enabled("cuda") else torch.float32
-                return torch.as_tensor(self.kernels.look_up(x, slope, shift, ramp, self.levels, stds, dtype))
-            slope, shift, ramp = (per_channel(values, x) for values in (slope, shift, ramp))
-            compute = (
-                self.look_up if self.training else look_up
-            )  # what is compiled is so for the batches of the training
-            return self._noisy(
-                compute(x, slope, shift, ramp, self.lowest, self.levels, noise_std, self.quantized), result_std
-            )
-        centered = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
-        out = torch.clamp(centered / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
-        return self._noisy(straight_through(out, self.quantized), result_std)
-
-    def _noisy(self, levels: Tensor, std: Deviation) -> Tensor:
-        if exact(std):
-            return levels
-        return self.with_noise(levels, std) if self.training else with_noise(levels, std)
-
-    def track_spread(self, sums: Tensor) -> None:
-        """Updates the running deviation of the sums before the pool."""
-        if self.training and not self.frozen:
-            some = sums.detach()[: -(-len(sums) // 8)]  # enough for a running average
-            self.spread.lerp_(deviation(some), MOMENTUM)
 
 
 class MaxPool2d(nn.Module):

@@ -5,6 +5,8 @@ continued anti-periodically, hence a triangle wave beyond the window (the same a
 rounding to the 2N grid, whose step is a tenth of the noise).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,22 @@ def triangle(phase: Tensor, ramp: Tensor | float) -> Tensor:
     rising = torch.clamp(wrapped.clamp_min(0), max=ramp)
     mirrored = ramp - torch.clamp((wrapped + 0.5).clamp_min(0), max=ramp)
     return torch.where(wrapped >= 0, rising, mirrored)
+
+
+def continued(phase: Tensor, ramp: Tensor, values: Callable[[Tensor], Tensor]) -> Tensor:
+    """A table that changes on a ramp from phase 0 on: values(ramp) behind it, values(0) before it, and mirrored below -1/2 + ramp.
+
+    The other half of the torus holds f(phase + 1/2) = values(0) + values(ramp) - f(phase) (he_layers.layers.table).
+
+    Args:
+        phase: turns.
+        ramp: turns, broadcasts to ``phase``.
+        values: of turns from 0 to ``ramp``.
+    """
+    wrapped = phase - torch.floor(phase + 0.5)
+    upper = wrapped < 0
+    found = values(torch.minimum(torch.where(upper, wrapped + 0.5, wrapped), ramp))
+    return torch.where(upper, values(torch.zeros_like(ramp)) + values(ramp) - found, found)
 
 
 def with_noise(phase: Tensor, std: float | Tensor) -> Tensor:

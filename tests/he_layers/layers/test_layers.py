@@ -1,6 +1,7 @@
 """Integer semantics of each layer against naive loops, and the circuit without noise against the integers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,18 @@ from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
 from ciphershift.he_layers import simulate
-from ciphershift.he_layers.layers import AvgPool2d, Conv2d, Flatten, Gather, Layer, Linear, MaxPool2d, ReLU, Reshape
+from ciphershift.he_layers.layers import (
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    Gather,
+    Layer,
+    Linear,
+    LookUp,
+    MaxPool2d,
+    ReLU,
+    Reshape,
+)
 from ciphershift.he_layers.layers.layer import LinearLayer
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.he_layers.simulate import CircuitNoise
@@ -109,6 +121,53 @@ def program_of(layer: Layer, shape: tuple[int, ...], delta: float, params: str =
         layers=(layer, Flatten(name="f"), Linear(name="l", weight=np.ones((2, size), dtype=np.int8))),
         output=OutputSpec(classes=("a", "b"), scale=1.0),
     )
+
+
+def look_up(function: Callable[[NDArray[np.float64]], NDArray[np.float64]], steps: int, bias: int = 0) -> LookUp:
+    """One channel: a function of the step's number, one step for each input unit."""
+    values = np.rint(function(np.arange(steps, dtype=np.float64)))[None].astype(np.int16)
+    return LookUp(
+        name="t", bias=np.array([bias], np.int32), multiplier=np.array([1.0]), values=values, delta_out=1 / 1024
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "steps"),
+    [
+        (lambda j: 50 * np.sin(j / 20), 512),  # the whole half of the torus is ramp
+        (lambda j: (j - 100) ** 2 / 100, 200),
+        (lambda j: np.where(j < 70, -30.0, 90.0), 100),
+    ],
+)
+def test_any_function_is_exact_on_the_grid_and_constant_around_its_ramp(
+    function: Callable[[NDArray[np.float64]], NDArray[np.float64]], steps: int
+) -> None:
+    """Of 1024 points the ramp takes ``steps``: right from -512 + steps up to 511; a step lower the torus shows its other half."""
+    layer = look_up(function, steps, bias=7)
+    values = np.arange(steps - 512, 512) - 7
+    got = through(layer, values.reshape(-1, 1), 1 / 1024).reshape(-1) * 1024
+    want = np.rint(function(np.clip(values + 7, 0, steps - 1)))
+    assert np.array_equal(got, want)
+    assert np.array_equal(layer.plain(values.reshape(-1, 1)).reshape(-1), want)
+    below = through(layer, np.array([[steps - 513 - 7]]), 1 / 1024)[0, 0] * 1024
+    assert below == want[0] + want[-1] - np.rint(function(np.array([steps - 1.0])))[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"values": np.zeros((1, 9), dtype=np.int32)}, ProgramError, "values of type int32"),
+        ({"values": np.zeros((2, 9), dtype=np.int16)}, ProgramError, r"shape \(2, 9\)"),
+        ({"values": np.full((1, 9), 256, dtype=np.int16)}, OutOfLevelsError, "value 256"),
+        ({"multiplier": np.array([0.0])}, ProgramError, "multiplier 0.0"),
+        ({"delta_out": 0.5}, ProgramError, "levels of 0.5 turns"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(changes: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        replace(look_up(lambda j: j, 9), **changes)  # type: ignore[arg-type]
+    with pytest.raises(ProgramError, match=r"ramp of 0.501 turns"):
+        program_of(look_up(lambda j: j / 4, 513), (1,), 1 / 1024)
 
 
 def test_relu_circuit_is_exact_on_the_grid_and_saturates_in_its_window() -> None:

@@ -20,8 +20,8 @@ from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.cost_report import check
-from ciphershift.models.nn import layers as nodes
-from ciphershift.models.nn.layers import ReLU
+from ciphershift.models.nn import activations
+from ciphershift.models.nn.activations import ReLU
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import fine_tune, logits
@@ -71,7 +71,7 @@ def clear(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def test_before_rounding_the_network_is_the_module(module: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the end of the ramps, which is moved away here."""
     monkeypatch.setattr("ciphershift.models.compiler.calibration.CLIPPED", 1.0)
-    monkeypatch.setattr(nodes, "MAX_RAMP", 1e6)
+    monkeypatch.setattr(activations, "MAX_RAMP", 1e6)
     network = convert(module, CALIBRATION)
     network.quantize(False)
     assert np.abs(clear(network.eval(), IMAGES) - logits(module, IMAGES)).max() < 1e-3
@@ -191,8 +191,8 @@ def test_the_noise_is_that_of_the_parameter_set() -> None:
 
 
 def test_what_cannot_be_converted_is_listed_at_once() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(400, 3), nn.Softmax(dim=1))
-    with pytest.raises(UnsupportedLayerError, match=r"1: gelu.*4: softmax"):
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(400, 3), nn.Softmax(dim=1))
+    with pytest.raises(UnsupportedLayerError, match=r"1: group_norm.*4: softmax"):
         convert(module, CALIBRATION)
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="Triton comes with torch for GPUs")
 
 from ciphershift.he_layers.layers.max_pool import RAMP
 from ciphershift.models.nn import fused, lookup
-from ciphershift.models.nn.layers import moments
+from ciphershift.models.nn.activations import moments
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SILENT = torch.zeros(2, device=DEVICE)
