@@ -48,7 +48,7 @@ export class Client {
    * @throws CiphershiftError its subclass says what to change.
    */
   static async connect(url: string, options: ConnectOptions = {}): Promise<Client> {
-    const exchange = new Exchange(new Transport(url, options.apiKey), options.patienceSeconds ?? 60);
+    const exchange = new Exchange(new Transport(url, options.apiKey), options.retryTimeout ?? 60);
     const name = options.model ?? (await onlyModel(exchange));
     const answer = await exchange.send({ method: "GET", path: `/v2/models/${encodeURIComponent(name)}/profile` });
     Members.of(answer.content, "ModelProfile");

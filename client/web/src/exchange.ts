@@ -1,4 +1,4 @@
-/** One call, sent until it succeeds, fails for good, or patience ends. */
+/** One call, sent until it succeeds, fails for good, or its time for retries is over. */
 
 import { randomBytes } from "./bytes.js";
 import { CiphershiftError, UnreachableError, fromCode } from "./errors.js";
@@ -9,16 +9,16 @@ export const IDEMPOTENCY_KEY = "Idempotency-Key";
 export const RETRIED: readonly number[] = [429, 502, 503, 504];
 const LONGEST_PAUSE = 8;
 
-/** Sends calls; those that can be sent twice are sent again while that may help and patience lasts. */
+/** Sends calls; those that can be sent twice are sent again while that may help and the retry timeout lasts. */
 export class Exchange {
   readonly transport: Transport;
-  readonly #patienceSeconds: number;
+  readonly #retryTimeout: number;
   #reached = false; // a server that never answered is more likely a wrong address than a restart
 
-  /** @param patienceSeconds the most that the pauses between the attempts of one call come to. */
-  constructor(transport: Transport, patienceSeconds: number) {
+  /** @param retryTimeout seconds that the pauses between the attempts of one call may come to. */
+  constructor(transport: Transport, retryTimeout: number) {
     this.transport = transport;
-    this.#patienceSeconds = patienceSeconds;
+    this.#retryTimeout = retryTimeout;
   }
 
   /**
@@ -37,9 +37,9 @@ export class Exchange {
         this.#reached = true;
         if (answer.status >= 200 && answer.status < 300) return answer;
         seconds = Math.max(askedPause(answer), seconds);
-        if (!RETRIED.includes(answer.status) || !repeatable || waited + seconds > this.#patienceSeconds) throw errorOf(answer, this.transport.url);
+        if (!RETRIED.includes(answer.status) || !repeatable || waited + seconds > this.#retryTimeout) throw errorOf(answer, this.transport.url);
       } catch (error) {
-        const again = error instanceof UnreachableError && this.#reached && repeatable && waited + seconds <= this.#patienceSeconds;
+        const again = error instanceof UnreachableError && this.#reached && repeatable && waited + seconds <= this.#retryTimeout;
         if (!again) throw error;
       }
       await pause(seconds, call.signal);

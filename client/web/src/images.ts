@@ -1,9 +1,9 @@
-/** Pictures as a model takes them: whole numbers between 0 and its levels, channel by channel. */
+/** Inputs as a model takes them: whole numbers between 0 and its levels, in the order of its shape. */
 
 import { BadShapeError, OutOfLevelsError } from "./errors.js";
-import type { ModelProfile } from "./profile.js";
+import { type ModelProfile, valuesOf } from "./profile.js";
 
-/** One picture: bytes from 0 to 255 or floats from 0 to 1, channel by channel, row by row. */
+/** One input: bytes from 0 to 255 or floats from 0 to 1; of a picture channel by channel and row by row, of a series channel by channel. */
 export type Pixels = Uint8Array | Uint8ClampedArray | Float32Array | Float64Array;
 
 /** What a canvas gives: `ImageData`, or anything of that shape. */
@@ -14,23 +14,22 @@ export interface CanvasPixels {
 }
 
 /**
- * Returns a picture's levels, in the order that the network takes them.
+ * Returns an input's levels, in the order that the network takes them.
  *
- * @throws BadShapeError another number of pixels than the model takes.
+ * @throws BadShapeError another number of values than the model takes.
  * @throws OutOfLevelsError another type, or a value outside its range.
  */
 export function toLevels(pixels: Pixels, profile: ModelProfile): Float64Array {
-  const [channels, height, width] = profile.inputShape;
   const isBytes = pixels instanceof Uint8Array || pixels instanceof Uint8ClampedArray;
   if (!isBytes && !(pixels instanceof Float32Array) && !(pixels instanceof Float64Array)) {
-    throw new OutOfLevelsError("pixels are no Uint8Array, Uint8ClampedArray, Float32Array or Float64Array: give bytes from 0 to 255 or floats from 0 to 1");
+    throw new OutOfLevelsError("the input is no Uint8Array, Uint8ClampedArray, Float32Array or Float64Array: give bytes from 0 to 255 or floats from 0 to 1");
   }
-  if (pixels.length !== channels * height * width) {
-    throw new BadShapeError(`the picture has ${pixels.length} values, ${profile.model} takes ${channels} x ${height} x ${width}`);
+  if (pixels.length !== valuesOf(profile)) {
+    throw new BadShapeError(`the input has ${pixels.length} values, ${profile.model} takes ${profile.inputShape.join(" x ")}`);
   }
   return Float64Array.from(pixels as ArrayLike<number>, (value) => {
     const unit = isBytes ? value / 255 : value;
-    if (!(unit >= 0 && unit <= 1)) throw new OutOfLevelsError("the picture holds values outside 0 to 1: scale floats, or give bytes from 0 to 255");
+    if (!(unit >= 0 && unit <= 1)) throw new OutOfLevelsError("the input holds values outside 0 to 1: scale floats, or give bytes from 0 to 255");
     return roundHalfEven(unit * profile.inputLevels);
   });
 }
@@ -38,14 +37,13 @@ export function toLevels(pixels: Pixels, profile: ModelProfile): Float64Array {
 /**
  * Returns a canvas' pixels as a model takes them: luminance for one channel, red, green and blue for three.
  *
- * @throws BadShapeError the canvas has another size than the model's pictures, or the model takes neither one channel nor three.
+ * @throws BadShapeError the canvas has another size than the model's pictures, or the model takes no pictures of one or three channels.
  */
 export function fromCanvas(canvas: CanvasPixels, profile: ModelProfile): Uint8Array {
-  const [channels, height, width] = profile.inputShape;
+  const [channels, height, width] = pictureShape(profile);
   if (canvas.width !== width || canvas.height !== height) {
     throw new BadShapeError(`the canvas has ${canvas.width} x ${canvas.height} pixels, ${profile.model} takes ${width} x ${height}`);
   }
-  if (channels !== 1 && channels !== 3) throw new BadShapeError(`${profile.model} takes ${channels} channels: a canvas gives one or three`);
   const size = width * height;
   const pixels = new Uint8Array(channels * size);
   for (let at = 0; at < size; at++) {
@@ -54,6 +52,15 @@ export function fromCanvas(canvas: CanvasPixels, profile: ModelProfile): Uint8Ar
     else [red, green, blue].forEach((value, channel) => (pixels[channel * size + at] = value));
   }
   return pixels;
+}
+
+/** Returns channels, height and width of a model's pictures. Throws BadShapeError if it takes none of one or three channels. */
+export function pictureShape(profile: ModelProfile): [number, number, number] {
+  const [channels, height, width] = profile.inputShape;
+  if (profile.inputShape.length !== 3 || (channels !== 1 && channels !== 3)) {
+    throw new BadShapeError(`${profile.model} takes values of shape ${profile.inputShape.join(" x ")}, not pictures: give an array to predict`);
+  }
+  return [channels, height!, width!];
 }
 
 /** Rounds as the Python client does, so that both encrypt the same levels. */

@@ -84,7 +84,7 @@ export async function statusOf(exchange: Exchange, id: string, signal?: AbortSig
  * after its last event.
  *
  * @throws DeadlineError it is not finished after `timeoutSeconds`, and goes on.
- * @throws UnreachableError the server is gone for longer than the exchange's patience.
+ * @throws UnreachableError the server is gone for longer than the exchange's retry timeout.
  */
 export async function follow(
   exchange: Exchange, id: string, observe: Observer, timeoutSeconds: number, signal?: AbortSignal,

@@ -16,8 +16,8 @@ export interface ConnectOptions {
   readonly apiKey?: string;
   /** Where keys rest: the default is this origin's IndexedDB in a browser, and memory elsewhere. */
   readonly keystore?: Keystore;
-  /** Seconds that one request may be put off while the server is busy, restarts, or cannot be reached. */
-  readonly patienceSeconds?: number;
+  /** Seconds for which a request is sent again while the server is busy, restarts, or is gone after it has answered once; 60 by default. */
+  readonly retryTimeout?: number;
   /** Accept parameter sets whose small key is in blocks (SECURITY.md says what is assumed); true unless said otherwise. */
   readonly acceptBlockKeys?: boolean;
   /** Accept insecure parameter sets, for tests. */

@@ -24,8 +24,8 @@ export interface ModelProfile {
   /** From this package's own registry, by the id that the server names. */
   readonly params: ParameterSet;
   readonly securityBits: number;
-  /** Channels, height, width. */
-  readonly inputShape: readonly [number, number, number];
+  /** Of one input: channels, height and width of a picture; channels and length of a series; or the length of a vector. */
+  readonly inputShape: readonly number[];
   readonly inputLevels: number;
   readonly inputDelta: number;
   readonly classes: readonly string[];
@@ -64,7 +64,7 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     programDigest: profile.matching("program_digest", DIGEST),
     params: await ParameterSet.get(profile.matching("params_id", DIGEST)),
     securityBits: profile.number("security_bits"),
-    inputShape: profile.list("input_shape", 3, 3, side) as [number, number, number],
+    inputShape: profile.list("input_shape", 1, 3, side),
     inputLevels: profile.integer("input_levels", 1, 255),
     inputDelta: profile.number("input_delta", Number.MIN_VALUE, 0.5),
     classes: profile.list("classes", 1, 1024, (value) => printable(String(value)).slice(0, 128)),
@@ -79,14 +79,18 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     estimatedSeconds: profile.optional("estimated_seconds", (name) => profile.number(name)),
     json,
   };
-  const [channels, height, width] = read.inputShape;
-  const sizes = sizesOf(read.params, channels * height * width, read.classes.length);
+  const sizes = sizesOf(read.params, valuesOf(read), read.classes.length);
   for (const name of ["keyBytes", "uploadBytes", "downloadBytes"] as const) {
     if (read[name] !== sizes[name]) {
       throw new MalformedError(`the profile of ${read.model} says ${name} = ${read[name]}; with ${read.params.name} and its shape it is ${sizes[name]}`);
     }
   }
   return read;
+}
+
+/** Returns how many values one input has. */
+export function valuesOf(profile: Pick<ModelProfile, "inputShape">): number {
+  return profile.inputShape.reduce((product, side) => product * side, 1);
 }
 
 /** Returns the bytes of the containers that cross the network under a parameter set. */

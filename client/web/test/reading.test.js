@@ -32,19 +32,30 @@ let answer;
 const server = createServer((request, response) => answer(request, response));
 before(() => new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve((url = `http://127.0.0.1:${server.address().port}`)))));
 after(() => server.close());
-const exchange = (patience = 0) => new Exchange(new Transport(url), patience);
+const exchange = (retryTimeout = 0) => new Exchange(new Transport(url), retryTimeout);
 
 test("a profile is read, and one that is impossible is refused by the name of its member", async () => {
   const profile = await readProfile(PROFILE);
   assert.equal(profile.params.name, "TOY_N128");
   const changes = {
-    model: "../jobs", input_shape: [1, 2], input_levels: 256, input_delta: -1, classes: [], turns_to_logits: "1e9", max_batch: 0.5,
+    model: "../jobs", input_shape: [], input_levels: 256, input_delta: -1, classes: [], turns_to_logits: "1e9", max_batch: 0.5,
     program_digest: "AB", layers: [{}], key_bytes: SIZES.keyBytes + 1, upload_bytes: 1, download_bytes: 1,
   };
   for (const [name, value] of Object.entries(changes)) {
     await assert.rejects(readProfile({ ...PROFILE, [name]: value }), { code: "malformed" }, name);
   }
   await assert.rejects(readProfile({ ...PROFILE, params_id: "cd".repeat(32) }), { code: "unknown_params" });
+});
+
+test("vectors, series and pictures are inputs", async () => {
+  for (const shape of [[4], [2, 2], [1, 2, 2]]) {
+    const profile = await readProfile({ ...PROFILE, input_shape: shape });
+    assert.deepEqual(Array.from(toLevels(Float64Array.of(0, 0.2, 0.4, 1), profile)), [0, 3, 6, 15]);
+    assert.throws(() => toLevels(new Uint8Array(3), profile), { code: "bad_shape", message: /takes / });
+  }
+  await assert.rejects(readProfile({ ...PROFILE, input_shape: [1, 1, 2, 2] }), { code: "malformed" });
+  const series = await readProfile({ ...PROFILE, input_shape: [2, 2] });
+  assert.throws(() => fromCanvas({ width: 2, height: 2, data: new Uint8ClampedArray(16) }, series), { code: "bad_shape", message: /not pictures/ });
 });
 
 test("logits of the exact profile are whole multiples of their step", async () => {
