@@ -1,4 +1,4 @@
-"""Image files in, named classes out: files of the model's own size, and images of any size fitted to a model."""
+"""Image files in, named classes out."""
 
 from __future__ import annotations
 
@@ -15,10 +15,6 @@ from ciphershift.errors import BadShapeError, MalformedError, OutOfLevelsError, 
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow reads more, some of them through external programs
 MAX_PIXELS = 40_000_000  # 120 MB when decoded; most cameras make fewer
-DIGITS = tuple("0123456789")
-_INK_SIDE = 20 / 28  # share of the side that an MNIST digit fills
-_WORKING_SIDE = 1024  # pixels; larger images are reduced before the ink is located
-_PAPER = 0.25  # of the range from paper to ink; anything paler is paper
 
 Shape = tuple[int, int, int]  # C, H, W
 
@@ -40,31 +36,6 @@ def read(files: Sequence[Path], input_shape: tuple[int, ...]) -> NDArray[np.uint
             )
         images.append(_array(image, shape))
     return np.stack(images)
-
-
-def fitted(data: bytes, name: str, profile: ModelProfile) -> tuple[NDArray[np.uint8], str]:
-    """Fits an image of any size to a model; returns uint8 [C, H, W], and what was done to it.
-
-    An image of the model's own size stays as it is. From any other, color models get the center; the others get light ink on black,
-    and models of digits get the digit alone, in the size and position that MNIST gives it.
-
-    Raises:
-        MalformedError, TooLargeError: see `opened`.
-        BadShapeError: the image is empty, or the model takes no images.
-    """
-    image = opened(data, name)
-    channels, height, width = shape = _image_shape(profile.input_shape)
-    if (image.height, image.width) == (height, width):
-        return _array(image, shape), "as it is"
-    was = f"{image.width}×{image.height}, now {width}×{height}"
-    if channels != 1:
-        return _array(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS), shape), was
-    ink, inverted = _ink(image, name)
-    centered = profile.classes == DIGITS
-    inner = _INK_SIDE if centered else 1.0
-    small = _scaled(ink, round(height * inner), round(width * inner))
-    placed = _placed(small, (height, width), centered)
-    return placed[None], was + (", centered" if centered else "") + (", inverted" if inverted else "")
 
 
 def opened(data: bytes, name: str) -> Image.Image:
@@ -134,42 +105,3 @@ def _image_shape(shape: tuple[int, ...]) -> Shape:
 def _array(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
     pixels = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"), dtype=np.uint8)
     return pixels.reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
-
-
-def _ink(image: Image.Image, name: str) -> tuple[NDArray[np.float64], bool]:
-    """Ink from 0 to 1, cropped to it, and whether it was dark on light."""
-    image.thumbnail((_WORKING_SIDE, _WORKING_SIDE))
-    gray = np.asarray(image.convert("L"), dtype=np.float64) / 255
-    border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
-    inverted = bool(np.median(border) > 0.5)
-    if inverted:
-        gray, border = 1 - gray, 1 - border
-    paper = float(np.median(border))
-    pale = paper + _PAPER * (gray.max() - paper)
-    ink = np.clip((gray - pale) / max(gray.max() - pale, 1e-9), 0, 1)
-    rows, columns = ink.any(axis=1).nonzero()[0], ink.any(axis=0).nonzero()[0]
-    if gray.max() - paper < 0.1 or not len(rows):
-        raise BadShapeError(f"{name} is empty: draw something, or choose another image")
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], inverted
-
-
-def _scaled(ink: NDArray[np.float64], height: int, width: int) -> NDArray[np.uint8]:
-    """Ink scaled to fit into a box, 0 to 255."""
-    factor = min(height / ink.shape[0], width / ink.shape[1])
-    size = (max(round(ink.shape[1] * factor), 1), max(round(ink.shape[0] * factor), 1))
-    image = Image.fromarray(np.rint(ink * 255).astype(np.uint8))
-    return np.asarray(image.resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)
-
-
-def _placed(small: NDArray[np.uint8], size: tuple[int, int], by_mass: bool) -> NDArray[np.uint8]:
-    """The small image on black, centered by its center of mass or by its box."""
-    canvas = np.zeros(size, dtype=np.uint8)
-    corner = []
-    for axis in (0, 1):
-        profile = small.sum(axis=1 - axis, dtype=np.float64)
-        length = len(profile)
-        center = float(np.arange(length) @ profile / profile.sum()) if by_mass else length / 2
-        corner.append(int(np.clip(round(size[axis] / 2 - center), 0, size[axis] - length)))
-    top, left = corner
-    canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return canvas

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import Base64Bytes, BaseModel, Field
 
 JobState = Literal["pending", "in_progress", "completed", "failed", "canceled"]
 
@@ -44,6 +44,30 @@ class ModelProfile(BaseModel):
     download_bytes: int
     max_batch: int
     estimated_seconds: float | None = None
+
+
+class InputField(BaseModel):
+    """One value of a table's row: what it is called, and the values that stand for 0 and 1."""
+
+    name: str
+    least: float
+    most: float
+
+
+class InputExample(BaseModel):
+    """An input to try a model with, uint8 in the order of its shape, and its class if that is known."""
+
+    name: str
+    label: str = ""
+    values: Base64Bytes
+
+
+class ModelInputs(BaseModel):
+    """What people who make inputs of a model may want to know; a model's folder has it as inputs.json, if it has it."""
+
+    images: Literal["drawing", "photograph"] | None = None  # how images of another size are made to fit
+    fields: tuple[InputField, ...] = ()  # one for each value, or none
+    examples: tuple[InputExample, ...] = Field((), max_length=100)
 
 
 class JobProgress(BaseModel):

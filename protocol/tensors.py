@@ -41,7 +41,9 @@ class InferParameters(BaseModel):
     """Parameters of a request."""
 
     key_id: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the evaluation keys' payload")
-    image_shape: str = Field(pattern="^[0-9]{1,5}(x[0-9]{1,5}){2}$", description="channels x height x width")
+    image_shape: str = Field(
+        pattern="^[0-9]{1,5}(x[0-9]{1,5}){0,2}$", description="channels x height x width, channels x length, or length"
+    )
 
 
 class InferRequest(BaseModel):
@@ -111,7 +113,7 @@ def build_request(
     Args:
         images: one container per encrypted image.
         key_id: SHA-256 of the evaluation keys' payload, in hex.
-        image_shape: channels, height, width.
+        image_shape: channels, height and width of images; channels and length of series; or the length of vectors.
         request_id: comes back with the answer.
     """
     tensor = join_elements(images)

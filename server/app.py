@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from ciphershift import __version__
+from ciphershift.protocol.site import Site
 from ciphershift.server.api import description, origins, problems
 from ciphershift.server.api.browsers import SameOriginMiddleware
 from ciphershift.server.api.middleware import RequestLogMiddleware
@@ -58,4 +59,6 @@ def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
     if api:
         for router in (models.router, keys.router, infer.router, jobs.router, repository.router):
             app.include_router(router)
+        if settings.page:
+            app.mount("/page", Site(), name="page")
     return app

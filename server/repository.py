@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ciphershift.errors import CiphershiftError, InsecureParamsError, ProgramError, UnknownModelError
 from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import noise
@@ -18,6 +20,7 @@ from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswe
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.program import Program
+from ciphershift.protocol.schemas import ModelInputs
 from ciphershift.server.settings import Settings
 
 
@@ -28,12 +31,13 @@ class Model:
     program: Program
     params: ParameterSet
     card: Mapping[str, Any]
+    inputs: ModelInputs
     log2_failure: float | None
     """In the exact profile, log2 of the probability that any look-up of an image is wrong; None in the fast profile."""
 
     @property
     def image_shape(self) -> str:
-        """Channels x height x width, as requests state it."""
+        """The sizes of an input with x between them, as requests state it: channels x height x width of an image."""
         return "x".join(str(size) for size in self.program.input.shape)
 
     @property
@@ -179,6 +183,7 @@ def _load(folder: Path, stand_ins: Sequence[str]) -> Model:
         program=program,
         params=params,
         card=_card(folder / "card.json"),
+        inputs=_inputs(folder / "inputs.json", math.prod(program.input.shape)),
         log2_failure=noise_budget.log2_failure(noise_budget.of_program(program, params)),
     )
 
@@ -193,3 +198,22 @@ def _card(path: Path) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise ProgramError(f"{path} holds no JSON object")
     return card
+
+
+def _inputs(path: Path, values: int) -> ModelInputs:
+    try:
+        inputs = ModelInputs.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return ModelInputs()
+    except (OSError, ValidationError) as error:
+        raise ProgramError(f"{path} cannot be read: {error}") from error
+    if len(inputs.fields) not in (0, values):
+        raise ProgramError(
+            f"{path} names {len(inputs.fields)} fields, the model takes {values} values: name each or none"
+        )
+    for example in inputs.examples:
+        if len(example.values) != values:
+            raise ProgramError(
+                f"{path}: {example.name} has {len(example.values)} values, the model takes {values}: correct or remove it"
+            )
+    return inputs

@@ -159,6 +159,7 @@ class Settings(BaseSettings):
         30.0, gt=0, description="time over which a request body must bring 4096 bytes per second on average"
     )
     key_bytes_per_tenant: int = Field(1 << 30, ge=1, description="bytes of evaluation keys of one tenant")
+    page: bool = Field(False, description="serve the page to draw on at /page/")
     metrics: bool = Field(True, description="serve /metrics")
     metrics_token: SecretStr | None = Field(
         None, description="token that /metrics requires (Authorization: Bearer); none if empty"

@@ -104,12 +104,18 @@ def page(
             show_default="the shipped zoo",
         ),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port of the page; 0 takes a free one. The browser keeps keys by address and port."
+        ),
+    ] = 8010,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
     """Open a page: draw a digit, see what the server sees of it, and get the answer.
 
-    This process serves the page to this machine only. Images are encrypted here, and the keys stay here.
+    This process serves the page to this machine only, and passes its requests on to the server. Inputs are encrypted in the browser, and
+    the keys stay there.
 
     Examples:
 
@@ -123,6 +129,4 @@ def page(
         raise ConfigurationError(
             f"the page needs {error.name}, which is not installed: pip install 'ciphershift[page]'"
         ) from None
-    process.serve(
-        server, model=model, ca_file=ca_file, models=models, port=port, show=browser, keystore=Keystore(ask=ask())
-    )
+    process.serve(server, model=model, ca_file=ca_file, models=models, port=port, show=browser)

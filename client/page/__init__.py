@@ -1,1 +1,1 @@
-"""The page: draw a digit, see what the server sees, and get the answer. Served by the client's own process, to this machine only."""
+"""The page: draw a digit, see what the server sees, get the answer. Its scripts (client/web/page) run in the browser; this serves them."""

@@ -17,11 +17,20 @@ app = typer.Typer(rich_markup_mode="rich")
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one.", show_default="8000")]
 Models = Annotated[Path | None, typer.Option(help="Folder of Programs.", show_default="the shipped zoo")]
+Page = Annotated[
+    bool | None, typer.Option("--page/--no-page", help="Serve the page to draw on at /page/.", show_default="no page")
+]
 PrintSettings = Annotated[bool, typer.Option("--print-settings", help="Print the effective settings and exit.")]
 
 
 @app.command()
-def serve(host: Host = None, port: Port = None, models: Models = None, print_settings: PrintSettings = False) -> None:
+def serve(
+    host: Host = None,
+    port: Port = None,
+    models: Models = None,
+    page: Page = None,
+    print_settings: PrintSettings = False,
+) -> None:
     """Serve encrypted inference.
 
     Every setting can also be given as an environment variable, CIPHERSHIFT_<NAME>; options override it.
@@ -32,7 +41,7 @@ def serve(host: Host = None, port: Port = None, models: Models = None, print_set
 
       CIPHERSHIFT_ENGINE="local://?workers=2&threads=4" ciphershift serve --port 9000
     """
-    settings = load_settings(host=host, port=port, models=models)
+    settings = load_settings(host=host, port=port, models=models, page=page)
     if print_settings:
         show(settings)
         return

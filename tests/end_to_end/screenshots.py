@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import expect
 
-from tests.support.demo_page import browser, draw, opened, send, served
+from tests.support.demo_page import browser, draw, opened, send, served, visitor
 
 SHOTS: dict[str, dict[str, Any]] = {
     "page": {"viewport": {"width": 1280, "height": 900}},
@@ -25,7 +25,7 @@ def take(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home, browser() as chromium, served(Path(home)) as address:
         for name, options in SHOTS.items():
-            page = opened(chromium, address, **options)
+            page = opened(visitor(chromium, **options), address)
             draw(page, *SEVEN)
             expect(page.locator("#prepared")).to_be_visible()
             send(page)

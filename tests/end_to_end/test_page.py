@@ -1,11 +1,10 @@
 """The page in a real browser, with a real server and a real network, as its user goes through it."""
 
-import base64
 import hashlib
 import http.server
 import io
-import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,24 +14,18 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, ImageOps
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.client import Client
-from ciphershift.errors import ForbiddenError
-from ciphershift.protocol.container import HEADER_BYTES
+from ciphershift.protocol.container import HEADER_BYTES, Kind, read_header
+from ciphershift.protocol.tensors import HEADER_LENGTH
+from ciphershift.server.settings import ZOO
+from tests.support import other_inputs
 from tests.support.demo_page import browser as headless
-from tests.support.demo_page import draw, opened, send, served, wait_for_answer
+from tests.support.demo_page import draw, opened, send, served, visitor, wait_for_answer
 
 LISTEN = """
-  const send = window.fetch;
-  window.fetch = async (path, options) => {
-    const answer = await send(path, options);
-    if (path !== "/api/runs") return answer;
-    const [one, other] = answer.body.tee();
-    new Response(other).text().then(text => window.heard = text);
-    return new Response(one, answer);
-  };
   window.said = [];
   addEventListener("DOMContentLoaded", () => {
     const status = document.getElementById("status");
@@ -45,43 +38,52 @@ SAMPLES = Path(__file__).resolve().parents[2] / "client" / "samples"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with headless() as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def address(browser: Browser, home: Path) -> Iterator[str]:
-    with served(home) as printed:
-        yield printed
-        server = told(printed)["server"]
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(server)  # the server beside the page ends with it
+def someone(browser: Browser) -> BrowserContext:
+    """A visitor of all pages, who makes keys once for each of them."""
+    return visitor(browser)
 
 
 @pytest.fixture(scope="module")
-def known(browser: Browser, home: Path) -> Iterator[tuple[str, str]]:
-    """The page of a server that is not its own, so that a test can ask that server: the page's address, and the server's."""
-    with running_server() as server, served(home, "--server", server.url) as printed:
-        yield printed, server.url
+def address(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`ciphershift page`, with a server of its own."""
+    models = tmp_path_factory.mktemp("models")
+    for name in ("mnist-tiny", "mnist-fast"):
+        shutil.copytree(ZOO / name, models / name)
+    with served(tmp_path_factory.mktemp("home"), "--models", str(models)) as printed:
+        yield printed
 
 
-def told(address: str) -> dict[str, str]:
-    """What the page is told when it opens."""
-    url, token = address.split("#token=")
-    content: dict[str, str] = httpx.get(f"{url}api/about", headers={"X-Token": token}).json()
-    return content
+@pytest.fixture(scope="module")
+def hosted(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that serves the page, and networks of other inputs than digits."""
+    models = tmp_path_factory.mktemp("models")
+    other_inputs.save(models)
+    shutil.copytree(ZOO / "mnist-she", models / "mnist-she")
+    with running_server(models=models, page=True) as server:
+        yield server.url
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page; whatever a browser complains of fails the test."""
-    page = opened(browser, address)
+def page(someone: BrowserContext, address: str) -> Iterator[Page]:
+    """The page of `ciphershift page`; whatever a browser complains of fails the test."""
+    yield from _watched(opened(someone, address))
+
+
+@pytest.fixture
+def hosted_page(someone: BrowserContext, hosted: str) -> Iterator[Page]:
+    """The page that a server serves."""
+    page = someone.new_page()
+    page.goto(f"{hosted}/page/")
+    yield from _watched(page)
+
+
+def _watched(page: Page) -> Iterator[Page]:
     complaints: list[str] = []
 
     def heard(message: ConsoleMessage) -> None:
@@ -91,35 +93,34 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     page.on("console", heard)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     yield page
-    page.context.close()
+    page.close()
     assert not complaints
 
 
-def test_a_test_image_leaves_as_noise_and_comes_back_as_its_digit(page: Page, home: Path) -> None:
+def test_a_test_image_leaves_as_noise_and_comes_back_as_its_digit(page: Page) -> None:
     page.get_by_role("button", name="Test image 0: 7").click()
     expect(page.locator("#prepared-text")).to_have_text("What is encrypted: test image 0, as it is.")
     send(page)
     expect(page.locator("#verdict-class")).to_have_text("7")
     expect(page.get_by_role("row", name=re.compile("^7 "))).to_have_class("best")
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "330")
-    expect(page.locator("#status")).to_have_text("The answer is 7, decrypted on this machine.")
+    expect(page.locator("#status")).to_have_text("The answer is 7, decrypted in this browser.")
     assert page.locator("#stage-list dt").all_inner_texts() == ["keys", "encrypt", "transfer", "evaluate", "decrypt"]
-    expect(page.locator("#keys-folder")).to_have_text(re.compile("^~/ciphershift/client/[0-9a-f]{64}$"))
-    assert (home / "ciphershift" / "client").is_dir()
     page.get_by_role("button", name="Compare with the plaintext network").click()
     expect(page.locator("#compared")).to_contain_text("In the clear the network says the same")
     assert len(page.locator("#logits tr td:nth-child(4):not(:empty)").all()) == 10
 
 
 def test_what_the_server_sees_is_the_ciphertext_and_no_two_are_alike(page: Page) -> None:
+    requests: list[Request] = []
+    page.on("request", lambda request: requests.append(request) if request.url.endswith("/jobs") else None)
     page.add_init_script(LISTEN)
     page.reload()
     digests, images = [], []
     for _ in range(2):
         page.get_by_role("button", name="Test image 2: 1").click()
         send(page)
-        sent = next(json.loads(line) for line in page.evaluate("heard").splitlines() if '"sent"' in line)
-        ciphertext = np.frombuffer(base64.b64decode(sent["ciphertext"]), dtype=np.uint8)
+        ciphertext = sent_ciphertext(requests[-1])
         digests.append(page.locator("#sent-digest").inner_text())
         assert digests[-1] == hashlib.sha256(ciphertext.tobytes()).hexdigest()
         assert page.locator("#sent-bytes").inner_text().replace("\u202f", "") == str(len(ciphertext))
@@ -130,7 +131,7 @@ def test_what_the_server_sees_is_the_ciphertext_and_no_two_are_alike(page: Page)
         "Encrypting…",
         "Sent. The server has the ciphertext and no key for it.",
         "Layer 2 of 6 (relu): 0 of 330 look-ups.",
-        "The answer is 1, decrypted on this machine.",
+        "The answer is 1, decrypted in this browser.",
     ]
     said = page.evaluate("said")
     last = said[len(said) - 1 - said[::-1].index("Encrypting…") :]
@@ -138,6 +139,15 @@ def test_what_the_server_sees_is_the_ciphertext_and_no_two_are_alike(page: Page)
     assert digests[0] != digests[1]
     first, second = (image[HEADER_BYTES:] for image in images)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
+
+
+def sent_ciphertext(request: Request) -> np.ndarray:
+    """The container in the body of a job: behind the JSON and four bytes of length."""
+    body = request.post_data_buffer
+    assert body is not None
+    container = body[int(request.headers[HEADER_LENGTH.lower()]) + 4 :]
+    assert read_header(container).kind == Kind.CKKS_CIPHERTEXT
+    return np.frombuffer(container, dtype=np.uint8)
 
 
 def test_a_digit_drawn_with_the_pointer_is_recognised(page: Page) -> None:
@@ -151,10 +161,10 @@ def test_a_digit_drawn_with_the_pointer_is_recognised(page: Page) -> None:
 
 
 def test_a_finger_draws_too(browser: Browser, address: str) -> None:
-    page = opened(browser, address, has_touch=True, viewport={"width": 390, "height": 844})
-    page.locator("#pad").tap(position={"x": 100, "y": 100})
-    expect(page.locator("#prepared-text")).to_contain_text("the drawing")
-    page.context.close()
+    with visitor(browser, has_touch=True, viewport={"width": 390, "height": 844}) as phone:
+        page = opened(phone, address)
+        page.locator("#pad").tap(position={"x": 100, "y": 100})
+        expect(page.locator("#prepared-text")).to_contain_text("the drawing")
 
 
 def test_a_dropped_photograph_is_made_to_fit(page: Page) -> None:
@@ -190,7 +200,7 @@ def test_the_keyboard_alone_draws_and_sends(page: Page) -> None:
     wait_for_answer(page)
     expect(page.locator("#verdict-class")).to_have_text("1")
     compare = page.get_by_role("button", name="Compare with the plaintext network")
-    for _ in range(20):  # undo, clear, open, ten test images, send, the help on drawing
+    for _ in range(20):  # undo, clear, open, ten examples, send, the help on drawing
         if compare.evaluate("button => button === document.activeElement"):
             break
         page.keyboard.press("Tab")
@@ -207,15 +217,55 @@ def test_another_network_is_a_choice_away(page: Page) -> None:
 
 def test_a_file_that_is_no_image_is_said_so(page: Page) -> None:
     page.locator("#file").set_input_files({"name": "notes.png", "mimeType": "image/png", "buffer": b"not an image"})
-    expect(page.get_by_role("alert")).to_contain_text("notes.png is not a supported image: use PNG")
+    expect(page.get_by_role("alert")).to_contain_text("notes.png is no image that this browser can read: use PNG")
     page.get_by_role("button", name="Encrypt and send").click()
-    expect(page.locator("#status")).to_have_text("This image cannot be sent: choose another.")
+    expect(page.locator("#status")).to_have_text("This input cannot be sent: choose another.")
     page.get_by_role("button", name="Test image 0: 7").click()
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_stopping_cancels_the_job_on_the_server(browser: Browser, known: tuple[str, str], home: Path) -> None:
-    page = opened(browser, known[0])
+def test_a_table_has_fields_and_is_answered(hosted_page: Page) -> None:
+    """On the page that the server serves: with the names and ranges that the model's folder gives."""
+    page = hosted_page
+    page.get_by_label("Network").select_option("table")
+    expect(page.locator("#pad")).to_be_hidden()
+    page.get_by_role("button", name="Row 1: low").click()
+    assert [box.input_value() for box in page.get_by_role("spinbutton").all()] == ["0", "3.3", "0.867", "80"]
+    send(page)
+    expect(page.locator("#verdict-class")).to_have_text("low")
+    expect(
+        page.get_by_role("button", name="Compare with the plaintext network")
+    ).to_be_hidden()  # no copy of it is here
+    for name, value in {"length": "50", "width": "40", "dose": "-1", "age": "99"}.items():
+        page.get_by_role("spinbutton", name=name).fill(value)
+    expect(page.locator("#status")).to_have_text("age is 99: give a number from 20 to 80.")
+    page.get_by_role("button", name="Encrypt and send").click()
+    expect(page.locator("#status")).to_have_text("Not sent: age is 99: give a number from 20 to 80.")
+    page.get_by_role("spinbutton", name="age").fill("20")
+    send(page)
+    expect(page.locator("#verdict-class")).to_have_text("high")
+    page.locator("#file").set_input_files({"name": "row.csv", "mimeType": "text/csv", "buffer": b"1, 2, 3\n"})
+    expect(page.get_by_role("alert")).to_contain_text("the model takes 4 numbers, the file has 3")
+
+
+def test_a_scan_is_taken_by_its_middle_and_answered(hosted_page: Page) -> None:
+    page = hosted_page
+    page.get_by_label("Network").select_option("scan")
+    expect(page.get_by_role("img", name="The chosen image")).to_be_visible()  # nothing to draw on
+    page.get_by_role("button", name="Scan 1: bright top").click()
+    send(page)
+    expect(page.locator("#verdict-class")).to_have_text("bright top")
+    scan = io.BytesIO()
+    middle = np.repeat(np.array([40, 220], dtype=np.uint8), 100)[:, None]
+    Image.fromarray(np.hstack([np.full((200, 100), 255, np.uint8), np.repeat(middle, 200, axis=1)])).save(scan, "PNG")
+    page.locator("#file").set_input_files({"name": "scan.png", "mimeType": "image/png", "buffer": scan.getvalue()})
+    expect(page.locator("#prepared-text")).to_have_text("What is encrypted: scan.png, 300×200, now 16×16.")
+    send(page)
+    expect(page.locator("#verdict-class")).to_have_text("bright bottom")
+
+
+def test_stopping_cancels_the_job_on_the_server(hosted_page: Page, hosted: str, tmp_path: Path) -> None:
+    page = hosted_page
     page.get_by_label("Network").select_option("mnist-she")
     page.get_by_role("button", name="Test image 0: 7").click()
     page.get_by_role("button", name="Encrypt and send").click()
@@ -227,53 +277,65 @@ def test_stopping_cancels_the_job_on_the_server(browser: Browser, known: tuple[s
     expect(page.locator("#status")).to_have_text("Stopped. The job on the server was canceled.")
     expect(page.locator("#track .now")).to_have_count(0)
     expect(page.get_by_role("button", name="Encrypt and send")).to_have_class("primary")
-    page.context.close()
-    with Client(known[1], keystore=home / "ciphershift" / "client") as client:
+    with Client(hosted, keystore=tmp_path / "client") as client:
         job = client.job(client.jobs(1)[0].id)
         assert job.wait(timeout=300).state == "canceled"
 
 
-def test_the_server_beside_the_page_answers_the_page_only(address: str) -> None:
-    """Another web page, or another user of the machine, would need its API key."""
-    server = told(address)["server"]
-    for method, path in (
-        ("GET", "/v2/jobs"),
-        ("GET", "/v2/models"),
-        ("POST", "/v2/repository/models/mnist-tiny/unload"),
-    ):
-        assert httpx.request(method, server + path).json()["code"] == "unauthorized", path
+def test_keys_are_forgotten_on_request(browser: Browser, address: str) -> None:
+    """By a visitor of its own, under whose name nothing but forgetting happens."""
+    entries = """async () => {
+      const opening = indexedDB.open("ciphershift");
+      await new Promise(done => { opening.onsuccess = done; });
+      const counting = opening.result.transaction("entries").objectStore("entries").count();
+      return new Promise(done => { counting.onsuccess = () => done(counting.result); });
+    }"""
+    with visitor(browser) as other:
+        page = opened(other, address)
+        expect(page.locator("#keys-state")).to_have_text("They are made with the first input, in a few seconds.")
+        expect(page.get_by_role("button", name="Forget the keys")).to_be_hidden()
+        page.get_by_role("button", name="Test image 0: 7").click()
+        send(page)
+        assert page.evaluate(entries) == 2
+        page.get_by_role("button", name="Forget the keys").click()
+        expect(page.locator("#keys-state")).to_contain_text("They are forgotten")
+        assert page.evaluate(entries) == 0
 
 
-def test_on_a_phone_the_answer_is_one_tap_away(browser: Browser, address: str) -> None:
-    page = opened(browser, address, viewport={"width": 390, "height": 844})
+def test_on_a_phone_the_answer_is_one_tap_away(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
     page.get_by_role("button", name="Test image 0: 7").click()
     expect(page.locator("#jump")).to_be_hidden()
     send(page)
     page.evaluate("window.scrollTo(0, 0)")
     page.get_by_role("link", name="Answer: 7").click()
     expect(page.locator("#verdict-class")).to_be_in_viewport()
-    page.context.close()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 1280)])
-def test_nothing_keeps_people_out(browser: Browser, address: str, scheme: str, width: int) -> None:
+@pytest.mark.parametrize("network", ["digits", "table"])
+def test_nothing_keeps_people_out(
+    browser: Browser, address: str, hosted: str, scheme: str, width: int, network: str
+) -> None:
     """The rules of axe: names, roles, contrast; and no scrolling sideways on a telephone."""
-    page = opened(browser, address, color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True)
-    page.get_by_role("button", name="Test image 0: 7").click()
-    expect(page.locator("#prepared")).to_be_visible()
-    results = Axe().run(page)
-    assert results.violations_count == 0, results.generate_report()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.context.close()
+    options = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}, "bypass_csp": True}
+    with visitor(browser, **options) as other:
+        page = other.new_page()
+        page.goto(address if network == "digits" else f"{hosted}/page/")
+        page.get_by_role("button", name="Test image 0: 7" if network == "digits" else "Row 1: low").click()
+        expect(page.locator("#prepared")).to_be_visible()
+        results = Axe().run(page)
+        assert results.violations_count == 0, results.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_another_web_page_cannot_drive_this_one(browser: Browser, known: tuple[str, str], home: Path) -> None:
-    """Neither by a request that needs no leave, nor by one with the token, nor under a name of its own."""
-    url, token = known[0].split("#token=")
+def test_another_web_page_cannot_drive_this_one(browser: Browser, address: str) -> None:
+    """Neither by a request that needs no leave, nor by one with the key."""
+    url, key = address.split("#key=")
     attack = f"""<!doctype html><title>waiting</title><script>
       const tries = [
-        fetch("{url}api/about", {{ headers: {{ "X-Token": "{token}" }} }}),
-        fetch("{url}api/runs", {{ method: "POST", mode: "no-cors", body: "{{}}" }}).then(r => r.text()).then(t => t || Promise.reject()),
+        fetch("{url}v2/models", {{ headers: {{ Authorization: "Bearer {key}" }} }}),
+        fetch("{url}plaintext", {{ method: "POST", mode: "no-cors", body: "0" }}).then(r => r.text()).then(t => t || Promise.reject()),
       ];
       Promise.allSettled(tries).then(all => document.title = all.map(one => one.status).join());
     </script>"""
@@ -286,28 +348,39 @@ def test_another_web_page_cannot_drive_this_one(browser: Browser, known: tuple[s
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    with (
-        http.server.HTTPServer(("127.0.0.1", 0), Foreign) as foreign,
-        Client(known[1], keystore=home / "ciphershift" / "client") as client,
-    ):
+    with http.server.HTTPServer(("127.0.0.1", 0), Foreign) as foreign:
         thread = threading.Thread(target=foreign.serve_forever, args=(0.02,))
         thread.start()
-        before = len(client.jobs())
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{foreign.server_address[1]}/")
         expect(page).to_have_title("rejected,rejected")
         page.close()
         foreign.shutdown()
         thread.join()
-        assert len(client.jobs()) == before
-    for headers in ({"Origin": "http://elsewhere.example"}, {"Host": "elsewhere.example"}, {"X-Token": "guessed"}):
-        answer = httpx.get(f"{url}api/about", headers={"X-Token": token} | headers)
-        assert answer.status_code == 403
-        assert answer.json()["code"] == ForbiddenError.code
+    bearer = {"Authorization": f"Bearer {key}"}
+    assert httpx.get(f"{url}v2/models", headers=bearer).is_success
+    for headers in (
+        bearer | {"Origin": "http://elsewhere.example"},
+        bearer | {"Host": "elsewhere.example"},
+        {"Authorization": "Bearer guessed"},
+    ):
+        assert httpx.get(f"{url}v2/models", headers=headers).status_code in (401, 403)
 
 
-def test_a_server_that_is_gone_is_said_so_with_the_next_step(browser: Browser, home: Path) -> None:
-    with served(home, "--server", "http://127.0.0.1:9") as printed:
+def test_a_page_without_its_key_asks_for_it(browser: Browser, address: str) -> None:
+    url, key = address.split("#key=")
+    with visitor(browser) as other:
+        page = other.new_page()
+        page.goto(url)
+        expect(page.get_by_role("alert")).to_contain_text("the token is missing or wrong")
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Use it").click()
+        expect(page.get_by_role("button", name="Test image 0: 7")).to_be_visible()
+        expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_server_that_is_gone_is_said_so_with_the_next_step(browser: Browser, tmp_path: Path) -> None:
+    with served(tmp_path, "--server", "http://127.0.0.1:9") as printed:
         page = browser.new_page()
         page.goto(printed)
         expect(page.get_by_role("alert")).to_contain_text("no answer from http://127.0.0.1:9")

@@ -1,5 +1,7 @@
 """The model repository: a bad model is refused with its reason, the others are served; load, unload, index."""
 
+import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -8,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from ciphershift import errors
 from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
+from ciphershift.protocol.schemas import ModelInputs
 from ciphershift.server.repository import Repository
-from ciphershift.server.settings import Settings
+from ciphershift.server.settings import ZOO, Settings
 from ciphershift.server.store.database import Database
 from ciphershift.server.store.tenants import Scope, TenantStore
 from tests.support.command_line import run
@@ -48,6 +53,18 @@ def bad_card(folder: Path) -> None:
     (folder / "card.json").write_text("[]")
 
 
+def bad_inputs(folder: Path) -> None:
+    (folder / "inputs.json").write_text('{"examples": [{"name": "one", "values": "AAAA"}]}')
+
+
+def too_few_fields(folder: Path) -> None:
+    (folder / "inputs.json").write_text('{"fields": [{"name": "age", "least": 0, "most": 1}]}')
+
+
+def no_inputs(folder: Path) -> None:
+    (folder / "inputs.json").write_text('{"images": "paintings"}')
+
+
 def another_name(folder: Path) -> None:
     shutil.copytree(folder.parent / "two", folder, dirs_exist_ok=True)
 
@@ -64,6 +81,9 @@ def unknown_parameters(folder: Path) -> None:
         (no_weights, "no program can be read"),
         (damaged_weights, "no program can be read"),
         (bad_card, "card.json"),
+        (bad_inputs, "one has 3 values, the model takes 64"),
+        (too_few_fields, "names 1 fields, the model takes 64 values"),
+        (no_inputs, "inputs.json cannot be read"),
         (another_name, "rename one of them"),
         (unknown_parameters, "NONE_N1"),
     ],
@@ -153,3 +173,19 @@ def test_load_unload_and_index_over_http(
     with running_server(**settings, wait_until_ready=False) as server:
         models = httpx.get(f"{server.url}/v2/models").json()["models"]
         assert [model["name"] for model in models] == ["one"]
+
+
+def test_the_examples_of_the_shipped_networks_are_what_they_say() -> None:
+    right, found = 0, 0
+    for path in ZOO.glob("*/inputs.json"):
+        description = json.loads((path.parent / "program.json").read_text())
+        inputs = ModelInputs.model_validate_json(path.read_bytes())
+        assert {example.label for example in inputs.examples} <= set(description["output"]["classes"])
+        assert {len(example.values) for example in inputs.examples} == {math.prod(description["input"]["shape"])}
+        found += 1
+    assert found
+    tiny = Program.load(ZOO / "mnist-tiny")
+    for example in ModelInputs.model_validate_json((ZOO / "mnist-tiny" / "inputs.json").read_bytes()).examples:
+        pixels = np.frombuffer(example.values, dtype=np.uint8).reshape(1, *tiny.input.shape)
+        right += tiny.output.classes[simulate.plain(tiny, pixels).argmax()] == example.label
+    assert right >= 9

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ANSWER_MILLISECONDS = 120_000
@@ -20,7 +20,7 @@ expect.set_options(timeout=PATIENCE_MILLISECONDS)
 @contextmanager
 def served(home: Path, *options: str) -> Iterator[str]:
     """The address that `ciphershift page` prints to somebody with this home; ended by the signal that a service manager sends."""
-    command = [sys.executable, "-m", "ciphershift", "page", "--no-browser", *options]
+    command = [sys.executable, "-m", "ciphershift", "page", "--no-browser", "--port", "0", *options]
     environment = os.environ | {"HOME": str(home), "CIPHERSHIFT_HOME": str(home / "ciphershift")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
@@ -28,10 +28,17 @@ def served(home: Path, *options: str) -> Iterator[str]:
         line = process.stdout.readline()
         assert line.startswith("the page is at http://127.0.0.1:"), line
         yield line.removeprefix("the page is at ").strip()
+        children = _children(process.pid)
     finally:
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 0
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]  # the server beside it ends, too
+
+
+def _children(pid: int) -> list[int]:
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for each in lists for child in each.read_text().split()]
 
 
 @contextmanager
@@ -52,9 +59,14 @@ def _program(playwright: Playwright) -> str | None:
     return next(filter(None, map(shutil.which, BROWSERS)), str(own) if own.exists() else None)
 
 
-def opened(browser: Browser, address: str, **options: object) -> Page:
+def visitor(browser: Browser, **options: object) -> BrowserContext:
+    """Somebody with a browser of their own: keys that one page makes are there for the next one."""
+    return browser.new_context(**{"reduced_motion": "reduce"} | options)  # type: ignore[arg-type]
+
+
+def opened(visitor: BrowserContext, address: str) -> Page:
     """The page in a window of its own, with everything on it."""
-    page = browser.new_context(**{"reduced_motion": "reduce"} | options).new_page()  # type: ignore[arg-type]
+    page = visitor.new_page()
     page.set_default_timeout(PATIENCE_MILLISECONDS)
     page.goto(address)
     expect(page.get_by_role("button", name="Test image 0: 7")).to_be_visible()

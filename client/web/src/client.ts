@@ -9,11 +9,12 @@ import { bindingOf, decrypt, encrypt } from "./ciphertexts.js";
 import { BadShapeError, ClosedError, InsecureParamsError, RefusedParamsError, UnknownKeyError, UnknownModelError, WrongKeyError } from "./errors.js";
 import { Exchange } from "./exchange.js";
 import { type Pixels, toLevels } from "./images.js";
+import { MOST_EXAMPLES, type ModelInputs, readInputs } from "./inputs.js";
 import { Job, fetchAnswer, told } from "./job.js";
 import { type JobStatus, follow, jobPath, readStatus, statusOf } from "./jobs.js";
 import { type KeyPair, Keystore, MemoryStore } from "./keystore.js";
 import { type ConnectOptions, type RunOptions, type Timings, type Traffic, noTime } from "./options.js";
-import { type ModelProfile, logitsOf, readProfile } from "./profile.js";
+import { type ModelProfile, logitsOf, readProfile, valuesOf } from "./profile.js";
 import { parseAnswer, parseModels, submitCall } from "./protocol.js";
 import { Members } from "./reading.js";
 import { type Receipt, keepReceipt } from "./receipts.js";
@@ -48,7 +49,7 @@ export class Client {
    * @throws CiphershiftError its subclass says what to change.
    */
   static async connect(url: string, options: ConnectOptions = {}): Promise<Client> {
-    const exchange = new Exchange(new Transport(url, options.apiKey), options.retryTimeout ?? 60);
+    const exchange = exchangeOf(url, options);
     const name = options.model ?? (await onlyModel(exchange));
     const answer = await exchange.send({ method: "GET", path: `/v2/models/${encodeURIComponent(name)}/profile` });
     Members.of(answer.content, "ModelProfile");
@@ -66,9 +67,21 @@ export class Client {
     return new Client(exchange, profile, options.keystore ?? new Keystore(store));
   }
 
+  /** Asks a server for the names of its models. Throws as `connect` does. */
+  static async models(url: string, options: ConnectOptions = {}): Promise<string[]> {
+    return modelsOf(exchangeOf(url, options));
+  }
+
   /** Asks for the names of the models that are served. */
   async models(): Promise<string[]> {
     return modelsOf(this.#exchange);
+  }
+
+  /** Asks what people who make inputs of this model may want to know: examples, the names of a table's fields. */
+  async inputs(): Promise<ModelInputs> {
+    const answerLimit = MOST_EXAMPLES * (2 * valuesOf(this.profile) + 1024);
+    const answer = await this.#exchange.send({ method: "GET", path: `/v2/models/${this.profile.model}/inputs`, answerLimit });
+    return readInputs(answer.content, this.profile);
   }
 
   /** Makes keys and uploads the evaluation keys where they are missing; returns their id. */
@@ -79,7 +92,7 @@ export class Client {
   /**
    * Returns logits; the server sees ciphertexts alone.
    *
-   * @param images one picture, which gives one row of logits, or several, which give as many.
+   * @param images one image, which gives one row of logits, or several, which give as many.
    * @throws CanceledError the signal was aborted.
    * @throws CiphershiftError its subclass says what to change.
    */
@@ -88,7 +101,7 @@ export class Client {
   async predict(images: Pixels | readonly Pixels[], options: RunOptions = {}): Promise<Float64Array | Float64Array[]> {
     const several = Array.isArray(images);
     const batch = ((several ? images : [images]) as readonly Pixels[]).map((image) => toLevels(image, this.profile));
-    if (!batch.length) throw new BadShapeError("no pictures were given: give at least one");
+    if (!batch.length) throw new BadShapeError("no images were given: give at least one");
     this.timings = noTime();
     const rows = await told(options.signal, async () => {
       const keys = await this.#timed("keys", () => this.#prepared(options));
@@ -100,7 +113,7 @@ export class Client {
     return several ? rows : rows[0]!;
   }
 
-  /** Makes one job of pictures and does not wait for it; what reads its answer is kept in the keystore. */
+  /** Makes one job of images and does not wait for it; what reads its answer is kept in the keystore. */
   async submit(images: readonly Pixels[], options: RunOptions = {}): Promise<Job> {
     const { maxBatch } = this.profile;
     if (images.length < 1 || images.length > maxBatch) {
@@ -266,6 +279,10 @@ export class Client {
       this.timings[stage] += (performance.now() - started) / 1000;
     }
   }
+}
+
+function exchangeOf(url: string, options: ConnectOptions): Exchange {
+  return new Exchange(new Transport(url, options.apiKey), options.retryTimeout ?? 60);
 }
 
 async function modelsOf(exchange: Exchange): Promise<string[]> {

@@ -3,7 +3,7 @@
 import { BadShapeError, OutOfLevelsError } from "./errors.js";
 import { type ModelProfile, valuesOf } from "./profile.js";
 
-/** One input: bytes from 0 to 255 or floats from 0 to 1; of a picture channel by channel and row by row, of a series channel by channel. */
+/** One input: bytes from 0 to 255 or floats from 0 to 1; of an image channel by channel and row by row, of a series channel by channel. */
 export type Pixels = Uint8Array | Uint8ClampedArray | Float32Array | Float64Array;
 
 /** What a canvas gives: `ImageData`, or anything of that shape. */
@@ -37,10 +37,10 @@ export function toLevels(pixels: Pixels, profile: ModelProfile): Float64Array {
 /**
  * Returns a canvas' pixels as a model takes them: luminance for one channel, red, green and blue for three.
  *
- * @throws BadShapeError the canvas has another size than the model's pictures, or the model takes no pictures of one or three channels.
+ * @throws BadShapeError the canvas has another size than the model's images, or the model takes no images of one or three channels.
  */
 export function fromCanvas(canvas: CanvasPixels, profile: ModelProfile): Uint8Array {
-  const [channels, height, width] = pictureShape(profile);
+  const [channels, height, width] = imageShape(profile);
   if (canvas.width !== width || canvas.height !== height) {
     throw new BadShapeError(`the canvas has ${canvas.width} x ${canvas.height} pixels, ${profile.model} takes ${width} x ${height}`);
   }
@@ -54,11 +54,11 @@ export function fromCanvas(canvas: CanvasPixels, profile: ModelProfile): Uint8Ar
   return pixels;
 }
 
-/** Returns channels, height and width of a model's pictures. Throws BadShapeError if it takes none of one or three channels. */
-export function pictureShape(profile: ModelProfile): [number, number, number] {
+/** Returns channels, height and width of a model's images. Throws BadShapeError if it takes none of one or three channels. */
+export function imageShape(profile: ModelProfile): [number, number, number] {
   const [channels, height, width] = profile.inputShape;
   if (profile.inputShape.length !== 3 || (channels !== 1 && channels !== 3)) {
-    throw new BadShapeError(`${profile.model} takes values of shape ${profile.inputShape.join(" x ")}, not pictures: give an array to predict`);
+    throw new BadShapeError(`${profile.model} takes values of shape ${profile.inputShape.join(" x ")}, not images: give an array to predict`);
   }
   return [channels, height!, width!];
 }

@@ -74,6 +74,11 @@ export class Keystore {
     return this.#load(params, secret);
   }
 
+  /** Whether there is a pair for a parameter set. */
+  async has(params: ParameterSet): Promise<boolean> {
+    return (await this.store.read(names(params).secret)) !== undefined;
+  }
+
   /** Returns the pair's files, as they rest. Whoever has them can read all that was ever encrypted under them. */
   async export(params: ParameterSet): Promise<KeyFiles> {
     return {

@@ -24,7 +24,7 @@ export interface ModelProfile {
   /** From this package's own registry, by the id that the server names. */
   readonly params: ParameterSet;
   readonly securityBits: number;
-  /** Of one input: channels, height and width of a picture; channels and length of a series; or the length of a vector. */
+  /** Of one input: channels, height and width of an image; channels and length of a series; or the length of a vector. */
   readonly inputShape: readonly number[];
   readonly inputLevels: number;
   readonly inputDelta: number;

@@ -47,7 +47,7 @@ test("a profile is read, and one that is impossible is refused by the name of it
   await assert.rejects(readProfile({ ...PROFILE, params_id: "cd".repeat(32) }), { code: "unknown_params" });
 });
 
-test("vectors, series and pictures are inputs", async () => {
+test("vectors, series and images are inputs", async () => {
   for (const shape of [[4], [2, 2], [1, 2, 2]]) {
     const profile = await readProfile({ ...PROFILE, input_shape: shape });
     assert.deepEqual(Array.from(toLevels(Float64Array.of(0, 0.2, 0.4, 1), profile)), [0, 3, 6, 15]);
@@ -55,7 +55,7 @@ test("vectors, series and pictures are inputs", async () => {
   }
   await assert.rejects(readProfile({ ...PROFILE, input_shape: [1, 1, 2, 2] }), { code: "malformed" });
   const series = await readProfile({ ...PROFILE, input_shape: [2, 2] });
-  assert.throws(() => fromCanvas({ width: 2, height: 2, data: new Uint8ClampedArray(16) }, series), { code: "bad_shape", message: /not pictures/ });
+  assert.throws(() => fromCanvas({ width: 2, height: 2, data: new Uint8ClampedArray(16) }, series), { code: "bad_shape", message: /not images/ });
 });
 
 test("logits of the exact profile are whole multiples of their step", async () => {
@@ -63,7 +63,7 @@ test("logits of the exact profile are whole multiples of their step", async () =
   assert.deepEqual(Array.from(logitsOf(profile, Float64Array.of(0.0391, -0.0117))), [10, -2]);
 });
 
-test("pictures become the levels that Python makes of them", async () => {
+test("images become the levels that Python makes of them", async () => {
   const profile = await readProfile(PROFILE);
   assert.deepEqual(Array.from(toLevels(Uint8Array.of(0, 8, 9, 255), profile)), [0, 0, 1, 15]);
   assert.deepEqual(Array.from(toLevels(Float32Array.of(0, 0.1, 0.5, 1), profile)), [0, 2, 8, 15]); // 1.5 and 7.5 go to the even one

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from ciphershift.protocol.schemas import ModelInputs
 from ciphershift.server.api.deps import InferCaller, ModelDep, ServiceDep
 from ciphershift.server.api.profile import ModelProfile, profile_of
 
@@ -90,3 +91,9 @@ async def model_ready(model: ModelDep, service: ServiceDep) -> ModelReady:
 async def model_profile(model: ModelDep, service: ServiceDep) -> ModelProfile:
     """What a client needs to make keys, encode images and decode answers."""
     return profile_of(model, service.settings.max_batch)
+
+
+@router.get("/{name}/inputs")
+async def model_inputs(model: ModelDep) -> ModelInputs:
+    """What people who make inputs may want to know: the kind of images, the fields of a table, examples."""
+    return model.inputs

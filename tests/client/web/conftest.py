@@ -22,14 +22,14 @@ def environment() -> dict[str, str]:
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def run(*command: str, cwd: Path = WEB) -> str:
+def run(*command: str | Path, cwd: Path = WEB) -> str:
     """What a command prints; its failure is the test's."""
-    found = shutil.which(command[0], path=environment()["PATH"])
+    found = shutil.which(str(command[0]), path=environment()["PATH"])
     assert found is not None
     done = subprocess.run(
         [found, *command[1:]], cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=300
     )
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
 
 

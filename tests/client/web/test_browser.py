@@ -24,7 +24,7 @@ from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.program import Program
 from ciphershift.protocol.container import read_header
 from ciphershift.server.settings import ZOO
-from tests.client.web.conftest import block
+from tests.client.web.conftest import block, run
 from tests.support.demo_page import ANSWER_MILLISECONDS
 from tests.support.demo_page import browser as headless
 from tests.support.documents import ROOT
@@ -217,11 +217,21 @@ def test_no_byte_that_leaves_the_page_is_a_secrets(
 
 
 def test_the_page_of_the_document_predicts(
-    page: Page, predicted: dict[str, Any], site: tuple[str, list[str]], site_folder: Path, server: ServerProcess
+    page: Page,
+    predicted: dict[str, Any],
+    site: tuple[str, list[str]],
+    site_folder: Path,
+    server: ServerProcess,
+    package: Path,
+    tmp_path: Path,
 ) -> None:
-    code = block(ROOT / "docs" / "browser.md", "main.js")
-    code = code.replace('"ciphershift"', '"./ciphershift.js"').replace("http://127.0.0.1:8000", server.url)
-    (site_folder / "main.js").write_text(code)
+    """Bundled as a project that has installed the package."""
+    code = block(ROOT / "docs" / "browser.md", "main.js").replace("http://127.0.0.1:8000", server.url)
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "ciphershift").symlink_to(package)
+    (tmp_path / "main.js").write_text(code)
+    bundler = package / "node_modules" / ".bin" / "esbuild"
+    run(bundler, "main.js", "--bundle", "--format=esm", f"--outfile={site_folder / 'main.js'}", cwd=tmp_path)
     other = page.context.new_page()
     other.goto(f"{site[0]}/document.html")
     draw_into_canvas(other, SAMPLES[0])

@@ -19,6 +19,7 @@ from ciphershift.client import Client, Keystore
 from ciphershift.errors import CiphershiftError, WorkshopError
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import SETS
+from ciphershift.protocol import site
 from ciphershift.protocol.container import HEADER_BYTES, read_header
 from ciphershift.server.settings import ZOO
 from tests.client.web.conftest import WEB, block, run
@@ -115,6 +116,13 @@ def test_the_errors_are_pythons(node: Callable[..., Any]) -> None:
     known = [error for error in CiphershiftError.by_code.values() if not issubclass(error, WorkshopError)]
     parents = {child.code: error.code for error in known for child in error.__subclasses__()}
     assert dict(found) == {error.code: parents.get(error.code) for error in known}
+
+
+def test_the_page_that_python_ships_is_made_of_todays_sources(package: Path, tmp_path: Path) -> None:
+    run("node", "page/build.mjs", tmp_path, cwd=package)
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    shipped = {path.name: path.read_bytes() for path in site.FOLDER.iterdir()}
+    assert made == shipped, "run `npm run page` in client/web and commit its output"
 
 
 def test_a_users_script_is_checked_by_its_types(package: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 // The page of docs/browser.md: a pad, a picture or both, to logits. The server's address is in the page's own: ?server=https://he.example.org
-import { Client, fromCanvas } from "./ciphershift.js";
+import { Client, fit } from "./ciphershift.js";
 
-import { centred, pad } from "./pad.js";
+import { pad } from "./pad.js";
 
 const element = (id) => document.getElementById(id);
 const address = new URLSearchParams(location.search);
@@ -50,8 +50,8 @@ element("send").onclick = () =>
   attempt(async () => {
     element("send").disabled = true;
     try {
-      const [, height, width] = client.profile.inputShape;
-      show(await client.predict(fromCanvas(centred(element("pad"), width, height), client.profile), { onProgress: tell }));
+      const { pixels } = fit(drawing.pixels(), client.profile);
+      show(await client.predict(pixels, { onProgress: tell }));
     } finally {
       element("send").disabled = false;
     }

@@ -3,32 +3,32 @@
 const element = (id) => document.getElementById(id);
 const STAGES = { keys: "keys", encrypt: "encrypt", transfer: "transfer", server: "evaluate", decrypt: "decrypt" };
 
-/** Shows an empty bar with a segment for each layer that has look-ups. */
-export function blank(model) {
+/** Shows an empty bar with a segment for each layer of a profile that has look-ups. */
+export function blank(profile) {
   element("track").replaceChildren(
-    ...model.layers.filter((layer) => layer.lookups).map((layer) => {
+    ...profile.layers.filter((layer) => layer.lookups).map((layer) => {
       const piece = document.createElement("span");
       piece.style.flexGrow = layer.lookups;
       piece.title = `${layer.name}: ${layer.lookups} look-ups`;
       return piece;
     }),
   );
-  advance(model, 0);
+  advance(profile, 0);
   element("stage-bar").replaceChildren();
   element("stage-list").replaceChildren();
 }
 
 /** Fills the bar up to `done` look-ups; while the server computes, the layer at work is tinted. */
-export function advance(model, done, isRunning = false) {
+export function advance(profile, done, isRunning = false) {
   let before = 0;
-  model.layers.filter((layer) => layer.lookups).forEach((layer, i) => {
+  profile.layers.filter((layer) => layer.lookups).forEach((layer, i) => {
     const share = Math.min(Math.max((done - before) / layer.lookups, 0), 1);
     const piece = element("track").children[i];
     piece.style.backgroundSize = `${100 * share}% 100%`;
     piece.classList.toggle("now", isRunning && before <= done && share < 1);
     before += layer.lookups;
   });
-  element("track").setAttribute("aria-valuemax", model.bootstraps);
+  element("track").setAttribute("aria-valuemax", profile.bootstraps);
   element("track").setAttribute("aria-valuenow", done);
 }
 
@@ -37,14 +37,17 @@ export function rest() {
   for (const piece of element("track").children) piece.classList.remove("now");
 }
 
-/** One sentence about the layer whose look-ups are being computed. */
-export function sentence(model, { ahead, done, total, left }) {
-  if (ahead !== null) return ahead ? `Waiting in the server's queue, ${ahead} before it.` : "Waiting for the server to start.";
+/** One sentence about a job: how many wait before it, or the layer whose look-ups are being computed. */
+export function sentence(profile, { state, progress, queuePosition }) {
+  if (state === "pending") {
+    return queuePosition ? `Waiting in the server's queue, ${queuePosition} before it.` : "Waiting for the server to start.";
+  }
+  const { bootstrapsDone: done, bootstrapsTotal: total, etaSeconds: left } = progress;
   let before = 0;
-  const index = model.layers.findIndex(({ lookups }) => (before += lookups) > done);
+  const index = profile.layers.findIndex(({ lookups }) => (before += lookups) > done);
   if (index < 0) return `All ${total} look-ups are done.`;
   const rest = left === null ? "" : `, about ${Math.ceil(left)} s left`;
-  return `Layer ${index + 1} of ${model.layers.length} (${model.layers[index].kind}): ${done} of ${total} look-ups${rest}.`;
+  return `Layer ${index + 1} of ${profile.layers.length} (${profile.layers[index].kind}): ${done} of ${total} look-ups${rest}.`;
 }
 
 /** Shows the seconds of each stage. */

@@ -39,7 +39,7 @@ export class Pad {
     else this.canvas.removeAttribute("aria-roledescription");
   }
 
-  /** Shows an image of `width` x `height` pixels, an ImageBitmap, in place of a drawing. */
+  /** Shows an image, an ImageBitmap or a canvas, in place of a drawing. */
   show(image) {
     this.strokes = [];
     this.pen.down = false;
@@ -60,11 +60,12 @@ export class Pad {
     this.changed();
   }
 
-  /** The drawing as a PNG, without the pen. */
-  async blob() {
-    const copy = new OffscreenCanvas(EXPORT_SIDE, EXPORT_SIDE);
-    this.paint(copy.getContext("2d"), EXPORT_SIDE);
-    return copy.convertToBlob({ type: "image/png" });
+  /** The drawing as ImageData, without the pen. */
+  pixels() {
+    const copy = Object.assign(document.createElement("canvas"), { width: EXPORT_SIDE, height: EXPORT_SIDE });
+    const context = copy.getContext("2d", { willReadFrequently: true });
+    this.paint(context, EXPORT_SIDE);
+    return context.getImageData(0, 0, EXPORT_SIDE, EXPORT_SIDE);
   }
 
   begin(event) {

@@ -1,19 +1,29 @@
-// Bytes as images: the pixels that a model takes, and the bytes of a ciphertext.
+// Bytes as images: the values that a model takes, and the bytes of a ciphertext.
+
+import { ofValues } from "./images.js";
 
 const DARK = [11, 16, 19];
 const NOISE = [111, 224, 207];
 const HEADER = [251, 241, 220];
 const REVEAL_MILLISECONDS = 600;
 
-/** Draws pixels [C, H, W], 0 to 255. */
-export function pixels(canvas, values, [channels, height, width]) {
-  canvas.width = width;
-  canvas.height = height;
-  const image = new ImageData(width, height);
-  for (let i = 0; i < width * height; i++) {
-    for (let c = 0; c < 3; c++) image.data[4 * i + c] = values[(channels === 1 ? 0 : c) * width * height + i];
-    image.data[4 * i + 3] = 255;
-  }
+/** Draws an input, 0 to 255: an image [C, H, W], or a bar for each value of anything else. */
+export function values(canvas, values, shape) {
+  if (shape.length === 3) pixels(canvas, values, shape);
+  else bars(canvas, values);
+}
+
+function bars(canvas, values) {
+  canvas.width = canvas.height = 2 * values.length;
+  const context = canvas.getContext("2d");
+  context.fillStyle = `rgb(${HEADER})`;
+  values.forEach((value, i) => context.fillRect(2 * i, canvas.height * (1 - value / 255), 1, (canvas.height * value) / 255));
+}
+
+function pixels(canvas, values, shape) {
+  const image = ofValues(values, shape);
+  canvas.width = image.width;
+  canvas.height = image.height;
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 

@@ -1,0 +1,69 @@
+// The server: where it is, the key for it, and a client for each of its models. page.json, beside the page, says what is known of it.
+
+import { CiphershiftError, Client, ForbiddenError, InsecureParamsError, UnauthorizedError, UnknownModelError } from "ciphershift";
+
+const RETRY_SECONDS = 10; // somebody is waiting
+const KEY = "ciphershift: API key";
+const MARK = "#key=";
+
+// `ciphershift page` prints an address with a key behind the #, which browsers send to nobody.
+if (location.hash.startsWith(MARK)) {
+  sessionStorage.setItem(KEY, location.hash.slice(MARK.length));
+  history.replaceState(null, "", location.pathname);
+}
+addEventListener("hashchange", () => location.hash.startsWith(MARK) && location.reload());
+
+/** Uses this API key from now on, as long as the tab is open. */
+export function setApiKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+/** Whether an error says that the server wants another API key. */
+export function wantsApiKey(error) {
+  return error instanceof UnauthorizedError || error instanceof ForbiddenError;
+}
+
+/** What page.json says: the server's address, its name for people, the model to begin with, and where networks are evaluated in the clear. */
+export async function settings() {
+  const answer = await fetch("page.json", { cache: "no-store" });
+  if (!answer.ok) throw new CiphershiftError(`page.json, beside this page, answers ${answer.status}`);
+  const { server, name = null, model = null, clear = null } = await answer.json();
+  const url = new URL(server, location.href).href;
+  return { url, name: name ?? new URL(url).host, isLocal: clear !== null, model, clear };
+}
+
+/** Clients of the models that this package can use, those with the fewest look-ups first; the tab's keys are shared by all. */
+export async function connect({ url }, keystore) {
+  const options = { keystore, retryTimeout: RETRY_SECONDS, ...apiKey() };
+  const names = await Client.models(url, options);
+  const found = await Promise.allSettled(names.map((model) => Client.connect(url, { ...options, model })));
+  const clients = found.filter(({ status }) => status === "fulfilled").map(({ value }) => value);
+  const failed = found.find(({ status, reason }) => status === "rejected" && !(reason instanceof InsecureParamsError));
+  if (failed && !clients.length) throw failed.reason;
+  return clients.sort((one, other) => one.profile.bootstraps - other.profile.bootstraps);
+}
+
+/** What the server says of a model's inputs; nothing, if it is older than that question. */
+export async function inputsOf(client) {
+  try {
+    return await client.inputs();
+  } catch (error) {
+    if (error.code !== new CiphershiftError().code && !(error instanceof UnknownModelError)) throw error;
+    return { images: null, fields: [], examples: [] };
+  }
+}
+
+/** The logits of the same network without encryption, from the process on this machine that has a copy of it. */
+export async function inTheClear({ clear }, profile, values) {
+  const query = new URLSearchParams({ model: profile.model, digest: profile.programDigest });
+  const headers = { Authorization: `Bearer ${apiKey().apiKey}`, "Content-Type": "application/octet-stream" };
+  const answer = await fetch(`${clear}?${query}`, { method: "POST", headers, body: values });
+  const said = await answer.json();
+  if (!answer.ok) throw new Error(said.detail);
+  return said.logits;
+}
+
+function apiKey() {
+  const key = sessionStorage.getItem(KEY);
+  return key ? { apiKey: key } : {};
+}

@@ -1,0 +1,72 @@
+"""Inputs that are no images, from the client to the answer: by Python and by JavaScript."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
+from ciphershift.client import Client, Keystore
+from tests.support import other_inputs
+
+ROWS = np.array([[1, 1, 0, 0], [0, 0.2, 0.9, 1], [0.6, 0.7, 0.2, 0.1]])
+HIGHER = [1, 0, 1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    models = tmp_path_factory.mktemp("models")
+    table = replace(other_inputs.table(), params="TOY_N128")
+    table.save(models / "table")
+    with running_server(models=models, allow_toy_parameters=True, engine="local://?threads=1") as process:
+        yield process
+
+
+def test_rows_of_a_table_are_classified(server: ServerProcess, keystore: Keystore) -> None:
+    with Client(server.url, keystore=keystore, allow_toy_parameters=True) as client:
+        assert client.profile().input_shape == (4,)
+        assert client.predict(ROWS).argmax(axis=1).tolist() == HIGHER
+        assert client.predict(ROWS[1]).argmax() == 0
+
+
+def test_rows_of_a_table_are_classified_by_javascript(server: ServerProcess, node: Callable[..., Any]) -> None:
+    logits = node(
+        """
+        import { Client } from "./dist/index.js";
+        const [url, rows] = process.argv.slice(1);
+        const client = await Client.connect(url, { allowToyParameters: true });
+        const found = await client.predict(JSON.parse(rows).map(row => Float64Array.from(row)));
+        console.log(JSON.stringify(found.map(row => Array.from(row))));
+        """,
+        server.url,
+        json.dumps(ROWS.tolist()),
+    )
+    assert np.array(logits).argmax(axis=1).tolist() == HIGHER
+
+
+def test_what_the_folder_says_of_inputs_is_told(tmp_path: Path, node: Callable[..., Any]) -> None:
+    other_inputs.save(tmp_path)
+    with running_server(models=tmp_path, engine="local://?threads=1") as server:
+        said = httpx.get(f"{server.url}/v2/models/table/inputs").json()
+        found = node(
+            """
+            import { Client } from "./dist/index.js";
+            const read = async model => {
+              const { images, fields, examples } = await (await Client.connect(process.argv[1], { model })).inputs();
+              return { images, fields, examples: examples.map(({ name, label, values }) => [name, label, Array.from(values)]) };
+            };
+            console.log(JSON.stringify([await read("table"), await read("scan")]));
+            """,
+            server.url,
+        )
+    assert [(field["name"], field["least"], field["most"]) for field in said["fields"]] == other_inputs.FIELDS
+    table, scan = found
+    assert table["fields"] == said["fields"]
+    assert table["examples"] == [["row 1", "low", list(other_inputs.LOW_ROW)]]
+    assert scan["images"] == "photograph"
+    assert scan["examples"] == [["scan 1", "bright top", other_inputs.bright_top().tolist()]]

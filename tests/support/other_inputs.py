@@ -1,0 +1,95 @@
+"""Two networks whose inputs are no drawings: a row of a table, and a gray photograph. Under the parameter set of the shipped ones."""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, ReLU
+from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+
+FIELDS = [("length", 0.0, 50.0), ("width", 0.0, 50.0), ("dose", -1.0, 1.0), ("age", 20.0, 80.0)]
+LOW_ROW = (0, 17, 238, 255)
+PARAMS = "FAST_N512_PAIRS"
+
+
+def save(folder: Path) -> None:
+    """Writes both into a folder of models."""
+    _save(table(), folder, fields=FIELDS, images=None, examples=[("row 1", "low", bytes(LOW_ROW))])
+    _save(
+        photograph(),
+        folder,
+        fields=[],
+        images="photograph",
+        examples=[("scan 1", "bright top", bright_top().tobytes())],
+    )
+
+
+def table() -> Program:
+    """Whether the first two of four values are greater than the others: two look-ups."""
+    return Program(
+        name="table",
+        version="1",
+        params=PARAMS,
+        input=InputSpec(shape=(4,), levels=15, delta=1 / 256),
+        layers=(
+            Linear(name="difference", weight=np.array([[1, 1, -1, -1], [-1, -1, 1, 1]], dtype=np.int8)),
+            _relu(channels=2, multiplier=0.5),
+            Linear(name="classes", weight=np.array([[-2, 2], [2, -2]], dtype=np.int8)),
+        ),
+        output=OutputSpec(classes=("low", "high"), scale=1.0),
+    )
+
+
+def photograph() -> Program:
+    """Whether the upper half of 16 x 16 pixels is brighter than the lower one: 16 look-ups."""
+    half = np.repeat(np.array([1, -1], dtype=np.int8), 8)
+    return Program(
+        name="scan",
+        version="1",
+        params=PARAMS,
+        input=InputSpec(shape=(1, 16, 16), levels=15, delta=1 / 1024),
+        layers=(
+            Conv2d(name="blocks", weight=np.ones((1, 1, 4, 4), dtype=np.int8), stride=(4, 4), padding=(0, 0)),
+            _relu(channels=1, multiplier=1 / 16),
+            Flatten(name="flatten"),
+            Linear(name="halves", weight=np.stack([half, -half])),
+        ),
+        output=OutputSpec(classes=("bright top", "bright bottom"), scale=1.0),
+    )
+
+
+def bright_top() -> np.ndarray:
+    """A scan of the first class."""
+    return np.repeat(np.array([230, 20], dtype=np.uint8), 128)
+
+
+def _relu(channels: int, multiplier: float) -> ReLU:
+    return ReLU(
+        name="relu",
+        bias=np.zeros(channels, dtype=np.int32),
+        multiplier=np.full(channels, multiplier),
+        levels=15,
+        delta_out=1 / 512,
+    )
+
+
+def _save(
+    program: Program,
+    folder: Path,
+    *,
+    fields: list[tuple[str, float, float]],
+    images: str | None,
+    examples: list[tuple[str, str, bytes]],
+) -> None:
+    program.save(folder / program.name)
+    inputs = {
+        "images": images,
+        "fields": [{"name": name, "least": least, "most": most} for name, least, most in fields],
+        "examples": [
+            {"name": name, "label": label, "values": base64.b64encode(values).decode()}
+            for name, label, values in examples
+        ],
+    }
+    (folder / program.name / "inputs.json").write_text(json.dumps(inputs))
