@@ -27,6 +27,7 @@ CiphershiftError                internal
 │  ├─ BadShapeError           bad_shape
 │  ├─ OutOfLevelsError        out_of_levels
 │  ├─ UnsupportedLayerError   unsupported_layer
+│  ├─ BadStemError            bad_stem
 │  └─ NotEquivalentError      not_equivalent
 ├─ WorkshopError              workshop
 │  ├─ UnreadableModuleError   unreadable_module
@@ -249,6 +250,12 @@ class UnsupportedLayerError(ProgramError):
     """A layer is of a kind, or has an option, that cannot be evaluated."""
 
     code = "unsupported_layer"
+
+
+class BadStemError(ProgramError):
+    """A network's public part is not one that a client runs."""
+
+    code = "bad_stem"
 
 
 class NotEquivalentError(ProgramError):

@@ -21,7 +21,8 @@ from ciphershift.client._progress import ProgressBar
 from ciphershift.client._receipts import Receipt, Receipts
 from ciphershift.client._requests import Deadline, Request, Retrying, Steps, Upload, submission
 from ciphershift.client._sse import Observer, follow
-from ciphershift.client._wire import ModelProfile, parse_answer, parse_models, read
+from ciphershift.client._stems import Stems, opened
+from ciphershift.client._wire import ModelProfile, StemProfile, parse_answer, parse_models, read
 from ciphershift.client.jobs import JobList, JobStatus, job_path
 from ciphershift.client.keystore import KeyPair, Keystore
 from ciphershift.client.timings import Cost, Timings, Traffic
@@ -37,6 +38,8 @@ from ciphershift.errors import (
 )
 from ciphershift.he_layers.crypto import ckks
 from ciphershift.he_layers.crypto.ciphertexts import Binding, PackedAnswer
+from ciphershift.he_layers.stem import Stem
+from ciphershift.protocol import scaling
 
 JOBS_AHEAD = 2  # one is computed while the next one waits, so that the server never waits for the client
 _ANSWER_EXTRA_BYTES = 64 << 10  # of an answer, beside its ciphertexts
@@ -66,6 +69,8 @@ class Session:
         self._allow_toy_parameters = allow_toy_parameters
         self._show_progress = show_progress
         self._profile: ModelProfile | None = None
+        self._stems = Stems(keystore.folder / "stems")
+        self._stem: Stem | None = None
         self._keys: dict[str, KeyPair] = {}  # those that the server has, by parameter set
 
     def close(self) -> None:
@@ -127,7 +132,7 @@ class Session:
         """Makes one job of images and returns at once; its receipt is kept on disk."""
         self.cost = cost = Cost()
         profile = yield from self.profile()
-        batch = image_arrays.to_levels(images, profile)
+        batch = yield from self._levels(images, profile, cost.timings)
         if len(batch) > profile.max_batch:
             raise BadShapeError(
                 f"one job takes 1 to {profile.max_batch} images, got {len(batch)}: submit several jobs, or use predict"
@@ -199,7 +204,7 @@ class Session:
     def _predict(self, images: ArrayLike, timeout: float | None) -> Steps[FloatArray]:
         self.cost = cost = Cost()
         profile = yield from self.profile()
-        batch = image_arrays.to_levels(images, profile)
+        batch = yield from self._levels(images, profile, cost.timings)
         with self._bar() as bar:
             with cost.timings.measure("keys"):
                 keys = yield from self._prepare(profile, bar)
@@ -295,6 +300,27 @@ class Session:
     def _decrypt(self, receipt: Receipt, answer: Sequence[PackedAnswer], keys: KeyPair, timings: Timings) -> FloatArray:
         with timings.measure("decrypt"):
             return np.stack([receipt.profile.logits(ckks.decrypt(keys.client_keys, packed)) for packed in answer])
+
+    def _levels(self, images: ArrayLike, profile: ModelProfile, timings: Timings) -> Steps[FloatArray]:
+        """Returns what is encrypted, [n, values]: the images themselves, or what the model's public part makes of them."""
+        unit = image_arrays.to_unit(images, profile)
+        if profile.stem:
+            stem = yield from self._opened_stem(profile, profile.stem)
+            with timings.measure("encrypt"):
+                unit = stem.unit(unit)
+        return scaling.to_integers(unit, profile.input_levels).reshape(len(unit), -1)
+
+    def _opened_stem(self, profile: ModelProfile, stem: StemProfile) -> Steps[Stem]:
+        """Returns the public part from memory, from disk, or from the server; it is checked in every case."""
+        if self._stem is None or self._stem.sha256 != stem.sha256:
+            found = self._stems.find(profile, stem)
+            if found is None:
+                path = f"/v2/models/{profile.model}/stem"
+                response = yield from self._retrying(Request(method="GET", path=path, answer_limit=stem.bytes))
+                found = opened(response.content, profile, stem)
+                self._stems.keep(stem, response.content)
+            self._stem = found
+        return self._stem
 
     def _prepare(self, profile: ModelProfile, bar: ProgressBar) -> Steps[KeyPair]:
         if profile.params_id not in self._keys:

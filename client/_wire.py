@@ -21,6 +21,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.stem import MAX_BYTES
 from ciphershift.protocol import scaling, schemas, tensors
 
 _MAX_TEXT = 1000  # characters
@@ -59,6 +60,19 @@ class LayerProfile(Message, schemas.LayerProfile):
     lookups: Count
 
 
+class StemProfile(Message, schemas.StemProfile):
+    """What the server says of a model's public part, checked; the file itself is checked when it is here (he_layers.stem)."""
+
+    public: Text
+    meaning: Text
+    sha256: Digest
+    bytes: int = Field(ge=1, le=MAX_BYTES)
+    input_shape: Annotated[tuple[Side, ...], Field(min_length=1, max_length=3)]
+    low: tuple[float, ...] = Field(min_length=1, max_length=65535)
+    high: tuple[float, ...] = Field(min_length=1, max_length=65535)
+    most_outside: float = Field(ge=0, le=1)
+
+
 class ModelProfile(Message, schemas.ModelProfile):
     """What the server says of a model, checked, so that nothing in it makes the client fail later."""
 
@@ -81,6 +95,7 @@ class ModelProfile(Message, schemas.ModelProfile):
     download_bytes: Count
     max_batch: int = Field(ge=1, le=1 << 20)
     estimated_seconds: Seconds | None = None
+    stem: StemProfile | None = None
 
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Converts decrypted torus values to logits; in the exact profile they are rounded to whole multiples of `logit_step`."""
@@ -90,6 +105,11 @@ class ModelProfile(Message, schemas.ModelProfile):
     def params(self) -> ParameterSet:
         """The parameter set, from this installation's own registry and never from the server."""
         return parameter_sets.get(self.params_id)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of what the user gives: the public part's input, or without one what is encrypted."""
+        return self.stem.input_shape if self.stem else self.input_shape
 
     def require_consistent(self) -> None:
         """Compares the sizes that the server names with those that follow from parameters, shape and classes.

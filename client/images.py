@@ -1,4 +1,4 @@
-"""Image arrays as a model takes them: rows of integers from 0 to its number of levels."""
+"""Image arrays as a model takes them: numbers from 0 to 1, of the model's own shape."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ciphershift.errors import BadShapeError, OutOfLevelsError
 from ciphershift.protocol import scaling
 
 
-def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
-    """Returns whole numbers of shape [n, C * H * W].
+def to_unit(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
+    """Returns numbers from 0 to 1 of shape [n, C, H, W], for series [n, C, L], for vectors [n, features].
 
     Args:
         images: uint8 from 0 to 255, or floats from 0 to 1; of the model's shape ([C, H, W] for images, where C may be left out if it is
@@ -23,10 +23,11 @@ def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
         OutOfLevelsError: another type, or a value outside its range.
     """
     array = np.asarray(images)
-    batch = array.reshape(-1, *profile.input_shape) if _fits(array.shape, profile.input_shape) else None
+    shape = profile.sample_shape
+    batch = array.reshape(-1, *shape) if _fits(array.shape, shape) else None
     if batch is None or not len(batch):
         raise BadShapeError(
-            f"images have shape {list(array.shape)}, {profile.model} takes [n, {', '.join(map(str, profile.input_shape))}]"
+            f"images have shape {list(array.shape)}, {profile.model} takes [n, {', '.join(map(str, shape))}]"
         )
     if array.dtype == np.uint8:
         unit = batch / scaling.PIXEL_MAX
@@ -36,7 +37,7 @@ def to_levels(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
         raise OutOfLevelsError(f"images are of type {array.dtype}: give uint8 from 0 to 255 or floats from 0 to 1")
     if not (np.all(unit >= 0.0) and np.all(unit <= 1.0)):
         raise OutOfLevelsError("images hold values outside 0 to 1: scale floats, or give uint8 from 0 to 255")
-    return scaling.to_integers(unit, profile.input_levels).reshape(len(batch), -1)
+    return unit
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -13,7 +13,7 @@ class Timings:
     """Seconds of one prediction or job by stage, summed over its images."""
 
     keys: float = 0.0
-    encrypt: float = 0.0
+    encrypt: float = 0.0  # includes the public part of a model that has one
     transfer: float = 0.0  # includes the wait in the server's queue
     server: float = 0.0
     decrypt: float = 0.0

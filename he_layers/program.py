@@ -1,13 +1,14 @@
 """Program: a network as integers, torus scales and layers; what is exported, shipped, simulated and evaluated.
 
-A Program is two files in a folder: ``program.json`` (names, shapes, scales) and ``weights.safetensors`` (arrays named "<layer>.<field>").
+A Program is two files in a folder: ``program.json`` (names, shapes, scales) and ``weights.safetensors`` (arrays named "<layer>.<field>"),
+and ``stem.onnx`` if it begins with a public part.
 Everything is checked when a Program is made, so that the rest of the code may trust it.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -20,6 +21,8 @@ from safetensors.numpy import load_file, save_file
 from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError, UnsupportedLayerError
 from ciphershift.he_layers.layers import KINDS, Circuit, Layer, Scale, Shape
 from ciphershift.he_layers.layers.layer import T
+from ciphershift.he_layers.stem import FILE as STEM_FILE
+from ciphershift.he_layers.stem import Stem
 from ciphershift.protocol import scaling
 
 FORMAT = 1
@@ -115,6 +118,7 @@ class Program:
         input: what goes in.
         layers: in an order in which each comes after its inputs; the last one gives one value for each class.
         output: what comes out.
+        stem: the public part before the input, which the client computes; none in most networks.
     """
 
     name: str
@@ -124,6 +128,7 @@ class Program:
     layers: tuple[Layer, ...]
     output: OutputSpec
     profile: str = "fast"
+    stem: Stem | None = None
 
     def __post_init__(self) -> None:
         """Checks that names are unique and that every layer fits its input. Raises ProgramError."""
@@ -131,6 +136,8 @@ class Program:
             raise ProgramError("a program needs a name, a version and a parameter set")
         if self.profile not in PROFILES:
             raise ProgramError(f"profile {self.profile!r} is not known; it is one of {', '.join(PROFILES)}")
+        if self.stem and self.stem.shape != self.input.shape:
+            raise BadShapeError(f"the public part gives {self.stem.shape} values, the program takes {self.input.shape}")
         names = [layer.name for layer in self.layers]
         if wrong := {name for name in names if not name.isidentifier() or names.count(name) > 1 or name == IMAGE}:
             raise ProgramError(
@@ -176,6 +183,31 @@ class Program:
             stages.append(stage)
             shapes[layer.name], deltas[layer.name] = stage.output_shape, stage.output_delta
         return tuple(stages)
+
+    @property
+    def sample_shape(self) -> Shape:
+        """Of what users have: the stem's input, without a stem the program's."""
+        return self.stem.input_shape if self.stem else self.input.shape
+
+    @property
+    def behind_stem(self) -> Self:
+        """The secret part alone, which takes what the stem gives."""
+        return replace(self, stem=None) if self.stem else self
+
+    def integers(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Images uint8 [batch, *sample_shape], through the stem if there is one, as what is encrypted: [batch, *input.shape].
+
+        Raises:
+            BadShapeError: anything but uint8 of this shape.
+            OutOfLevelsError, BadStemError, ConfigurationError: see Stem.unit.
+        """
+        if self.stem is None:
+            return self.input.integers(images)
+        if images.dtype != np.uint8 or images.shape[1:] != self.sample_shape:
+            raise BadShapeError(
+                f"images are {images.dtype} {images.shape}; the program takes uint8 [batch, {self.sample_shape}]"
+            )
+        return scaling.to_integers(self.stem.unit(images / scaling.PIXEL_MAX), self.input.levels).astype(np.int64)
 
     @cached_property
     def last_use(self) -> dict[str, str]:
@@ -258,6 +290,8 @@ class Program:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / PROGRAM_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         save_file({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}, folder / WEIGHTS_FILE)
+        if self.stem:
+            (folder / STEM_FILE).write_bytes(self.stem.onnx)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -265,10 +299,11 @@ class Program:
         try:
             description = json.loads((folder / PROGRAM_FILE).read_text(encoding="utf-8"))
             arrays = load_file(folder / WEIGHTS_FILE)
+            onnx = (folder / STEM_FILE).read_bytes() if "stem" in description else b""
         except (OSError, ValueError, SafetensorError) as error:
             raise ProgramError(f"no program can be read from {folder}: {error}") from error
         try:
-            return cls._from_spec(description, arrays)
+            return cls._from_spec(description, arrays, onnx)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ProgramError(
                 f"{folder / PROGRAM_FILE} lacks a field or has one of the wrong type: {error!r}"
@@ -290,13 +325,15 @@ class Program:
             "layers": layers,
             "output": asdict(self.output),
         }
+        if self.stem:
+            description["stem"] = self.stem.to_spec()
         return description, arrays
 
     @classmethod
-    def _from_spec(cls, description: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
+    def _from_spec(cls, description: dict[str, Any], arrays: dict[str, NDArray[Any]], onnx: bytes) -> Self:
         if description["format"] != FORMAT:
             raise ProgramError(f"program.json has format {description['format']}; this release reads {FORMAT}")
-        layers = []
+        layers, shape = [], tuple(map(int, description["input"]["shape"]))
         for spec in description["layers"]:
             if spec["kind"] not in KINDS:
                 raise UnsupportedLayerError(
@@ -310,9 +347,10 @@ class Program:
             version=description["version"],
             params=description["params"],
             profile=description["profile"],
-            input=InputSpec(**description["input"] | {"shape": tuple(map(int, description["input"]["shape"]))}),
+            input=InputSpec(**description["input"] | {"shape": shape}),
             layers=tuple(layers),
             output=OutputSpec(classes=tuple(description["output"]["classes"]), scale=description["output"]["scale"]),
+            stem=Stem.from_spec(description["stem"], onnx, shape) if "stem" in description else None,
         )
 
 

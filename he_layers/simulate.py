@@ -188,5 +188,5 @@ def _plain(program: Program, integers: IntArray) -> IntArray:
 
 
 def _chunks(program: Program, images: NDArray[np.uint8]) -> list[IntArray]:
-    integers = program.input.integers(images)
+    integers = program.integers(images)
     return [integers[start : start + BATCH] for start in range(0, max(len(integers), 1), BATCH)]

@@ -53,7 +53,7 @@ def encrypted_logits(program: Program, images: NDArray[np.uint8], *, threads: in
     keys = ClientKeys.generate(params.get(program.params))
     server_keys = keys.evaluation_keys(threads).expand(threads)
     for image in images:
-        turns = program.input.integers(image[None]).reshape(-1).astype(np.float64) * program.input.delta
+        turns = program.integers(image[None]).reshape(-1).astype(np.float64) * program.input.delta
         ciphertext = ckks.encrypt(keys, KEY_ID, turns)
         *_, last = evaluate.run(program, server_keys, [ciphertext], threads=threads)
         assert last.answer is not None, "the last item of an evaluation carries the answer"

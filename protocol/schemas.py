@@ -22,6 +22,19 @@ class LayerProfile(BaseModel):
     lookups: int
 
 
+class StemProfile(BaseModel):
+    """The public part of a model, which the client computes before it encrypts; its file is at `/v2/models/{name}/stem`."""
+
+    public: str  # where the owner cut the module
+    meaning: str  # what that means for the owner
+    sha256: str
+    bytes: int
+    input_shape: tuple[int, ...]  # of a raw sample
+    low: tuple[float, ...]  # of the output's range, for each channel or one for all
+    high: tuple[float, ...]
+    most_outside: float  # share of a sample's values that may lie outside the range
+
+
 class ModelProfile(BaseModel):
     """What a client needs to make keys, encode an image and read the answer."""
 
@@ -31,7 +44,7 @@ class ModelProfile(BaseModel):
     profile: str
     params_id: str
     security_bits: float
-    input_shape: tuple[int, ...]  # (C, H, W), (C, L) or (features,)
+    input_shape: tuple[int, ...]  # (C, H, W), (C, L) or (features,) of what is encrypted
     input_levels: int
     input_delta: float
     classes: tuple[str, ...]
@@ -44,6 +57,7 @@ class ModelProfile(BaseModel):
     download_bytes: int
     max_batch: int
     estimated_seconds: float | None = None
+    stem: StemProfile | None = None
 
 
 class InputField(BaseModel):

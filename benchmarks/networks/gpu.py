@@ -187,7 +187,7 @@ class Networks:
         program = self.programs[name]
         available = self._images_of(name)
         images = available[np.arange(count) % len(available)]
-        levels = program.input.integers(images).reshape(count, -1).astype(np.float64)
+        levels = program.integers(images).reshape(count, -1).astype(np.float64)
         encrypted = [ckks.encrypt(self.bench.client, KEY_ID, row * program.input.delta) for row in levels]
         return program, encrypted, simulate.plain(program, images).argmax(axis=1)
 

@@ -33,7 +33,7 @@ def measure_layers(program: Program, images: NDArray[np.uint8], *, threads: int)
     """
     parameter_set = served_params(program)
     size = parameter_set.polynomial_size
-    turns = np.asarray(program.input.integers(images).reshape(len(images), -1) * program.input.delta, dtype=np.float64)
+    turns = np.asarray(program.integers(images).reshape(len(images), -1) * program.input.delta, dtype=np.float64)
     clear = _turns(program, CircuitNoise.silent(size), turns)
     simulated = _turns(program, CircuitNoise.predicted(parameter_set), np.tile(turns, (SIMULATIONS, 1)))
 

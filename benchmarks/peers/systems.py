@@ -145,7 +145,7 @@ def ours(folder: Path, test: Split, *, count: int) -> dict[str, Any]:
     bundle = keys.evaluation_keys(threads)
     keygen = time.perf_counter() - started
     server_keys = bundle.expand(threads)
-    pixels = program.input.integers(test.images[:count]).reshape(count, -1) * program.input.delta
+    pixels = program.integers(test.images[:count]).reshape(count, -1) * program.input.delta
     seconds, digits = [], []
     for image in pixels:
         ciphertext = ckks.encrypt(keys, KEY_ID, image)

@@ -155,7 +155,7 @@ def _job(
     expected: ExpectedLogits,
 ) -> str:
     """Submits one job of the chosen images, follows it to its end, and returns the outcome."""
-    levels = program.input.integers(images[chosen]).reshape(len(chosen), -1).astype(np.float64)
+    levels = program.integers(images[chosen]).reshape(len(chosen), -1).astype(np.float64)
     encrypted = [ckks.encrypt(keys.client_keys, keys.key_id, row * program.input.delta) for row in levels]
     tensor = tensors.join_elements([ciphertext.to_bytes() for ciphertext in encrypted])
     header = json.dumps(

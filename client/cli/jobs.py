@@ -51,7 +51,7 @@ def submit(
       job=$(ciphershift jobs submit a.png b.png) && ciphershift jobs result $job
     """
     with open_client(url, model, ca_file, retry_timeout) as client:
-        shape = client.profile().input_shape
+        shape = client.profile().sample_shape
         typer.echo(client.submit(image_files.read(files, shape)).id)
 
 

@@ -38,7 +38,7 @@ def logits(folder: Path, model: str, digest: str, values: bytes) -> NDArray[np.f
             f"servers do not publish their networks, and {folder} holds no copy of {model} "
             f"with the digest {digest[:12]}…: if you have one elsewhere, start the page with --models FOLDER"
         )
-    shape = program.input.shape
+    shape = program.sample_shape
     if len(values) != math.prod(shape):
         raise BadShapeError(f"the input has {len(values)} values, {model} takes {shape}")
     image = np.frombuffer(values, dtype=np.uint8).reshape(1, *shape)

@@ -56,7 +56,7 @@ def measure(
     levels = CircuitNoise.predicted(params)
     counts: dict[str, tuple[int, int]] = {}
     for start in range(0, len(images), BATCH):
-        integers = program.input.integers(images[start : start + BATCH]).astype(np.float64)
+        integers = program.integers(images[start : start + BATCH]).astype(np.float64)
         circuit = WatchingCircuit(levels, rng)
         pixels = circuit.encrypt(integers.reshape(len(integers), -1) * program.input.delta)
         for stage, _ in program.walk(circuit, pixels, levels.polynomial_size):

@@ -5,8 +5,13 @@ from __future__ import annotations
 from ciphershift.he_layers.crypto.noise import lookup_error
 from ciphershift.he_layers.crypto.security import security_bits
 from ciphershift.protocol import schemas
-from ciphershift.protocol.schemas import LayerProfile
+from ciphershift.protocol.schemas import LayerProfile, StemProfile
 from ciphershift.server.repository import Model
+
+MEANING = (
+    "Whoever may use this model can fetch this part, with all its weights. Only the layers behind it are secret, "
+    "and only as far as the answers to chosen inputs do not reveal them."
+)
 
 
 class ModelProfile(schemas.ModelProfile):
@@ -50,4 +55,5 @@ def profile_of(model: Model, max_batch: int) -> ModelProfile:
         accuracy_plain=model.card.get("accuracy_quantised"),
         accuracy_encrypted=model.card.get("accuracy_simulated"),
         estimated_seconds=model.card.get("estimated_seconds"),
+        stem=StemProfile(meaning=MEANING, **program.stem.to_spec()) if program.stem else None,
     )

@@ -5,7 +5,7 @@ import pytest
 
 from ciphershift import errors
 from ciphershift.client._wire import ModelProfile
-from ciphershift.client.images import to_levels
+from ciphershift.client.images import to_unit
 
 PROFILE = ModelProfile(
     model="m",
@@ -31,12 +31,12 @@ PROFILE = ModelProfile(
 
 @pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (1, 1, 4, 6)])
 def test_one_image_may_leave_out_axes(shape: tuple[int, ...]) -> None:
-    assert to_levels(np.zeros(shape, dtype=np.uint8), PROFILE).shape == (1, 24)
+    assert to_unit(np.zeros(shape, dtype=np.uint8), PROFILE).shape == (1, 1, 4, 6)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 6), (3, 1, 4, 6)])
 def test_several_images(shape: tuple[int, ...]) -> None:
-    assert to_levels(np.zeros(shape), PROFILE).shape == (3, 24)
+    assert to_unit(np.zeros(shape), PROFILE).shape == (3, 1, 4, 6)
 
 
 @pytest.mark.parametrize(
@@ -44,23 +44,23 @@ def test_several_images(shape: tuple[int, ...]) -> None:
 )
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(errors.BadShapeError):
-        to_levels(np.zeros(shape), PROFILE)
+        to_unit(np.zeros(shape), PROFILE)
 
 
-def test_bytes_and_floats_are_scaled_to_levels() -> None:
+def test_bytes_and_floats_become_numbers_up_to_one() -> None:
     values = np.zeros((4, 6), dtype=np.uint8)
     values[0, :3] = 255, 128, 8
-    assert to_levels(values, PROFILE)[0, :4].tolist() == [15, 8, 0, 0]
-    assert np.array_equal(to_levels(values, PROFILE), to_levels(values / 255.0, PROFILE))
+    assert to_unit(values, PROFILE)[0, 0, 0, :4].tolist() == [1.0, 128 / 255, 8 / 255, 0.0]
+    assert np.array_equal(to_unit(values, PROFILE), to_unit(values / 255.0, PROFILE))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.01, 1.01])
 def test_values_outside_are_refused(value: float) -> None:
     with pytest.raises(errors.OutOfLevelsError):
-        to_levels(np.full((4, 6), value), PROFILE)
+        to_unit(np.full((4, 6), value), PROFILE)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int8, np.complex128, bool])
 def test_other_types_are_refused(dtype: type) -> None:
     with pytest.raises(errors.OutOfLevelsError):
-        to_levels(np.zeros((4, 6), dtype=dtype), PROFILE)
+        to_unit(np.zeros((4, 6), dtype=dtype), PROFILE)

@@ -124,6 +124,10 @@ export class OutOfLevelsError extends ProgramError {
 export class UnsupportedLayerError extends ProgramError {
   static override readonly code = "unsupported_layer";
 }
+/** A network's public part is not one that this client runs. */
+export class BadStemError extends ProgramError {
+  static override readonly code = "bad_stem";
+}
 /** A converted network does not compute what the module computes. */
 export class NotEquivalentError extends ProgramError {
   static override readonly code = "not_equivalent";
@@ -215,7 +219,7 @@ export const ERRORS: readonly (typeof CiphershiftError)[] = [
   CiphershiftError, WireError, TooLargeError, BadMagicError, MalformedError, UnsupportedVersionError, WrongKindError, WrongLengthError,
   DigestMismatchError, WrongAnswerError, ParameterError, UnknownParamsError, InsecureParamsError, RefusedParamsError, WrongParamsError, NotConformantError,
   KeyMismatchError, WrongKeyError, UnknownKeyError, SecretKeyOnServerError, ExposedKeyError, LockedKeyError, WrongPassphraseError,
-  ProgramError, BadShapeError, OutOfLevelsError, UnsupportedLayerError, NotEquivalentError, ServiceError, ConfigurationError, StorageFullError, ClosedError, UnauthorizedError,
+  ProgramError, BadShapeError, OutOfLevelsError, UnsupportedLayerError, BadStemError, NotEquivalentError, ServiceError, ConfigurationError, StorageFullError, ClosedError, UnauthorizedError,
   ForbiddenError, UnknownModelError, UnknownJobError, IdempotencyConflictError, NotFinishedError, CanceledError, ExpiredError,
   QuotaExceededError, BusyError, DeadlineError, WorkerLostError, NotReadyError, UnreachableError, UntrustedServerError,
   InsecureTransportError,

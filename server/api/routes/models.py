@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Any
+
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
+from ciphershift.errors import UnknownModelError
 from ciphershift.protocol.schemas import ModelInputs
 from ciphershift.server.api.deps import InferCaller, ModelDep, ServiceDep
 from ciphershift.server.api.profile import ModelProfile, profile_of
 
 router = APIRouter(prefix="/v2/models", tags=["models"])
+
+
+ONNX: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
 class ModelSummary(BaseModel):
@@ -97,3 +105,13 @@ async def model_profile(model: ModelDep, service: ServiceDep) -> ModelProfile:
 async def model_inputs(model: ModelDep) -> ModelInputs:
     """What people who make inputs may want to know: the kind of images, the fields of a table, examples."""
     return model.inputs
+
+
+@router.get("/{name}/versions/{version}/stem", include_in_schema=False)
+@router.get("/{name}/stem", response_class=Response, responses=ONNX)
+async def model_stem(model: ModelDep) -> Response:
+    """The public part of a model that has one: the ONNX file that the client computes before it encrypts. Its digest is in the profile."""
+    stem = model.program.stem
+    if stem is None:
+        raise UnknownModelError(f"{model.program.name} has no public part: encrypt the image itself")
+    return Response(stem.onnx, media_type="application/octet-stream", headers={"ETag": f'"{stem.sha256}"'})

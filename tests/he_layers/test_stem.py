@@ -1,0 +1,175 @@
+"""The public part of a network: its file, its range, and the Programs that begin with it."""
+
+import builtins
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from ciphershift import errors
+from ciphershift.he_layers import onnx_file, simulate
+from ciphershift.he_layers.program import Program
+from ciphershift.he_layers.stem import MAX_BYTES, Stem
+from tests.support import stems
+from tests.support.stems import CONV, RELU, SHAPE, model, stem
+
+
+@pytest.fixture
+def program(tiny_program: Program) -> Program:
+    return replace(tiny_program, stem=stem())
+
+
+IMAGES = np.random.default_rng(3).integers(0, 256, (3, *stems.RAW), dtype=np.uint8)
+
+
+def test_a_stem_computes_its_file_in_its_range() -> None:
+    assert np.allclose(stem().unit(IMAGES / 255), stems.by_hand(IMAGES), atol=1e-6)
+
+
+def test_a_program_takes_what_the_stem_gives(program: Program, tiny_program: Program) -> None:
+    levels = np.rint(stems.by_hand(IMAGES) * tiny_program.input.levels)
+    assert np.array_equal(program.integers(IMAGES), levels)
+    pixels = np.rint(levels / tiny_program.input.levels * 255).astype(np.uint8)
+    assert np.array_equal(simulate.plain(program, IMAGES), simulate.plain(tiny_program, pixels))
+    assert program.behind_stem.digest == tiny_program.digest != program.digest
+    with pytest.raises(errors.BadShapeError):
+        program.integers(pixels)
+
+
+def test_a_program_is_stored_with_its_stem(program: Program, tmp_path: Path) -> None:
+    program.save(tmp_path)
+    loaded = Program.load(tmp_path)
+    assert loaded.digest == program.digest
+    assert loaded.stem is not None
+    assert loaded.stem.onnx == stem().onnx
+    (tmp_path / "stem.onnx").write_bytes(stem().onnx + b"\0")
+    with pytest.raises(errors.DigestMismatchError):
+        Program.load(tmp_path)
+    (tmp_path / "stem.onnx").unlink()
+    with pytest.raises(errors.ProgramError, match=r"stem\.onnx"):
+        Program.load(tmp_path)
+
+
+def test_the_digest_of_a_program_covers_its_stem(program: Program) -> None:
+    others = [replace(program, stem=stem(**change)) for change in ({"high": (3.0,)}, {"most_outside": 0.4})]
+    assert len({program.digest, *(other.digest for other in others)}) == 3
+
+
+def test_values_outside_are_clipped_or_refused() -> None:
+    narrow = stem(high=(0.5,))
+    expected = stems.by_hand(IMAGES) * 4
+    share = (expected > 1).reshape(3, -1).mean(axis=1)
+    assert 0 < share.max() < 1
+    assert np.allclose(replace(narrow, most_outside=1.0).unit(IMAGES / 255), expected.clip(0, 1), atol=1e-5)
+    with pytest.raises(errors.OutOfLevelsError, match=f"sample {share.argmax()} is unlike"):
+        replace(narrow, most_outside=float(share.max()) - 0.01).unit(IMAGES / 255)
+
+
+def test_each_channel_may_have_a_range() -> None:
+    file = model(
+        CONV, helper.make_node("Concat", ["sums", "sums"], ["out"], axis=1), output=(1, 2, 8, 8)
+    ).SerializeToString()
+    found = stem(file, shape=(2, 8, 8), low=(-1.0, -2.0), high=(2.0, 2.0)).unit(IMAGES / 255)
+    assert np.allclose(found[:, 0] * 3 - 1, found[:, 1] * 4 - 2, atol=1e-6)
+
+
+def test_a_result_that_is_no_number_is_refused() -> None:
+    file = model(CONV, helper.make_node("Log", ["sums"], ["out"])).SerializeToString()
+    with pytest.raises(errors.OutOfLevelsError, match="not a number"):
+        stem(file).run(IMAGES / 255)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"low": (0.0, 0.0)},
+        {"low": (0.0, 0.0), "high": (1.0, 1.0)},
+        {"low": (2.0,)},
+        {"high": (float("inf"),)},
+        {"low": (float("nan"),)},
+        {"most_outside": 1.5},
+        {"shape": ()},
+        {"input_shape": (1, 16, 0)},
+    ],
+)
+def test_a_range_or_a_shape_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(errors.BadStemError):
+        stem(**change)
+
+
+def test_a_large_file_is_refused() -> None:
+    with pytest.raises(errors.TooLargeError):
+        stem(bytes(MAX_BYTES + 1))
+
+
+def _external() -> ModelProto:
+    made = model(CONV, RELU)
+    tensor = made.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "pyproject.toml"
+    return made
+
+
+def _loop() -> ModelProto:
+    inner = helper.make_graph([], "inner", [], [])
+    return model(CONV, helper.make_node("If", ["sums"], ["out"], then_branch=inner, else_branch=inner))
+
+
+def _function() -> ModelProto:
+    made = model(CONV, RELU)
+    made.functions.append(helper.make_function("own", "Own", ["x"], ["y"], [], []))
+    return made
+
+
+BAD: dict[str, Callable[[], ModelProto]] = {
+    "external data": _external,
+    "branches or loops": _loop,
+    "defines functions": _function,
+    "only the arithmetic": lambda: model(CONV, helper.make_node("Relu", ["sums"], ["out"], domain="ai.onnx.ml")),
+    ":RandomNormalLike": lambda: model(CONV, helper.make_node("RandomNormalLike", ["sums"], ["out"])),
+    "is of opset 7": lambda: model(CONV, RELU, opset=7),
+    "1x1x8x8 is wanted": lambda: model(CONV, RELU, output=(1, 1, 4, 16)),
+    "is not valid": lambda: model(CONV, helper.make_node("Relu", ["nothing"], ["out"])),
+    "of unknown size": lambda: model(CONV, helper.make_node("NonZero", ["sums"], ["places"]), RELU),
+    "at most": lambda: model(
+        CONV,
+        RELU,
+        helper.make_node("Constant", [], ["sides"], value_ints=[1 << 14, 1 << 14]),
+        helper.make_node("ConstantOfShape", ["sides"], ["huge"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", BAD)
+def test_a_file_that_is_more_than_arithmetic_is_refused(problem: str) -> None:
+    with pytest.raises(errors.BadStemError, match=problem):
+        stem(BAD[problem]().SerializeToString()).check()
+
+
+def test_bytes_that_are_no_onnx_are_refused() -> None:
+    with pytest.raises(errors.BadStemError, match="cannot be read as ONNX"):
+        stem(b"\xff\xff\xff").check()
+
+
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name == "onnxruntime":
+            raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(errors.ConfigurationError, match=r"pip install 'ciphershift\[stem\]'"):
+        onnx_file.session(stem().onnx, stems.RAW, SHAPE)
+
+
+def test_a_stem_must_fit_its_program(tiny_program: Program) -> None:
+    with pytest.raises(errors.BadShapeError):
+        replace(tiny_program, stem=Stem(**{**vars(stem()), "shape": (1, 4, 16)}))
