@@ -1,8 +1,8 @@
 """What the ONNX file of a stem may hold: arithmetic on values of known size, and no code. Needs the extra ``stem``.
 
-A client runs a file that a server chose. So before onnxruntime sees it, everything is refused that could reach outside of the file (external
-data), that is not the standard's own arithmetic (custom operators, functions), whose work is not known beforehand (branches, loops, sizes
-that depend on values), or that gives something else every time (random numbers).
+A client runs a file that a server chose. So before onnxruntime sees it, everything is refused that could reach outside of the file
+(external data), that is not the standard's own arithmetic (custom operators, functions), whose work is not known beforehand (branches,
+loops, sizes that depend on values), or that gives something else every time (random numbers).
 """
 
 from __future__ import annotations

@@ -131,8 +131,7 @@ class Stem:
             OutOfLevelsError: more of a sample's values lie outside the range than calibration has seen.
             BadStemError, ConfigurationError: see ``run``.
         """
-        low, high = (np.reshape(ends, (-1, *[1] * (len(self.shape) - 1))) for ends in (self.low, self.high))
-        found = (self.run(samples) - low) / (high - low)
+        found = self.scaled(self.run(samples))
         outside = ((found < 0) | (found > 1)).reshape(len(samples), -1).mean(axis=1)
         if (outside > self.most_outside).any():
             raise OutOfLevelsError(
@@ -141,6 +140,12 @@ class Stem:
             )
         clipped: NDArray[np.float64] = np.clip(found, 0.0, 1.0)
         return clipped
+
+    def scaled(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Values of ``run`` with the range as 0 to 1; beyond it they go on."""
+        low, high = (np.reshape(ends, (-1, *[1] * (len(self.shape) - 1))) for ends in (self.low, self.high))
+        result: NDArray[np.float64] = (values - low) / (high - low)
+        return result
 
     def check(self) -> None:
         """Raises what ``run`` would raise before it has a sample."""

@@ -42,12 +42,22 @@ Work = Annotated[Path, typer.Option(help="Folder for checkpoints; an interrupted
 Output = Annotated[Path, typer.Option(help="Folder that gets the network's folder.", show_default="the zoo")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads to use.")]
 Device = Annotated[str, typer.Option(help="Where to train, as torch names it: cpu, cuda, cuda:1.")]
+Public = Annotated[
+    str | None,
+    typer.Option(
+        help="Path of a part of the module, as features.0: up to its end the network is public, and clients compute it."
+    ),
+]
 WORK = Path("build/training")
 
 
 @app.command()
 def check(
-    source: Source, input_shape: Input = None, params: Params = parameter_sets.DEFAULT, threads: Threads = 1
+    source: Source,
+    input_shape: Input = None,
+    public: Public = None,
+    params: Params = parameter_sets.DEFAULT,
+    threads: Threads = 1,
 ) -> None:
     """List what cannot be evaluated encrypted, or what the network would cost.
 
@@ -58,7 +68,7 @@ def check(
     module = user_module.load_module(source)
     shape = user_module.input_shape(module, input_shape)
     with _Steps(STEPS) as steps:
-        report = check_module(module, shape, params=params, threads=threads, show=steps.show)
+        report = check_module(module, shape, params=params, threads=threads, show=steps.show, public=public)
     if report.cost is None:
         table = Table("where", "what", "instead", title=f"{escape(source)} cannot be converted yet")
         for finding in report.findings:
@@ -92,6 +102,7 @@ def convert(
     ] = FINE_TUNING.learning_rate,
     exponents: Annotated[int, typer.Option(min=1, max=7, help="Powers of two that a weight may take.")] = 4,
     params: Params = parameter_sets.DEFAULT,
+    public: Public = None,
     work: Work = WORK,
     output: Output = cards.ZOO,
     threads: Threads = 1,
@@ -107,7 +118,7 @@ def convert(
     torch.set_num_threads(threads)
     _require(device)
     phase = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
-    conversion = Conversion(phases={"noisy": phase}, exponents=exponents, params=params)
+    conversion = Conversion(phases={"noisy": phase}, exponents=exponents, params=params, public=public)
     module = user_module.load_module(source)
     user_module.load_weights(module, weights)
     splits = Splits.load(dataset)
@@ -122,6 +133,7 @@ def convert(
             source=source,
             made_by=f"ciphershift convert {source} --weights {weights.name} --dataset {dataset} --name {name} "
             f"--epochs {epochs} --learning-rate {learning_rate} --exponents {exponents} --params {params}"
+            + (f" --public {public}" if public else "")
             + (f" --device {device}" if device != pipeline.CPU else ""),
             show=bars.show,
             device=device,

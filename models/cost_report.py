@@ -17,7 +17,7 @@ from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.simplify import simplify
-from ciphershift.models.compiler.trace import read
+from ciphershift.models.compiler.trace import Trace, trace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +72,7 @@ def check(
     params: str = parameter_sets.DEFAULT,
     threads: int = 1,
     show: Callable[[str], None] = lambda step: None,
+    public: str | None = None,
 ) -> Report:
     """Reads a module for images of ``input_shape`` (C, H, W); trains nothing and changes nothing.
 
@@ -81,13 +82,17 @@ def check(
         params: name of the parameter set.
         threads: that the server would use.
         show: is called with each of STEPS as it begins.
+        public: path of the last public part; steps and cost are those of the part behind it.
 
     Raises:
         UnknownParamsError: no parameter set has this name.
     """
     parameter_set = parameter_sets.get(params)
     show(READING)
-    traced = simplify(read(module, input_shape), input_shape)
+    whole = trace(module, input_shape, public)
+    if not isinstance(whole, Trace):
+        return Report(findings=tuple(whole))
+    traced, input_shape = simplify(whole.result, whole.input_shape), whole.input_shape
     if traced.findings:
         return Report(findings=tuple(traced.findings))
     steps = tuple(

@@ -37,7 +37,7 @@ class Model:
 
     @property
     def image_shape(self) -> str:
-        """The sizes of an input with x between them, as requests state it: channels x height x width of an image, of what is encrypted."""
+        """The sizes of an input with x between them, as requests state it: channels x height x width of an image."""
         return "x".join(str(size) for size in self.program.input.shape)
 
     @property

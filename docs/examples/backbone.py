@@ -14,7 +14,7 @@ FEATURES, HIDDEN, CLASSES = 1280, 256, 10
 
 
 class Backbone(nn.Module):
-    """Pictures [B, 3, H, W] in [0, 1] -> features [B, 1280], the means of the last feature maps."""
+    """Images [B, 3, H, W] in [0, 1] -> features [B, 1280], the means of the last feature maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Backbone(nn.Module):
         self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarges the picture, normalizes it as for ImageNet, and runs the network without its own head."""
+        """Enlarges the image, normalizes it as for ImageNet, and runs the network without its own head."""
         x = functional.interpolate(x, size=(SIDE, SIDE), mode="bilinear")
         return self.net.extract_features((x * 255 - 127) / 128).mean((2, 3))
 

@@ -1,5 +1,7 @@
 """From a float nn.Module to a trainable network of power-of-two weights that computes nearly the same, scaled by calibration data."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,10 +9,13 @@ from torch import Tensor, nn
 
 from ciphershift.errors import BadCalibrationError, NotEquivalentError, UnsupportedLayerError
 from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
+from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.calibration import MAX_OUTSIDE, ROUNDING, Calibration
 from ciphershift.models.compiler.fitting import require_finite
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.public import behind, stem_of
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.trace import BATCH, Trace, evaluation_mode, trace
 
@@ -26,6 +31,7 @@ def convert(
     levels: int = 31,
     exponents: int = 4,
     max_outside: float = MAX_OUTSIDE,
+    public: str | None = None,
 ) -> Network:
     """A trainable network with the module's weights as powers of two, activations on integer levels, and the circuit's noise.
 
@@ -39,35 +45,50 @@ def convert(
         params: name of the parameter set.
         levels: greatest integer of an activation.
         exponents: powers of two that a weight may take: 1, 2, .., 2^(exponents - 1).
+        public: path of a part of the module ("features.0"): up to its end the network is public, an ONNX file that clients run before
+            they encrypt. The result is the part behind it, with the other one as its ``stem``.
         max_outside: share of a layer's sums that may leave the window of its look-up, which fixes the layer's scale on the torus.
 
     Raises:
         BadCalibrationError: the calibration data are too few, of another type or shape, or outside [0, 1], or a step has no
             finite value for them.
         UnsupportedLayerError: lists everything that models.cost_report lists.
+        BadStemError, TooLargeError, ConfigurationError: see models.compiler.public.
         NotEquivalentError: a step of the converted network computes something else than the module's.
     """
     samples = _checked(calibration_data)
     shape = tuple(samples.shape[1:])
-    read = trace(module, shape)
+    read = trace(module, shape, public)
     if not isinstance(read, Trace):
-        raise UnsupportedLayerError("this network cannot be converted: " + "; ".join(map(str, read)))
-    simple = simplify(read.result, shape)
-    if simple.findings:
-        raise UnsupportedLayerError("this network cannot be converted: " + "; ".join(map(str, simple.findings)))
-    network = Network(simple.operations, shape, levels=levels, exponents=exponents)
-    noise = CircuitNoise.predicted(parameter_sets.get(params))
-    network.eval()
+        raise _refusal(read)
+    if read.result.findings:
+        raise _refusal(read.result.findings)
+    traced, stem = read.result, None
     truth = read.values(samples[:COMPARED])
     for operation in read.result.operations:
         require_finite(operation, truth.get(operation.name, torch.zeros(())))
     _require_reproducible(module, samples[: len(truth[read.output])], truth[read.output])
+    if public:
+        stem = stem_of(module, public, samples, truth[IMAGE])
+        traced, shape = behind(traced, stem), stem.shape
+        samples = torch.tensor(stem.scaled(stem.run(samples.numpy())), dtype=torch.float32)
+    simple = simplify(traced, shape)
+    if simple.findings:
+        raise _refusal(simple.findings)
+    network = Network(simple.operations, shape, levels=levels, exponents=exponents)
+    noise = CircuitNoise.predicted(parameter_sets.get(params))
+    network.stem = stem
+    network.eval()
     with torch.no_grad():
         Calibration(network, noise, max_outside, truth).run(simple.operations, samples)
     network.train()
     network.quantize(True)
     network.noise = noise
     return network
+
+
+def _refusal(findings: Sequence[ir.Finding]) -> UnsupportedLayerError:
+    return UnsupportedLayerError("this network cannot be converted: " + "; ".join(map(str, findings)))
 
 
 def _checked(data: Tensor | NDArray[np.floating]) -> Tensor:

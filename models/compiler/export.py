@@ -57,6 +57,7 @@ class _Exporter:
             ),
             layers=tuple(self.layers),
             output=OutputSpec(classes=classes, scale=float(network.head.logit())),
+            stem=network.stem,
         )
 
     def _step(self, step: Step, node: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
+from ciphershift.he_layers.stem import Stem
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.graph import Step, Wiring
 from ciphershift.models.compiler.scales import PIXEL_LEVELS, Torus, place
@@ -29,6 +30,7 @@ class Network(nn.Module):
         levels: greatest integer of an activation.
         exponents: powers of two that a weight may take.
         wiring: which node reads which.
+        stem: the public part of the module that this network is the rest of: the inputs here are what it gives, from 0 to 1.
         noise: of the circuit, injected if there is any.
         loudness: factor of that noise, 1 except in training.
         placed: where the values lie, if that is held (see ``place``).
@@ -44,6 +46,7 @@ class Network(nn.Module):
         super().__init__()
         self.input_shape, self.levels, self.exponents = input_shape, levels, exponents
         self.wiring = Wiring(operations, input_shape)
+        self.stem: Stem | None = None
         self.noise: CircuitNoise | None = None
         self.placed: Torus | None = None
         self.register_buffer("loudness", torch.ones(()), persistent=False)

@@ -22,6 +22,7 @@ from torch.export.graph_signature import InputKind
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.cut import cut
 from ciphershift.models.compiler.operators import operations_of
 from ciphershift.models.compiler.step import Call, UnsupportedStepError, Value
 
@@ -38,13 +39,17 @@ class Trace:
     Attributes:
         result: operations and findings.
         output: name of the step whose value the module returns.
+        input_shape: of the network's input, IMAGE: the module's, or what the public part gives.
     """
 
-    def __init__(self, exported: ExportedProgram, input_shape: Shape, leaves: set[str]) -> None:
+    def __init__(
+        self, exported: ExportedProgram, input_shape: Shape, leaves: set[str], end: fx.Node | None = None
+    ) -> None:
         self._exported = exported
-        reader = _Reader(exported, input_shape, leaves)
+        reader = _Reader(exported, input_shape, leaves, end)
         self.result, self._names = reader.read(), reader.names
         self.output = reader.output
+        self.input_shape = reader.shapes[IMAGE]
 
     def values(self, samples: Tensor) -> dict[str, Tensor]:
         """What torch computes at every step, by name of the operation; as many samples as fill whole batches of the trace."""
@@ -76,26 +81,38 @@ class _Recorder(fx.Interpreter):
         return result
 
 
-def trace(module: nn.Module, input_shape: Shape) -> Trace | list[ir.Finding]:
+def trace(module: nn.Module, input_shape: Shape, public: str | None = None) -> Trace | list[ir.Finding]:
     """Reads a module for samples of ``input_shape``, in evaluation mode; the module is left as it was.
+
+    Args:
+        module: to be read.
+        input_shape: of a sample.
+        public: path of the last public part; what is read begins behind it.
 
     Returns:
         The trace; or why there is none.
     """
-    module = _unwrapped(module)
+    module = unwrapped(module)
     if findings := list(_faults(module)):
         return findings
     try:
-        with evaluation_mode(module), _quiet(), torch.no_grad():
-            sample = torch.zeros(BATCH, *input_shape)
-            exported = torch.export.export(module, (sample,), strict=False).run_decompositions({})
+        whole = exported(module, torch.zeros(BATCH, *input_shape))
     except Exception as error:  # user's code runs here: whatever it raises is what we have to tell
         text = " ".join(str(error).split())
         text = text if len(text) <= LONGEST else text[:LONGEST] + " ..."
         problem = f"cannot be traced: {type(error).__name__}: {text}"
         instead = f"make it run on a batch of samples of shape {tuple(input_shape)}, without branches or loops that depend on values"
         return [ir.Finding(place="the module", problem=problem, instead=instead)]
-    return Trace(exported, input_shape, {name for name, part in module.named_modules() if not list(part.children())})
+    end = cut(whole, public) if public else None
+    if isinstance(end, ir.Finding):
+        return [end]
+    return Trace(whole, input_shape, {name for name, part in module.named_modules() if not list(part.children())}, end)
+
+
+def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
+    """The graph of a module in evaluation mode, for batches of this size; the module is left as it was."""
+    with evaluation_mode(module), quiet(), torch.no_grad():
+        return torch.export.export(module, (sample,), strict=False).run_decompositions({})
 
 
 def read(module: nn.Module, input_shape: Shape) -> ir.TraceResult:
@@ -104,7 +121,7 @@ def read(module: nn.Module, input_shape: Shape) -> ir.TraceResult:
     return traced.result if isinstance(traced, Trace) else ir.TraceResult(findings=traced)
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
+def unwrapped(module: nn.Module) -> nn.Module:
     """The module itself, without the wrappers of torch.compile and of data-parallel training; in single precision."""
     while True:
         inner = getattr(module, "_orig_mod", None)
@@ -177,7 +194,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without torch's warnings about itself and its own log of failures, which a finding repeats."""
     logger = logging.getLogger("torch")
     level = logger.level
@@ -193,8 +210,8 @@ def _quiet() -> Iterator[None]:
 class _Reader:
     """Goes through the exported graph once."""
 
-    def __init__(self, exported: ExportedProgram, input_shape: Shape, leaves: set[str]) -> None:
-        self.exported, self.leaves = exported, leaves
+    def __init__(self, exported: ExportedProgram, input_shape: Shape, leaves: set[str], end: fx.Node | None) -> None:
+        self.exported, self.leaves, self.end = exported, leaves, end
         self.traced = ir.TraceResult()
         self.names: dict[fx.Node, str] = {}
         self.shapes: dict[str, Shape] = {IMAGE: tuple(input_shape)}
@@ -204,7 +221,9 @@ class _Reader:
     def read(self) -> ir.TraceResult:
         self._read_inputs()
         for node in self.exported.graph.nodes:
-            if node.op == "call_function":
+            if node is self.end:
+                self.names[node], self.shapes[IMAGE] = IMAGE, tuple(node.meta["val"].shape[1:])
+            elif node.op == "call_function":
                 if any(n in self.names for n in node.all_input_nodes):
                     self._step(node)
                 elif all(n in self.constants for n in node.all_input_nodes):
@@ -220,7 +239,8 @@ class _Reader:
         for spec in self.exported.graph_signature.input_specs:
             node = by_name[spec.arg.name]
             if spec.kind is InputKind.USER_INPUT:
-                self.names[node] = IMAGE
+                if self.end is None:
+                    self.names[node] = IMAGE
             elif spec.target in self.exported.state_dict:
                 self.constants[node] = self.exported.state_dict[spec.target].detach()
             elif spec.target in self.exported.constants:

@@ -17,6 +17,7 @@ from ciphershift.he_layers.crypto import noise
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import Program
 from ciphershift.models.progress import Show, Step
+from ciphershift.models.training.behind import behind
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import logits
 
@@ -44,13 +45,15 @@ def measure(program: Program, baseline: nn.Module, parts: Iterable[Split], *, se
     """All three accuracies over all parts together; ``seed`` is that of the simulated noise."""
     params, rng = parameter_sets.get(program.params), np.random.default_rng(seed)
     rows = []
+    secret = program.behind_stem
     for part in parts:
+        images = behind(program.stem, part).images if program.stem else part.images
         clear, plain, noisy = (
             answers.argmax(1)
             for answers in (
                 logits(baseline, part.images),
-                simulate.plain(program, part.images),
-                simulate.run(program, params, part.images, rng),
+                simulate.plain(secret, images),
+                simulate.run(secret, params, images, rng),
             )
         )
         rows.append([clear == part.labels, plain == part.labels, noisy == part.labels, noisy == plain])
@@ -110,6 +113,7 @@ def write(
             {"layer": stage.layer.kind, "output": stage.output_shape, "lookups": stage.lookups}
             for stage in program.stages
         ],
+        **({"public": program.stem.to_spec()} if program.stem else {}),
         "lookups": program.lookups,
         "weights": sum(layer.weight.size for layer in program.layers if hasattr(layer, "weight")),
         "params": params.name,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.exact import ExactNetwork
+from ciphershift.models.training.behind import behind
 from ciphershift.models.training.capture import stream_of
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.lesson import Lesson
@@ -45,13 +46,17 @@ def fine_tune(
 ) -> None:
     """Recovers the accuracy of a converted network: trains it with integer weights and the circuit's noise, then holds its scales still.
 
-    Afterwards it is in evaluation mode, ready for models.compiler.export. Arguments as of ``fit``.
+    Afterwards it is in evaluation mode, ready for models.compiler.export. Arguments as of ``fit``; of a network with a public part the raw
+    images, which go through it first, and a teacher takes what the public part gives, as the network does.
     """
     if network.noise is None:
         raise ValueError(
             "the network has no noise to be trained with; use the network that models.compiler.convert returns"
         )
     network.quantize(True)
+    if network.stem:
+        train = behind(network.stem, train)
+        validation = validation and behind(network.stem, validation)
     fit(network, phase, train, validation, checkpoint=checkpoint, seed=seed, teacher=teacher, report=report)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from torch import nn
 
 from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.stem import Stem
 from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.export_exact import export_exact
 from ciphershift.models.progress import Show, Step
 from ciphershift.models.training import cards, data
+from ciphershift.models.training.behind import behind
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import Report, fit, to_unit
 from ciphershift.models.training.phase import Phase
@@ -57,6 +59,11 @@ class Splits:
             validation=dataset.train.part(count - VALIDATION_IMAGES, count),
             test=dataset.test,
         )
+
+    def behind(self, stem: Stem, folder: Path) -> "Splits":
+        """The same for the secret part of a network (models.training.behind); the test images stay raw."""
+        validation = self.validation and behind(stem, self.validation, folder)
+        return replace(self, train=behind(stem, self.train, folder), validation=validation)
 
 
 def train_phase(
@@ -133,10 +140,13 @@ def convert_module(
         levels=conversion.levels,
         exponents=conversion.exponents,
         max_outside=conversion.max_outside,
+        public=conversion.public,
     )
+    teacher = module if network.stem is None else None  # it would need the images
+    secret = splits if network.stem is None else splits.behind(network.stem, work)
     for stage, phase in conversion.phases.items():
         train_phase(
-            stage, network, phase, splits, work=work, seed=conversion.seed, show=show, teacher=module, device=device
+            stage, network, phase, secret, work=work, seed=conversion.seed, show=show, teacher=teacher, device=device
         )
     program = export(network, name=name, version=VERSION, params=conversion.params, classes=splits.classes)
     return cards.write(

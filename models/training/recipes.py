@@ -41,6 +41,7 @@ class Conversion:
         max_outside: see models.compiler.convert.
         params: name of the parameter set.
         seed: of shuffling, distortion and noise.
+        public: path of the last public part; None: all of the network is secret.
     """
 
     phases: Mapping[str, Phase]
@@ -49,6 +50,7 @@ class Conversion:
     max_outside: float = MAX_OUTSIDE
     params: str = parameter_sets.DEFAULT
     seed: int = 1
+    public: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

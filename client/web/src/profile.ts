@@ -2,7 +2,7 @@
 
 import { answerFields, imageFields } from "./ciphertexts.js";
 import { type Field, HEADER_BYTES, payloadBytes } from "./container.js";
-import { MalformedError } from "./errors.js";
+import { BadStemError, MalformedError } from "./errors.js";
 import { ParameterSet } from "./params.js";
 import { Members, printable } from "./reading.js";
 import { evaluationFields } from "./secret-keys.js";
@@ -48,10 +48,14 @@ export interface ModelProfile {
  * Reads a profile.
  *
  * @throws MalformedError it lacks something, says something impossible, or sizes that do not follow from its parameter set.
+ * @throws BadStemError the model has a public part.
  * @throws UnknownParamsError its parameter set is not in this package's registry.
  */
 export async function readProfile(json: unknown): Promise<ModelProfile> {
   const profile = new Members(json, "ModelProfile");
+  if (profile.optional("stem", (name) => name) !== null) {
+    throw new BadStemError("the model has a public part, which this client cannot compute: use the Python client");
+  }
   const side = (value: unknown): number => new Members({ side: value }, "ModelProfile").integer("side", 1, 65535);
   const layer = (value: unknown): LayerProfile => {
     const members = new Members(value, "ModelProfile, layers");

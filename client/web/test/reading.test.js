@@ -45,6 +45,8 @@ test("a profile is read, and one that is impossible is refused by the name of it
     await assert.rejects(readProfile({ ...PROFILE, [name]: value }), { code: "malformed" }, name);
   }
   await assert.rejects(readProfile({ ...PROFILE, params_id: "cd".repeat(32) }), { code: "unknown_params" });
+  await assert.rejects(readProfile({ ...PROFILE, stem: { public: "features.0" } }), { code: "bad_stem" });
+  await readProfile({ ...PROFILE, stem: null });
 });
 
 test("vectors, series and images are inputs", async () => {
