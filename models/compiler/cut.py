@@ -30,7 +30,7 @@ def cut(exported: ExportedProgram, public: str) -> fx.Node | ir.Finding:
             f"gives {len(leaving)} results to other parts",
             "cut behind a part that is called once and gives one",
         )
-    (end,) = leaving
+    end: fx.Node = leaving[0]
     public_nodes, todo = {end}, [end]
     while todo:
         for source in todo.pop().all_input_nodes:

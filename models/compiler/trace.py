@@ -112,7 +112,8 @@ def trace(module: nn.Module, input_shape: Shape, public: str | None = None) -> T
 def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
     """The graph of a module in evaluation mode, for batches of this size; the module is left as it was."""
     with evaluation_mode(module), quiet(), torch.no_grad():
-        return torch.export.export(module, (sample,), strict=False).run_decompositions({})
+        graph: ExportedProgram = torch.export.export(module, (sample,), strict=False).run_decompositions({})
+    return graph
 
 
 def read(module: nn.Module, input_shape: Shape) -> ir.TraceResult:
@@ -221,7 +222,7 @@ class _Reader:
     def read(self) -> ir.TraceResult:
         self._read_inputs()
         for node in self.exported.graph.nodes:
-            if node is self.end:
+            if self.end is not None and node is self.end:
                 self.names[node], self.shapes[IMAGE] = IMAGE, tuple(node.meta["val"].shape[1:])
             elif node.op == "call_function":
                 if any(n in self.names for n in node.all_input_nodes):
