@@ -13,6 +13,7 @@ from ciphershift.client._requests import Request, Step
 from ciphershift.client._session import Session
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
+from ciphershift.protocol.schemas import ModelInputs
 from ciphershift.server.api.profile import profile_of
 from ciphershift.server.repository import Model
 from tests.attacks.test_hostile_server import answer
@@ -25,7 +26,7 @@ GOOD = stems.stem()
 
 def profile(program: Program, **damage: Any) -> bytes:
     """The profile of a program that begins with the stem, with members of the stem's part replaced."""
-    served = Model(program=program, params=params.get(program.params), card={}, log2_failure=None)
+    served = Model(program=program, params=params.get(program.params), card={}, inputs=ModelInputs(), log2_failure=None)
     told = profile_of(served, max_batch=4)
     assert told.stem is not None
     return told.model_copy(update={"stem": told.stem.model_copy(update=damage)}).model_dump_json().encode()
