@@ -45,7 +45,7 @@ class Bench:
         await self.until(lambda: bool(self.engine.workers))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while not condition():
                 await asyncio.sleep(0.05)
 
