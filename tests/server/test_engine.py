@@ -72,7 +72,7 @@ def test_a_worker_that_dies_at_work_is_replaced_unseen_by_the_client(
 def test_a_job_that_kills_every_worker_fails_with_the_reason(server: Gated, make_body: Callable[..., Any]) -> None:
     server.gate.hold(1)
     location = server.submit(make_body())
-    deadline = time.monotonic() + 6 * PATIENCE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while (job := server.job(location))["state"] != "failed":
         assert time.monotonic() < deadline, job
         if job["state"] == "in_progress":
