@@ -211,17 +211,29 @@ def answer(
         int | None,
         typer.Option(help="Answer each logit as one of so many steps; without it, the predicted class alone."),
     ] = None,
+    views: Annotated[
+        int, typer.Option(min=1, max=2, help="2: answer with the mean of the logits of the image and its mirror image.")
+    ] = 1,
 ) -> None:
-    """Make a network that gives away less: coarse logits, or only which class is the greatest.
+    """Make a network that answers otherwise: coarse logits, only which class is the greatest, or the mean over two views.
 
     Examples:
 
       ciphershift answer mnist-fast --output build/zoo
 
       ciphershift answer mnist-fast --output build/zoo --levels 31
+
+      ciphershift answer fashion-she --output build/zoo --views 2
     """
+    if views > 1 and levels is not None:
+        raise typer.BadParameter("the mean over two views cannot be made coarse", param_hint="--levels")
     program = Program.load(cards.ZOO / name)
-    changed = answers.top_one(program) if levels is None else answers.quantized(program, levels)
+    if views > 1:
+        changed = answers.mirrored(program)
+    elif levels is not None:
+        changed = answers.quantized(program, levels)
+    else:
+        changed = answers.top_one(program)
     changed.save(output / changed.name)
     console.print(f"{escape(str(output / changed.name))}: {changed.lookups} look-ups, {program.lookups} before")
 

@@ -183,7 +183,7 @@ def _load(folder: Path, stand_ins: Sequence[str]) -> Model:
         program=program,
         params=params,
         card=_card(folder / "card.json"),
-        inputs=_inputs(folder / "inputs.json", math.prod(program.input.shape)),
+        inputs=_inputs(folder / "inputs.json", math.prod(program.sample_shape)),
         log2_failure=noise_budget.log2_failure(noise_budget.of_program(program, params)),
     )
 

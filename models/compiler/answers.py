@@ -1,7 +1,8 @@
-"""Programs that give away less: coarse logits, or the predicted class alone, decided under encryption.
+"""Programs that answer otherwise: with the mean over an image and its mirror image, with coarse logits, or with the class alone.
 
-For owners who want to make a network harder to copy by queries (docs/security.md). Both end in look-ups, which read the logits with
-noise: near ties are decided by it. Only for the fast profile: there the scale of the logits is free, in the exact one it is not.
+The last two give away less, for owners who want to make a network harder to copy by queries (docs/security.md). They end in look-ups, which
+read the logits with noise: near ties are decided by it. All only for the fast profile: there the scale of the logits is free, in the exact
+one it is not.
 """
 
 from dataclasses import replace
@@ -9,14 +10,51 @@ from dataclasses import replace
 import numpy as np
 
 from ciphershift.errors import OutOfLevelsError, ProgramError
-from ciphershift.he_layers.layers import Layer, Linear, ReLU, Table, TopOne
-from ciphershift.he_layers.program import OutputSpec, Program
+from ciphershift.he_layers.layers import Add, Gather, Layer, Linear, ReLU, Table, TopOne
+from ciphershift.he_layers.layers.layer import flat_size
+from ciphershift.he_layers.program import IMAGE, OutputSpec, Program
 from ciphershift.models.compiler.scales import LOGIT_PEAK
 
+VIEWS = 2
+"""Of an image: itself and its mirror image."""
 TOP_ONE_PEAK = 0.24
 """Any two logits then differ by less than half a turn."""
 QUANTIZED_PEAK = 0.145
 """The ramp over all logits then has 0.29 turns."""
+
+
+def mirrored(program: Program) -> Program:
+    """The same network, answering with the mean of its logits for an image and for the mirror image: two views of one encryption.
+
+    The mirror image is the same ciphertexts in another order, so nothing more is uploaded; everything behind is computed twice. The sum of
+    both logits has the space that one had, so each has half the amplitude: what the last look-ups and packing add counts more (by sqrt 2
+    and by 2 in logits), and the noise that earlier layers make, which differs between the views, less (by sqrt 2).
+
+    Raises:
+        ProgramError: the program is of the exact profile, does not end in logits, takes something else than images, or has a public part.
+    """
+    if program.stem or len(program.input.shape) != 3:
+        raise ProgramError(
+            f"{program.name!r} takes {program.input.shape}{' from a public part' if program.stem else ''}; "
+            "only what takes images has a second view"
+        )
+    one = _with_peak(program, LOGIT_PEAK / VIEWS)
+    places = np.arange(flat_size(program.input.shape), dtype=np.int32).reshape(program.input.shape)
+    mirror = Gather(
+        name="mirror", shape=program.input.shape, index=places[..., ::-1].reshape(-1).copy(), inputs=(IMAGE,)
+    )
+    names = {IMAGE: mirror.name} | {stage.layer.name: f"{stage.layer.name}_mirrored" for stage in one.stages}
+    other = [
+        replace(stage.layer, name=names[stage.layer.name], inputs=tuple(names[source] for source in stage.sources))
+        for stage in one.stages
+    ]
+    ends = (one.layers[-1].name, other[-1].name)
+    return replace(
+        one,
+        name=f"{program.name}-mirrored",
+        layers=(*one.layers, mirror, *other, Add(name="views", terms=VIEWS, inputs=ends)),
+        output=replace(program.output, scale=program.output.scale / VIEWS),
+    )
 
 
 def top_one(program: Program) -> Program:

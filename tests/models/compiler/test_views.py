@@ -1,0 +1,83 @@
+"""Answers averaged over an image and its mirror image: the mean of two answers, from one encryption."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ciphershift.errors import ProgramError
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.program import Program
+from ciphershift.models import verification
+from ciphershift.models.compiler import answers
+from tests.support import command_line, stems
+
+TOY = params.get("TOY_N128")
+
+
+@pytest.fixture(scope="module")
+def mirrored(tiny_program: Program) -> Program:
+    return answers.mirrored(tiny_program)
+
+
+def test_the_answer_is_the_mean_of_both(
+    tiny_program: Program, mirrored: Program, tiny_images: NDArray[np.uint8]
+) -> None:
+    both = [
+        simulate.plain(tiny_program, np.ascontiguousarray(images)) * tiny_program.output.scale
+        for images in (tiny_images, tiny_images[..., ::-1])
+    ]
+    found = simulate.plain(mirrored, tiny_images) * mirrored.output.scale
+    assert not np.array_equal(both[0], both[1])
+    assert np.allclose(found, np.mean(both, axis=0))
+    assert mirrored.lookups == 2 * tiny_program.lookups
+    assert mirrored.input == tiny_program.input  # the upload is the same
+
+
+def test_encrypted_it_is_the_simulated_one(mirrored: Program, tiny_images: NDArray[np.uint8]) -> None:
+    images = tiny_images[:2]
+    rng = np.random.default_rng(0)
+    runs = np.stack([simulate.run(mirrored, TOY, images, rng) for _ in range(40)])
+    found = np.stack(list(verification.encrypted_logits(mirrored, images, threads=1)))
+    assert (np.abs(found - runs.mean(axis=0)) < 7 * runs.std(axis=0)).all()
+
+
+def test_the_mean_carries_less_of_the_noise_before_the_last_look_up(
+    tiny_program: Program, tiny_images: NDArray[np.uint8]
+) -> None:
+    """The views read the same noisy pixels at other places: for an image that is its own mirror image the means spread less."""
+    silent = simulate.CircuitNoise.silent(TOY.polynomial_size)
+    noise = replace(silent, fresh=0.02)
+    symmetric = np.repeat(np.maximum(tiny_images[:1], tiny_images[:1, ..., ::-1]), 4000, axis=0)
+    spread = [
+        simulate.run_with(program, noise, symmetric, np.random.default_rng(1)).std(axis=0)
+        for program in (tiny_program, answers.mirrored(tiny_program))
+    ]
+    assert (spread[1] < spread[0]).all()
+
+
+def test_it_is_stored_and_read_like_any_other(mirrored: Program, tmp_path: Path) -> None:
+    mirrored.save(tmp_path)
+    assert Program.load(tmp_path).digest == mirrored.digest
+
+
+def test_what_has_no_mirror_image_is_refused(tiny_program: Program) -> None:
+    with pytest.raises(ProgramError, match="from a public part; only what takes images"):
+        answers.mirrored(replace(tiny_program, stem=stems.stem()))
+    with pytest.raises(ProgramError, match="ends in"):
+        answers.mirrored(answers.top_one(tiny_program))
+
+
+def test_on_the_command_line(tmp_path: Path) -> None:
+    done = command_line.run(
+        "answer", "mnist-tiny", "--views", "2", "--output", str(tmp_path), environment={"HOME": str(tmp_path)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert Program.load(tmp_path / "mnist-tiny-mirrored").lookups == 2 * 330
+    done = command_line.run(
+        "answer", "mnist-tiny", "--views", "2", "--levels", "9", environment={"HOME": str(tmp_path)}
+    )
+    assert done.returncode == 2
