@@ -396,6 +396,6 @@ def service(
 def _test_split(model: str) -> Any:
     """Returns the test images and labels of the data set that a network of the zoo was trained for."""
     from ciphershift.benchmarks.networks.agreement import read_card
-    from ciphershift.models.training import data
+    from ciphershift.models.training import sets
 
-    return data.load(read_card(Settings().models / model)["dataset"]).test
+    return sets.of_card(read_card(Settings().models / model)).test

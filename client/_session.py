@@ -303,6 +303,8 @@ class Session:
 
     def _levels(self, images: ArrayLike, profile: ModelProfile, timings: Timings) -> Steps[FloatArray]:
         """Returns what is encrypted, [n, values]: the images themselves, or what the model's public part makes of them."""
+        if profile.encoding is not None:
+            return image_arrays.to_integers(images, profile)
         unit = image_arrays.to_unit(images, profile)
         if profile.stem:
             stem = yield from self._opened_stem(profile, profile.stem)

@@ -23,6 +23,7 @@ from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.stem import MAX_BYTES
 from ciphershift.protocol import scaling, schemas, tensors
+from ciphershift.protocol.encoding import Encoding
 
 _MAX_TEXT = 1000  # characters
 
@@ -73,6 +74,15 @@ class StemProfile(Message, schemas.StemProfile):
     most_outside: float = Field(ge=0, le=1)
 
 
+class InputEncoding(Message, schemas.InputEncoding):
+    """How raw values become integers, within bounds."""
+
+    origin: Annotated[tuple[float, ...], Field(min_length=1, max_length=65535)]
+    step: Annotated[tuple[Factor, ...], Field(min_length=1, max_length=65535)]
+    lowest: Annotated[tuple[Annotated[int, Field(ge=-255, le=0)], ...], Field(min_length=1, max_length=65535)]
+    names: Annotated[tuple[Name, ...], Field(max_length=65535)] = ()
+
+
 class ModelProfile(Message, schemas.ModelProfile):
     """What the server says of a model, checked, so that nothing in it makes the client fail later."""
 
@@ -85,6 +95,7 @@ class ModelProfile(Message, schemas.ModelProfile):
     input_shape: Annotated[tuple[Side, ...], Field(min_length=1, max_length=3)]  # (C, H, W), (C, L) or (features,)
     input_levels: int = Field(ge=1, le=255)
     input_delta: float = Field(gt=0, lt=0.5)
+    input_encoding: InputEncoding | None = None
     classes: tuple[Name, ...] = Field(min_length=1, max_length=1024)
     turns_to_logits: Factor
     logit_step: Factor | None
@@ -100,6 +111,11 @@ class ModelProfile(Message, schemas.ModelProfile):
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Converts decrypted torus values to logits; in the exact profile they are rounded to whole multiples of `logit_step`."""
         return scaling.to_logits(turns, self.turns_to_logits, self.logit_step)
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """How raw values become integers; None for pixels from 0 to 1."""
+        return None if self.input_encoding is None else Encoding(**self.input_encoding.model_dump())
 
     @property
     def params(self) -> ParameterSet:
@@ -119,6 +135,14 @@ class ModelProfile(Message, schemas.ModelProfile):
             MalformedError: a size differs.
         """
         params, pixels = self.params, math.prod(self.input_shape)
+        if self.input_encoding is not None:
+            lengths = {
+                len(v) for v in (self.input_encoding.origin, self.input_encoding.step, self.input_encoding.lowest)
+            }
+            if lengths != {self.input_shape[0]} or len(self.input_encoding.names) not in (0, self.input_shape[0]):
+                raise MalformedError(
+                    f"the profile of {self.model} encodes {sorted(lengths)} features, its input has {self.input_shape[0]}"
+                )
         sizes = {
             "key_bytes": EvaluationKeys.nbytes(params),
             "upload_bytes": CkksCiphertext.nbytes(params, pixels),

@@ -1,6 +1,8 @@
-"""Image arrays as a model takes them: numbers from 0 to 1, of the model's own shape."""
+"""Arrays as a model takes them, of its own shape: numbers from 0 to 1, or integers of raw values of any range."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,22 +24,45 @@ def to_unit(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
         BadShapeError: another shape.
         OutOfLevelsError: another type, or a value outside its range.
     """
-    array = np.asarray(images)
-    shape = profile.sample_shape
+    batch = _batch(images, profile)
+    if batch.dtype == np.uint8:
+        unit = batch / scaling.PIXEL_MAX
+    elif np.issubdtype(batch.dtype, np.floating):
+        unit = batch.astype(np.float64)
+    else:
+        raise OutOfLevelsError(f"images are of type {batch.dtype}: give uint8 from 0 to 255 or floats from 0 to 1")
+    if not (np.all(unit >= 0.0) and np.all(unit <= 1.0)):
+        raise OutOfLevelsError("images hold values outside 0 to 1: scale floats, or give uint8 from 0 to 255")
+    return unit
+
+
+def to_integers(values: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
+    """Returns what is encrypted for a model with an encoding of its own, whole numbers of shape [n, values].
+
+    Args:
+        values: raw, numbers of any kind in each feature's unit; shapes as for ``to_unit``.
+        profile: of the model.
+
+    Raises:
+        BadShapeError: another shape.
+        OutOfLevelsError: another type, or a value outside its feature's range, which the message names.
+    """
+    batch, encoding = _batch(values, profile), profile.encoding
+    assert encoding is not None, "the model has an encoding"
+    if not np.issubdtype(batch.dtype, np.integer) and not np.issubdtype(batch.dtype, np.floating):
+        raise OutOfLevelsError(f"values are of type {batch.dtype}: give integers or floats")
+    return encoding.integers(batch, profile.input_levels).reshape(len(batch), -1).astype(np.float64)
+
+
+def _batch(values: ArrayLike, profile: ModelProfile) -> NDArray[Any]:
+    """Samples [n, ...] of the model's shape. Raises BadShapeError."""
+    array, shape = np.asarray(values), profile.sample_shape
     batch = array.reshape(-1, *shape) if _fits(array.shape, shape) else None
     if batch is None or not len(batch):
         raise BadShapeError(
             f"images have shape {list(array.shape)}, {profile.model} takes [n, {', '.join(map(str, shape))}]"
         )
-    if array.dtype == np.uint8:
-        unit = batch / scaling.PIXEL_MAX
-    elif np.issubdtype(array.dtype, np.floating):
-        unit = batch.astype(np.float64)
-    else:
-        raise OutOfLevelsError(f"images are of type {array.dtype}: give uint8 from 0 to 255 or floats from 0 to 1")
-    if not (np.all(unit >= 0.0) and np.all(unit <= 1.0)):
-        raise OutOfLevelsError("images hold values outside 0 to 1: scale floats, or give uint8 from 0 to 255")
-    return unit
+    return batch
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

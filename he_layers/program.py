@@ -24,6 +24,7 @@ from ciphershift.he_layers.layers.layer import T
 from ciphershift.he_layers.stem import FILE as STEM_FILE
 from ciphershift.he_layers.stem import Stem
 from ciphershift.protocol import scaling
+from ciphershift.protocol.encoding import Encoding
 
 FORMAT = 1
 IMAGE = "image"
@@ -37,11 +38,15 @@ PROGRAM_FILE, WEIGHTS_FILE = "program.json", "weights.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputSpec:
-    """Images (C, H, W), series (C, L) or vectors (features,): integers 0 to ``levels``, ``delta`` turns for one of them."""
+    """Images (C, H, W), series (C, L) or vectors (features,): integers, ``delta`` turns for one of them.
+
+    Without an ``encoding`` these are pixels, 0 to ``levels`` for 0 to 1; with one, each feature has its own range of ``levels`` steps.
+    """
 
     shape: Shape
     levels: int
     delta: float
+    encoding: Encoding | None = None
 
     def __post_init__(self) -> None:
         """Checks the values. Raises ProgramError or OutOfLevelsError."""
@@ -55,14 +60,28 @@ class InputSpec:
             raise ProgramError(
                 f"input spans {self.delta * self.levels} turns, more than 0 and less than 0.5; change its delta"
             )
+        if self.encoding is not None and len(self.encoding.origin) != self.shape[0]:
+            raise ProgramError(
+                f"input of shape {self.shape} has an encoding of {len(self.encoding.origin)} features; give one for each of the first axis"
+            )
 
     def integers(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Pixels 0 to 255 as integers 0 to ``levels``, [batch, C, H, W]. Raises BadShapeError for anything but uint8 of this shape."""
+        """Bytes [batch, C, H, W] as integers: pixels 0 to 255, or with an encoding steps above each feature's least value.
+
+        Raises:
+            BadShapeError: anything but uint8 of this shape.
+            OutOfLevelsError: a feature has more steps than levels.
+        """
         if images.dtype != np.uint8 or images.shape[1:] != self.shape:
             raise BadShapeError(
                 f"images are {images.dtype} {images.shape}; the program takes uint8 [batch, {self.shape}]"
             )
-        return scaling.to_integers(images / scaling.PIXEL_MAX, self.levels).astype(np.int64)
+        if self.encoding is None:
+            return scaling.to_integers(images / scaling.PIXEL_MAX, self.levels).astype(np.int64)
+        if images.size and images.max() > self.levels:
+            raise OutOfLevelsError(f"a feature lies {images.max()} steps above its least value, at most {self.levels}")
+        lowest = np.array(self.encoding.lowest, dtype=np.int64).reshape(-1, *[1] * (len(self.shape) - 1))
+        return images.astype(np.int64) + lowest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +151,8 @@ class Program:
 
     def __post_init__(self) -> None:
         """Checks that names are unique and that every layer fits its input. Raises ProgramError."""
+        if self.stem and self.input.encoding:
+            raise ProgramError("a program has a public part and an encoding; the part's range is its encoding")
         if not (self.name and self.version and self.params):
             raise ProgramError("a program needs a name, a version and a parameter set")
         if self.profile not in PROFILES:
@@ -321,7 +342,7 @@ class Program:
             "version": self.version,
             "params": self.params,
             "profile": self.profile,
-            "input": asdict(self.input),
+            "input": _without_nothing(asdict(self.input)),
             "layers": layers,
             "output": asdict(self.output),
         }
@@ -347,11 +368,24 @@ class Program:
             version=description["version"],
             params=description["params"],
             profile=description["profile"],
-            input=InputSpec(**description["input"] | {"shape": shape}),
+            input=_input_of(description["input"], shape),
             layers=tuple(layers),
             output=OutputSpec(classes=tuple(description["output"]["classes"]), scale=description["output"]["scale"]),
             stem=Stem.from_spec(description["stem"], onnx, shape) if "stem" in description else None,
         )
+
+
+def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:
+    """Without members that are None: they came after format 1, and older programs keep their digests."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _input_of(spec: dict[str, Any], shape: Shape) -> InputSpec:
+    encoding = spec.get("encoding")
+    if encoding is not None:
+        members: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in encoding.items()}
+        encoding = Encoding(**members)
+    return InputSpec(**spec | {"shape": shape, "encoding": encoding})
 
 
 def _joined_shape(layer: str, shapes: Sequence[Shape]) -> Shape:

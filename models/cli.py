@@ -22,10 +22,10 @@ from ciphershift.models.compiler import answers
 from ciphershift.models.cost_report import STEPS
 from ciphershift.models.cost_report import check as check_module
 from ciphershift.models.progress import Step
-from ciphershift.models.training import cards, data, pipeline
+from ciphershift.models.training import cards, data, pipeline, sets
 from ciphershift.models.training.loop import FINE_TUNING
-from ciphershift.models.training.pipeline import Splits
-from ciphershift.models.training.recipes import RECIPES, Conversion
+from ciphershift.models.training.recipes import RECIPES, Conversion, Recipe
+from ciphershift.models.training.sets import Reading, Splits
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -94,7 +94,12 @@ def check(
 def convert(
     source: Source,
     weights: Annotated[Path, typer.Option(help="The trained state dict: .safetensors, or a file of torch.save.")],
-    dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(data.CLASSES)}.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help=f"Data set: {', '.join(data.CLASSES)}; or your own: a folder of images by class, an .npz, a .csv."
+        ),
+    ],
     name: Annotated[str, typer.Option(help="Name of the new model.")],
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of training after the conversion.")] = FINE_TUNING.epochs,
     learning_rate: Annotated[
@@ -103,6 +108,18 @@ def convert(
     exponents: Annotated[int, typer.Option(min=1, max=7, help="Powers of two that a weight may take.")] = 4,
     params: Params = parameter_sets.DEFAULT,
     public: Public = None,
+    target: Annotated[str | None, typer.Option(help="Column of a CSV that is to be predicted.")] = None,
+    standardize: Annotated[
+        bool,
+        typer.Option(
+            "--standardize",
+            help="The module expects each feature less its mean, divided by its deviation, both over the training data.",
+        ),
+    ] = False,
+    mean: Annotated[
+        str, typer.Option(help="Means of the normalization that the module expects, as 0.485,0.456,0.406.")
+    ] = "",
+    std: Annotated[str, typer.Option(help="Deviations of that normalization.")] = "",
     work: Work = WORK,
     output: Output = cards.ZOO,
     threads: Threads = 1,
@@ -110,9 +127,11 @@ def convert(
 ) -> None:
     """Convert a trained module, recover its accuracy under the circuit's noise, and write program, weights and card.
 
-    Example:
+    Examples:
 
       ciphershift convert docs/examples/lenet5.py:lenet5 --weights lenet5.pt --dataset mnist --name lenet5
+
+      ciphershift convert net.py:net --weights net.pt --dataset patients.csv --target diagnosis --standardize --name patients
     """
     _log()
     torch.set_num_threads(threads)
@@ -121,7 +140,11 @@ def convert(
     conversion = Conversion(phases={"noisy": phase}, exponents=exponents, params=params, public=public)
     module = user_module.load_module(source)
     user_module.load_weights(module, weights)
-    splits = Splits.load(dataset)
+    reading = Reading(target=target, standardize=standardize, mean=_numbers(mean, "--mean"), std=_numbers(std, "--std"))
+    splits = Splits.load(dataset, reading=reading)
+    options = "".join(
+        f" {option} {value}" for option, value in (("--target", target), ("--mean", mean), ("--std", std)) if value
+    )
     with _Bars(name) as bars:
         card = pipeline.convert_module(
             name,
@@ -133,6 +156,7 @@ def convert(
             source=source,
             made_by=f"ciphershift convert {source} --weights {weights.name} --dataset {dataset} --name {name} "
             f"--epochs {epochs} --learning-rate {learning_rate} --exponents {exponents} --params {params}"
+            f"{options}{' --standardize' if standardize else ''}"
             + (f" --public {public}" if public else "")
             + (f" --device {device}" if device != pipeline.CPU else ""),
             show=bars.show,
@@ -164,7 +188,8 @@ def train(
     torch.set_num_threads(threads)
     _require(device)
     recipe = RECIPES[name]
-    splits = Splits.load(recipe.dataset, everything=everything)
+    reading = recipe.reading if isinstance(recipe, Recipe) else None
+    splits = Splits.load(recipe.dataset, everything=everything, reading=reading)
     with _Bars(name) as bars:
         checkpoints = work / (f"{name}-everything" if everything else name)
         card = pipeline.train_recipe(
@@ -190,7 +215,7 @@ def verify(
     if not folder.is_dir():
         raise UnknownModelError(f"{name!r} is neither a model of the zoo nor a folder with a model")
     program = Program.load(folder)
-    test = data.load(cards.read(folder)["dataset"]).test.part(start, start + images)
+    test = sets.of_card(cards.read(folder)).test.part(start, start + images)
     table = Table("image", "label", "encrypted", "plaintext", "largest difference, in simulated deviations")
     comparisons = verification.verify(program, test.images, threads=threads)
     agree = 0
@@ -252,6 +277,14 @@ def list_zoo() -> None:
         accuracies = (f"{card[key]:.2%}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
         table.add_row(escape(card["name"]), escape(card["dataset"]), str(card["lookups"]), *accuracies, card["params"])
     console.print(table)
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    """Numbers with commas between them."""
+    try:
+        return tuple(float(number) for number in text.split(",")) if text else ()
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no list of numbers, as 0.485,0.456,0.406", param_hint=option) from error
 
 
 def _require(device: str) -> None:

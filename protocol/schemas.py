@@ -35,6 +35,16 @@ class StemProfile(BaseModel):
     most_outside: float  # share of a sample's values that may lie outside the range
 
 
+class InputEncoding(BaseModel):
+    """How raw values become integers; protocol.encoding.Encoding says what the members mean."""
+
+    origin: tuple[float, ...]
+    step: tuple[float, ...]
+    lowest: tuple[int, ...]
+    names: tuple[str, ...] = ()
+    pixels: bool = False
+
+
 class ModelProfile(BaseModel):
     """What a client needs to make keys, encode an image and read the answer."""
 
@@ -47,6 +57,7 @@ class ModelProfile(BaseModel):
     input_shape: tuple[int, ...]  # (C, H, W), (C, L) or (features,) of what is encrypted
     input_levels: int
     input_delta: float
+    input_encoding: InputEncoding | None = None  # None: pixels from 0 to 1; absent from older servers
     classes: tuple[str, ...]
     turns_to_logits: float
     logit_step: float | None

@@ -25,7 +25,8 @@ from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.progress import Show
 from ciphershift.models.training.loop import accuracy, to_unit
 from ciphershift.models.training.phase import Phase
-from ciphershift.models.training.pipeline import CALIBRATION_IMAGES, Splits, train_phase
+from ciphershift.models.training.pipeline import CALIBRATION_IMAGES, train_phase
+from ciphershift.models.training.sets import Splits
 
 MAPS, UNITS = (8, 16), 64
 FLOAT_PHASE = Phase(epochs=4, learning_rate=4e-3, distortion=0.0)

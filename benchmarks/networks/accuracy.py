@@ -13,7 +13,8 @@ from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 from ciphershift.models import user_module, verification
-from ciphershift.models.training import cards, data
+from ciphershift.models.compiler.inputs import decoded
+from ciphershift.models.training import cards, sets
 from ciphershift.models.training.recipes import RECIPES
 from ciphershift.server.settings import available_cpus
 
@@ -32,11 +33,11 @@ def measure_accuracy(model: str) -> dict[str, Any]:
     """
     folder = cards.ZOO / model
     program = Program.load(folder)
-    test = data.load(cards.read(folder)["dataset"]).test
+    splits = sets.of_card(cards.read(folder))
+    test = splits.test
     module = RECIPES[model].module() if model in RECIPES else user_module.load_module(cards.read(folder)["module"])
-    accuracies = cards.measure(
-        program, cards.load_baseline(module, folder), watched(test.parts(cards.PART), f"{model}: test images")
-    )
+    baseline = decoded(cards.load_baseline(module, folder), splits.inputs, test.images.shape[1])
+    accuracies = cards.measure(program, baseline, watched(test.parts(cards.PART), f"{model}: test images"))
     encrypted_images = min(NOISE_IMAGES, max(2, NOISE_LOOKUPS // program.lookups))
     return {
         "model": model,

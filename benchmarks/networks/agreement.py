@@ -20,7 +20,7 @@ from ciphershift.he_layers import simulate
 from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import noise
 from ciphershift.he_layers.program import Program
-from ciphershift.models.training import data
+from ciphershift.models.training import sets
 from ciphershift.server.settings import Settings, available_cpus
 
 
@@ -32,7 +32,7 @@ def count_agreement(model: str, *, images: int, start: int) -> dict[str, Any]:
     """
     folder = Settings().models / model
     program, card = Program.load(folder), read_card(folder)
-    test = data.load(card["dataset"]).test
+    test = sets.of_card(card).test
     chosen = slice(start, start + images)
     pixels, labels = test.images[chosen], test.labels[chosen]
     integers = simulate.plain(program, pixels)

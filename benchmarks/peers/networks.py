@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ciphershift.benchmarks.networks.ablation import Polynomial, Square
 from ciphershift.models.progress import Show
 from ciphershift.models.training.phase import Phase
-from ciphershift.models.training.pipeline import Splits, convert_module, train_phase
+from ciphershift.models.training.pipeline import convert_module, train_phase
 from ciphershift.models.training.recipes import Conversion
+from ciphershift.models.training.sets import Splits
 
 TUTORIAL = "conv 4 x 7 x 7 stride 3, 64, 10"
 PHASE = Phase(epochs=10, learning_rate=4e-3, distortion=0.3)

@@ -73,19 +73,20 @@ class Calibration:
         self.spread: dict[str, Tensor] = {}
 
     def run(self, operations: list[ir.Operation], samples: Tensor) -> None:
-        """Goes through the steps in order.
+        """Goes through the steps in order; ``samples`` are as the module takes them.
 
         Raises:
             NotEquivalentError: a step computes something else than the module's; the first such step is named.
         """
-        channels, self.known = samples.shape[1], len(samples)
-        some = samples[: -(-len(samples) // 4)]
+        self.known = len(samples)
         count = len(next(iter(self.truth.values()), samples))
         self.exact[IMAGE] = samples[:count]
-        samples = torch.cat([samples, 1 - some, torch.rand_like(some)])
-        self.values[IMAGE] = _Value(
-            x=samples * PIXEL_LEVELS, unit=torch.full((channels,), 1 / PIXEL_LEVELS), shift=torch.zeros(channels)
-        )
+        unit, zero = self.network.inputs.scale(samples.shape[1])
+        lowest = per_channel(self.network.lowest, samples)
+        steps = (samples - per_channel(zero, samples)) / per_channel(unit, samples) - lowest
+        some = steps[: -(-len(steps) // 4)]
+        x = torch.cat([steps, PIXEL_LEVELS - some, torch.rand_like(some) * PIXEL_LEVELS]) + lowest
+        self.values[IMAGE] = _Value(x=x, unit=unit, shift=zero)
         last_use = self.network.wiring.last_use
         for (step, node), operation in zip(self.network.steps(), operations, strict=True):
             inputs = [self.values[name] for name in step.inputs]

@@ -7,15 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ciphershift.errors import BadCalibrationError, NotEquivalentError, UnsupportedLayerError
+from ciphershift.errors import BadCalibrationError, BadStemError, NotEquivalentError, UnsupportedLayerError
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.calibration import MAX_OUTSIDE, ROUNDING, Calibration
 from ciphershift.models.compiler.fitting import require_finite
+from ciphershift.models.compiler.inputs import Inputs
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.public import behind, stem_of
+from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.trace import BATCH, Trace, evaluation_mode, trace
 
@@ -32,6 +34,7 @@ def convert(
     exponents: int = 4,
     max_outside: float = MAX_OUTSIDE,
     public: str | None = None,
+    inputs: Inputs | None = None,
 ) -> Network:
     """A trainable network with the module's weights as powers of two, activations on integer levels, and the circuit's noise.
 
@@ -47,6 +50,8 @@ def convert(
         exponents: powers of two that a weight may take: 1, 2, .., 2^(exponents - 1).
         public: path of a part of the module ("features.0"): up to its end the network is public, an ONNX file that clients run before
             they encrypt. The result is the part behind it, with the other one as its ``stem``.
+        inputs: what clients will send, if that is anything but pixels in [0, 1]: an encoding (models.compiler.inputs.fit_encoding), and the
+            mean and deviation of the normalization that the module expects. The calibration data are then raw values.
         max_outside: share of a layer's sums that may leave the window of its look-up, which fixes the layer's scale on the torus.
 
     Raises:
@@ -56,7 +61,8 @@ def convert(
         BadStemError, TooLargeError, ConfigurationError: see models.compiler.public.
         NotEquivalentError: a step of the converted network computes something else than the module's.
     """
-    samples = _checked(calibration_data)
+    inputs = Inputs() if inputs is None else inputs
+    samples = _checked(calibration_data, inputs)
     shape = tuple(samples.shape[1:])
     read = trace(module, shape, public)
     if not isinstance(read, Trace):
@@ -64,6 +70,10 @@ def convert(
     if read.result.findings:
         raise _refusal(read.result.findings)
     traced, stem = read.result, None
+    if public and inputs != Inputs():
+        raise BadStemError(
+            "a public part takes pixels from 0 to 1; put the normalization into it, and leave out the inputs"
+        )
     truth = read.values(samples[:COMPARED])
     for operation in read.result.operations:
         require_finite(operation, truth.get(operation.name, torch.zeros(())))
@@ -72,10 +82,11 @@ def convert(
         stem = stem_of(module, public, samples, truth[IMAGE])
         traced, shape = behind(traced, stem), stem.shape
         samples = torch.tensor(stem.scaled(stem.run(samples.numpy())), dtype=torch.float32)
-    simple = simplify(traced, shape)
+    _, zero = inputs.scale(shape[0])
+    simple = simplify(traced, shape, moved=bool(zero.any()))
     if simple.findings:
         raise _refusal(simple.findings)
-    network = Network(simple.operations, shape, levels=levels, exponents=exponents)
+    network = Network(simple.operations, shape, levels=levels, exponents=exponents, inputs=inputs)
     noise = CircuitNoise.predicted(parameter_sets.get(params))
     network.stem = stem
     network.eval()
@@ -91,8 +102,8 @@ def _refusal(findings: Sequence[ir.Finding]) -> UnsupportedLayerError:
     return UnsupportedLayerError("this network cannot be converted: " + "; ".join(map(str, findings)))
 
 
-def _checked(data: Tensor | NDArray[np.floating]) -> Tensor:
-    """Calibration data as float32. Raises BadCalibrationError."""
+def _checked(data: Tensor | NDArray[np.floating], inputs: Inputs) -> Tensor:
+    """Calibration data as float32, as the module takes them. Raises BadCalibrationError, or OutOfLevelsError outside of the encoding."""
     samples = torch.as_tensor(data)
     if not samples.is_floating_point():
         raise BadCalibrationError(
@@ -109,16 +120,19 @@ def _checked(data: Tensor | NDArray[np.floating]) -> Tensor:
             f"the calibration data hold {wrong} values that are NaN or infinite; leave those samples out"
         )
     low, high = float(samples.min()), float(samples.max())
-    if low < -ROUNDING or high > 1 + ROUNDING:
+    if inputs.encoding is not None:
+        inputs.encoding.integers(samples.numpy(), PIXEL_LEVELS)
+    elif low < -ROUNDING or high > 1 + ROUNDING:
         raise BadCalibrationError(
             f"the calibration data lie in {low:.3g} to {high:.3g}; the network takes inputs from 0 to 1: put the normalization "
-            "into the module (a batch norm, or constants, as its first step) and give the data as they are before it"
+            "into the module (a batch norm, or constants, as its first step) and give the data as they are before it; for other data than "
+            "images say what clients send: inputs=Inputs(encoding=fit_encoding(data))"
         )
     if low == high:
         raise BadCalibrationError(
             f"all calibration data are {low:.3g}; give samples of the kind that the network will see"
         )
-    return samples
+    return inputs.to_module(samples)
 
 
 def _require_reproducible(module: nn.Module, samples: Tensor, traced: Tensor) -> None:

@@ -54,6 +54,7 @@ class _Exporter:
                 shape=tuple(network.input_shape),
                 levels=PIXEL_LEVELS,
                 delta=float(torus.delta[IMAGE]),
+                encoding=network.inputs.encoding,
             ),
             layers=tuple(self.layers),
             output=OutputSpec(classes=classes, scale=float(network.head.logit())),

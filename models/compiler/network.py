@@ -13,8 +13,9 @@ from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.he_layers.stem import Stem
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.graph import Step, Wiring
+from ciphershift.models.compiler.inputs import Inputs
 from ciphershift.models.compiler.scales import PIXEL_LEVELS, Torus, place
-from ciphershift.models.nn.activations import Activation, LookUp, ReLU
+from ciphershift.models.nn.activations import Activation, LookUp, ReLU, per_channel
 from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.lookup import with_noise
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
@@ -29,6 +30,7 @@ class Network(nn.Module):
         input_shape: (C, H, W) of an image.
         levels: greatest integer of an activation.
         exponents: powers of two that a weight may take.
+        inputs: what its integers stand for.
         wiring: which node reads which.
         stem: the public part of the module that this network is the rest of: the inputs here are what it gives, from 0 to 1.
         noise: of the circuit, injected if there is any.
@@ -37,19 +39,28 @@ class Network(nn.Module):
     """
 
     loudness: Tensor
+    lowest: Tensor
 
     with_noise = staticmethod(with_noise)
 
     def __init__(
-        self, operations: list[ir.Operation], input_shape: Shape, *, levels: int = 31, exponents: int = 4
+        self,
+        operations: list[ir.Operation],
+        input_shape: Shape,
+        *,
+        levels: int = 31,
+        exponents: int = 4,
+        inputs: Inputs | None = None,
     ) -> None:
         super().__init__()
         self.input_shape, self.levels, self.exponents = input_shape, levels, exponents
+        self.inputs = Inputs() if inputs is None else inputs
         self.wiring = Wiring(operations, input_shape)
         self.stem: Stem | None = None
         self.noise: CircuitNoise | None = None
         self.placed: Torus | None = None
         self.register_buffer("loudness", torch.ones(()), persistent=False)
+        self.register_buffer("lowest", self.inputs.lowest(input_shape[0]), persistent=False)
         self._nodes = nn.ModuleList(self._node(operation, operation is operations[-1]) for operation in operations)
 
     def _node(self, o: ir.Operation, last: bool) -> nn.Module:
@@ -122,9 +133,9 @@ class Network(nn.Module):
             self.placed.take(self.torus())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] -> logits [B, classes]."""
+        """Images [B, C, H, W] in [0, 1], or of other data bytes / 255 (Inputs.bytes_of) -> logits [B, classes]."""
         torus = self.placed or self.torus()
-        values = {IMAGE: self._fresh(x * PIXEL_LEVELS, torus)}
+        values = {IMAGE: self._fresh(x * PIXEL_LEVELS + per_channel(self.lowest, x), torus)}
         for step, node in self.steps():
             inputs = [values[name] for name in step.inputs]
             for name in {name for name in step.inputs if self.wiring.last_use[name] == step.name}:

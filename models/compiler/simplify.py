@@ -22,8 +22,14 @@ PASSIVE = (ir.Affine, ir.Reshape, ir.Flatten, ir.Gather, ir.Concat, ir.ChannelSh
 """Read sums where their source has sums, levels where it has levels."""
 
 
-def simplify(traced: ir.TraceResult, input_shape: Shape) -> ir.TraceResult:
-    """The same network in that form, with all findings; ``traced`` is not changed."""
+def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False) -> ir.TraceResult:
+    """The same network in that form, with all findings; ``traced`` is not changed.
+
+    Args:
+        traced: as it was read.
+        input_shape: of one sample.
+        moved: whether the input's integer 0 stands for another number than 0.
+    """
     if not traced.operations:
         return traced
     operations = functions_of_one_number(_without_identity(traced.operations), input_shape)
@@ -40,7 +46,7 @@ def simplify(traced: ir.TraceResult, input_shape: Shape) -> ir.TraceResult:
     ):
         operations = change(operations)
     # What stands in for an unsupported step would only raise findings that vanish with it.
-    return ir.TraceResult(operations=operations, findings=traced.findings or _misfits(operations))
+    return ir.TraceResult(operations=operations, findings=traced.findings or _misfits(operations, moved))
 
 
 def readers(operations: list[ir.Operation]) -> Counter[str]:
@@ -300,11 +306,11 @@ def _pools_before_activations(operations: list[ir.Operation]) -> list[ir.Operati
     return operations
 
 
-def _misfits(operations: list[ir.Operation]) -> list[ir.Finding]:
+def _misfits(operations: list[ir.Operation], input_moved: bool) -> list[ir.Finding]:
     """What the form above does not allow."""
     findings: list[ir.Finding] = []
     sums: dict[str, bool] = {IMAGE: False}
-    moved: dict[str, bool] = {IMAGE: False}  # whether a zero of the circuit is not the module's zero
+    moved: dict[str, bool] = {IMAGE: input_moved}  # whether a zero of the circuit is not the module's zero
 
     def note(operation: ir.Operation, problem: str, instead: str) -> None:
         findings.append(ir.Finding(place=operation.place, problem=problem, instead=instead))

@@ -16,6 +16,7 @@ from ciphershift.he_layers.analysis import noise_budget, windows
 from ciphershift.he_layers.crypto import noise
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import Program
+from ciphershift.models.compiler.inputs import Decoded
 from ciphershift.models.progress import Show, Step
 from ciphershift.models.training.behind import behind
 from ciphershift.models.training.data import Split
@@ -77,7 +78,7 @@ def write(
     program: Program,
     baseline: nn.Module,
     *,
-    dataset: str,
+    source_of_data: dict[str, Any],
     module_source: str,
     training: dict[str, Any],
     made_by: str,
@@ -90,7 +91,7 @@ def write(
     The baseline is rounded to half precision, in place: it is measured as it is stored.
 
     Args:
-        dataset: its name for models.training.data.load.
+        source_of_data: members of the card that models.training.sets.of_card reads.
         module_source: where the float module comes from: a recipe's name, or path/to/file.py:factory.
         training: everything that was chosen.
         made_by: the command that makes the same again.
@@ -99,15 +100,16 @@ def write(
         show: see models.progress.
     """
     program.save(folder)
-    save_file(baseline.half().state_dict(), folder / FLOAT_FILE)
-    baseline.float()
+    own = baseline.module if isinstance(baseline, Decoded) else baseline
+    save_file(own.half().state_dict(), folder / FLOAT_FILE)
+    own.float()
     params = parameter_sets.get(program.params)
     watched = windows.measure(program, params, test.images[:WINDOW_IMAGES], np.random.default_rng(0))
     card: dict[str, Any] = {
         "name": program.name,
         "version": program.version,
         "digest": program.digest,
-        "dataset": dataset,
+        **source_of_data,
         "module": module_source,
         "topology": [
             {"layer": stage.layer.kind, "output": stage.output_shape, "lookups": stage.lookups}

@@ -112,12 +112,22 @@ def load(name: str) -> Dataset:
     return Dataset(train=train, test=test, classes=CLASSES[name], source=folder)
 
 
+def path_of(name: str) -> Path:
+    """A path as given, or else in the folders where the public sets are looked for."""
+    found = next((root / name for root in _roots() if (root / name).exists()), Path(name))
+    return Path(name) if Path(name).exists() else found
+
+
+def _roots() -> list[Path]:
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    named = [Path(os.environ["CIPHERSHIFT_DATA"])] if "CIPHERSHIFT_DATA" in os.environ else []
+    return [*named, beside]
+
+
 def _folder(name: str) -> Path:
     """First folder that has the set; the download cache, filled if need be, comes last."""
-    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ciphershift" / "data"
-    roots = [Path(os.environ["CIPHERSHIFT_DATA"])] if "CIPHERSHIFT_DATA" in os.environ else []
-    for root in [*roots, beside]:
+    for root in _roots():
         if (root / name).is_dir():
             return root / name
     files = (

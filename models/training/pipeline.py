@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,59 +11,22 @@ from torch import nn
 
 from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import params as parameter_sets
-from ciphershift.he_layers.stem import Stem
 from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.export_exact import export_exact
+from ciphershift.models.compiler.inputs import decoded
 from ciphershift.models.progress import Show, Step
-from ciphershift.models.training import cards, data
-from ciphershift.models.training.behind import behind
-from ciphershift.models.training.data import Split
-from ciphershift.models.training.loop import Report, fit, to_unit
+from ciphershift.models.training import cards, sets
+from ciphershift.models.training.loop import Report, fit
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.recipes import Conversion, ExactRecipe, Recipe
+from ciphershift.models.training.sets import Splits
 
 VERSION = "1"
-VALIDATION_IMAGES = 5000
-"""Taken from the end of the training set."""
 CALIBRATION_IMAGES = 500
 CPU = "cpu"
 GPU_PAUSE = 10.0
 """Seconds between two checkpoints of a training on a GPU, whose epochs may be shorter than a checkpoint takes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Splits:
-    """A data set's name, its training images without the last VALIDATION_IMAGES, those, and its test images.
-
-    ``validation`` is None if all training images are trained on.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train: Split
-    validation: Split | None
-    test: Split
-
-    @classmethod
-    def load(cls, name: str, *, everything: bool = False) -> "Splits":
-        """Raises UnreadableDataError. ``everything``: no image is kept out of training, for when nothing is left to choose."""
-        dataset = data.load(name)
-        count = len(dataset.train.labels)
-        if everything:
-            return cls(name=name, classes=dataset.classes, train=dataset.train, validation=None, test=dataset.test)
-        return cls(
-            name=name,
-            classes=dataset.classes,
-            train=dataset.train.part(0, count - VALIDATION_IMAGES),
-            validation=dataset.train.part(count - VALIDATION_IMAGES, count),
-            test=dataset.test,
-        )
-
-    def behind(self, stem: Stem, folder: Path) -> "Splits":
-        """The same for the secret part of a network (models.training.behind); the test images stay raw."""
-        validation = self.validation and behind(stem, self.validation, folder)
-        return replace(self, train=behind(stem, self.train, folder), validation=validation)
 
 
 def train_phase(
@@ -133,16 +96,19 @@ def convert_module(
         UnsupportedLayerError: the module cannot be converted.
     """
     torch.manual_seed(conversion.seed)
+    inputs, images = splits.inputs, splits.train.images[:CALIBRATION_IMAGES]
     network = convert(
         module.eval(),
-        to_unit(torch.tensor(splits.train.images[:CALIBRATION_IMAGES])),
+        inputs.raw_of(images),
         params=conversion.params,
         levels=conversion.levels,
         exponents=conversion.exponents,
         max_outside=conversion.max_outside,
         public=conversion.public,
+        inputs=inputs,
     )
-    teacher = module if network.stem is None else None  # it would need the images
+    baseline = decoded(module, inputs, images.shape[1])
+    teacher = baseline if network.stem is None else None  # it would need the images
     secret = splits if network.stem is None else splits.behind(network.stem, work)
     for stage, phase in conversion.phases.items():
         train_phase(
@@ -152,8 +118,8 @@ def convert_module(
     return cards.write(
         output,
         program,
-        module,
-        dataset=splits.name,
+        baseline,
+        source_of_data=sets.card_of(splits),
         training=dict(training or {}) | asdict(conversion),
         module_source=source,
         made_by=made_by,
@@ -218,7 +184,7 @@ def _train_exact(
         output,
         program,
         baseline,
-        dataset=splits.name,
+        source_of_data=sets.card_of(splits),
         module_source=recipe.name,
         training=asdict(recipe),
         made_by=made_by,

@@ -1,15 +1,18 @@
 """How each network of the zoo is made: an ordinary module and its training. Chosen on the validation images, never on the test images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from torch import nn
 
 from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.layers import Shape
 from ciphershift.models.compiler.calibration import MAX_OUTSIDE
 from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
 from ciphershift.models.training.phase import Phase
+from ciphershift.models.training.sets import Reading
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,26 +61,28 @@ class Recipe:
     """One network of the zoo.
 
     Attributes:
-        dataset: name for models.training.data.load.
-        input_shape: (C, H, W) of its images.
+        dataset: name or path for models.training.sets.Splits.
+        input_shape: of a sample.
         blocks: the topology; a dense layer to the classes follows them.
         float_phase: training of the float module.
         conversion: what comes after it.
+        reading: how the data are read.
     """
 
     name: str
     dataset: str
-    input_shape: tuple[int, int, int]
+    input_shape: Shape
     blocks: tuple[ConvSpec | DenseSpec, ...]
     float_phase: Phase
     conversion: Conversion
     classes: int = 10
+    reading: Reading = field(default_factory=Reading)
 
     def module(self) -> nn.Module:
         """The untrained float module; its activations clip at one, as the look-ups will."""
         layers: list[nn.Module] = []
-        channels, height, width = self.input_shape
-        values = channels * height * width
+        channels, height, width = (*self.input_shape, 1, 1)[:3]
+        values = prod(self.input_shape)
         for block in self.blocks:
             if isinstance(block, ConvSpec):
                 layers.append(nn.Conv2d(channels, block.maps, block.kernel, block.stride, block.padding, bias=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from ciphershift.he_layers.crypto.noise import lookup_error
 from ciphershift.he_layers.crypto.security import security_bits
 from ciphershift.protocol import schemas
@@ -40,6 +42,9 @@ def profile_of(model: Model, max_batch: int) -> ModelProfile:
         input_shape=program.input.shape,
         input_levels=program.input.levels,
         input_delta=program.input.delta,
+        input_encoding=None
+        if program.input.encoding is None
+        else schemas.InputEncoding(**asdict(program.input.encoding)),
         classes=program.output.classes,
         turns_to_logits=program.turns_to_logits,
         logit_step=program.logit_step,

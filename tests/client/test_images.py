@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ciphershift import errors
-from ciphershift.client._wire import ModelProfile
-from ciphershift.client.images import to_unit
+from ciphershift.client._wire import InputEncoding, ModelProfile
+from ciphershift.client.images import to_integers, to_unit
+from ciphershift.he_layers.crypto import params
 
 PROFILE = ModelProfile(
     model="m",
@@ -64,3 +65,29 @@ def test_values_outside_are_refused(value: float) -> None:
 def test_other_types_are_refused(dtype: type) -> None:
     with pytest.raises(errors.OutOfLevelsError):
         to_unit(np.zeros((4, 6), dtype=dtype), PROFILE)
+
+
+TABLE = PROFILE.model_copy(
+    update={
+        "input_shape": (2,),
+        "input_levels": 255,
+        "input_encoding": InputEncoding(origin=(40.0, 0.0), step=(0.5, 2.0), lowest=(-60, -100), names=("age", "dose")),
+    }
+)
+
+
+def test_raw_values_become_integers_of_both_signs() -> None:
+    assert to_integers(np.array([[40, 0], [37.1, -200.0]]), TABLE).tolist() == [[0, 0], [-6, -100]]
+    assert to_integers(np.array([10, 310]), TABLE).tolist() == [[-60, 155]]
+
+
+def test_a_raw_value_outside_is_an_error_that_names_its_feature() -> None:
+    with pytest.raises(errors.OutOfLevelsError, match=r"dose is 311.5 in sample 1; the model takes -200 to 310"):
+        to_integers(np.array([[40, 0], [40, 311.5]]), TABLE)
+    with pytest.raises(errors.OutOfLevelsError, match="type <U1"):
+        to_integers(np.array([["a", "b"]]), TABLE)
+
+
+def test_an_encoding_of_another_number_of_features_is_refused() -> None:
+    with pytest.raises(errors.MalformedError, match="encodes \\[2\\] features, its input has 3"):
+        TABLE.model_copy(update={"input_shape": (3,), "params_id": params.get("TOY_N128").id}).require_consistent()

@@ -14,7 +14,7 @@ from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.phase import Phase
-from ciphershift.models.training.pipeline import Splits
+from ciphershift.models.training.sets import Splits
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from ciphershift.models.training import cards
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import fine_tune
 from ciphershift.models.training.phase import Phase
-from ciphershift.models.training.pipeline import Splits, convert_module
+from ciphershift.models.training.pipeline import convert_module
 from ciphershift.models.training.recipes import Conversion
+from ciphershift.models.training.sets import Splits
 from tests.support import stems
 
 SHORT = Phase(epochs=2, learning_rate=1e-5, frozen=0.5, distortion=0.0, batch=50)

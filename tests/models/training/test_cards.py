@@ -36,7 +36,7 @@ def test_whoever_watches_sees_every_part(digits: Split, tmp_path: Path) -> None:
         tmp_path,
         Program.load(cards.ZOO / NAME),
         cards.load_baseline(RECIPES[NAME].module(), cards.ZOO / NAME),
-        dataset="mnist",
+        source_of_data={"dataset": "mnist"},
         module_source=NAME,
         training={},
         made_by="a test",

@@ -10,8 +10,9 @@ from ciphershift.errors import UnreadableDataError
 from ciphershift.models.cli import app
 from ciphershift.models.progress import Step
 from ciphershift.models.training.phase import Phase
-from ciphershift.models.training.pipeline import VALIDATION_IMAGES, Splits, train_recipe
+from ciphershift.models.training.pipeline import train_recipe
 from ciphershift.models.training.recipes import RECIPES, Conversion, Recipe
+from ciphershift.models.training.sets import VALIDATION_IMAGES, Splits
 
 SHORT = Phase(epochs=1, learning_rate=4e-3, batch=50)
 IMAGES = 600

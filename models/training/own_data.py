@@ -1,0 +1,278 @@
+"""A user's own data: a folder of images by class, an .npz, a CSV with a target column, or a torch Dataset."""
+
+import csv
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from ciphershift.errors import UnreadableDataError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
+HELD_OUT = 0.15
+"""Share of the samples that becomes the test set, and of the rest that becomes the validation set, where the data name none."""
+MAX_CATEGORIES = 30
+"""Of a column of words; each becomes a feature of its own, 0 or 1."""
+SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labeled:
+    """``values`` [count, features, ...] as clients will send them, and ``labels`` int64 [count]."""
+
+    values: NDArray[Any]
+    labels: NDArray[np.int64]
+
+    def take(self, places: NDArray[np.int64]) -> "Labeled":
+        """The samples at these places."""
+        return Labeled(values=self.values[places], labels=self.labels[places])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawData:
+    """Values with their classes.
+
+    Attributes:
+        train: to learn from; ``validation`` to choose by; ``test`` to be looked at once.
+        names: of the features; () where they have none.
+        pixels: bytes from 0 to 255 stand for values from 0 to 1.
+    """
+
+    train: Labeled
+    validation: Labeled | None
+    test: Labeled | None
+    classes: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    pixels: bool = False
+
+    def divided(self) -> "RawData":
+        """With validation and test samples, drawn from the training samples by a fixed seed where there are none."""
+        train, test, validation = self.train, self.test, self.validation
+        if test is None:
+            train, test = _divided(train)
+        if validation is None:
+            train, validation = _divided(train)
+        return replace(self, train=train, validation=validation, test=test)
+
+
+def _divided(data: Labeled) -> tuple[Labeled, Labeled]:
+    order = np.random.default_rng(SEED).permutation(len(data.labels))
+    kept = len(order) - max(1, round(HELD_OUT * len(order)))
+    return data.take(order[:kept]), data.take(order[kept:])
+
+
+def read(path: Path, target: str | None = None) -> RawData:
+    """Reads a folder, an .npz or a .csv.
+
+    Args:
+        path: a folder holds one folder of images for each class, or ``train``, ``test`` and perhaps ``val`` with such folders.
+        target: name of the column of a CSV that is to be predicted.
+
+    Raises:
+        UnreadableDataError: names the file, the line or the array that cannot be used.
+    """
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        raise UnreadableDataError(f"there is neither a file nor a folder {path}")
+    if path.suffix == ".npz":
+        return _arrays(path)
+    if path.suffix == ".csv":
+        return _table(path, target)
+    raise UnreadableDataError(f"{path} is neither a folder of images nor an .npz nor a .csv")
+
+
+Samples = Iterable[Any] | Dataset[Any] | DataLoader[Any]
+
+
+def of_samples(train: Samples, test: Samples | None = None, classes: tuple[str, ...] = ()) -> RawData:
+    """Of a torch Dataset or DataLoader, or anything that gives pairs of values and labels.
+
+    Args:
+        train: one sample at a time, or batches as a DataLoader gives them.
+        test: the same, to be looked at once.
+        classes: names; by default the numbers of the labels, or ``classes`` of a data set of torchvision.
+
+    Raises:
+        UnreadableDataError: what it gives are no pairs, or values of different shapes.
+    """
+    named = tuple(map(str, classes or getattr(train, "classes", ())))
+    samples, tests = _collected(train), None if test is None else _collected(test)
+    count = int(max(part.labels.max() for part in (samples, tests) if part is not None)) + 1
+    names = named or tuple(map(str, range(count)))
+    if len(names) < count:
+        raise UnreadableDataError(f"labels go up to {count - 1}, but there are {len(names)} class names")
+    return RawData(train=samples, validation=None, test=tests, classes=names, pixels=samples.values.dtype == np.uint8)
+
+
+def _collected(samples: Samples) -> Labeled:
+    values, labels = [], []
+    batched = isinstance(samples, DataLoader)
+    count = len(samples) if isinstance(samples, Sized) else None
+    for number, sample in enumerate(samples):  # type: ignore[arg-type]  # a map-style Dataset is indexed until it ends
+        if count is not None and number >= count:  # a map-style Dataset has no end of its own
+            break
+        try:
+            value, label = sample
+        except (TypeError, ValueError) as error:
+            raise UnreadableDataError(f"sample {number} is no pair of values and label") from error
+        values.append(np.asarray(value) if batched else np.asarray(value)[None])
+        labels.append(np.asarray(label, dtype=np.int64).reshape(-1))
+    if len({value.shape[1:] for value in values}) != 1:
+        raise UnreadableDataError("samples have different shapes, or there are none; give all one shape")
+    return Labeled(values=np.concatenate(values), labels=np.concatenate(labels))
+
+
+def _folder(path: Path) -> RawData:
+    parts = {name: path / name for name in ("train", "val", "test") if (path / name).is_dir()}
+    base = parts.get("train", path)
+    classes = tuple(sorted(folder.name for folder in base.iterdir() if folder.is_dir()))
+    if len(classes) < 2:
+        raise UnreadableDataError(f"{base} holds {len(classes)} folders; give one folder of images for each class")
+    held = {name: _images(folder, classes) for name, folder in parts.items()}
+    train = held.get("train") or _images(path, classes)
+    return RawData(train=train, validation=held.get("val"), test=held.get("test"), classes=classes, pixels=True)
+
+
+def _images(folder: Path, classes: tuple[str, ...]) -> Labeled:
+    files = [
+        (file, label)
+        for label, name in enumerate(classes)
+        for file in sorted((folder / name).glob("*"))
+        if file.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise UnreadableDataError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+    mode, size, values = "", (0, 0), []
+    for file, _ in files:
+        try:
+            with Image.open(file) as image:
+                if not mode:
+                    mode, size = "L" if image.mode in ("1", "L") else "RGB", image.size
+                if image.size != size:
+                    raise UnreadableDataError(
+                        f"{file} has {image.size[0]}x{image.size[1]} pixels, the first image {size[0]}x{size[1]}; "
+                        "bring all to one size"
+                    )
+                pixels = np.asarray(image.convert(mode))
+        except OSError as error:
+            raise UnreadableDataError(f"{file} is no image that can be read ({error})") from error
+        values.append(pixels[None] if mode == "L" else pixels.transpose(2, 0, 1))
+    return Labeled(values=np.stack(values), labels=np.array([label for _, label in files], dtype=np.int64))
+
+
+VALUES, LABELS = ("images", "features", "sequences", "x", "X", "data"), ("labels", "y", "target", "targets")
+
+
+def _arrays(path: Path) -> RawData:
+    with np.load(path, allow_pickle=False) as file:
+        try:
+            arrays = dict(file)
+        except ValueError as error:
+            raise UnreadableDataError(f"{path} holds pickled objects, which are not read: save plain arrays") from error
+    parts = {prefix: _pair(path, arrays, f"{prefix}_" if prefix else "") for prefix in ("train", "val", "test", "")}
+    train = parts["train"] or parts[""]
+    if train is None:
+        raise UnreadableDataError(
+            f"{path} has the arrays {', '.join(sorted(arrays))}; name them {' or '.join(VALUES)}, and {' or '.join(LABELS)}, "
+            "or train_images, train_labels, test_images and so on"
+        )
+    found = [np.unique(part[1]) for part in parts.values() if part is not None]
+    kinds = np.unique(np.concatenate(found))
+    if "classes" in arrays:
+        classes = tuple(map(str, arrays["classes"]))
+        if kinds.dtype.kind not in "iu" or kinds.min() < 0 or kinds.max() >= len(classes):
+            raise UnreadableDataError(
+                f"{path} has {len(classes)} classes; labels must be numbers from 0 to {len(classes) - 1}"
+            )
+        kinds = np.arange(len(classes))
+    else:
+        classes = tuple(map(str, kinds))
+    names = tuple(map(str, arrays["names"])) if "names" in arrays else ()
+
+    def labeled(part: tuple[NDArray[Any], NDArray[Any]] | None) -> Labeled | None:
+        return (
+            None if part is None else Labeled(values=part[0], labels=np.searchsorted(kinds, part[1]).astype(np.int64))
+        )
+
+    given = labeled(train)
+    assert given is not None
+    return RawData(
+        train=given,
+        validation=labeled(parts["val"]),
+        test=labeled(parts["test"]),
+        classes=classes,
+        names=names,
+        pixels=given.values.dtype == np.uint8,
+    )
+
+
+def _pair(path: Path, arrays: dict[str, NDArray[Any]], prefix: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Values with the channels on the first axis, and labels [count]."""
+    values = next((arrays[prefix + name] for name in VALUES if prefix + name in arrays), None)
+    labels = next((arrays[prefix + name] for name in LABELS if prefix + name in arrays), None)
+    if values is None or labels is None:
+        return None
+    labels = labels.reshape(-1)
+    if len(values) != len(labels):
+        raise UnreadableDataError(f"{path} has {len(values)} samples and {len(labels)} labels ({prefix or 'all'})")
+    if values.dtype.kind == "S":
+        values = _letters(values)
+    elif values.ndim == 3 and values.dtype == np.uint8:
+        values = values[:, None]
+    elif values.ndim == 4 and values.shape[3] in (1, 3) and values.shape[1] not in (1, 3):
+        values = values.transpose(0, 3, 1, 2)
+    return values, labels
+
+
+def _letters(words: NDArray[Any]) -> NDArray[np.float64]:
+    """Sequences of A, C, G and T [count] as 0 and 1, [count, 4, length]; any other letter is none of the four."""
+    codes = words.view(np.uint8).reshape(len(words), 1, -1)
+    return np.asarray(codes == np.frombuffer(b"ACGT", dtype=np.uint8).reshape(1, -1, 1), dtype=np.float64)
+
+
+def _table(path: Path, target: str | None) -> RawData:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    if not rows:
+        raise UnreadableDataError(f"{path} has no rows below its header")
+    if target is None or target not in header:
+        raise UnreadableDataError(f"{path} has the columns {', '.join(header)}; say which is to be predicted: --target")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header) or any(not cell.strip() for cell in row):
+            column = next(
+                (name for name, cell in zip(header, row, strict=False) if not cell.strip()), "the last columns"
+            )
+            raise UnreadableDataError(f"{path}, line {number}: no value for {column}; fill it in, or leave the row out")
+    kinds, labels = np.unique([row[header.index(target)] for row in rows], return_inverse=True)
+    names: list[str] = []
+    columns: list[NDArray[np.float64]] = []
+    for place, name in enumerate(header):
+        if name != target:
+            for own, values in _column(path, name, [row[place] for row in rows]):
+                names.append(own)
+                columns.append(values)
+    train = Labeled(values=np.stack(columns, axis=1), labels=labels.astype(np.int64))
+    return RawData(train=train, validation=None, test=None, classes=tuple(map(str, kinds)), names=tuple(names))
+
+
+def _column(path: Path, name: str, cells: list[str]) -> list[tuple[str, NDArray[np.float64]]]:
+    """A column of numbers as one feature, one of words as a feature for each word."""
+    try:
+        values = np.array([float(cell) for cell in cells])
+    except ValueError:
+        words = sorted(set(cells))
+        if len(words) > MAX_CATEGORIES:
+            raise UnreadableDataError(
+                f"{path}: column {name} has {len(words)} different words, more than {MAX_CATEGORIES}; leave it out, or make it a number"
+            ) from None
+        return [(f"{name}={word}", np.array([float(cell == word) for cell in cells])) for word in words]
+    if not np.isfinite(values).all():
+        line = 2 + int(np.argmin(np.isfinite(values)))
+        raise UnreadableDataError(f"{path}, line {line}: {name} is {cells[line - 2]}; fill it in, or leave the row out")
+    return [(name, values)]

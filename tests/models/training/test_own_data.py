@@ -1,0 +1,172 @@
+"""Data as people have them become bytes, and clients send the raw values."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ciphershift.errors import OutOfLevelsError, UnreadableDataError
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.program import Program
+from ciphershift.models import verification
+from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.export import export
+from ciphershift.models.compiler.inputs import Inputs, decoded, fit_encoding
+from ciphershift.models.training import own_data, sets
+from ciphershift.models.training.loop import logits
+from ciphershift.models.training.sets import Reading, Splits
+
+RNG = np.random.default_rng(0)
+AGE, DOSE = RNG.integers(18, 95, 300), RNG.normal(3.0, 40.0, 300)
+
+
+@pytest.fixture
+def patients(tmp_path: Path) -> Path:
+    """Numbers of three kinds, a column of words, and a target."""
+    path = tmp_path / "patients.csv"
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["age", "dose", "ward", "ill"])
+        for number, (age, dose) in enumerate(zip(AGE, DOSE, strict=True)):
+            rows.writerow([age, f"{dose:.6f}", "north" if number % 3 else "south", "yes" if age + dose > 60 else "no"])
+    return path
+
+
+def test_a_table_has_names_classes_and_a_range_for_each_feature(patients: Path) -> None:
+    splits = Splits.load(str(patients), reading=Reading(target="ill", standardize=True))
+    assert splits.classes == ("no", "yes")
+    assert splits.validation is not None
+    assert [len(part.labels) for part in (splits.train, splits.validation, splits.test)] == [217, 38, 45]
+    encoding = splits.inputs.encoding
+    assert encoding is not None
+    assert encoding.names == ("age", "dose", "ward=north", "ward=south")
+    raw = splits.inputs.raw_of(splits.train.images)
+    exact = own_data.read(patients, "ill").divided().train.values
+    # Half a step of each feature, of which there are at most 255 over its range and a tenth on each side.
+    assert (np.abs(raw - exact).max(axis=0) <= np.array(encoding.step) / 2 * 1.001).all()
+    assert np.array(splits.inputs.mean) == pytest.approx(exact.mean(axis=0))
+
+
+def test_a_value_outside_is_an_error_that_names_the_feature(patients: Path) -> None:
+    encoding = Splits.load(str(patients), reading=Reading(target="ill")).inputs.encoding
+    assert encoding is not None
+    with pytest.raises(OutOfLevelsError, match=r"age is 190 in sample 1; the model takes 18 to 103"):
+        encoding.integers(np.array([[50, 3.0, 1, 0], [190, 3.0, 1, 0]]), 255)
+    with pytest.raises(OutOfLevelsError, match="dose is nan"):
+        encoding.integers(np.array([[50, np.nan, 1, 0]]), 255)
+
+
+def test_raw_values_are_evaluated_as_the_module_does(patients: Path, tmp_path: Path) -> None:
+    """Signed inputs, each with its own scale, encrypted; the normalization that the module expects is part of the input."""
+    torch.manual_seed(0)
+    splits = Splits.load(str(patients), reading=Reading(target="ill", standardize=True))
+    module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).eval()
+    network = convert(
+        module, splits.inputs.raw_of(splits.train.images), params="TOY_N128", inputs=splits.inputs, levels=63
+    )
+    network.eval()
+    raw = own_data.read(patients, "ill").divided().test
+    assert raw is not None
+    mean, std = (np.array(v) for v in (splits.inputs.mean, splits.inputs.std))
+    with torch.no_grad():
+        expected = module(torch.tensor((raw.values - mean) / std).float()).numpy()
+    wrapped = logits(decoded(module, splits.inputs, 4), splits.test.images)
+    assert np.abs(wrapped - expected).mean() < 0.02 * expected.std()
+    program = export(network, name="p", version="1", params="TOY_N128", classes=splits.classes)
+    program.save(tmp_path)
+    loaded = Program.load(tmp_path)
+    assert loaded.digest == program.digest
+    plain = simulate.plain(loaded, splits.test.images) * program.output.scale
+    network.noise = None
+    rounded = logits(network, splits.test.images)
+    assert np.abs(plain - rounded).mean() < 0.1 * rounded.std()
+    assert np.corrcoef(rounded.ravel(), expected.ravel())[0, 1] > 0.95  # weights are rounded, nothing is trained
+    (encrypted,) = verification.encrypted_logits(loaded, splits.test.images[:1], threads=1)
+    assert np.abs(encrypted - plain[0]).max() < 0.5 * plain.std()
+
+
+def test_images_normalized_as_the_module_expects_may_be_padded() -> None:
+    torch.manual_seed(0)
+    pixels = RNG.integers(0, 256, (60, 1, 6, 6), dtype=np.uint8)
+    module = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.GELU(), nn.Flatten(), nn.Linear(108, 2)).eval()
+    encoding = fit_encoding(pixels, origin=(0.48,), pixels=True)
+    inputs = Inputs(encoding=encoding, mean=(0.48,), std=(0.25,))
+    network = convert(module, inputs.raw_of(inputs.bytes_of(pixels)), inputs=inputs, levels=255).eval()
+    network.noise = None
+    network.quantize(False)
+    with torch.no_grad():
+        expected = module(torch.tensor((pixels / 255 - 0.48) / 0.25).float()).numpy()
+    found = logits(network, inputs.bytes_of(pixels))
+    assert np.abs(found - expected).mean() < 0.03 * expected.std()
+    assert encoding.integers(pixels, 255).min() == encoding.lowest[0]
+
+
+def images(folder: Path, size: int = 5) -> None:
+    for name, value in (("cat", 30), ("dog", 200)):
+        (folder / name).mkdir(parents=True)
+        for number in range(10):
+            array: NDArray[np.uint8] = np.full((size, size, 3), value + number, dtype=np.uint8)
+            Image.fromarray(array).save(folder / name / f"{number}.png")
+
+
+def test_a_folder_of_images_by_class(tmp_path: Path) -> None:
+    images(tmp_path / "train")
+    images(tmp_path / "test")
+    splits = Splits.load(str(tmp_path))
+    assert splits.classes == ("cat", "dog")
+    assert splits.train.images.shape == (17, 3, 5, 5)
+    assert len(splits.test.labels) == 20
+    assert ((splits.train.images[:, 0, 0, 0] > 100) == (splits.train.labels == 1)).all()
+    assert splits.inputs == Inputs()
+    Image.fromarray(np.zeros((4, 5), dtype=np.uint8)).save(tmp_path / "test" / "dog" / "x.png")
+    with pytest.raises(UnreadableDataError, match=r"x.png has 5x4 pixels, the first image 5x5"):
+        Splits.load(str(tmp_path))
+
+
+def test_arrays_and_torch_data_sets(tmp_path: Path) -> None:
+    values, labels = RNG.normal(size=(40, 3, 7)), RNG.integers(0, 2, 40)
+    np.savez(tmp_path / "a.npz", x=values, y=np.array(["no", "yes"])[labels])
+    of_file = own_data.read(tmp_path / "a.npz")
+    assert of_file.classes == ("no", "yes")
+    assert np.array_equal(of_file.train.labels, labels)
+    pairs = TensorDataset(torch.tensor(values), torch.tensor(labels))
+    for source in (pairs, DataLoader(pairs, batch_size=7)):
+        raw = own_data.of_samples(source, classes=("no", "yes"))
+        assert np.allclose(raw.train.values, values)
+        assert np.array_equal(raw.train.labels, labels)
+    splits = Splits.of(own_data.of_samples(pairs), name="pairs")
+    assert splits.train.images.shape == (29, 3, 7)
+    sequences = np.array([b"ACGT", b"NTTA"])
+    np.savez(tmp_path / "s.npz", sequences=sequences, labels=[0, 1], classes=["EI", "N"])
+    one_hot = own_data.read(tmp_path / "s.npz").train.values
+    assert one_hot[0].tolist() == np.eye(4).tolist()
+    assert one_hot[1, :, 0].tolist() == [0, 0, 0, 0]
+
+
+def test_a_card_says_how_the_data_were_read(patients: Path) -> None:
+    splits = Splits.load(str(patients), reading=Reading(target="ill", standardize=True))
+    again = sets.of_card(sets.card_of(splits))
+    assert again.inputs == splits.inputs
+    assert np.array_equal(again.test.images, splits.test.images)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "message"),
+    [
+        ("a,b\n1,2\n", None, "has the columns a, b; say which"),
+        ("a,b\n1,x\n,y\n", "b", "line 3: no value for a"),
+        ("a,b\n1,x\nnan,y\n", "b", "line 3: a is nan"),
+        ("a,b\n" + "".join(f"w{i},x\n" for i in range(40)), "b", "40 different words"),
+        ("a,b\n", "b", "no rows"),
+    ],
+)
+def test_tables_that_cannot_be_used_say_where(tmp_path: Path, text: str, target: str | None, message: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UnreadableDataError, match=message):
+        own_data.read(tmp_path / "t.csv", target)
