@@ -90,6 +90,7 @@ def test_the_wheel_holds_one_package_and_nothing_for_developers(wheel: Path) -> 
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"ciphershift"}
     assert "ciphershift/py.typed" in names
+    assert {"ciphershift/client/page/site/page.js", "ciphershift/models/zoo/mnist-tiny/inputs.json"} <= set(names)
     unwanted = re.compile(r"^ciphershift/(benchmarks|tests)/|\.(hpp|cpp)$|CMakeLists|/float\.safetensors$")
     assert not [name for name in names if unwanted.search(name)]
     assert wheel.stat().st_size <= MAX_WHEEL_BYTES

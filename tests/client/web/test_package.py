@@ -28,17 +28,19 @@ from tests.support.documents import ROOT
 MOST_GZIPPED_BYTES = 400_000
 SEVEN = ROOT / "client" / "samples" / "mnist-0-is-7.png"
 USER = """
-import { CiphershiftError, Client, Keystore, type ModelProfile, type Progress } from "ciphershift";
+import { CiphershiftError, Client, Keystore, type ModelInputs, type ModelProfile, type Progress, fit } from "ciphershift";
 import { FolderStore } from "ciphershift/node";
 
 export async function digit(pixels: Uint8Array): Promise<string> {
   const keystore = new Keystore(new FolderStore("keys"), { passphrase: "correct horse" });
-  const client: Client = await Client.connect("http://127.0.0.1:8000", { model: "mnist-tiny", keystore });
+  const client: Client = await Client.connect("http://127.0.0.1:8000", { model: "mnist-tiny", keystore, retryTimeout: 5 });
   const profile: ModelProfile = client.profile;
   try {
     const onProgress = (progress: Progress): number => (progress.stage === "upload" ? progress.sent / progress.total : 0);
     const logits: Float64Array = await client.predict(pixels, { onProgress });
-    const rows: Float64Array[] = await client.predict([pixels, pixels]);
+    const inputs: ModelInputs = await client.inputs();
+    const image = fit({ width: 280, height: 280, data: new Uint8ClampedArray(4 * 280 * 280) }, profile, inputs.images ?? "drawing");
+    const rows: Float64Array[] = await client.predict([pixels, image.pixels, ...inputs.examples.map((example) => example.values)]);
     return profile.classes[logits.indexOf(Math.max(...logits))] ?? String(rows.length);
   } catch (error) {
     return error instanceof CiphershiftError ? error.code : "unknown";
