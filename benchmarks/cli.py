@@ -364,6 +364,31 @@ def faults(
 
 
 @app.command()
+def extraction(
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="Name of a model in the zoo; or depth-2, depth-2-large: random networks."),
+    ] = "depth-2",
+    queries: Annotated[
+        list[int] | None, typer.Option("--queries", help="Answers to steal with; may be given several times.", min=1)
+    ] = None,
+    json: Json = "-",
+) -> None:
+    """Steal a network by its answers: agreement of the copy and error of its weights, by number of queries and kind of answer.
+
+    Examples:
+
+      ciphershift bench extraction --model depth-2 --json -
+
+      ciphershift bench extraction --model mnist-tiny --queries 1000 --queries 10000
+    """
+    from ciphershift.benchmarks.extraction import audit
+
+    for record in audit.attack(model, queries=queries or audit.QUERIES):
+        write(record, json)
+
+
+@app.command()
 def service(
     model: Annotated[
         str | None,
