@@ -44,6 +44,7 @@ def attack(model: str, *, queries: Sequence[int] = QUERIES, steps: int = STEPS) 
     most, size = max(queries), DEPTH_TWO.get(model)
     victim = victims.of_zoo(model, most) if size is None else victims.depth_two(*size, most, seed=1)
     parameter_set = served_params(victim.program)
+    shared = envelope("extraction", params=parameter_set)  # once: the code may change while hours of training run
     wanted = simulate.plain(victim.program, victim.test).argmax(axis=1)
     without = _without(victim, wanted, steps)
     kept = sorted({min(count, len(victim.queries)) for count in queries})
@@ -53,7 +54,7 @@ def attack(model: str, *, queries: Sequence[int] = QUERIES, steps: int = STEPS) 
         points = list(
             _points(victim, answers, wanted, kept, steps, by_class=kind == "class", by_moments=size is not None)
         )
-        yield envelope("extraction", params=parameter_set) | {
+        yield shared | {
             "model": model,
             "program": victim.program.digest,
             "answer": kind,
