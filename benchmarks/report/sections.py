@@ -10,6 +10,7 @@ from typing import Any
 
 from ciphershift.benchmarks.report import figures, tables, zoo
 from ciphershift.benchmarks.report.estimates import estimated, workers
+from ciphershift.benchmarks.report.extraction import stolen
 from ciphershift.benchmarks.report.lookups import lookups
 from ciphershift.benchmarks.report.points import Fit, Point, points
 from ciphershift.benchmarks.report.stored import MissingError, Stored
@@ -311,6 +312,7 @@ SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
     ("Throughput", _throughput),
     ("Noise and accuracy by parameter set", _parameters),
     ("What each choice is worth", _ablation),
+    ("How many answers give a network away", stolen),
     ("Beside SHE's own tables", _she),
     ("Past this machine", _estimates),
     ("On several workers", _workers),

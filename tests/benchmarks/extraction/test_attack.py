@@ -1,0 +1,72 @@
+"""The attacks steal what they must be able to steal, and the errors that they are judged by say so."""
+
+import numpy as np
+import pytest
+
+from ciphershift.benchmarks.extraction import audit, moments, recovery, students, victims
+from ciphershift.errors import ProgramError
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.program import Program
+
+
+def test_moments_find_the_directions_of_a_hidden_layer() -> None:
+    rng = np.random.default_rng(0)
+    wanted = np.linalg.qr(rng.standard_normal((6, 3)))[0].T
+    z = rng.standard_normal((40_000, 6))
+    answers = np.clip(z @ wanted.T / 4 + [0.0, 0.1, -0.1], 0, 1) @ rng.standard_normal((3, 4))
+    found = moments.directions(z, answers, 3, seed=0)
+    assert np.abs(wanted @ found.T).max(axis=1).min() > 0.95
+    rows = np.column_stack([wanted / 4, [0.0, 0.1, -0.1]])
+    assert recovery.relative_error(rows, moments.units(z, answers, found)) < 0.4
+
+
+def test_the_error_knows_order_length_and_mirrored_units() -> None:
+    rows = np.random.default_rng(1).standard_normal((4, 6))
+    mirrored = -rows[[2]]
+    mirrored[:, -1] = 1 - rows[2, -1]
+    found = np.concatenate([3 * rows[[3]], mirrored, rows[[0]], rows[[1]] / 5])
+    assert recovery.relative_error(rows, found) == pytest.approx(0, abs=1e-6)
+    assert recovery.relative_error(rows, np.zeros_like(rows) + 1e-9) > 0.5
+    half = recovery.relative_error(np.eye(4, 6), np.eye(4, 6)[:2])  # two of four units of one length are missing
+    assert half == pytest.approx(0.5**0.5)
+
+
+def test_the_copy_with_the_victims_weights_is_the_victim() -> None:
+    victim = victims.depth_two(8, 4, 3, 500, seed=2)
+    rows = recovery.true_rows(victim)
+    student = students.untrained(victim.program, 0)
+    with students.torch.no_grad():
+        student[0].weight.copy_(students.torch.from_numpy(rows[:, :-1]))
+        student[0].bias.copy_(students.torch.from_numpy(rows[:, -1]))
+    answers = victims.simulate.plain(victim.program, victim.queries)
+    students.fit_last(student, victim.read(victim.queries), answers)
+    found = students.classes_of(student, victim.read(victim.test))
+    wanted = victims.simulate.plain(victim.program, victim.test).argmax(1)
+    assert (found == wanted).mean() > 0.9  # its activations are rounded to 31 levels, the copy's are not
+    assert recovery.relative_error(rows, students.first_rows(student)) < 1e-3
+
+
+@pytest.mark.parametrize("kind", victims.KINDS)
+def test_every_kind_of_answer_is_asked_for(kind: str) -> None:
+    victim = victims.depth_two(8, 4, 3, 50, seed=2)
+    answers = victims.ask(victim.program, kind, params.get(victim.program.params), victim.queries, seed=0)
+    assert answers.shape == (50, 3)
+    if kind == "class":
+        assert np.abs(answers - answers.round()).max() < 0.2
+
+
+@pytest.mark.slow
+def test_a_record_has_every_kind_of_answer_and_number_of_queries() -> None:
+    records = list(audit.attack("depth-2", queries=(60, 30), steps=2))
+    assert [record["answer"] for record in records] == list(victims.KINDS)
+    for record in records:
+        assert [(p["queries"], p["attack"]) for p in record["points"]] == [
+            (count, attack) for count in (30, 60) for attack in ("distillation", "moments")
+        ]
+        assert all(0 <= p["agreement"] <= 1 and 0 <= p["weights_error"] <= 1 for p in record["points"])
+
+
+def test_a_network_that_the_attack_does_not_know_is_said_so(tiny_program: Program) -> None:
+    assert len(students.untrained(tiny_program, 0)) == len(tiny_program.layers)
+    with pytest.raises(ProgramError, match="top_one"):
+        students.untrained(victims.KINDS["class"](victims.depth_two(8, 4, 3, 10, seed=0).program), 0)
