@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import os
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
@@ -244,11 +245,22 @@ class _Body:
 
 
 def _arguments(request: Request) -> dict[str, Any]:
-    headers = dict(request.headers)
+    headers = dict(request.headers) | _trace_context()
     if isinstance(request.content, Upload):
         headers["Content-Length"] = str(len(request.content))
     timeout = httpx.Timeout(connect=CONNECT_SECONDS, read=request.silence_seconds, write=WRITE_SECONDS, pool=None)
     return {"method": request.method, "url": request.path, "headers": headers, "timeout": timeout}
+
+
+def _trace_context() -> dict[str, str]:
+    """The trace context (W3C) of the caller's OpenTelemetry span, if the program traces itself and a span is open."""
+    if "opentelemetry.trace" not in sys.modules:
+        return {}
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier
 
 
 @dataclass(frozen=True, slots=True)

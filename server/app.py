@@ -51,7 +51,7 @@ def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
             SameOriginMiddleware, hosts=settings.hosts, any_host=settings.open_to_network, origins=settings.origins
         )
     origins.install(app, settings.origins)  # within what counts and logs requests
-    app.add_middleware(RequestLogMiddleware, metrics=service.metrics)
+    app.add_middleware(RequestLogMiddleware, metrics=service.metrics, tracing=service.tracing)
     problems.install(app)
     app.include_router(health.router)
     if settings.metrics:

@@ -27,6 +27,7 @@ from ciphershift.server.store.database import Job
 from ciphershift.server.store.jobs import JobStore
 from ciphershift.server.store.keys import KeyStore
 from ciphershift.server.store.states import FINISHED
+from ciphershift.server.tracing import Tracing
 
 POLL_SECONDS = 0.5  # between two queries for jobs that another process has accepted
 STOP_SECONDS = 0.5  # for running jobs to stop by themselves at the end of a drain, before their workers are ended
@@ -41,7 +42,14 @@ class JobRunner:
     """Evaluates jobs, as many at once as its engine has slots."""
 
     def __init__(
-        self, settings: Settings, jobs: JobStore, keys: KeyStore, engine: Engine, notifier: Notifier, metrics: Metrics
+        self,
+        settings: Settings,
+        jobs: JobStore,
+        keys: KeyStore,
+        engine: Engine,
+        notifier: Notifier,
+        metrics: Metrics,
+        tracing: Tracing,
     ) -> None:
         self.id = uuid.uuid4().hex
         self.engine = engine
@@ -50,6 +58,7 @@ class JobRunner:
         self._keys = keys
         self._notifier = notifier
         self._metrics = metrics
+        self._tracing = tracing
         self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -99,6 +108,11 @@ class JobRunner:
                 with (
                     structlog.contextvars.bound_contextvars(job=job.id, model=job.model, attempt=job.attempt),
                     failures_logged("job"),
+                    self._tracing.span(
+                        "job",
+                        job.traceparent,
+                        {"ciphershift.job": job.id, "ciphershift.model": job.model, "ciphershift.images": job.images},
+                    ),
                 ):
                     await self._compute(job)
 
@@ -149,7 +163,8 @@ class JobRunner:
         """The engine's result; None if the job was canceled or claimed by another runner meanwhile."""
         task, blob = await _persisted(self._task, job, images)
         layers: list[LayerProgress] = []
-        running = asyncio.create_task(self.engine.run(task, lambda layer: self._observe(job, layers, layer)))
+        trace = self._tracing.current()
+        running = asyncio.create_task(self.engine.run(task, lambda layer: self._observe(job, layers, layer, trace)))
         try:
             while not running.done():
                 await asyncio.wait({running}, timeout=TICK_SECONDS)
@@ -183,11 +198,12 @@ class JobRunner:
         )
         return task, blob
 
-    def _observe(self, job: Job, layers: list[LayerProgress], layer: LayerProgress) -> None:
+    def _observe(self, job: Job, layers: list[LayerProgress], layer: LayerProgress, trace: str | None) -> None:
         kept = job.bootstraps_total * job.images_kept // job.images
         of_job = replace(layer, lookups_done=kept + layer.lookups_done, images_done=job.images_kept + layer.images_done)
         before = layers[-1].lookups_done if layers else kept
         self._metrics.compute_seconds.labels(job.model, layer.layer).observe(layer.seconds)
+        self._tracing.record(layer.layer, trace, layer.seconds, {"ciphershift.lookups": of_job.lookups_done - before})
         self._metrics.bootstraps.labels(job.model).inc(of_job.lookups_done - before)
         layers.append(of_job)
 

@@ -24,6 +24,7 @@ from ciphershift.server.store.jobs import JobStore
 from ciphershift.server.store.keys import KeyStore
 from ciphershift.server.store.model_states import ModelStates
 from ciphershift.server.store.tenants import Caller, TenantStore
+from ciphershift.server.tracing import Tracing
 
 PAUSES = {"sweep": 1.0, "watch": 0.25, "orphans": 3600.0}  # seconds between two rounds of each background task
 LATE_SECONDS = 30.0  # after which a background task counts as failed
@@ -52,13 +53,16 @@ class Service:
         self.feed = JobFeed(self.jobs)
         self.limits = TenantLimits()
         self.metrics = Metrics()
+        self.tracing = Tracing(settings.traces)
         self._open_caller: Caller | None = None
         self._metrics_text = (0.0, b"")
         self._checked: tuple[float, NotReadyError | None] = (0.0, None)
         self._alive: dict[str, float] = {}  # when each background task last did its work
         engine = make_engine(settings)
         self.runner = (
-            None if engine is None else JobRunner(settings, self.jobs, self.keys, engine, self.notifier, self.metrics)
+            None
+            if engine is None
+            else JobRunner(settings, self.jobs, self.keys, engine, self.notifier, self.metrics, self.tracing)
         )
         self._drain: asyncio.Task[None] | None = None
         self._revisions: dict[str, int] = {}
@@ -114,6 +118,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.database.close()
+        await asyncio.to_thread(self.tracing.close)
 
     async def check(self) -> None:
         """Returns if requests would be served.

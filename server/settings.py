@@ -164,6 +164,9 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(
         None, description="token that /metrics requires (Authorization: Bearer); none if empty"
     )
+    traces: bool = Field(
+        False, description="send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT (needs the extra `otel`)"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     allow_toy_parameters: bool = Field(False, description="serve insecure TOY parameter sets; for tests only")
 

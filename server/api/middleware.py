@@ -1,4 +1,4 @@
-"""Middleware around every request: request id, log line and metrics."""
+"""Middleware around every request: request id, trace, log line and metrics."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ciphershift.server import logs
 from ciphershift.server.api.problems import problem
 from ciphershift.server.connection import METHODS
 from ciphershift.server.metrics import Metrics
+from ciphershift.server.tracing import TRACEPARENT, Tracing
 
 REQUEST_ID = "X-Request-Id"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -25,9 +26,11 @@ _log = logs.get("requests")
 class RequestLogMiddleware:
     """ASGI middleware. A starlette BaseHTTPMiddleware would hide from the route that its client has disconnected."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
+        self._silent = Tracing(False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -57,7 +60,13 @@ class RequestLogMiddleware:
             await send(message)
 
         structlog.contextvars.clear_contextvars()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        quiet = scope["path"] in _QUIET
+        trace = self._silent if quiet else self._tracing
+        parent = Headers(scope=scope).get(TRACEPARENT)
+        with (
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+            trace.span(scope["method"], parent, {"http.request.method": scope["method"]}, request=True) as span,
+        ):
             try:
                 await self._app(scope, counted_receive, counted_send)
             finally:
@@ -65,7 +74,10 @@ class RequestLogMiddleware:
                 route = getattr(scope.get("route"), "path", "none")
                 self._metrics.requests.labels(scope["method"], route, status).inc()
                 self._metrics.request_seconds.labels(route).observe(seconds)
-                write = _log.debug if scope["path"] in _QUIET else _log.info
+                if span is not None:
+                    span.update_name(f"{scope['method']} {route}")
+                    span.set_attributes({"http.route": route, "http.response.status_code": status})
+                write = _log.debug if quiet else _log.info
                 write(
                     "request",
                     method=scope["method"],

@@ -122,6 +122,7 @@ class Job(Base):
     model_digest: Mapped[str] = mapped_column(String(64))
     key_id: Mapped[str] = mapped_column(String(64))
     request_id: Mapped[str | None] = mapped_column(String(64))
+    traceparent: Mapped[str | None] = mapped_column(String(64))  # of the request that made it, if it was traced
     images: Mapped[int]
     images_kept: Mapped[int] = mapped_column(
         default=0, server_default="0"

@@ -67,6 +67,7 @@ class JobRequest:
     tensor: bytes
     body_sha256: str
     idempotency_key: str | None
+    traceparent: str | None = None
 
 
 class JobStore:
@@ -378,6 +379,7 @@ class JobStore:
             model_digest=request.model_digest,
             key_id=request.key_id,
             request_id=request.request_id,
+            traceparent=request.traceparent,
             images=request.images,
             state=PENDING,
             created=now,

@@ -118,6 +118,7 @@ async def _submit(
         tensor=tensor,
         body_sha256=hashlib.sha256(model.program.name.encode() + b"\0" + data).hexdigest(),
         idempotency_key=idempotency_key,
+        traceparent=service.tracing.current(),
     )
     job = await asyncio.to_thread(service.jobs.submit, job_request)
     service.notifier.notify(QUEUE)

@@ -21,6 +21,7 @@ def upgrade() -> None:
     op.add_column("tenants", sa.Column("requests_per_second", sa.Double(), nullable=True))
     op.add_column("tenants", sa.Column("turn", sa.Double(), nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("images_kept", sa.BigInteger(), nullable=False, server_default="0"))
+    op.add_column("jobs", sa.Column("traceparent", sa.String(length=64), nullable=True))
     op.add_column("key_bundles", sa.Column("blob", sa.String(length=160), nullable=False, server_default=""))
     op.execute("UPDATE key_bundles SET blob = 'keys/' || tenant_id || '/' || key_id || '.keys'")
 
@@ -55,6 +56,7 @@ def downgrade() -> None:
     op.drop_table("usage")
     op.execute("DELETE FROM key_bundles WHERE blob <> 'keys/' || tenant_id || '/' || key_id || '.keys'")
     op.drop_column("key_bundles", "blob")
+    op.drop_column("jobs", "traceparent")
     op.drop_column("jobs", "images_kept")
     for name in ("turn", "requests_per_second", "queue_depth", "lookups_per_day", "closed"):
         op.drop_column("tenants", name)
