@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -17,10 +18,12 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
+from sqlalchemy import text
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess
 from ciphershift.client import Client
 from ciphershift.server.settings import EngineUrl, Settings
+from tests.server.store.conftest import State
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -168,7 +171,7 @@ def test_the_variant_with_a_card_is_what_compose_reads() -> None:
 def test_the_patch_for_a_card_changes_the_worker_that_there_is() -> None:
     """Containers and variables are merged by name: each that is patched must exist, or it would be added."""
     (worker, *_) = yaml.safe_load_all((DEPLOY / "kubernetes/worker.yaml").read_text())
-    patch = yaml.safe_load((DEPLOY / "kubernetes/gpu/worker.yaml").read_text())
+    patch = yaml.safe_load((DEPLOY / "kubernetes-gpu/worker.yaml").read_text())
     assert (patch["kind"], patch["metadata"]["name"]) == (worker["kind"], worker["metadata"]["name"])
     patched, given = (deployment["spec"]["template"]["spec"]["containers"] for deployment in (patch, worker))
     assert [container["name"] for container in patched] == [container["name"] for container in given]
@@ -176,6 +179,46 @@ def test_the_patch_for_a_card_changes_the_worker_that_there_is() -> None:
     assert set(variables) <= {variable["name"] for variable in given[0]["env"]}
     assert EngineUrl.parse(variables["CIPHERSHIFT_ENGINE"]).scheme == "torch"
     assert patched[0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_workers_follow_the_queue_by_a_query_that_the_database_answers(
+    postgres: Callable[[], str], tmp_path: Path
+) -> None:
+    folder = DEPLOY / "kubernetes-autoscaling"
+    scaled = yaml.safe_load((folder / "scaled-object.yaml").read_text())["spec"]
+    (worker,) = [
+        m for m in yaml.safe_load_all((DEPLOY / "kubernetes/worker.yaml").read_text()) if m["kind"] == "Deployment"
+    ]
+    assert scaled["scaleTargetRef"]["name"] == worker["metadata"]["name"]
+    variant = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert variant["resources"] == ["../kubernetes", "scaled-object.yaml"]
+    assert variant["patches"][0]["target"] == {"kind": "Deployment", "name": worker["metadata"]["name"]}
+    (trigger,) = scaled["triggers"]
+    assert trigger["metadata"]["connectionFromEnv"] == "CIPHERSHIFT_DATABASE"
+    state = State(Settings(database=postgres(), storage=str(tmp_path)))
+    state.jobs.finish(state.running(), b"logits", 1.0, 0.0)
+    state.running()
+    state.submit()
+    with state.database.reading() as session:
+        assert session.execute(text(trigger["metadata"]["query"])).scalar() == 2
+    state.database.close()
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize("variant", ["", "-gpu", "-autoscaling"])
+def test_kustomize_builds_every_variant(tmp_path: Path, variant: str) -> None:
+    folder = shutil.copytree(DEPLOY, tmp_path / "deploy")
+    shutil.copy(folder / "kubernetes/secrets.env.example", folder / "kubernetes/secrets.env")
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(folder / f"kubernetes{variant}")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (worker,) = [
+        made
+        for made in yaml.safe_load_all(done.stdout)
+        if made["kind"] == "Deployment" and made["metadata"]["name"] == "ciphershift-worker"
+    ]
+    assert ("replicas" in worker["spec"]) == (variant != "-autoscaling")
 
 
 def test_the_dockerfile_passes_hadolint() -> None:
