@@ -1,4 +1,4 @@
-"""What is attacked: a network, its pictures, and each kind of answer that an owner may choose."""
+"""What is attacked: a network, its inputs, and each kind of answer that an owner may choose."""
 
 from __future__ import annotations
 
