@@ -71,27 +71,18 @@ class ModelProfile(BaseModel):
     stem: StemProfile | None = None
 
 
-class InputField(BaseModel):
-    """One value of a table's row: what it is called, and the values that stand for 0 and 1."""
-
-    name: str
-    least: float
-    most: float
-
-
 class InputExample(BaseModel):
-    """An input to try a model with, uint8 in the order of its shape, and its class if that is known."""
+    """An input to try a model with, uint8 or raw numbers in the order of its shape, and its class if that is known."""
 
     name: str
     label: str = ""
-    values: Base64Bytes
+    values: Base64Bytes | tuple[float, ...]
 
 
 class ModelInputs(BaseModel):
     """What people who make inputs of a model may want to know; a model's folder has it as inputs.json, if it has it."""
 
     images: Literal["drawing", "photograph"] | None = None  # how images of another size are made to fit
-    fields: tuple[InputField, ...] = ()  # one for each value, or none
     examples: tuple[InputExample, ...] = Field((), max_length=100)
 
 

@@ -207,10 +207,6 @@ def _inputs(path: Path, values: int) -> ModelInputs:
         return ModelInputs()
     except (OSError, ValidationError) as error:
         raise ProgramError(f"{path} cannot be read: {error}") from error
-    if len(inputs.fields) not in (0, values):
-        raise ProgramError(
-            f"{path} names {len(inputs.fields)} fields, the model takes {values} values: name each or none"
-        )
     for example in inputs.examples:
         if len(example.values) != values:
             raise ProgramError(

@@ -225,12 +225,12 @@ def test_a_file_that_is_no_image_is_said_so(page: Page) -> None:
 
 
 def test_a_table_has_fields_and_is_answered(hosted_page: Page) -> None:
-    """On the page that the server serves: with the names and ranges that the model's folder gives."""
+    """On the page that the server serves: with the names and ranges that the model's profile gives."""
     page = hosted_page
     page.get_by_label("Network").select_option("table")
     expect(page.locator("#pad")).to_be_hidden()
     page.get_by_role("button", name="Row 1: low").click()
-    assert [box.input_value() for box in page.get_by_role("spinbutton").all()] == ["0", "3.3", "0.867", "80"]
+    assert [box.input_value() for box in page.get_by_role("spinbutton").all()] == ["0", "3.5", "0.9", "80"]
     send(page)
     expect(page.locator("#verdict-class")).to_have_text("low")
     expect(
@@ -238,9 +238,9 @@ def test_a_table_has_fields_and_is_answered(hosted_page: Page) -> None:
     ).to_be_hidden()  # no copy of it is here
     for name, value in {"length": "50", "width": "40", "dose": "-1", "age": "99"}.items():
         page.get_by_role("spinbutton", name=name).fill(value)
-    expect(page.locator("#status")).to_have_text("age is 99: give a number from 20 to 80.")
+    expect(page.locator("#status")).to_have_text("age is 99; the model takes 20 to 80.")
     page.get_by_role("button", name="Encrypt and send").click()
-    expect(page.locator("#status")).to_have_text("Not sent: age is 99: give a number from 20 to 80.")
+    expect(page.locator("#status")).to_have_text("Not sent: age is 99; the model takes 20 to 80.")
     page.get_by_role("spinbutton", name="age").fill("20")
     send(page)
     expect(page.locator("#verdict-class")).to_have_text("high")

@@ -8,22 +8,19 @@ import numpy as np
 
 from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.protocol.encoding import Encoding
 
 FIELDS = [("length", 0.0, 50.0), ("width", 0.0, 50.0), ("dose", -1.0, 1.0), ("age", 20.0, 80.0)]
-LOW_ROW = (0, 17, 238, 255)
+LEVELS = 15
+LOW_ROW = [0.0, 3.5, 0.9, 80.0]
 PARAMS = "FAST_N512_PAIRS"
 
 
 def save(folder: Path) -> None:
     """Writes both into a folder of models."""
-    _save(table(), folder, fields=FIELDS, images=None, examples=[("row 1", "low", bytes(LOW_ROW))])
-    _save(
-        photograph(),
-        folder,
-        fields=[],
-        images="photograph",
-        examples=[("scan 1", "bright top", bright_top().tobytes())],
-    )
+    _save(table(), folder, None, {"name": "row 1", "label": "low", "values": LOW_ROW})
+    scan = base64.b64encode(bright_top().tobytes()).decode()
+    _save(photograph(), folder, "photograph", {"name": "scan 1", "label": "bright top", "values": scan})
 
 
 def table() -> Program:
@@ -32,7 +29,17 @@ def table() -> Program:
         name="table",
         version="1",
         params=PARAMS,
-        input=InputSpec(shape=(4,), levels=15, delta=1 / 256),
+        input=InputSpec(
+            shape=(4,),
+            levels=LEVELS,
+            delta=1 / 256,
+            encoding=Encoding(
+                origin=tuple(least for _, least, _ in FIELDS),
+                step=tuple((most - least) / LEVELS for _, least, most in FIELDS),
+                lowest=(0, 0, 0, 0),
+                names=tuple(name for name, _, _ in FIELDS),
+            ),
+        ),
         layers=(
             Linear(name="difference", weight=np.array([[1, 1, -1, -1], [-1, -1, 1, 1]], dtype=np.int8)),
             _relu(channels=2, multiplier=0.5),
@@ -75,21 +82,6 @@ def _relu(channels: int, multiplier: float) -> ReLU:
     )
 
 
-def _save(
-    program: Program,
-    folder: Path,
-    *,
-    fields: list[tuple[str, float, float]],
-    images: str | None,
-    examples: list[tuple[str, str, bytes]],
-) -> None:
+def _save(program: Program, folder: Path, images: str | None, example: dict[str, object]) -> None:
     program.save(folder / program.name)
-    inputs = {
-        "images": images,
-        "fields": [{"name": name, "least": least, "most": most} for name, least, most in fields],
-        "examples": [
-            {"name": name, "label": label, "values": base64.b64encode(values).decode()}
-            for name, label, values in examples
-        ],
-    }
-    (folder / program.name / "inputs.json").write_text(json.dumps(inputs))
+    (folder / program.name / "inputs.json").write_text(json.dumps({"images": images, "examples": [example]}))

@@ -1,6 +1,6 @@
 // The page: makes keys, encrypts the chosen input, sends it, and shows what happens to it. Everything runs in this tab.
 
-import { BrowserStore, CanceledError, HEADER_BYTES, KeyMismatchError, Keystore, UnknownModelError, WrongAnswerError, fit, readsDigits } from "ciphershift";
+import { BrowserStore, CanceledError, HEADER_BYTES, KeyMismatchError, Keystore, UnknownModelError, WrongAnswerError, fit, readsDigits, toLevels } from "ciphershift";
 
 import * as answer from "./answer.js";
 import { Fields } from "./fields.js";
@@ -26,7 +26,7 @@ let clients = []; // one for each model
 let inputs = null; // what the server says of the chosen model's inputs
 let source = Promise.resolve(null); // of { name, image, … }, { name, values } or { wrong }: what was drawn, opened, filled in or picked
 let preparing = null; // the promise of the input that is made from it
-let input = null; // bytes: what will be encrypted
+let input = null; // what will be encrypted
 let pressed = null; // the name of the example
 let running = null; // the AbortController of the current run
 let last = null; // { values, logits } of the answer that is shown
@@ -89,7 +89,7 @@ function showWidget(profile) {
   element("drawing-help").hidden = !draws;
   element("pad-hint").textContent = draws ? "Draw here, or drop an image" : "Drop an image here";
   pad.setDraws(draws);
-  if (!isImage) fields.make(profile, inputs.fields);
+  if (!isImage) fields.make(profile);
 }
 
 function showExamples(profile) {
@@ -148,7 +148,9 @@ function filled() {
 /** The values, or what is wrong with them: somebody is still typing, so that is no failure yet. */
 function whatIsInTheFields() {
   try {
-    return { name: "what is in the fields", values: fields.values() };
+    const values = fields.values();
+    toLevels(values, chosen().profile); // within the range of each
+    return { name: "what is in the fields", values };
   } catch (error) {
     return { wrong: error.message };
   }
@@ -194,7 +196,7 @@ async function prepare(from, client) {
   if (given.shown) pad.show(given.shown);
   const [values, done] = given.image ? fitted(given, profile) : [given.values, "as it is"];
   input = values;
-  plates.values(element("preview"), values, profile.inputShape);
+  plates.values(element("preview"), service.bytesOf(profile, values, true), profile.inputShape);
   element("prepared-text").textContent = `What is encrypted: ${given.name}, ${done}.`;
   element("prepared").hidden = false;
   say("Ready to encrypt.");

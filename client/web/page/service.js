@@ -1,6 +1,6 @@
 // The server: where it is, the key for it, and a client for each of its models. page.json, beside the page, says what is known of it.
 
-import { CiphershiftError, Client, ForbiddenError, InsecureParamsError, UnauthorizedError, UnknownModelError } from "ciphershift";
+import { CiphershiftError, Client, ForbiddenError, InsecureParamsError, UnauthorizedError, UnknownModelError, toLevels } from "ciphershift";
 
 const RETRY_SECONDS = 10; // somebody is waiting
 const KEY = "ciphershift: API key";
@@ -49,7 +49,7 @@ export async function inputsOf(client) {
     return await client.inputs();
   } catch (error) {
     if (error.code !== new CiphershiftError().code && !(error instanceof UnknownModelError)) throw error;
-    return { images: null, fields: [], examples: [] };
+    return { images: null, examples: [] };
   }
 }
 
@@ -57,10 +57,20 @@ export async function inputsOf(client) {
 export async function inTheClear({ clear }, profile, values) {
   const query = new URLSearchParams({ model: profile.model, digest: profile.programDigest });
   const headers = { Authorization: `Bearer ${apiKey().apiKey}`, "Content-Type": "application/octet-stream" };
-  const answer = await fetch(`${clear}?${query}`, { method: "POST", headers, body: values });
+  const answer = await fetch(`${clear}?${query}`, { method: "POST", headers, body: bytesOf(profile, values) });
   const said = await answer.json();
   if (!answer.ok) throw new Error(said.detail);
   return said.logits;
+}
+
+/**
+ * An input as bytes: steps above the least value where the profile has an encoding, and 0 to 255 where it has none, as networks take them in
+ * the clear. With `isShown` always 0 to 255, to be drawn.
+ */
+export function bytesOf(profile, values, isShown = false) {
+  const { inputEncoding: encoding, inputLevels } = profile;
+  const steps = toLevels(values, profile).map((level, at) => level - (encoding?.lowest[Math.floor((at * encoding.lowest.length) / values.length)] ?? 0));
+  return Uint8Array.from(steps, (step) => (encoding && !isShown ? step : Math.round((255 * step) / inputLevels)));
 }
 
 function apiKey() {

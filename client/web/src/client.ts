@@ -77,9 +77,9 @@ export class Client {
     return modelsOf(this.#exchange);
   }
 
-  /** Asks what people who make inputs of this model may want to know: examples, the names of a table's fields. */
+  /** Asks what people who make inputs of this model may want to know: what images are, and examples. */
   async inputs(): Promise<ModelInputs> {
-    const answerLimit = MOST_EXAMPLES * (2 * valuesOf(this.profile) + 1024);
+    const answerLimit = Math.min(MOST_EXAMPLES * (24 * valuesOf(this.profile) + 1024), 16 << 20);
     const answer = await this.#exchange.send({ method: "GET", path: `/v2/models/${this.profile.model}/inputs`, answerLimit });
     return readInputs(answer.content, this.profile);
   }

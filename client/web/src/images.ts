@@ -1,9 +1,10 @@
-/** Inputs as a model takes them: whole numbers between 0 and its levels, in the order of its shape. */
+/** Inputs as a model takes them: whole numbers, in the order of its shape. */
 
 import { BadShapeError, OutOfLevelsError } from "./errors.js";
+import { integersOf, roundHalfEven } from "./encoding.js";
 import { type ModelProfile, valuesOf } from "./profile.js";
 
-/** One input: bytes from 0 to 255 or floats from 0 to 1; of an image channel by channel and row by row, of a series channel by channel. */
+/** One input: bytes from 0 to 255 or floats from 0 to 1, or raw values where the profile has an encoding; of an image channel by channel and row by row, of a series channel by channel. */
 export type Pixels = Uint8Array | Uint8ClampedArray | Float32Array | Float64Array;
 
 /** What a canvas gives: `ImageData`, or anything of that shape. */
@@ -27,6 +28,7 @@ export function toLevels(pixels: Pixels, profile: ModelProfile): Float64Array {
   if (pixels.length !== valuesOf(profile)) {
     throw new BadShapeError(`the input has ${pixels.length} values, ${profile.model} takes ${profile.inputShape.join(" x ")}`);
   }
+  if (profile.inputEncoding) return integersOf(pixels, profile.inputEncoding, profile.inputLevels);
   return Float64Array.from(pixels as ArrayLike<number>, (value) => {
     const unit = isBytes ? value / 255 : value;
     if (!(unit >= 0 && unit <= 1)) throw new OutOfLevelsError("the input holds values outside 0 to 1: scale floats, or give bytes from 0 to 255");
@@ -61,10 +63,4 @@ export function imageShape(profile: ModelProfile): [number, number, number] {
     throw new BadShapeError(`${profile.model} takes values of shape ${profile.inputShape.join(" x ")}, not images: give an array to predict`);
   }
   return [channels, height!, width!];
-}
-
-/** Rounds as the Python client does, so that both encrypt the same levels. */
-function roundHalfEven(value: number): number {
-  const floor = Math.floor(value);
-  return value - floor === 0.5 ? floor + (floor % 2) : Math.round(value);
 }

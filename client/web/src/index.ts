@@ -3,10 +3,11 @@
 export { BrowserStore } from "./browser-store.js";
 export { Client } from "./client.js";
 export { HEADER_BYTES } from "./container.js";
+export { type InputEncoding, nameOf, rangeOf } from "./encoding.js";
 export * from "./errors.js";
 export { type Fitted, type ImageKind, fit, readsDigits } from "./fit.js";
-export { type CanvasPixels, type Pixels, fromCanvas } from "./images.js";
-export type { InputExample, InputField, ModelInputs } from "./inputs.js";
+export { type CanvasPixels, type Pixels, fromCanvas, toLevels } from "./images.js";
+export type { InputExample, ModelInputs } from "./inputs.js";
 export type { Job } from "./job.js";
 export type { JobProgress, JobStatus } from "./jobs.js";
 export { type KeyFiles, Keystore, type KeystoreOptions, MemoryStore, type Store } from "./keystore.js";

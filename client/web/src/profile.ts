@@ -2,6 +2,7 @@
 
 import { answerFields, imageFields } from "./ciphertexts.js";
 import { type Field, HEADER_BYTES, payloadBytes } from "./container.js";
+import { type InputEncoding, readEncoding } from "./encoding.js";
 import { BadStemError, MalformedError } from "./errors.js";
 import { ParameterSet } from "./params.js";
 import { Members, printable } from "./reading.js";
@@ -28,6 +29,8 @@ export interface ModelProfile {
   readonly inputShape: readonly number[];
   readonly inputLevels: number;
   readonly inputDelta: number;
+  /** How raw values become integers; null: bytes from 0 to 255, or floats from 0 to 1. */
+  readonly inputEncoding: InputEncoding | null;
   readonly classes: readonly string[];
   readonly turnsToLogits: number;
   /** In the exact profile, what every logit is a whole multiple of. */
@@ -62,15 +65,17 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     return { name: members.text("name", 128), kind: members.text("kind", 128), lookups: members.integer("lookups") };
   };
   const step = profile.optional("logit_step", (name) => profile.number(name, Number.MIN_VALUE));
+  const inputShape = profile.list("input_shape", 1, 3, side);
   const read: ModelProfile = {
     model: profile.matching("model", /^[A-Za-z0-9._-]{1,128}$/), // it becomes part of addresses
     version: profile.text("version", 128),
     programDigest: profile.matching("program_digest", DIGEST),
     params: await ParameterSet.get(profile.matching("params_id", DIGEST)),
     securityBits: profile.number("security_bits"),
-    inputShape: profile.list("input_shape", 1, 3, side),
+    inputShape,
     inputLevels: profile.integer("input_levels", 1, 255),
     inputDelta: profile.number("input_delta", Number.MIN_VALUE, 0.5),
+    inputEncoding: profile.optional("input_encoding", (name) => readEncoding(profile.object(name), inputShape[0]!)),
     classes: profile.list("classes", 1, 1024, (value) => printable(String(value)).slice(0, 128)),
     turnsToLogits: profile.number("turns_to_logits"),
     logitStep: step,

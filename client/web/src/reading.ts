@@ -66,6 +66,21 @@ export class Members {
     return (value as unknown[]).map(each);
   }
 
+  numbers(name: string, count: number, least: number, most: number): number[] {
+    const item = (value: unknown): number => new Members({ [name]: value }, this.#what).number(name, least, most);
+    return this.list(name, count, count, item);
+  }
+
+  texts(name: string, most: number, least = 0): string[] {
+    return this.list(name, least, most, (value) => new Members({ [name]: value }, this.#what).text(name, 128));
+  }
+
+  flag(name: string): boolean {
+    const value = this.#members[name];
+    if (typeof value !== "boolean") this.#refuse(name, "true or false");
+    return value as boolean;
+  }
+
   object(name: string): Members {
     return new Members(this.#members[name], `${this.#what}, ${name}`);
   }

@@ -60,6 +60,19 @@ test("vectors, series and images are inputs", async () => {
   assert.throws(() => fromCanvas({ width: 2, height: 2, data: new Uint8ClampedArray(16) }, series), { code: "bad_shape", message: /not images/ });
 });
 
+test("an encoding is one for each feature, and its values are raw", async () => {
+  const encoding = { origin: [0, 10], step: [0.5, 2], lowest: [-2, 0], names: ["dose", "age"], pixels: false };
+  const profile = await readProfile({ ...PROFILE, input_shape: [2, 2], input_encoding: encoding });
+  assert.deepEqual(Array.from(toLevels(Float64Array.of(-1, 6.5, 10, 40), profile)), [-2, 13, 0, 15]);
+  assert.throws(() => toLevels(Float64Array.of(0, 0, 10, 42), profile), { code: "out_of_levels", message: "age is 42; the model takes 10 to 40" });
+  assert.throws(() => toLevels(Float64Array.of(NaN, 0, 10, 10), profile), { code: "out_of_levels", message: /^dose is NaN/ });
+  const changes = { origin: [0], step: [0, 1], lowest: [1, 0], names: ["dose"], pixels: 1 };
+  for (const [name, value] of Object.entries(changes)) {
+    const wrong = { ...PROFILE, input_shape: [2, 2], input_encoding: { ...encoding, [name]: value } };
+    await assert.rejects(readProfile(wrong), { code: "malformed" }, name);
+  }
+});
+
 test("logits of the exact profile are whole multiples of their step", async () => {
   const profile = await readProfile({ ...PROFILE, turns_to_logits: 256, logit_step: 2 });
   assert.deepEqual(Array.from(logitsOf(profile, Float64Array.of(0.0391, -0.0117))), [10, -2]);

@@ -103,7 +103,7 @@ async def model_profile(model: ModelDep, service: ServiceDep) -> ModelProfile:
 
 @router.get("/{name}/inputs")
 async def model_inputs(model: ModelDep) -> ModelInputs:
-    """What people who make inputs may want to know: the kind of images, the fields of a table, examples."""
+    """What people who make inputs may want to know: what images are, and examples."""
     return model.inputs
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ import pytest
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Client, Keystore
+from ciphershift.protocol.encoding import Encoding
 from tests.support import other_inputs
 
-ROWS = np.array([[1, 1, 0, 0], [0, 0.2, 0.9, 1], [0.6, 0.7, 0.2, 0.1]])
+SHARES = np.array([[1, 1, 0, 0], [0, 0.2, 0.9, 1], [0.6, 0.7, 0.2, 0.1]])
+LEAST, MOST = (np.array(values) for values in zip(*(field[1:] for field in other_inputs.FIELDS), strict=True))
+ROWS = LEAST + (MOST - LEAST) * SHARES
 HIGHER = [1, 0, 1]
 
 
@@ -49,6 +52,27 @@ def test_rows_of_a_table_are_classified_by_javascript(server: ServerProcess, nod
     assert np.array(logits).argmax(axis=1).tolist() == HIGHER
 
 
+def test_both_languages_make_the_same_integers_of_raw_values(node: Callable[..., Any]) -> None:
+    """Halves are rounded to even, below zero, too; what lies outside is refused by its name."""
+    encoding = Encoding(origin=(0.0, 10.0), step=(0.5, 2.0), lowest=(-8, 0), names=("dose", "age"))
+    raw = np.array([[-4.0, -1.25, -0.75, 0.25, 0.75, 3.4], [10.0, 11.0, 13.0, 15.0, 17.5, 40.0]])
+    script = """
+      import { integersOf } from "./dist/encoding.js";
+      const [encoding, raw, levels] = process.argv.slice(1).map(text => JSON.parse(text));
+      try {
+        console.log(JSON.stringify(Array.from(integersOf(Float64Array.from(raw.flat()), encoding, levels))));
+      } catch (error) {
+        console.log(JSON.stringify([error.code, error.message]));
+      }
+    """
+    there = node(script, json.dumps(asdict(encoding)), json.dumps(raw.tolist()), 15)
+    assert there == encoding.integers(raw[None], 15).reshape(-1).tolist()
+    assert node(script, json.dumps(asdict(encoding)), json.dumps([[4.0], [10.0]]), 15) == [
+        "out_of_levels",
+        "dose is 4; the model takes -4 to 3.5",
+    ]
+
+
 def test_what_the_folder_says_of_inputs_is_told(tmp_path: Path, node: Callable[..., Any]) -> None:
     other_inputs.save(tmp_path)
     with running_server(models=tmp_path, engine="local://?threads=1") as server:
@@ -57,16 +81,15 @@ def test_what_the_folder_says_of_inputs_is_told(tmp_path: Path, node: Callable[.
             """
             import { Client } from "./dist/index.js";
             const read = async model => {
-              const { images, fields, examples } = await (await Client.connect(process.argv[1], { model })).inputs();
-              return { images, fields, examples: examples.map(({ name, label, values }) => [name, label, Array.from(values)]) };
+              const { images, examples } = await (await Client.connect(process.argv[1], { model })).inputs();
+              return { images, examples: examples.map(({ name, label, values }) => [name, label, Array.from(values)]) };
             };
             console.log(JSON.stringify([await read("table"), await read("scan")]));
             """,
             server.url,
         )
-    assert [(field["name"], field["least"], field["most"]) for field in said["fields"]] == other_inputs.FIELDS
+    assert said["examples"][0]["values"] == other_inputs.LOW_ROW
     table, scan = found
-    assert table["fields"] == said["fields"]
-    assert table["examples"] == [["row 1", "low", list(other_inputs.LOW_ROW)]]
+    assert table["examples"] == [["row 1", "low", other_inputs.LOW_ROW]]
     assert scan["images"] == "photograph"
     assert scan["examples"] == [["scan 1", "bright top", other_inputs.bright_top().tolist()]]
