@@ -128,6 +128,15 @@ class Session:
                 raise
         return (yield from self._predict(images, timeout))
 
+    def predict_proba(self, images: ArrayLike, timeout: float | None) -> Steps[FloatArray]:
+        """Returns what the module gives, [n, classes]: softmax or sigmoid of the logits, computed here."""
+        profile = yield from self.profile()
+        profile.probabilities(
+            np.zeros((1, len(profile.classes)))
+        )  # a model without one is refused before anything is sent
+        logits = yield from self.predict(images, timeout)
+        return profile.probabilities(logits)
+
     def submit(self, images: ArrayLike) -> Steps[tuple[JobStatus, Cost]]:
         """Makes one job of images and returns at once; its receipt is kept on disk."""
         self.cost = cost = Cost()

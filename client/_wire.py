@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from ciphershift.errors import CiphershiftError, MalformedError, UnreachableError, from_code
+from ciphershift.errors import CiphershiftError, ConfigurationError, MalformedError, UnreachableError, from_code
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
@@ -24,6 +24,7 @@ from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.stem import MAX_BYTES
 from ciphershift.protocol import scaling, schemas, tensors
 from ciphershift.protocol.encoding import Encoding
+from ciphershift.protocol.outputs import OUTPUTS
 
 _MAX_TEXT = 1000  # characters
 
@@ -111,6 +112,14 @@ class ModelProfile(Message, schemas.ModelProfile):
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Converts decrypted torus values to logits; in the exact profile they are rounded to whole multiples of `logit_step`."""
         return scaling.to_logits(turns, self.turns_to_logits, self.logit_step)
+
+    def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the module makes of its logits [n, classes] at its end. Raises ConfigurationError if it gives the logits themselves."""
+        if self.output_function is None:
+            raise ConfigurationError(
+                f"{self.model} ends in logits, without softmax or sigmoid: take predict, and apply your own"
+            )
+        return OUTPUTS[self.output_function](logits)
 
     @property
     def encoding(self) -> Encoding | None:

@@ -45,13 +45,25 @@ class AsyncClient(BaseClient):
         """Returns logits [n, classes]; the server sees only ciphertexts.
 
         Args:
-            images: uint8 from 0 to 255 or floats from 0 to 1, of shape [n, C, H, W], or [C, H, W]; C may be left out if it is 1.
+            images: uint8 from 0 to 255 or floats from 0 to 1, of shape [n, C, H, W], or [C, H, W]; C may be left out if it is 1. Of a
+                model with features of its own, raw values: [n, features].
             timeout: seconds to wait for the server in all; jobs that are not finished then are canceled.
 
         Raises:
             CiphershiftError: its subclass says what to change.
         """
         return await self._transport.run(self._session.predict(images, timeout))
+
+    async def predict_proba(self, images: ArrayLike, *, timeout: float | None = None) -> NDArray[np.float64]:
+        """Returns what the module gives, [n, classes]: its softmax or sigmoid is computed here, after decryption.
+
+        Arguments as of ``predict``.
+
+        Raises:
+            ConfigurationError: the module ends in logits.
+            CiphershiftError: its subclass says what to change.
+        """
+        return await self._transport.run(self._session.predict_proba(images, timeout))
 
     async def submit(self, images: ArrayLike) -> AsyncJob:
         """Makes a job of images, without waiting for it.

@@ -25,6 +25,7 @@ from ciphershift.he_layers.stem import FILE as STEM_FILE
 from ciphershift.he_layers.stem import Stem
 from ciphershift.protocol import scaling
 from ciphershift.protocol.encoding import Encoding
+from ciphershift.protocol.outputs import OUTPUTS
 
 FORMAT = 1
 IMAGE = "image"
@@ -86,10 +87,14 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputSpec:
-    """Class names in order, and the logit that one integer unit of the last layer stands for."""
+    """Class names in order, and the logit that one integer unit of the last layer stands for.
+
+    ``function``: what the module does to its logits at its end (protocol.outputs), which the client does after decryption.
+    """
 
     classes: tuple[str, ...]
     scale: float
+    function: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the values. Raises ProgramError."""
@@ -97,6 +102,8 @@ class OutputSpec:
             raise ProgramError(
                 f"output has {len(self.classes)} classes and scale {self.scale}; it takes at least one class and a positive scale"
             )
+        if self.function not in (None, *OUTPUTS):
+            raise ProgramError(f"output has the function {self.function!r}; known are {', '.join(OUTPUTS)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -344,7 +351,7 @@ class Program:
             "profile": self.profile,
             "input": _without_nothing(asdict(self.input)),
             "layers": layers,
-            "output": asdict(self.output),
+            "output": _without_nothing(asdict(self.output)),
         }
         if self.stem:
             description["stem"] = self.stem.to_spec()
@@ -370,7 +377,7 @@ class Program:
             profile=description["profile"],
             input=_input_of(description["input"], shape),
             layers=tuple(layers),
-            output=OutputSpec(classes=tuple(description["output"]["classes"]), scale=description["output"]["scale"]),
+            output=OutputSpec(**description["output"] | {"classes": tuple(description["output"]["classes"])}),
             stem=Stem.from_spec(description["stem"], onnx, shape) if "stem" in description else None,
         )
 

@@ -61,6 +61,9 @@ class ModelProfile(BaseModel):
     classes: tuple[str, ...]
     turns_to_logits: float
     logit_step: float | None
+    output_function: Literal["softmax", "log_softmax", "sigmoid"] | None = (
+        None  # what the module ends in; absent from older servers
+    )
     bootstraps: int
     layers: tuple[LayerProfile, ...]
     key_bytes: int

@@ -1,4 +1,4 @@
-"""A small network with LayerNorm and softmax, which cannot be converted: `ciphershift check` says what to change."""
+"""A small network with LayerNorm and a variance, which cannot be converted: `ciphershift check` says what to change."""
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ class ConvMixer(nn.Module):
         """[B, 3, 32, 32] -> class probabilities [B, 10]."""
         x = self.norm(self.stem(x))
         x = x + functional.gelu(self.mix(x))
+        x = x / torch.var(x, dim=1, keepdim=True)
         return torch.softmax(self.head(x.mean((2, 3))), dim=1)
 
 

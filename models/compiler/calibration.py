@@ -283,6 +283,7 @@ class Calibration:
         if step.name in wiring.powers:
             top = 2.0 ** torch.log2(top).ceil()
         node.top.copy_(top / (slope * node.std))
+        node.floor.copy_(torch.minimum(node.floor, node.top))  # a module that clips within a fraction of a deviation
         self._choose_drive(step, node, source.x)
         turns = self._turns(step, node, float(node.drive))
         reached = node.tops(turns) * slope * node.std

@@ -88,7 +88,7 @@ def convert(
         raise _refusal(simple.findings)
     network = Network(simple.operations, shape, levels=levels, exponents=exponents, inputs=inputs)
     noise = CircuitNoise.predicted(parameter_sets.get(params))
-    network.stem = stem
+    network.stem, network.output = stem, simple.output
     network.eval()
     with torch.no_grad():
         Calibration(network, noise, max_outside, truth).run(simple.operations, samples)

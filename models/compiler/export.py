@@ -57,7 +57,7 @@ class _Exporter:
                 encoding=network.inputs.encoding,
             ),
             layers=tuple(self.layers),
-            output=OutputSpec(classes=classes, scale=float(network.head.logit())),
+            output=OutputSpec(classes=classes, scale=float(network.head.logit()), function=network.output),
             stem=network.stem,
         )
 

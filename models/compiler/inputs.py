@@ -137,3 +137,18 @@ class Decoded(nn.Module):
 def decoded(module: nn.Module, inputs: Inputs, features: int) -> nn.Module:
     """The module on bytes / 255; the module itself where these are what it takes."""
     return module if inputs == Inputs() else Decoded(module, inputs, features).eval()
+
+
+class Logits(nn.Module):
+    """A module that ends in a softmax or sigmoid, back to logits, of which softmax or sigmoid is what it gave."""
+
+    def __init__(self, module: nn.Module, function: str) -> None:
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, ...] -> [B, classes]."""
+        given: Tensor = self.module(x)
+        if self.function == "log_softmax":
+            return given
+        return torch.logit(given, 1e-7) if self.function == "sigmoid" else given.clamp_min(1e-7).log()

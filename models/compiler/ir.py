@@ -84,11 +84,13 @@ class LookUp(Activation):
 
     Attributes:
         function: on [B, C, ...].
+        torch_name: of the function in torch's operator set, if it is one of these alone.
         rises: whether it never falls, so that a max-pool may change places with it.
         by_channel: whether it is another one for each channel.
     """
 
     function: Function
+    torch_name: str = ""
     rises: bool = False
     by_channel: bool = False
 
@@ -161,6 +163,13 @@ class ChannelShuffle(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Output(Operation):
+    """A softmax over all values, its logarithm, or a sigmoid, by name: only as the last step, where the client does it."""
+
+    function: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Identity(Operation):
     """Its input unchanged."""
 
@@ -179,7 +188,11 @@ class Finding:
 
 @dataclass(kw_only=True)
 class TraceResult:
-    """Operations in order, each after its inputs, and everything that cannot be evaluated."""
+    """Operations in order, each after its inputs, and everything that cannot be evaluated.
+
+    ``output``: what the client does to the logits (protocol.outputs).
+    """
 
     operations: list[Operation] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    output: str | None = None

@@ -31,6 +31,7 @@ class Network(nn.Module):
         levels: greatest integer of an activation.
         exponents: powers of two that a weight may take.
         inputs: what its integers stand for.
+        output: what the client does to the logits (protocol.outputs).
         wiring: which node reads which.
         stem: the public part of the module that this network is the rest of: the inputs here are what it gives, from 0 to 1.
         noise: of the circuit, injected if there is any.
@@ -57,6 +58,7 @@ class Network(nn.Module):
         self.inputs = Inputs() if inputs is None else inputs
         self.wiring = Wiring(operations, input_shape)
         self.stem: Stem | None = None
+        self.output: str | None = None
         self.noise: CircuitNoise | None = None
         self.placed: Torus | None = None
         self.register_buffer("loudness", torch.ones(()), persistent=False)

@@ -352,7 +352,18 @@ def _look_up(call: Call, x: Value, function: ir.Function, *, by_channel: bool = 
     grid = torch.linspace(-8, 8, 257).view(-1, 1).expand(-1, call.shape[0])
     steps = function(grid).float().diff(dim=0).nan_to_num(0.0)
     rises = call.function in RISING and bool((steps >= 0).all())
-    return call.add(ir.LookUp, x, shape=call.shape, function=function, by_channel=by_channel, rises=rises)
+    return call.add(
+        ir.LookUp, x, shape=call.shape, function=function, by_channel=by_channel, rises=rises, torch_name=call.function
+    )
+
+
+def _softmax(call: Call, x: Value, dim: int, *rest: Any, **options: Any) -> Value:
+    if dim not in (1, -1) or len(x.shape) != 1:
+        raise UnsupportedStepError(
+            f"{call.function.strip('_')} over an axis of many",
+            "only a softmax over all logits can be left to the client",
+        )
+    return call.add(ir.Output, x, shape=call.shape, function=call.function.strip("_"))
 
 
 def _prelu(call: Call, x: Value, weight: Tensor) -> Value:
@@ -371,6 +382,10 @@ READERS: dict[str, Callable[..., Value]] = {
     "relu": lambda call, x: call.add(ir.ReLU, x, shape=x.shape),
     "relu6": lambda call, x: call.add(ir.ReLU, x, shape=x.shape, high=6.0),
     "hardtanh": lambda call, x, low=-1.0, high=1.0: _clamp(call, x, low, high),
+    "softmax": _softmax,
+    "_softmax": _softmax,
+    "log_softmax": _softmax,
+    "_log_softmax": _softmax,
     "clamp": _clamp,
     "prelu": _prelu,
     "clamp_min": lambda call, x, low: _clamp(call, x, low, None),

@@ -17,6 +17,7 @@ from ciphershift.models.compiler.compose import compose_moves, without_idle_move
 from ciphershift.models.compiler.merge import merged_linear
 from ciphershift.models.compiler.pointwise import functions_of_one_number
 from ciphershift.models.compiler.unsupported import PRODUCT
+from ciphershift.protocol.outputs import OUTPUTS
 
 PASSIVE = (ir.Affine, ir.Reshape, ir.Flatten, ir.Gather, ir.Concat, ir.ChannelShuffle, ir.AvgPool2d)
 """Read sums where their source has sums, levels where it has levels."""
@@ -32,7 +33,8 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
     """
     if not traced.operations:
         return traced
-    operations = functions_of_one_number(_without_identity(traced.operations), input_shape)
+    operations, output = _without_output(_without_identity(traced.operations))
+    operations = functions_of_one_number(operations, input_shape)
     operations = without_idle_moves(compose_moves(_without_unused(operations), input_shape), input_shape)
     operations = _without_unused(_without_identity(operations))
     for change in (
@@ -46,7 +48,7 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
     ):
         operations = change(operations)
     # What stands in for an unsupported step would only raise findings that vanish with it.
-    return ir.TraceResult(operations=operations, findings=traced.findings or _misfits(operations, moved))
+    return ir.TraceResult(operations=operations, findings=traced.findings or _misfits(operations, moved), output=output)
 
 
 def readers(operations: list[ir.Operation]) -> Counter[str]:
@@ -66,6 +68,16 @@ def _without_identity(operations: list[ir.Operation]) -> list[ir.Operation]:
         else:
             kept.append(replace(operation, inputs=inputs))
     return kept or operations
+
+
+def _without_output(operations: list[ir.Operation]) -> tuple[list[ir.Operation], str | None]:
+    """The operations without a softmax or sigmoid right behind a linear layer at their end, and its name."""
+    last = operations[-1]
+    before = next((o for o in operations if o.name == last.inputs[0]), None)
+    function = last.function if isinstance(last, ir.Output) else getattr(last, "torch_name", "")
+    if not isinstance(before, ir.Linear) or function not in OUTPUTS:
+        return operations, None
+    return [o for o in operations if o is not last], str(function)
 
 
 def _without_unused(operations: list[ir.Operation]) -> list[ir.Operation]:
@@ -316,6 +328,12 @@ def _misfits(operations: list[ir.Operation], input_moved: bool) -> list[ir.Findi
         findings.append(ir.Finding(place=operation.place, problem=problem, instead=instead))
 
     for operation in operations:
+        if isinstance(operation, ir.Output):
+            note(
+                operation,
+                f"{operation.function} is not supported",
+                "only at the end, right behind nn.Linear, where the client does it",
+            )
         if isinstance(operation, ir.Pointwise):
             note(operation, "is a function of several encrypted values, which is neither a sum nor a product", PRODUCT)
         if len(operation.shape) > 3:

@@ -7,7 +7,6 @@ PRODUCT = "there is no product of two encrypted values; use convolutions, additi
 INSTEAD = {
     "layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm batch_norm _native_batch_norm_legit std var "
     "linalg_vector_norm norm": NORM,
-    "softmax log_softmax _softmax _log_softmax": "leave it out: the client gets the logits and can apply it itself",
     "matmul bmm mm addmm einsum scaled_dot_product_attention lstm gru rnn_tanh rnn_relu embedding prod": PRODUCT,
     "conv3d conv_transpose2d conv_transpose1d convolution": "use nn.Conv2d, with a stride for smaller maps",
     "upsample_bilinear2d upsample_bicubic2d upsample_linear1d grid_sampler": "use nearest upsampling, which only copies values",

@@ -15,6 +15,8 @@ MAX_RAMP = 0.295
 """Greatest ramp in turns, a little below what a Program accepts; what is below -1/2 + ramp wraps."""
 LONGEST_RAMP = 0.495
 """The same of any other function than a ReLU."""
+LEAST_TOP = 0.3
+"""Standard deviations: a shorter ramp would learn from few of its inputs."""
 MOMENTUM = 0.05
 EPSILON = 1e-4
 
@@ -109,8 +111,14 @@ class Activation(nn.Module):
 
 
 class ReLU(Activation):
-    """A clipped ramp for each channel with learned offset and top, re-quantized to the integers from ``lowest`` to ``levels``."""
+    """A clipped ramp for each channel with learned offset and top, re-quantized to the integers from ``lowest`` to ``levels``.
 
+    Attributes:
+        top: where the ramp ends, in standard deviations above its zero, [C].
+        floor: below which training does not move it, [C].
+    """
+
+    floor: Tensor
     look_up = staticmethod(look_up)
     kernels: ModuleType | None = None
     """models.nn.fused, on a GPU."""
@@ -118,6 +126,7 @@ class ReLU(Activation):
     def __init__(self, channels: int, *, levels: int, lowest: int = 0) -> None:
         super().__init__(channels, levels=levels, lowest=lowest)
         self.top = nn.Parameter(torch.full((channels,), 2.0))
+        self.register_buffer("floor", torch.full((channels,), LEAST_TOP), persistent=False)
 
     def tops(self, turns: Tensor) -> Tensor:
         """Input, in standard deviations above the zero of the ramp, that becomes ``levels``; float [C].
@@ -126,7 +135,7 @@ class ReLU(Activation):
             turns: for one unit of the input, [C].
         """
         longest = MAX_RAMP * self.levels / self.span
-        return torch.minimum(self.top.clamp_min(0.3), longest / (self.std * turns))
+        return torch.minimum(torch.maximum(self.top, self.floor), longest / (self.std * turns))
 
     @property
     def reach(self) -> Tensor:

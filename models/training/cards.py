@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -18,6 +19,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import Program
 from ciphershift.models.compiler.inputs import Decoded
 from ciphershift.models.progress import Show, Step
+from ciphershift.models.training import metrics
 from ciphershift.models.training.behind import behind
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import logits
@@ -33,37 +35,47 @@ FLOAT_FILE, CARD_FILE = "float.safetensors", "card.json"
 class Accuracies:
     """Shares of images classified right: by the float baseline, the Program without noise, the Program with predicted noise.
 
-    ``agreement_simulated`` is the share of images that the Program classifies alike with noise and without.
+    ``agreement_simulated`` is the share of images that the Program classifies alike with noise and without. ``auc`` and ``f1``: see
+    models.training.metrics.
     """
 
     accuracy_float: float
     accuracy_quantised: float
     accuracy_simulated: float
     agreement_simulated: float
+    auc_float: float
+    auc_simulated: float
+    f1_float: float
+    f1_simulated: float
 
 
 def measure(program: Program, baseline: nn.Module, parts: Iterable[Split], *, seed: int = 0) -> Accuracies:
-    """All three accuracies over all parts together; ``seed`` is that of the simulated noise."""
+    """All figures over all parts together; ``seed`` is that of the simulated noise."""
     params, rng = parameter_sets.get(program.params), np.random.default_rng(seed)
-    rows = []
+    rows: list[tuple[NDArray[np.floating], ...]] = []
+    labels = []
     secret = program.behind_stem
     for part in parts:
         images = behind(program.stem, part).images if program.stem else part.images
-        clear, plain, noisy = (
-            answers.argmax(1)
-            for answers in (
+        rows.append(
+            (
                 logits(baseline, part.images),
-                simulate.plain(secret, images),
+                simulate.plain(secret, images).astype(np.float64),
                 simulate.run(secret, params, images, rng),
             )
         )
-        rows.append([clear == part.labels, plain == part.labels, noisy == part.labels, noisy == plain])
-    shares = np.concatenate(rows, axis=1).mean(axis=1)
+        labels.append(part.labels)
+    clear, plain, noisy = (np.concatenate(answers) for answers in zip(*rows, strict=True))
+    right = np.concatenate(labels)
     return Accuracies(
-        accuracy_float=float(shares[0]),
-        accuracy_quantised=float(shares[1]),
-        accuracy_simulated=float(shares[2]),
-        agreement_simulated=float(shares[3]),
+        accuracy_float=float((clear.argmax(1) == right).mean()),
+        accuracy_quantised=float((plain.argmax(1) == right).mean()),
+        accuracy_simulated=float((noisy.argmax(1) == right).mean()),
+        agreement_simulated=float((noisy.argmax(1) == plain.argmax(1)).mean()),
+        auc_float=metrics.auc(clear, right),
+        auc_simulated=metrics.auc(noisy, right),
+        f1_float=metrics.f1(clear.argmax(1), right),
+        f1_simulated=metrics.f1(noisy.argmax(1), right),
     )
 
 

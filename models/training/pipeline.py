@@ -14,7 +14,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.export_exact import export_exact
-from ciphershift.models.compiler.inputs import decoded
+from ciphershift.models.compiler.inputs import Logits, decoded
 from ciphershift.models.progress import Show, Step
 from ciphershift.models.training import cards, sets
 from ciphershift.models.training.loop import Report, fit
@@ -108,7 +108,9 @@ def convert_module(
         inputs=inputs,
     )
     baseline = decoded(module, inputs, images.shape[1])
-    teacher = baseline if network.stem is None else None  # it would need the images
+    teacher = None if network.stem else baseline  # it would need the images
+    if teacher and network.output:
+        teacher = Logits(teacher, network.output)
     secret = splits if network.stem is None else splits.behind(network.stem, work)
     for stage, phase in conversion.phases.items():
         train_phase(
@@ -152,7 +154,8 @@ def train_recipe(
     seed = recipe.conversion.seed
     torch.manual_seed(seed)
     module = recipe.module()
-    train_phase("float", module, recipe.float_phase, splits, work=work, seed=seed, show=show, device=device)
+    learner = decoded(module, splits.inputs, recipe.input_shape[0])
+    train_phase("float", learner, recipe.float_phase, splits, work=work, seed=seed, show=show, device=device)
     return convert_module(
         recipe.name,
         module,

@@ -162,6 +162,11 @@ def _photographs(**choices: Any) -> Phase:
 _MUON: dict[str, Any] = {"muon": True, "batch": 256, "weight_decay": 0.01}
 
 
+def _table(**choices: Any) -> Phase:
+    """For vectors and series: nothing is distorted; few samples, so strong weight decay and small batches."""
+    return Phase(distortion=0.0, weight_decay=0.1, batch=32, **choices)
+
+
 def _twice(maps: int) -> tuple[ConvSpec, ConvSpec]:
     """SHE's C-B-A-C-B-A-P (Lou and Jiang, NeurIPS 2019)."""
     return ConvSpec(maps=maps, kernel=3, padding=1), ConvSpec(maps=maps, kernel=3, padding=1, pool=2)
@@ -247,6 +252,40 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                     "polished": _photographs(epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, distilled=0.5, **_MUON),
                 },
             ),
+        ),
+        Recipe(
+            name="chest-xray",
+            dataset="medmnist/pneumoniamnist.npz",
+            input_shape=(1, 28, 28),
+            blocks=(
+                ConvSpec(maps=12, kernel=5, stride=2, padding=2),
+                ConvSpec(maps=24, kernel=3, padding=1, pool=2),
+                DenseSpec(units=48),
+            ),
+            float_phase=_photographs(epochs=20, learning_rate=3e-3, shift=2, weight_decay=0.05),
+            conversion=Conversion(
+                phases={"noisy": _photographs(epochs=20, learning_rate=2e-3, frozen=0.15, shift=2, distilled=0.5)}
+            ),
+            classes=2,
+        ),
+        Recipe(
+            name="breast-cancer",
+            dataset="wdbc/wdbc.npz",
+            input_shape=(30,),
+            blocks=(DenseSpec(units=32), DenseSpec(units=16)),
+            float_phase=_table(epochs=60, learning_rate=3e-3),
+            conversion=Conversion(phases={"noisy": _table(epochs=120, learning_rate=3e-3, frozen=0.15, distilled=0.5)}),
+            classes=2,
+            reading=Reading(standardize=True),
+        ),
+        Recipe(
+            name="splice-dna",
+            dataset="splice/splice.npz",
+            input_shape=(4, 60),
+            blocks=(DenseSpec(units=96), DenseSpec(units=32)),
+            float_phase=_table(epochs=30, learning_rate=2e-3),
+            conversion=Conversion(phases={"noisy": _table(epochs=60, learning_rate=2e-3, frozen=0.15, distilled=0.5)}),
+            classes=3,
         ),
         ExactRecipe(
             name="mnist-exact",

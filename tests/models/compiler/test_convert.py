@@ -191,8 +191,8 @@ def test_the_noise_is_that_of_the_parameter_set() -> None:
 
 
 def test_what_cannot_be_converted_is_listed_at_once() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(400, 3), nn.Softmax(dim=1))
-    with pytest.raises(UnsupportedLayerError, match=r"1: group_norm.*4: softmax"):
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(400, 3), nn.LayerNorm(3))
+    with pytest.raises(UnsupportedLayerError, match=r"1: group_norm.*4: layer_norm"):
         convert(module, CALIBRATION)
 
 

@@ -179,3 +179,18 @@ def test_a_function_of_two_values_is_a_finding() -> None:
 
     findings = check(Two(), (8,), params="TOY_N128").findings
     assert "function of several encrypted values" in findings[0].problem
+
+
+def test_an_activation_that_clips_nearly_everything_is_converted_as_it_is() -> None:
+    """Sums of 20 times the range that is not clipped."""
+    torch.manual_seed(0)
+    first = nn.Linear(8, 6)
+    with torch.no_grad():
+        first.weight.mul_(60)
+        first.bias.sub_(first.weight.sum(1) / 2)
+    body = nn.Sequential(first, nn.Hardtanh(0.0, 1.0), nn.Linear(6, 3)).eval()
+    network = convert(body, SAMPLES, levels=255).eval()
+    network.noise = None
+    network.quantize(False)
+    with torch.no_grad():
+        assert torch.allclose(network(SAMPLES), body(SAMPLES), atol=1e-3)

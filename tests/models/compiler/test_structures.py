@@ -335,7 +335,7 @@ def test_vectors_series_and_padded_images_are_evaluated_encrypted(
             Net(lambda s, x: s.head(flat(F.relu(s.c(x)))) if x.sum() > 0 else x, c=conv(), head=nn.Linear(144, 4)),
             "cannot be traced",
         ),
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 2), nn.Softmax(1)), "softmax"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Softmax(1), nn.Linear(9, 2)), "softmax"),
         (
             nn.Sequential(
                 conv(), nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)
