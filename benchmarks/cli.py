@@ -345,10 +345,11 @@ def faults(
     model: Model = "mnist-fast",
     jobs: Annotated[int, typer.Option(min=1, help="Jobs to submit.")] = 40,
     kills: Annotated[int, typer.Option(min=0, help="Kills of the server or of a worker.")] = 20,
+    drains: Annotated[int, typer.Option(min=0, help="Restarts of the server by SIGTERM.")] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Images in one job.")] = 2,
     json: Json = "-",
 ) -> None:
-    """Kill the server and its workers at random moments while jobs run; count the lost and the wrong ones.
+    """Kill and restart the server and its workers at random moments while jobs run; count the lost and the wrong ones, and time the drains.
 
     Example:
 
@@ -358,9 +359,10 @@ def faults(
     from ciphershift.benchmarks.service.faults import kill_processes
 
     images, _ = samples()
-    result = kill_processes(Settings().models, model, images=images, batch=batch, jobs=jobs, kills=kills)
+    result = kill_processes(Settings().models, model, images=images, batch=batch, jobs=jobs, kills=kills, drains=drains)
     write(result, json)
-    raise typer.Exit(1 if result["lost"] or result["wrong"] else 0)
+    late = (result["longest_drain_s"] or 0) > result["drain_bound_s"]
+    raise typer.Exit(1 if result["lost"] or result["wrong"] or late else 0)
 
 
 @app.command()
@@ -400,18 +402,29 @@ def service(
         int | None, typer.Option(min=1, help="Open requests of one tenant.", show_default="all")
     ] = None,
     engine: Annotated[str, typer.Option(help="The server's engine, such as local://?workers=2&threads=1.")] = "",
+    waiting: Annotated[
+        int | None,
+        typer.Option(min=1, help="Instead: let so many jobs of one tenant wait, and time single jobs of another."),
+    ] = None,
     json: Json = "-",
 ) -> None:
     """Many tenants at once on one server: lost and crossed answers, waiting times, throughput against one client, memory.
 
-    Example:
+    Examples:
 
       ciphershift bench service --requests 200 --tenants 4 --json -
+
+      ciphershift bench service --waiting 500 --json -
     """
+    from ciphershift.benchmarks.service.fairness import delay_single_jobs
     from ciphershift.benchmarks.service.load import send_from_tenants
 
     models = Settings().models
     chosen = model or ("mnist-tiny" if (models / "mnist-tiny").exists() else "mnist-fast")
+    if waiting is not None:
+        delayed = delay_single_jobs(models, chosen, image=_test_split(chosen).images[0], waiting=waiting, engine=engine)
+        write(delayed, json)
+        raise typer.Exit(1 if delayed["longest_wait_jobs"] > delayed["bound_jobs"] else 0)
     images = _test_split(chosen).images[:requests]
     result = send_from_tenants(models, chosen, images=images, tenants=tenants, in_flight=in_flight, engine=engine)
     write(result, json)

@@ -1,4 +1,4 @@
-"""Jobs under `kill -9`: a server and its workers are killed at random moments while clients submit jobs; counts lost and wrong ones.
+"""Jobs under `kill -9` and SIGTERM: a server and its workers are killed or restarted at random moments while clients submit jobs.
 
 Every job must end: completed with the logits of its own images, or failed with a reason. The clients hand a job in again under the same
 idempotency key when its acceptance did not reach them.
@@ -17,6 +17,7 @@ import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ from ciphershift.protocol import tensors
 
 CLIENTS = 4
 LEASE_SECONDS = 2.0
+DRAIN_SECONDS = 2
+DRAIN_BOUND = DRAIN_SECONDS + 2.0  # seconds from SIGTERM to the end of the process
 JOB_SECONDS = 240.0  # in which a job must have ended
 
 
@@ -50,13 +53,14 @@ class _Run:
     url: str
     server: ServerProcess | None = None
     kills: Counter[str] = field(default_factory=Counter)
+    drains: list[float] = field(default_factory=list)  # seconds from SIGTERM to the end
     over: threading.Event = field(default_factory=threading.Event)
 
 
 def kill_processes(
-    models: Path, model: str, *, images: NDArray[np.uint8], batch: int, jobs: int, kills: int
+    models: Path, model: str, *, images: NDArray[np.uint8], batch: int, jobs: int, kills: int, drains: int = 0
 ) -> dict[str, Any]:
-    """Returns how many of `jobs` jobs were lost or wrong under `kills` kills.
+    """Returns how many of `jobs` jobs were lost or wrong under `kills` kills and `drains` restarts, and how long the longest drain took.
 
     Args:
         models: folder of Programs.
@@ -65,6 +69,7 @@ def kill_processes(
         batch: images in one job.
         jobs: to hand in, spread over the time of the kills.
         kills: SIGKILLs of the server process or of a worker, at random moments.
+        drains: SIGTERMs of the server process, likewise.
     """
     program = Program.load(models / model)
     expected = ExpectedLogits.of(program, images)
@@ -76,6 +81,7 @@ def kill_processes(
             "storage": Path(folder, "server"),
             "port": _free_port(),
             "lease_seconds": LEASE_SECONDS,
+            "drain_seconds": DRAIN_SECONDS,
             "allow_toy_parameters": program.params.startswith("TOY"),
         }
         run = _Run(f"http://127.0.0.1:{settings['port']}")
@@ -83,11 +89,11 @@ def kill_processes(
         supervisor.start()
         try:
             _until_answered(run, "PUT", f"/v2/keys/{keys.key_id}", keys.evaluation_keys.read_bytes(), {})
-            killer = threading.Thread(target=_kill, args=(run, kills))
+            killer = threading.Thread(target=_kill, args=(run, kills, drains))
             killer.start()
 
             def one(number: int) -> str:
-                while sum(run.kills.values()) < number * kills // jobs - 1:
+                while sum(run.kills.values()) + len(run.drains) < number * (kills + drains) // jobs - 1:
                     time.sleep(0.05)
                 chosen = np.arange(number, number + batch) % len(images)
                 return _job(run, program, keys, images, chosen, expected)
@@ -104,6 +110,9 @@ def kill_processes(
         "jobs": jobs,
         "images_per_job": batch,
         "kills": dict(run.kills),
+        "drains": len(run.drains),
+        "longest_drain_s": round(max(run.drains), 2) if run.drains else None,
+        "drain_bound_s": DRAIN_BOUND,
         "outcomes": dict(outcomes),
         "lost": outcomes["lost"],
         "wrong": outcomes["wrong"],
@@ -130,11 +139,16 @@ def _keep_running(run: _Run, settings: dict[str, Any]) -> None:
             run.server = None
 
 
-def _kill(run: _Run, kills: int) -> None:
-    """Kills the server or a worker of a server that runs; the moment is random within what a few jobs take."""
-    while sum(run.kills.values()) < kills and not run.over.wait(random.uniform(0.3, 3.0)):
+def _kill(run: _Run, kills: int, drains: int) -> None:
+    """Kills or drains a server that runs, or kills a worker; the moment is random within what a few jobs take."""
+    while (killed := sum(run.kills.values())) + len(run.drains) < kills + drains:
+        if run.over.wait(random.uniform(0.3, 3.0)):
+            return
         server = run.server
         if server is None:
+            continue
+        if random.randrange(kills - killed + drains - len(run.drains)) >= kills - killed:
+            run.drains.append(_drain(server))
             continue
         family = server.family()
         what = random.choice(("server", "worker"))
@@ -144,6 +158,16 @@ def _kill(run: _Run, kills: int) -> None:
         except (IndexError, ProcessLookupError):
             continue
         run.kills[what] += 1
+
+
+def _drain(server: ServerProcess) -> float:
+    """Stops the server by SIGTERM; returns the seconds until its end."""
+    began = time.monotonic()
+    with suppress(ProcessLookupError):
+        os.kill(server.pid, signal.SIGTERM)
+    while server.is_alive():
+        time.sleep(0.01)
+    return time.monotonic() - began
 
 
 def _job(

@@ -69,7 +69,7 @@ def send_from_tenants(
             "allow_toy_parameters": program.params.startswith("TOY"),
         } | ({"engine": engine} if engine else {})
         with running_server(**settings) as server:
-            api_keys = _tenants(Path(folder, "server"), tenants)
+            api_keys = make_tenants(Path(folder, "server"), tenants)
             result = asyncio.run(_measure(server, program, Path(folder), api_keys, images, expected, in_flight))
     return (
         envelope("service")
@@ -78,7 +78,7 @@ def send_from_tenants(
     )
 
 
-def _tenants(storage: Path, count: int) -> list[str]:
+def make_tenants(storage: Path, count: int) -> list[str]:
     """Makes tenants, and returns an API key of each."""
     database = Database.open(Settings(storage=str(storage)).database_url)
     try:

@@ -11,7 +11,9 @@ from ciphershift.benchmarks.service import faults
 
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_no_job_and_spoil_none(zoo: Path, tiny_images: NDArray[np.uint8]) -> None:
-    result = faults.kill_processes(zoo, "tiny", images=tiny_images, batch=16, jobs=6, kills=4)
+    result = faults.kill_processes(zoo, "tiny", images=tiny_images, batch=16, jobs=6, kills=4, drains=2)
     assert sum(result["kills"].values()) == 4
     assert (result["lost"], result["wrong"]) == (0, 0)
+    assert result["drains"] == 2
+    assert result["longest_drain_s"] > 0
     assert sum(result["outcomes"].values()) == 6

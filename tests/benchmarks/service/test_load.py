@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ciphershift.benchmarks.service import load
+from ciphershift.benchmarks.service import fairness, load
 from ciphershift.client import AsyncClient
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
@@ -45,3 +45,15 @@ def test_answers_that_are_crossed_or_lost_are_counted(
     result = load.send_from_tenants(zoo, "tiny", images=sent, tenants=1, in_flight=1)
     assert result["lost"] == 0
     assert result["crossed"] == 3
+
+
+@pytest.mark.slow
+def test_a_single_job_does_not_wait_for_a_crowd(zoo: Path) -> None:
+    result = fairness.delay_single_jobs(
+        zoo, "tiny", image=images(1)[0], waiting=60, engine="local://?workers=1&threads=1"
+    )
+    assert result["singles"] == fairness.SINGLE
+    assert result["left"] > 0, "the crowd was gone before the last single job"
+    assert (
+        result["median_wait_jobs"] < 10 < result["waiting"]
+    )  # turns are shown exactly in tests/server/store/test_turns.py
