@@ -25,7 +25,7 @@ INSTALL = "the model has a public part, which this machine computes: pip install
 
 
 def session(content: bytes, input_shape: tuple[int, ...], shape: tuple[int, ...]) -> Any:
-    """An onnxruntime.InferenceSession of the file, on the processor; it takes one sample, float32 [1, *input_shape], and gives [1, *shape].
+    """An onnxruntime.InferenceSession of the file; it takes float32 [1, ...] of ``input_shape``, and gives [1, ...] of ``shape``.
 
     Raises:
         BadStemError: the file is not one that a stem may be.

@@ -223,7 +223,7 @@ class Program:
         return replace(self, stem=None) if self.stem else self
 
     def integers(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Images uint8 [batch, *sample_shape], through the stem if there is one, as what is encrypted: [batch, *input.shape].
+        """Images uint8 [batch, ...] of ``sample_shape``, through the stem if there is one, as the integers that are encrypted.
 
         Raises:
             BadShapeError: anything but uint8 of this shape.

@@ -108,7 +108,7 @@ class Stem:
             )
 
     def run(self, samples: NDArray[np.floating]) -> NDArray[np.float32]:
-        """The file's output [count, *shape] for samples from 0 to 1, [count, *input_shape], one after the other.
+        """The file's output [count, ...] for samples from 0 to 1, [count, ...] of ``input_shape``, one after the other.
 
         Raises:
             BadStemError: the file is not one that a stem may be (he_layers.onnx_file).
@@ -125,7 +125,7 @@ class Stem:
         return result
 
     def unit(self, samples: NDArray[np.floating]) -> NDArray[np.float64]:
-        """What is encrypted, as numbers from 0 to 1, [count, *shape]: the output of ``run`` in its range, clipped at its ends.
+        """What is encrypted, as numbers from 0 to 1, [count, ...] of ``shape``: the output of ``run`` in its range, clipped at its ends.
 
         Raises:
             OutOfLevelsError: more of a sample's values lie outside the range than calibration has seen.

@@ -17,7 +17,7 @@ PART = 500
 
 
 def behind(stem: Stem, split: Split, folder: Path | None = None) -> Split:
-    """The same labels, and the public part's output for each image, uint8 [count, *stem.shape]: 0 to 255 over the part's range.
+    """The same labels, and the public part's output for each image, uint8 [count, ...] of its shape: 0 to 255 over the part's range.
 
     Args:
         stem: the public part.
