@@ -177,7 +177,7 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
     assert "Orion is missing: not installed: install.sh orion" in text
     assert "uploads less" not in text
     assert "| m | all logits | 99.0 % | – | 50.0 %, error 0.25 | 98.0 %, error 0.25 |" in text
-    assert "m, class alone: a quota of 10 answers in all keeps these attacks below 95%" in text
+    assert "m, class alone: a quota of 10 answers in all keeps these attacks below 90% agreement" in text
     for name in ("accuracy-latency", "accuracy-upload", "stages", "growth", "throughput", "parameters", "extraction"):
         for theme in ("light", "dark"):
             assert f"figures/{name}-{theme}.svg" in text
