@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from ciphershift.benchmarks.extraction import audit, moments, recovery, students, victims
 from ciphershift.errors import ProgramError
+from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 
@@ -35,13 +38,15 @@ def test_the_copy_with_the_victims_weights_is_the_victim() -> None:
     victim = victims.depth_two(8, 4, 3, 500, seed=2)
     rows = recovery.true_rows(victim)
     student = students.untrained(victim.program, 0)
-    with students.torch.no_grad():
-        student[0].weight.copy_(students.torch.from_numpy(rows[:, :-1]))
-        student[0].bias.copy_(students.torch.from_numpy(rows[:, -1]))
-    answers = victims.simulate.plain(victim.program, victim.queries)
+    with torch.no_grad():
+        first = student[0]
+        assert isinstance(first, nn.Linear)
+        first.weight.copy_(torch.from_numpy(rows[:, :-1]))
+        first.bias.copy_(torch.from_numpy(rows[:, -1]))
+    answers = simulate.plain(victim.program, victim.queries).astype(np.float64)
     students.fit_last(student, victim.read(victim.queries), answers)
     found = students.classes_of(student, victim.read(victim.test))
-    wanted = victims.simulate.plain(victim.program, victim.test).argmax(1)
+    wanted = simulate.plain(victim.program, victim.test).argmax(1)
     assert (found == wanted).mean() > 0.9  # its activations are rounded to 31 levels, the copy's are not
     assert recovery.relative_error(rows, students.first_rows(student)) < 1e-3
 
