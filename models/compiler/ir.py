@@ -103,6 +103,7 @@ class Pointwise(Operation):
     """
 
     function: Callable[..., Tensor]
+    torch_name: str = ""
     by_channel: bool = False
 
 

@@ -344,7 +344,8 @@ def _pointwise(call: Call, *arguments: Any, **options: Any) -> Value:
 
     inputs = tuple(_broadcast(call, value) for value in values_in((arguments, options)))
     if len(inputs) > 1:
-        return call.add(ir.Pointwise, *inputs, shape=call.shape, function=function, by_channel=by_channel)
+        own = {"function": function, "torch_name": call.function, "by_channel": by_channel}
+        return call.add(ir.Pointwise, *inputs, shape=call.shape, **own)
     return _look_up(call, inputs[0], function, by_channel=by_channel)
 
 
@@ -366,6 +367,14 @@ def _softmax(call: Call, x: Value, dim: int, *rest: Any, **options: Any) -> Valu
     return call.add(ir.Output, x, shape=call.shape, function=call.function.strip("_"))
 
 
+def _glu(call: Call, x: Value, dim: int = -1) -> Value:
+    axis = dim % (len(x.shape) + 1)
+    halves = torch.arange(prod(x.shape)).view(1, *x.shape).chunk(2, axis)
+    first, second = (call.gather((x,), half.flatten(), call.shape) for half in halves)
+    gate = call.add(ir.LookUp, second, shape=call.shape, function=torch.sigmoid, torch_name="sigmoid", rises=True)
+    return call.add(ir.Pointwise, first, gate, shape=call.shape, function=torch.mul, torch_name="mul")
+
+
 def _prelu(call: Call, x: Value, weight: Tensor) -> Value:
     slope = weight.detach().reshape(-1)
     return _look_up(
@@ -382,6 +391,7 @@ READERS: dict[str, Callable[..., Value]] = {
     "relu": lambda call, x: call.add(ir.ReLU, x, shape=x.shape),
     "relu6": lambda call, x: call.add(ir.ReLU, x, shape=x.shape, high=6.0),
     "hardtanh": lambda call, x, low=-1.0, high=1.0: _clamp(call, x, low, high),
+    "glu": _glu,
     "softmax": _softmax,
     "_softmax": _softmax,
     "log_softmax": _softmax,

@@ -16,6 +16,7 @@ from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.compose import compose_moves, without_idle_moves
 from ciphershift.models.compiler.merge import merged_linear
 from ciphershift.models.compiler.pointwise import functions_of_one_number
+from ciphershift.models.compiler.products import carry_levels, products
 from ciphershift.models.compiler.unsupported import PRODUCT
 from ciphershift.protocol.outputs import OUTPUTS
 
@@ -34,7 +35,7 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
     if not traced.operations:
         return traced
     operations, output = _without_output(_without_identity(traced.operations))
-    operations = functions_of_one_number(operations, input_shape)
+    operations = products(functions_of_one_number(operations, input_shape))
     operations = without_idle_moves(compose_moves(_without_unused(operations), input_shape), input_shape)
     operations = _without_unused(_without_identity(operations))
     for change in (
@@ -205,9 +206,9 @@ def _free_terms(operations: list[ir.Operation]) -> list[ir.Operation]:
     """Terms of a sum whose scale cannot be chosen get a convolution of one tap, if they are levels.
 
     Two terms have scales of their own if neither is a linear layer that only this sum reads. Those of activations are powers of two times
-    each other; those of the input, of averages and of affine maps are not.
+    each other; those of the input, of averages, of affine maps and of a linear layer that others read, too, are not.
     """
-    counts, levels = readers(operations), _carry_levels(operations)
+    counts, levels = readers(operations), carry_levels(operations)
     by_name = {operation.name: operation for operation in operations}
     result: list[ir.Operation] = []
     for operation in operations:
@@ -218,7 +219,8 @@ def _free_terms(operations: list[ir.Operation]) -> list[ir.Operation]:
                 if not (counts[n] == 1 and isinstance(by_name.get(n), ir.Conv2d | ir.Linear))
             ]
             for number, name in enumerate(dict.fromkeys(fixed)) if len(set(fixed)) > 1 else ():
-                if levels[name] and not _has_power_of_two(by_name.get(name), by_name):
+                sums = not all(levels[n] for n in fixed)  # whose unit no activation's is a power of two times
+                if levels[name] and (sums or not _has_power_of_two(by_name.get(name), by_name)):
                     ones = torch.ones(operation.shape[0])
                     term = ir.Affine(
                         name=f"{operation.name}_term{number}",
@@ -240,16 +242,6 @@ def _has_power_of_two(operation: ir.Operation | None, by_name: dict[str, ir.Oper
     if isinstance(operation, ir.MaxPool2d | ir.Gather | ir.Concat | ir.ChannelShuffle | ir.Reshape | ir.Flatten):
         return all(_has_power_of_two(by_name.get(name), by_name) for name in operation.inputs)
     return isinstance(operation, ir.Activation)
-
-
-def _carry_levels(operations: list[ir.Operation]) -> dict[str, bool]:
-    """By name, whether a value is made of levels alone: the input, results of activations, and what only moves or adds them."""
-    levels = {IMAGE: True}
-    for operation in operations:
-        levels[operation.name] = isinstance(operation, ir.Activation) or (
-            not isinstance(operation, ir.Conv2d | ir.Linear) and all(levels[name] for name in operation.inputs)
-        )
-    return levels
 
 
 def _merge_linear(operations: list[ir.Operation]) -> list[ir.Operation]:

@@ -3,7 +3,7 @@
 from ciphershift.models.compiler.step import UnsupportedStepError
 
 NORM = "use nn.BatchNorm2d (nn.BatchNorm1d after flatten): its statistics are constants once it is trained"
-PRODUCT = "there is no product of two encrypted values; use convolutions, additions and concatenations"
+PRODUCT = "of functions of two encrypted values there are sums and products, place by place"
 INSTEAD = {
     "layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm batch_norm _native_batch_norm_legit std var "
     "linalg_vector_norm norm": NORM,

@@ -162,6 +162,12 @@ def _photographs(**choices: Any) -> Phase:
 _MUON: dict[str, Any] = {"muon": True, "batch": 256, "weight_decay": 0.01}
 
 
+_CELL_NUCLEI = (
+    *("radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry"),
+    "fractal dimension",
+)
+
+
 def _table(**choices: Any) -> Phase:
     """For vectors and series: nothing is distorted; few samples, so strong weight decay and small batches."""
     return Phase(distortion=0.0, weight_decay=0.1, batch=32, **choices)
@@ -262,9 +268,19 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                 ConvSpec(maps=24, kernel=3, padding=1, pool=2),
                 DenseSpec(units=48),
             ),
-            float_phase=_photographs(epochs=20, learning_rate=3e-3, shift=2, weight_decay=0.05),
+            float_phase=Phase(epochs=12, learning_rate=3e-3, distortion=0.0, smoothing=0.1, shift=2, weight_decay=0.05),
             conversion=Conversion(
-                phases={"noisy": _photographs(epochs=20, learning_rate=2e-3, frozen=0.15, shift=2, distilled=0.5)}
+                phases={
+                    "noisy": Phase(
+                        epochs=12,
+                        learning_rate=2e-3,
+                        frozen=0.15,
+                        distortion=0.0,
+                        smoothing=0.1,
+                        shift=2,
+                        distilled=0.5,
+                    )
+                }
             ),
             classes=2,
         ),
@@ -276,7 +292,10 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             float_phase=_table(epochs=60, learning_rate=3e-3),
             conversion=Conversion(phases={"noisy": _table(epochs=120, learning_rate=3e-3, frozen=0.15, distilled=0.5)}),
             classes=2,
-            reading=Reading(standardize=True),
+            reading=Reading(
+                standardize=True,
+                names=tuple(f"{of} {what}" for of in ("mean", "error of", "worst") for what in _CELL_NUCLEI),
+            ),
         ),
         Recipe(
             name="splice-dna",

@@ -29,12 +29,14 @@ class Reading:
         standardize: the module expects each feature less its mean, divided by its deviation, both over the training samples.
         mean: of the normalization that the module expects, for each feature or channel, in units of the raw values (pixels: 0 to 1).
         std: its deviation.
+        names: of the features, where the data have none.
     """
 
     target: str | None = None
     standardize: bool = False
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,5 +135,5 @@ def _inputs(raw: RawData, reading: Reading) -> Inputs:
             )
     elif raw.pixels:
         return Inputs()
-    encoding = fit_encoding(values, origin=mean, names=raw.names, pixels=raw.pixels)
+    encoding = fit_encoding(values, origin=mean, names=raw.names or reading.names, pixels=raw.pixels)
     return Inputs(encoding=encoding, mean=mean, std=std)

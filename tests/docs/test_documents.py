@@ -14,6 +14,7 @@ from tests.support.documents import DOCUMENTS, ROOT, Reader, blocks, name_of
 
 RUN = [name_of(document) for document in DOCUMENTS if any(block.is_run for block in blocks(document))]
 OWN_NETWORK = "docs/tutorials/own-network.md"
+SLOW = {"docs/tutorials/your-table.md": pytest.mark.slow}
 NEEDS = {
     OWN_NETWORK: "mnist",
     "docs/tutorials/choosing-parameters.md": "mnist",
@@ -46,7 +47,7 @@ def database(reader: Reader, postgres: Callable[[], str]) -> None:
     os.environ["CIPHERSHIFT_DATABASE"] = postgres()
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in RUN])
 def test_the_blocks_of_a_document_run(name: str, reader: Reader, request: pytest.FixtureRequest) -> None:
     if name in NEEDS:
         request.getfixturevalue(NEEDS[name])
