@@ -1,6 +1,7 @@
 """From a float nn.Module to a trainable network of power-of-two weights that computes nearly the same, scaled by calibration data."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor, nn
 
 from ciphershift.errors import BadCalibrationError, BadStemError, NotEquivalentError, UnsupportedLayerError
 from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.calibration import MAX_OUTSIDE, ROUNDING, Calibration
 from ciphershift.models.compiler.fitting import require_finite
+from ciphershift.models.compiler.graph import Wiring
 from ciphershift.models.compiler.inputs import Inputs
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.public import behind, stem_of
@@ -86,6 +89,7 @@ def convert(
     simple = simplify(traced, shape, moved=bool(zero.any()))
     if simple.findings:
         raise _refusal(simple.findings)
+    simple.operations = _with_free_units(simple.operations, shape)
     network = Network(simple.operations, shape, levels=levels, exponents=exponents, inputs=inputs)
     noise = CircuitNoise.predicted(parameter_sets.get(params))
     network.stem, network.output = stem, simple.output
@@ -96,6 +100,25 @@ def convert(
     network.quantize(True)
     network.noise = noise
     return network
+
+
+def _with_free_units(operations: list[ir.Operation], shape: Shape) -> list[ir.Operation]:
+    """The operations, where a clipped ramp whose unit a sum chooses is a LookUp: its top would have to be where it clips, too."""
+    powers = Wiring(operations, shape).powers
+    return [
+        ir.LookUp(
+            name=o.name,
+            place=o.place,
+            inputs=o.inputs,
+            shape=o.shape,
+            computes=o.computes,
+            function=partial(torch.clamp, min=o.low, max=o.high),
+            rises=True,
+        )
+        if isinstance(o, ir.ReLU) and o.high is not None and o.name in powers and (o.low, o.high) != (0.0, 1.0)
+        else o
+        for o in operations
+    ]
 
 
 def _refusal(findings: Sequence[ir.Finding]) -> UnsupportedLayerError:

@@ -238,8 +238,10 @@ def _free_terms(operations: list[ir.Operation]) -> list[ir.Operation]:
 
 
 def _has_power_of_two(operation: ir.Operation | None, by_name: dict[str, ir.Operation]) -> bool:
-    """Whether a value's unit may be made a power of two: that of an activation, also behind a max-pool or at new places."""
-    if isinstance(operation, ir.MaxPool2d | ir.Gather | ir.Concat | ir.ChannelShuffle | ir.Reshape | ir.Flatten):
+    """Whether a value's unit may be made a power of two: that of an activation, also in a sum, behind a max-pool or at new places."""
+    if isinstance(
+        operation, ir.Add | ir.MaxPool2d | ir.Gather | ir.Concat | ir.ChannelShuffle | ir.Reshape | ir.Flatten
+    ):
         return all(_has_power_of_two(by_name.get(name), by_name) for name in operation.inputs)
     return isinstance(operation, ir.Activation)
 
