@@ -44,7 +44,8 @@ def commands() -> list[tuple[str, str]]:
         for document in DOCUMENTS
         for command in INLINE.findall(document.read_text(encoding="utf-8"))
     ]
-    lines = [(name, line) for name, block in all_blocks() if block.language == "sh" for line in block.text.splitlines()]
+    texts = [(name, block.text.replace("\\\n", " ")) for name, block in all_blocks() if block.language == "sh"]
+    lines = [(name, line) for name, text in texts for line in text.splitlines()]
     in_blocks = [(name, match[0]) for name, line in lines for match in CALL.finditer(line)]
     return [*found, *in_blocks]
 
