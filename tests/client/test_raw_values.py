@@ -52,7 +52,7 @@ def test_raw_values_are_encoded_by_the_client(client: Client) -> None:
     steps = (integers - np.array(ENCODING.lowest)).astype(np.uint8)
     expected = simulate.plain(PROGRAM, steps) * PROGRAM.output.scale
     # Under the toy parameters a look-up of 64 steps over 0.39 turns is off by a step of the table now and then: by 2 of 15.
-    assert np.abs(client.predict(RAW) - expected).max() < 1.0
+    assert np.abs(client.predict(RAW) - expected).max() < 1.5
     assert client.predict(RAW).shape == (3, 2)
 
 

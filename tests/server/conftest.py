@@ -1,6 +1,8 @@
 """For tests of the service: requests as bytes, and servers whose jobs are held where a test wants them."""
 
 import json
+import os
+import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from ciphershift.protocol import tensors
 from tests.support import gated_server
 from tests.support.gated_server import Gate
 
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it once in a process
 TOY = params.get("TOY_N128")
 PATIENCE_SECONDS = 300.0  # that no working machine needs, however busy
 

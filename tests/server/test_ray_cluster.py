@@ -3,7 +3,6 @@
 import asyncio
 import os
 import pickle
-import secrets
 import signal
 import subprocess
 import sys
@@ -63,7 +62,7 @@ def running_cluster(mode: str, *nodes: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """A head and a second raylet, which ask for a token that this process has, too."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with running_cluster("token", "127.0.0.2", "127.0.0.3") as address:
         yield address
 
