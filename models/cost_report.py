@@ -1,9 +1,10 @@
 """What a module would cost as an encrypted network, and what in it cannot be evaluated, before anything is trained."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
+import torch
 from torch import nn
 
 from ciphershift.he_layers.analysis import cost
@@ -127,8 +128,9 @@ def lookups(operation: ir.Operation) -> int:
 
 
 def stand_in(traced: ir.TraceResult, input_shape: Shape, params: str) -> Program:
-    """A Program of this shape with random weights, which costs what the converted network will."""
-    network = Network(traced.operations, input_shape).eval()
+    """A Program of this shape with random weights, which costs what the converted network will; what its tables hold costs nothing."""
+    operations = [replace(o, function=torch.tanh) if isinstance(o, ir.LookUp) else o for o in traced.operations]
+    network = Network(operations, input_shape).eval()
     network.quantize(True)
     classes = tuple(str(number) for number in range(traced.operations[-1].shape[0]))
     return export(network, name="stand-in", version="0", params=params, classes=classes)

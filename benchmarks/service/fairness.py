@@ -69,12 +69,15 @@ def delay_single_jobs(
             for _ in range(SINGLE):
                 single.predict(image[None])
             left = sum(job["state"] == "pending" for job in _jobs(server.url, crowd_key, waiting))
-            done = [job for job in _jobs(server.url, crowd_key, 1000) if job["state"] == "completed"]
+            begun = [job for job in _jobs(server.url, crowd_key, 1000) if job["started"]]
             singles = _jobs(server.url, single_key, SINGLE)
             for client in clients:
                 client.close()
-    job_seconds = median(_seconds(job, "started", "finished") for job in done)
+    job_seconds = median(_seconds(job, "started", "finished") for job in begun if job["state"] == "completed")
     waits = [_seconds(job, "created", "started") / job_seconds for job in singles]
+    before = [
+        sum(_time(job, "created") < _time(each, "started") < _time(job, "started") for each in begun) for job in singles
+    ]
     return envelope("fairness") | {
         "engine": engine or "local://",
         "model": model,
@@ -85,12 +88,17 @@ def delay_single_jobs(
         "singles": len(waits),
         "median_wait_jobs": round(median(waits), 3),
         "longest_wait_jobs": round(max(waits), 3),
+        "most_before": max(before),  # jobs of the crowd that began while a single one waited
         "bound_jobs": BOUND,
     }
 
 
 def _seconds(job: dict[str, Any], first: str, last: str) -> float:
-    return (datetime.fromisoformat(job[last]) - datetime.fromisoformat(job[first])).total_seconds()
+    return (_time(job, last) - _time(job, first)).total_seconds()
+
+
+def _time(job: dict[str, Any], event: str) -> datetime:
+    return datetime.fromisoformat(job[event])
 
 
 def _jobs(url: str, api_key: str, limit: int) -> list[dict[str, Any]]:

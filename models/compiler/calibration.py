@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ciphershift.errors import UnsupportedLayerError
+from ciphershift.errors import BadCalibrationError, UnsupportedLayerError
 from ciphershift.he_layers.layers.max_pool import RAMP as POOL_RAMP
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
@@ -28,6 +28,8 @@ MAX_OUTSIDE_ELSEWHERE = 2e-2
 """The same on inverted samples and on noise, which tell whether other samples clip or wrap."""
 DRIVES = (0.02, 0.16)
 """Least and greatest standard deviation, in turns, that is given to the sums of a layer."""
+LEAST_DRIVE = 1e-3
+"""The same of a layer whose sums vary little beside its ramp: below, what they say is lost in a look-up's noise."""
 ROUNDING = 1e-4
 """Relative error of float sums that decides nothing."""
 NOISE_DEVIATIONS = 3
@@ -264,7 +266,7 @@ class Calibration:
         known = real[: self.known]
         fit_results(node, operation, known, uniform=step.name in wiring.uniform, power=step.name in wiring.powers)
         fit_ramp(node, operation, known)
-        self._choose_drive(step, node, source.x)
+        self._choose_drive(step, node, operation, source.x)
         x = node(source.x, self._turns(step, node, float(node.drive)), 0.0, 0.0)
         return _Value(x=x, unit=node.unit.clone(), shift=torch.zeros_like(node.unit))
 
@@ -284,7 +286,7 @@ class Calibration:
             top = 2.0 ** torch.log2(top).ceil()
         node.top.copy_(top / (slope * node.std))
         node.floor.copy_(torch.minimum(node.floor, node.top))  # a module that clips within a fraction of a deviation
-        self._choose_drive(step, node, source.x)
+        self._choose_drive(step, node, operation, source.x)
         turns = self._turns(step, node, float(node.drive))
         reached = node.tops(turns) * slope * node.std
         if step.name in wiring.uniform:
@@ -311,14 +313,25 @@ class Calibration:
         exponent = torch.log2(node.reach.max() / node.reach).round().clamp(0, room) + least
         return drive / (node.spread * 2.0**exponent).pow(2).mean().sqrt() * 2.0**exponent
 
-    def _choose_drive(self, step: Step, node: Activation, x: Tensor) -> None:
-        """The greatest drive for which few enough of the sums leave a window of the activation or of its pools."""
+    def _choose_drive(self, step: Step, node: Activation, operation: ir.Activation, x: Tensor) -> None:
+        """The greatest drive for which few enough of the sums leave a window of the activation or of its pools.
+
+        Raises:
+            BadCalibrationError: there is none.
+        """
         low, high = DRIVES
         for _ in range(12):
             middle = (low * high) ** 0.5
             seen, elsewhere = self._outside(step, node, x, middle)
             fits = seen <= self.max_outside and elsewhere <= max(self.max_outside, MAX_OUTSIDE_ELSEWHERE)
             low, high = (middle, high) if fits else (low, middle)
+        while (seen := self._outside(step, node, x, low)[0]) > self.max_outside:
+            low /= 2
+            if low < LEAST_DRIVE:
+                raise BadCalibrationError(
+                    f"{operation.place}: {seen:.1%} of the inputs of {operation.name!r} would be clipped on the calibration data: they "
+                    "vary too little beside its range, or one channel unlike the others; put a batch norm before it"
+                )
         node.drive.fill_(low)
 
     def _outside(self, step: Step, node: Activation, x: Tensor, drive: float) -> tuple[float, float]:
@@ -349,22 +362,20 @@ class Calibration:
         if isinstance(node, LookUp):
             scale = node.std * turns
             low, high = (bound * scale for bound in node.bounds(turns))
-            below, above = (per_channel(bound, phases) for bound in (low, high))
-            short = per_channel(high - low < (node.high - node.low) * scale * (1 - ROUNDING), phases)
-            return low, high, short & ((phases < below) | (phases > above))
-        assert isinstance(node, ReLU), "an activation is a ramp or a function"
-        wanted = node.top * node.std * turns
-        longest = MAX_RAMP * node.levels / node.span
-        top = torch.clamp(wanted, max=longest)
-        if step.name in self.network.wiring.powers:  # a ramp that does not fit is halved until it does
-            halvings = torch.log2(wanted / longest * (1 - ROUNDING)).ceil().clamp_min(0)
-            top = wanted / 2.0**halvings
-        above = per_channel(top, phases)
-        return (
-            node.lowest / node.levels * top,
-            top,
-            (phases > above * (1 + ROUNDING)) & (above < per_channel(wanted, phases)),
-        )
+            wanted, length = (node.high - node.low) * scale, high - low
+        else:
+            assert isinstance(node, ReLU), "an activation is a ramp or a function"
+            wanted = node.top * node.std * turns
+            longest = MAX_RAMP * node.levels / node.span
+            high = torch.clamp(wanted, max=longest)
+            if step.name in self.network.wiring.powers:  # a ramp that does not fit is halved until it does
+                halvings = torch.log2(wanted / longest * (1 - ROUNDING)).ceil().clamp_min(0)
+                high = wanted / 2.0**halvings
+            low, length = node.lowest / node.levels * high, high
+        below, above = per_channel(low * (1 + ROUNDING), phases), per_channel(high * (1 + ROUNDING), phases)
+        short = per_channel(length < wanted * (1 - ROUNDING), phases)
+        flat_below = isinstance(node, ReLU) and node.lowest == 0  # a ReLU is 0 there
+        return low, high, short & ((phases > above) | ((phases < below) & (not flat_below)))
 
 
 def _equal(values: list[Tensor]) -> bool:

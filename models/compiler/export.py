@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ciphershift.errors import ProgramError
 from ciphershift.he_layers import layers
 from ciphershift.he_layers.layers.layer import MAX_EXPONENT
 from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
@@ -30,6 +31,9 @@ def export(network: Network, *, name: str, version: str, params: str, classes: t
         version: of the weights.
         params: name of the parameter set whose noise the network was trained with.
         classes: names of the classes.
+
+    Raises:
+        ProgramError: a function has no finite value somewhere on the ramp of its look-up.
     """
     return _Exporter(network).program(name=name, version=version, params=params, classes=classes)
 
@@ -185,7 +189,7 @@ class _Exporter:
             name=_name(step),
             bias=_integers(bias).astype(np.int32),
             multiplier=multiplier.detach().numpy(),
-            values=_rounded_up(values.reshape(TABLE_STEPS, -1).T).astype(np.int16),
+            values=_rounded_up(step, values.reshape(TABLE_STEPS, -1).T).astype(np.int16),
             delta_out=float(self.torus.delta[step.name]),
         )
 
@@ -222,9 +226,14 @@ def _whole(weights: Tensor) -> NDArray[np.int8]:
     return whole.astype(np.int8)
 
 
-def _rounded_up(values: Tensor) -> NDArray[np.int64]:
-    """Nearest integers, halves upwards, as in training; 0 where there is no number (a stand-in that was not calibrated)."""
-    return np.floor(values.detach().nan_to_num(0.0).numpy() + 0.5).astype(np.int64)
+def _rounded_up(step: Step, values: Tensor) -> NDArray[np.int64]:
+    """Nearest integers, halves upwards, as in training. Raises ProgramError for what is no number."""
+    if wrong := int((~torch.isfinite(values)).sum()):
+        raise ProgramError(
+            f"{step.name!r} has no finite value for {wrong} of {values.numel()} steps of its table: training has moved its inputs to where "
+            "its function is not defined; clip them in the module (torch.clamp), or train with a lower learning rate"
+        )
+    return np.floor(values.detach().numpy() + 0.5).astype(np.int64)
 
 
 def _integers(values: Tensor) -> NDArray[np.int64]:

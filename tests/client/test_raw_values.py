@@ -10,6 +10,7 @@ from ciphershift import Client, errors
 from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.client import Keystore
 from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.layers import Linear, LookUp
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.protocol.encoding import Encoding
@@ -48,11 +49,11 @@ def client(tmp_path_factory: pytest.TempPathFactory, keystore: Keystore) -> Iter
 
 
 def test_raw_values_are_encoded_by_the_client(client: Client) -> None:
-    integers = ENCODING.integers(RAW, 255)
-    steps = (integers - np.array(ENCODING.lowest)).astype(np.uint8)
-    expected = simulate.plain(PROGRAM, steps) * PROGRAM.output.scale
-    # Under the toy parameters a look-up of 64 steps over 0.39 turns is off by a step of the table now and then: by 2 of 15.
-    assert np.abs(client.predict(RAW) - expected).max() < 1.5
+    steps = (ENCODING.integers(RAW, 255) - np.array(ENCODING.lowest)).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    runs = np.stack([simulate.run(PROGRAM, params.get(PROGRAM.params), steps, rng) for _ in range(200)])
+    # Of 5000 simulations the farthest was at 5.1 deviations; features in each other's place are at 16.
+    assert np.abs((client.predict(RAW) - runs.mean(axis=0)) / runs.std(axis=0)).max() < 6.5
     assert client.predict(RAW).shape == (3, 2)
 
 

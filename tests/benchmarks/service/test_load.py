@@ -53,6 +53,4 @@ def test_a_single_job_does_not_wait_for_a_crowd(zoo: Path) -> None:
         zoo, "tiny", image=images(1)[0], waiting=60, engine="local://?workers=1&threads=1"
     )
     assert result["singles"] == fairness.SINGLE
-    assert (
-        result["median_wait_jobs"] < 10 < result["waiting"]
-    )  # turns are shown exactly in tests/server/store/test_turns.py
+    assert result["most_before"] <= fairness.BOUND

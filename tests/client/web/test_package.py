@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import re
 import shutil
 from collections.abc import Callable
 from importlib import metadata
@@ -121,9 +122,11 @@ def test_the_errors_are_pythons(node: Callable[..., Any]) -> None:
 
 
 def test_the_page_that_python_ships_is_made_of_todays_sources(package: Path, tmp_path: Path) -> None:
+    shipped = {path.name: path.read_bytes() for path in site.FOLDER.iterdir()}
+    for name in shipped.keys() - {"page.js"}:
+        (tmp_path / name).write_bytes(re.sub(rb'integrity="[^"]*"', b'integrity=""', shipped[name]))
     run("node", "page/build.mjs", tmp_path, cwd=package)
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    shipped = {path.name: path.read_bytes() for path in site.FOLDER.iterdir()}
     assert made == shipped, "run `npm run page` in client/web and commit its output"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ciphershift.errors import BadCalibrationError
+from ciphershift.errors import BadCalibrationError, ProgramError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.models import verification
@@ -194,3 +194,42 @@ def test_an_activation_that_clips_nearly_everything_is_converted_as_it_is() -> N
     network.quantize(False)
     with torch.no_grad():
         assert torch.allclose(network(SAMPLES), body(SAMPLES), atol=1e-3)
+
+
+def small(activation: nn.Module, weight: Tensor, bias: Tensor) -> nn.Module:
+    """One dense layer of two outputs, an activation, one more."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), activation, nn.Linear(2, 2)).eval()
+    with torch.no_grad():
+        for parameter, value in zip(module[1].parameters(), (weight, bias), strict=True):
+            parameter.copy_(value)
+    return module
+
+
+def test_a_channel_that_hardly_varies_is_not_clipped() -> None:
+    """Its inputs lie far from the middle of the ramp: the whole ramp must fit into the window, however little they vary."""
+    weight = torch.tensor([[0.02, -0.01, 0.01, 0.02], [-0.01, 0.02, 0.01, -0.02]])
+    module = small(nn.Hardtanh(-1.0, 1.0), weight, torch.tensor([-0.7, 0.6]))
+    data = torch.rand(200, 4, 1, 1, generator=torch.Generator().manual_seed(1))
+    network = convert(module, data).eval()
+    network.noise = None
+    network.quantize(False)
+    with torch.no_grad():
+        assert (network(data) - module(data)).abs().max() < 1e-3
+
+
+def test_inputs_that_no_window_holds_are_refused() -> None:
+    weight = torch.tensor([[2e-5, -1e-5, 1e-5, 2e-5], [-1e-5, 2e-5, 1e-5, -2e-5]])
+    module = small(nn.Hardtanh(-1.0, 1.0), weight, torch.tensor([-0.7, 0.6]))
+    with pytest.raises(BadCalibrationError, match=r"would be clipped .* put a batch norm before it"):
+        convert(module, torch.rand(200, 4, 1, 1, generator=torch.Generator().manual_seed(1)))
+
+
+def test_a_function_that_is_undefined_on_its_ramp_after_training_is_refused() -> None:
+    module = small(Own(lambda x: torch.log(x)), torch.rand(2, 4), torch.ones(2))
+    network = convert(module, torch.rand(200, 4, 1, 1)).eval()
+    network.quantize(True)
+    (node,) = network.of_type(LookUp)
+    node.low.fill_(-100.0)  # as a training could move it
+    with pytest.raises(ProgramError, match="no finite value"):
+        export(network, name="n", version="1", params="TOY_N128", classes=("a", "b"))
