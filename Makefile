@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 
-.PHONY: setup demo page test test-slow lint docs pictures stub clean
+.PHONY: setup demo page test test-slow sanitize fuzz lint docs pictures stub clean
 
 setup: $(VENV)/.ready
 
@@ -34,7 +34,23 @@ test: $(VENV)/.ready-dev
 
 # What takes minutes: the built package in clean environments, benchmarks in small.
 test-slow: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The kernel's tests with a kernel that ends the process at an access outside of an array or an undefined operation.
+SANITIZED := build/sanitized
+$(SANITIZED)/.ready: $(VENV)/.ready-dev $(KERNEL)
+	$(INSTALL) --no-deps --upgrade --target $(SANITIZED) -C cmake.define.SANITIZE=ON -C install.strip=false -C build-dir=build/sanitized-cmake .
+	touch $@
+
+sanitize: $(SANITIZED)/.ready
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		KERNEL_UNDER_TEST=$(SANITIZED) CIPHERSHIFT_TEST_EXAMPLES=150 $(BIN)/python -m pytest -p tests.support.other_kernel -p no:xdist \
+		tests/he_layers/native tests/he_layers/test_graphs.py $(ARGS)
+
+# Fuzzing led by coverage: containers, requests and Programs, SECONDS for each. What it finds it writes to build/fuzz.
+SECONDS := 40
+fuzz: $(VENV)/.ready-dev
+	for target in containers requests programs; do $(BIN)/python -m tests.fuzz.$$target $(SECONDS) || exit 1; done
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -87,6 +87,25 @@ def accuracy(model: Model, json: Json = "-") -> None:
 
 
 @app.command()
+def crafted(
+    model: Model,
+    generations: Annotated[int, typer.Option(min=1, help="Rounds of the search; each tries 112 images.")] = 300,
+    json: Json = "-",
+) -> None:
+    """Search for images on which the encrypted network differs most from the plaintext one.
+
+    Example:
+
+      ciphershift bench crafted --model mnist-tiny --json -
+    """
+    from ciphershift.benchmarks.networks.crafted import SEEDS, worst_inputs
+    from ciphershift.he_layers.program import Program
+
+    seeds = _test_split(model).images[:SEEDS]
+    write(worst_inputs(Program.load(Settings().models / model), seeds, generations=generations), json)
+
+
+@app.command()
 def security(params: Params = DEFAULT, json: Json = "-") -> None:
     """Every key and ciphertext that leaves the client, with its estimated bits.
 

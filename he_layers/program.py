@@ -327,12 +327,13 @@ class Program:
         try:
             description = json.loads((folder / PROGRAM_FILE).read_text(encoding="utf-8"))
             arrays = load_file(folder / WEIGHTS_FILE)
-            onnx = (folder / STEM_FILE).read_bytes() if "stem" in description else b""
-        except (OSError, ValueError, SafetensorError) as error:
+            has_stem = isinstance(description, dict) and "stem" in description
+            onnx = (folder / STEM_FILE).read_bytes() if has_stem else b""
+        except (OSError, ValueError, RecursionError, SafetensorError) as error:
             raise ProgramError(f"no program can be read from {folder}: {error}") from error
         try:
             return cls._from_spec(description, arrays, onnx)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ProgramError(
                 f"{folder / PROGRAM_FILE} lacks a field or has one of the wrong type: {error!r}"
             ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ciphershift.benchmarks.report import figures, tables, zoo
+from ciphershift.benchmarks.report.crafted import crafted
 from ciphershift.benchmarks.report.estimates import estimated, workers
 from ciphershift.benchmarks.report.extraction import stolen
 from ciphershift.benchmarks.report.lookups import lookups
@@ -313,6 +314,7 @@ SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
     ("Noise and accuracy by parameter set", _parameters),
     ("What each choice is worth", _ablation),
     ("How many answers give a network away", stolen),
+    ("Inputs made to be misread", crafted),
     ("Beside SHE's own tables", _she),
     ("Past this machine", _estimates),
     ("On several workers", _workers),

@@ -36,13 +36,17 @@ class WatchingCircuit(NoisyCircuit):
 
     def lookup(self, x: TorusNumbers, tables: FloatArray, table_index: NDArray[np.int32]) -> TorusNumbers:
         """Counts, then looks up."""
-        changes = tables != tables[:, -1:]
-        ramp = np.where(changes.any(axis=1), tables.shape[1] - changes[:, ::-1].argmax(axis=1), 0) / (
-            2 * tables.shape[1]
-        )
         self.inputs += x.turns.size
-        self.outside += int(((x.turns < -0.5 + ramp[table_index]) | (x.turns >= 0.5)).sum())
+        self.outside += int((beyond(x.turns, tables, table_index) >= 0).sum())
         return super().lookup(x, tables, table_index)
+
+
+def beyond(turns: FloatArray, tables: FloatArray, table_index: NDArray[np.int32]) -> FloatArray:
+    """How far inputs [batch, count] lie beyond the window of their table, in turns; below zero within it."""
+    changes = tables != tables[:, -1:]
+    points = tables.shape[1]
+    ramp = np.where(changes.any(axis=1), points - changes[:, ::-1].argmax(axis=1), 0) / (2 * points)
+    return np.maximum(-0.5 + ramp[table_index] - turns, turns - 0.5)
 
 
 def measure(

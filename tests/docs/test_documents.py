@@ -14,7 +14,7 @@ from tests.support.documents import DOCUMENTS, ROOT, Reader, blocks, name_of
 
 RUN = [name_of(document) for document in DOCUMENTS if any(block.is_run for block in blocks(document))]
 OWN_NETWORK = "docs/tutorials/own-network.md"
-SLOW = {"docs/tutorials/your-table.md": pytest.mark.slow}
+SLOW = dict.fromkeys(("docs/tutorials/your-table.md", "docs/tutorials/deploying.md"), pytest.mark.slow)
 NEEDS = {
     OWN_NETWORK: "mnist",
     "docs/tutorials/choosing-parameters.md": "mnist",

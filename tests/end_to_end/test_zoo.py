@@ -34,8 +34,8 @@ def server() -> Iterator[ServerProcess]:
 
 def test_encrypted_predictions_are_those_of_the_plaintext_network(server: ServerProcess, home: Path) -> None:
     images, _ = demo.samples()
-    program = Program.load(ZOO / "mnist-fast")
-    with Client(server.url, model="mnist-fast", keystore=home / "client") as client:
+    program = Program.load(ZOO / "mnist-tiny")
+    with Client(server.url, model="mnist-tiny", keystore=home / "client") as client:
         logits = client.predict(images[:5])
         profile = client.profile()
     assert profile.security_bits >= 128

@@ -94,6 +94,14 @@ def test_damaged_files_are_refused(tiny_program: Program, tmp_path: Path) -> Non
     refused({"layers": [layers[0] | {"dilation": 2}, *layers[1:]]}, ProgramError, "dilation")
     refused({"layers": [{"kind": "conv", "name": "bare"}, *layers[1:]]}, ProgramError, "bare")
     refused({"input": {"shape": [1, 1, 8, 8], "levels": 15, "delta": 0.01}}, ProgramError, "input shape")
-    (tmp_path / "program.json").write_text("{")
-    with pytest.raises(ProgramError, match="no program"):
-        Program.load(tmp_path)
+    for text, message in (
+        ("{", "no program"),
+        ("[" * 100_000, "no program"),
+        ("7", "wrong type"),
+        ("null", "wrong type"),
+    ):
+        (tmp_path / "program.json").write_text(text)
+        with pytest.raises(ProgramError, match=message):
+            Program.load(tmp_path)
+    for delta in (1e308, -1, float("nan"), float("inf"), "1"):
+        refused({"input": description["input"] | {"delta": delta}}, ProgramError, "turns|wrong type")

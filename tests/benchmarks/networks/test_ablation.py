@@ -35,6 +35,7 @@ def trained(variant: Variant, splits: Splits, work: Path) -> torch.nn.Module:
     return ablation._trained(variant, splits, work, 1, lambda name, report: None)
 
 
+@pytest.mark.slow
 def test_a_variant_with_a_circuit_has_its_noise_and_its_weights(splits: Splits, tmp_path: Path) -> None:
     predicted = CircuitNoise.predicted(params.get(params.DEFAULT))
     float_weights = trained(Variant(noise=2.0), splits, tmp_path)
@@ -49,6 +50,7 @@ def test_a_variant_with_a_circuit_has_its_noise_and_its_weights(splits: Splits, 
         assert set(weights.integer_weight().unique().tolist()) <= {-2.0, -1.0, 0.0, 1.0, 2.0}
 
 
+@pytest.mark.slow
 def test_every_variant_gives_a_record_with_its_deviation(splits: Splits, tmp_path: Path) -> None:
     variants = (Variant(activation="square", pool="average"), Variant(exponents=4, noise=1.0))
     seen = []

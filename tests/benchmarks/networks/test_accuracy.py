@@ -10,6 +10,7 @@ from ciphershift.server.settings import Settings
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 1, 28, 28), dtype=np.uint8)
 
 
+@pytest.mark.slow
 def test_logits_of_the_fast_profile_have_the_noise_that_was_simulated() -> None:
     found = accuracy.logit_noise(Program.load(Settings().models / "mnist-tiny"), IMAGES)
     assert found["images"] == len(IMAGES)

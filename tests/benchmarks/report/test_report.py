@@ -141,6 +141,9 @@ def records() -> list[dict[str, Any]]:
             | {"points": [_stolen(10, 0.5), _stolen(100, 0.98)]}
             for answer in ("logits", "class")
         ),
+        envelope("crafted")
+        | {"model": "m", "profile": "fast", "tried": 6720, "ordinary": {"difference": 0.5, "flips": 0, "images": 100}}
+        | {"crafted": {"difference": 3.25, "flips": 16, "reproducible": 15, "images": 16}},
         envelope("engines") | {"model": "m", "images": 8, "repetitions": 3, "speed_up": 1.8},
         envelope("yardstick")
         | {"model_name": "m", "size": "single", "Timing": {"Key Generation": "1.0s"}, "Bandwidth": {"Keys": "11.7M"}}
@@ -178,6 +181,7 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
     assert "uploads less" not in text
     assert "| m | all logits | 99.0 % | – | 50.0 %, error 0.25 | 98.0 %, error 0.25 |" in text
     assert "m, class alone: a quota of 10 answers in all keeps these attacks below 90% agreement" in text
+    assert "| m | fast | 0.50 | 0 of 100 | 6 720 | 3.25 | 15 of 16 |" in text
     for name in ("accuracy-latency", "accuracy-upload", "stages", "growth", "throughput", "parameters", "extraction"):
         for theme in ("light", "dark"):
             assert f"figures/{name}-{theme}.svg" in text
