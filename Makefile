@@ -44,7 +44,7 @@ $(SANITIZED)/.ready: $(VENV)/.ready-dev $(KERNEL)
 
 sanitize: $(SANITIZED)/.ready
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		KERNEL_UNDER_TEST=$(SANITIZED) CIPHERSHIFT_TEST_EXAMPLES=150 $(BIN)/python -m pytest -p tests.support.other_kernel -p no:xdist \
+		KERNEL_UNDER_TEST=$(SANITIZED) CIPHERSHIFT_TEST_EXAMPLES=150 $(BIN)/python -m pytest -p tests.support.other_kernel -p no:xdist --capture=no \
 		tests/he_layers/native tests/he_layers/test_graphs.py $(ARGS)
 
 # Fuzzing led by coverage: containers, requests and Programs, SECONDS for each. What it finds it writes to build/fuzz.

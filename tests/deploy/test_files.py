@@ -28,7 +28,13 @@ from tests.server.store.conftest import State
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = "1.31"
-MANIFESTS = sorted(path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
+CHART = DEPLOY / "helm/ciphershift"
+VARIANTS = {
+    "cpu": ["database.secret=own"],
+    "gpu": ["database.secret=own", "gpu.enabled=true"],
+    "autoscaling": ["database.secret=own", "autoscaling.enabled=true"],
+    "object store": ["database.url=postgresql://h/d", "storage.url=s3://bucket/path", "image.digest=sha256:0a"],
+}
 METRIC = re.compile(r"\bciphershift_[a-z_]+\b")
 
 
@@ -78,21 +84,62 @@ def test_the_dashboards_panels_have_a_place_and_a_title() -> None:
     assert len(taken) == len(set(taken)), "two panels overlap"
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_follow_the_schemas_of_kubernetes(path: Path) -> None:
-    documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
-    assert documents
-    for document in documents:
-        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sysconfig.get_path("scripts")) / "helm"
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+
+
+def rendered(variant: str) -> list[Any]:
+    """Every object of the chart."""
+    values = [option for value in VARIANTS[variant] for option in ("--set", value)]
+    done = helm("template", "release", str(CHART), "--namespace", "clinic", *values)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def deployment(variant: str, component: str) -> Any:
+    """A deployment of the chart."""
+    name = f"ciphershift-{component}"
+    (found,) = [o for o in rendered(variant) if o["kind"] == "Deployment" and o["metadata"]["name"] == name]
+    return found
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_chart_makes_what_the_schemas_of_kubernetes_allow(variant: str) -> None:
+    objects = rendered(variant)
+    assert {"Deployment", "Service", "Job", "Ingress", "NetworkPolicy"} <= {o["kind"] for o in objects}
+    assert ("PersistentVolumeClaim" in {o["kind"] for o in objects}) == (variant != "object store")
+    for one in objects:
+        if one["kind"] != "ScaledObject":
+            kubernetes_validate.validate(one, KUBERNETES, strict=True)
+
+
+def test_the_chart_passes_its_linter_and_says_what_it_needs() -> None:
+    done = helm("lint", "--strict", str(CHART), "--set", "database.secret=own")
+    assert done.returncode == 0, done.stdout
+    without = helm("template", "release", str(CHART))
+    assert without.returncode != 0
+    assert "set database.secret" in without.stderr
+
+
+def test_an_object_store_and_a_digest_are_used() -> None:
+    for component in ("api", "worker"):
+        pod = deployment("object store", component)["spec"]["template"]["spec"]
+        assert pod["containers"][0]["image"].endswith("ciphershift@sha256:0a")
+        assert [volume["name"] for volume in pod["volumes"]] == ["scratch"]
+    (settings,) = [o for o in rendered("object store") if o["kind"] == "ConfigMap"]
+    assert settings["data"]["CIPHERSHIFT_STORAGE"] == "s3://bucket/path"
+    (secret,) = [o for o in rendered("object store") if o["kind"] == "Secret"]
+    assert secret["stringData"] == {"CIPHERSHIFT_DATABASE": "postgresql://h/d"}
 
 
 def containers() -> list[Any]:
-    """Every container of every manifest, with its place."""
+    """Every container of the chart, with its place."""
     found = []
-    for path in MANIFESTS:
-        for document in yaml.safe_load_all(path.read_text()):
-            spec = ((document or {}).get("spec") or {}).get("template", {}).get("spec", {})
-            found += [(f"{path.name}: {item['name']}", spec, item) for item in spec.get("containers", [])]
+    for variant in VARIANTS:
+        for one in rendered(variant):
+            spec = (one.get("spec") or {}).get("template", {}).get("spec", {})
+            found += [(f"{variant}: {item['name']}", spec, item) for item in spec.get("containers", [])]
     return found
 
 
@@ -168,32 +215,24 @@ def test_the_variant_with_a_card_is_what_compose_reads() -> None:
     assert worker["image"] != base["image"], "the API's image has no torch"
 
 
-def test_the_patch_for_a_card_changes_the_worker_that_there_is() -> None:
-    """Containers and variables are merged by name: each that is patched must exist, or it would be added."""
-    (worker, *_) = yaml.safe_load_all((DEPLOY / "kubernetes/worker.yaml").read_text())
-    patch = yaml.safe_load((DEPLOY / "kubernetes-gpu/worker.yaml").read_text())
-    assert (patch["kind"], patch["metadata"]["name"]) == (worker["kind"], worker["metadata"]["name"])
-    patched, given = (deployment["spec"]["template"]["spec"]["containers"] for deployment in (patch, worker))
-    assert [container["name"] for container in patched] == [container["name"] for container in given]
-    variables = {variable["name"]: variable["value"] for variable in patched[0]["env"]}
-    assert set(variables) <= {variable["name"] for variable in given[0]["env"]}
+def test_a_worker_with_a_card_has_its_engine_and_limit() -> None:
+    (container,) = deployment("gpu", "worker")["spec"]["template"]["spec"]["containers"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
     assert EngineUrl.parse(variables["CIPHERSHIFT_ENGINE"]).scheme == "torch"
-    assert patched[0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    (without,) = deployment("cpu", "worker")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] != without["image"], "the image has no torch otherwise"
+    assert [variable["name"] for variable in without["env"]] == list(variables)
 
 
 def test_workers_follow_the_queue_by_a_query_that_the_database_answers(
     postgres: Callable[[], str], tmp_path: Path
 ) -> None:
-    folder = DEPLOY / "kubernetes-autoscaling"
-    scaled = yaml.safe_load((folder / "scaled-object.yaml").read_text())["spec"]
-    (worker,) = [
-        m for m in yaml.safe_load_all((DEPLOY / "kubernetes/worker.yaml").read_text()) if m["kind"] == "Deployment"
-    ]
-    assert scaled["scaleTargetRef"]["name"] == worker["metadata"]["name"]
-    variant = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    assert variant["resources"] == ["../kubernetes", "scaled-object.yaml"]
-    assert variant["patches"][0]["target"] == {"kind": "Deployment", "name": worker["metadata"]["name"]}
-    (trigger,) = scaled["triggers"]
+    (scaled,) = [o for o in rendered("autoscaling") if o["kind"] == "ScaledObject"]
+    worker = deployment("autoscaling", "worker")
+    assert scaled["spec"]["scaleTargetRef"]["name"] == worker["metadata"]["name"]
+    assert "replicas" not in worker["spec"]
+    (trigger,) = scaled["spec"]["triggers"]
     assert trigger["metadata"]["connectionFromEnv"] == "CIPHERSHIFT_DATABASE"
     state = State(Settings(database=postgres(), storage=str(tmp_path)))
     state.jobs.finish(state.running(), b"logits", 1.0, 0.0)
@@ -202,23 +241,6 @@ def test_workers_follow_the_queue_by_a_query_that_the_database_answers(
     with state.database.reading() as session:
         assert session.execute(text(trigger["metadata"]["query"])).scalar() == 2
     state.database.close()
-
-
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-@pytest.mark.parametrize("variant", ["", "-gpu", "-autoscaling"])
-def test_kustomize_builds_every_variant(tmp_path: Path, variant: str) -> None:
-    folder = shutil.copytree(DEPLOY, tmp_path / "deploy")
-    shutil.copy(folder / "kubernetes/secrets.env.example", folder / "kubernetes/secrets.env")
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(folder / f"kubernetes{variant}")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    (worker,) = [
-        made
-        for made in yaml.safe_load_all(done.stdout)
-        if made["kind"] == "Deployment" and made["metadata"]["name"] == "ciphershift-worker"
-    ]
-    assert ("replicas" in worker["spec"]) == (variant != "-autoscaling")
 
 
 def test_the_dockerfile_passes_hadolint() -> None:

@@ -42,7 +42,7 @@ static Out<T> make(std::initializer_list<size_t> shape) {
 }
 
 static void check_gadget(int base_log, int levels, int bits) {
-    require(base_log >= 1 && levels >= 1 && base_log * levels <= bits,
+    require(base_log >= 1 && base_log <= bits && levels >= 1 && levels <= bits / base_log,
             "gadget of base 2^" + std::to_string(base_log) + " with " + std::to_string(levels) + " levels must fit " + std::to_string(bits) + " bits");
 }
 
@@ -50,6 +50,7 @@ static void check_ring(size_t glwe_dimension, size_t polynomial_size, int base_l
     require(polynomial_size >= 128 && polynomial_size <= 8192 && !(polynomial_size & (polynomial_size - 1)),
             "polynomial_size " + say(polynomial_size) + " is not a power of two in 128..8192");
     check_gadget(base_log, levels, 48);
+    require(glwe_dimension >= 1 && glwe_dimension <= 16, "glwe_dimension " + say(glwe_dimension) + " is not in 1..16");
     const size_t shape = (glwe_dimension + 1) * 100 + (glwe_dimension + 1) * (size_t)levels;
     bool known = false;
     for (size_t s : {202, 204, 206, 303, 306, 404, 408, 505, 510, 909}) known |= s == shape;
