@@ -46,7 +46,8 @@ def beyond(turns: FloatArray, tables: FloatArray, table_index: NDArray[np.int32]
     changes = tables != tables[:, -1:]
     points = tables.shape[1]
     ramp = np.where(changes.any(axis=1), points - changes[:, ::-1].argmax(axis=1), 0) / (2 * points)
-    return np.maximum(-0.5 + ramp[table_index] - turns, turns - 0.5)
+    distance: FloatArray = np.maximum(-0.5 + ramp[table_index] - turns, turns - 0.5)
+    return distance
 
 
 def measure(
