@@ -19,6 +19,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import Program
 from ciphershift.models import user_module, verification
 from ciphershift.models.compiler import answers
+from ciphershift.models.compiler.budget import Budget
 from ciphershift.models.cost_report import STEPS
 from ciphershift.models.cost_report import check as check_module
 from ciphershift.models.progress import Step
@@ -106,6 +107,20 @@ def convert(
         float, typer.Option(help="Learning rate at the start; it falls to zero.")
     ] = FINE_TUNING.learning_rate,
     exponents: Annotated[int, typer.Option(min=1, max=7, help="Powers of two that a weight may take.")] = 4,
+    levels: Annotated[int, typer.Option(min=1, max=255, help="Greatest integer of an activation.")] = 31,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Choose the parameter set so that a sample takes no more than this, predicted for --threads of this machine."
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Choose exponents, levels and parameter set so that the conversion, before training, loses no more points than this on the "
+            "validation data."
+        ),
+    ] = None,
     params: Params = parameter_sets.DEFAULT,
     public: Public = None,
     target: Annotated[str | None, typer.Option(help="Column of a CSV that is to be predicted.")] = None,
@@ -137,13 +152,25 @@ def convert(
     torch.set_num_threads(threads)
     _require(device)
     phase = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
-    conversion = Conversion(phases={"noisy": phase}, exponents=exponents, params=params, public=public)
+    budget = Budget(max_seconds=max_seconds, max_drop=max_drop, threads=threads)
+    conversion = Conversion(
+        phases={"noisy": phase}, exponents=exponents, levels=levels, params=params, public=public, budget=budget
+    )
     module = user_module.load_module(source)
     user_module.load_weights(module, weights)
     reading = Reading(target=target, standardize=standardize, mean=_numbers(mean, "--mean"), std=_numbers(std, "--std"))
     splits = Splits.load(dataset, reading=reading)
     options = "".join(
-        f" {option} {value}" for option, value in (("--target", target), ("--mean", mean), ("--std", std)) if value
+        f" {option} {value}"
+        for option, value in (
+            ("--target", target),
+            ("--mean", mean),
+            ("--std", std),
+            ("--levels", levels if levels != 31 else None),
+            ("--max-seconds", max_seconds),
+            ("--max-drop", max_drop),
+        )
+        if value is not None and value != ""
     )
     with _Bars(name) as bars:
         card = pipeline.convert_module(

@@ -10,7 +10,7 @@ from torch import nn
 from ciphershift.errors import ProgramError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import OutputSpec, Program
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Logits
 from ciphershift.models.cost_report import check
@@ -28,9 +28,7 @@ def test_the_end_of_the_module_is_left_to_the_client(last: nn.Module, name: str,
     torch.manual_seed(0)
     body = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
     module = nn.Sequential(body, last).eval()
-    network = convert(module, SAMPLES, levels=255, exponents=7).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(module, SAMPLES, levels=255, exponents=7).network
     with torch.no_grad():
         expected, found = module(SAMPLES), network(SAMPLES)
         assert (

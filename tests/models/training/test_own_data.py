@@ -15,7 +15,7 @@ from ciphershift.errors import OutOfLevelsError, UnreadableDataError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
 from ciphershift.models import verification
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, decoded, fit_encoding
 from ciphershift.models.training import own_data, sets
@@ -97,9 +97,7 @@ def test_images_normalized_as_the_module_expects_may_be_padded() -> None:
     module = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.GELU(), nn.Flatten(), nn.Linear(108, 2)).eval()
     encoding = fit_encoding(pixels, origin=(0.48,), pixels=True)
     inputs = Inputs(encoding=encoding, mean=(0.48,), std=(0.25,))
-    network = convert(module, inputs.raw_of(inputs.bytes_of(pixels)), inputs=inputs, levels=255).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(module, inputs.raw_of(inputs.bytes_of(pixels)), inputs=inputs, levels=255).network
     with torch.no_grad():
         expected = module(torch.tensor((pixels / 255 - 0.48) / 0.25).float()).numpy()
     found = logits(network, inputs.bytes_of(pixels))
