@@ -1,7 +1,7 @@
 """Command line: ``ciphershift check | convert | train | verify | answer | models``."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
@@ -117,13 +117,20 @@ def convert(
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="Choose exponents, levels and parameter set so that the conversion, before training, loses no more points than this on the "
-            "validation data."
+            help="Choose exponents, levels and parameter set so that the conversion, before training, loses no more points than "
+            "this on the validation data."
         ),
     ] = None,
     params: Params = parameter_sets.DEFAULT,
     public: Public = None,
     target: Annotated[str | None, typer.Option(help="Column of a CSV that is to be predicted.")] = None,
+    regression: Annotated[
+        bool | None,
+        typer.Option(
+            "--regression/--classes",
+            help="Whether the target is a number or a class; by default a number if it has fractions, or more than 30 different values.",
+        ),
+    ] = None,
     standardize: Annotated[
         bool,
         typer.Option(
@@ -158,7 +165,13 @@ def convert(
     )
     module = user_module.load_module(source)
     user_module.load_weights(module, weights)
-    reading = Reading(target=target, standardize=standardize, mean=_numbers(mean, "--mean"), std=_numbers(std, "--std"))
+    reading = Reading(
+        target=target,
+        standardize=standardize,
+        mean=_numbers(mean, "--mean"),
+        std=_numbers(std, "--std"),
+        regression=regression,
+    )
     splits = Splits.load(dataset, reading=reading)
     options = "".join(
         f" {option} {value}"
@@ -184,6 +197,7 @@ def convert(
             made_by=f"ciphershift convert {source} --weights {weights.name} --dataset {dataset} --name {name} "
             f"--epochs {epochs} --learning-rate {learning_rate} --exponents {exponents} --params {params}"
             f"{options}{' --standardize' if standardize else ''}"
+            + ("" if regression is None else " --regression" if regression else " --classes")
             + (f" --public {public}" if public else "")
             + (f" --device {device}" if device != pipeline.CPU else ""),
             show=bars.show,
@@ -248,8 +262,13 @@ def verify(
     agree = 0
     for index, comparison in enumerate(track(comparisons, name, total=len(test.labels), console=console)):
         worst = abs((comparison.encrypted - comparison.plain) / comparison.simulated_std).max()
-        classes = (escape(program.output.classes[row.argmax()]) for row in (comparison.encrypted, comparison.plain))
-        table.add_row(str(start + index), escape(program.output.classes[test.labels[index]]), *classes, f"{worst:.1f}")
+        names = program.output.classes
+        wanted, *found = (
+            (f"{number:.4g}" for number in (test.labels[index], comparison.encrypted[0], comparison.plain[0]))
+            if test.labels.dtype.kind == "f"
+            else (names[i] for i in (test.labels[index], comparison.encrypted.argmax(), comparison.plain.argmax()))
+        )
+        table.add_row(str(start + index), escape(wanted), *map(escape, found), f"{worst:.1f}")
         agree += comparison.agrees
     console.print(table)
     console.print(f"verify: model={program.name} images={len(test.labels)} agree={agree}", highlight=False)
@@ -301,7 +320,7 @@ def list_zoo() -> None:
     table = Table("name", "data", "look-ups", "float", "quantized", "simulated", "parameters")
     for folder in sorted(path.parent for path in cards.ZOO.glob(f"*/{cards.CARD_FILE}")):
         card = cards.read(folder)
-        accuracies = (f"{card[key]:.2%}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
+        accuracies = (f"{card[key]:.2%}" for key in _figures(card))
         table.add_row(escape(card["name"]), escape(card["dataset"]), str(card["lookups"]), *accuracies, card["params"])
     console.print(table)
 
@@ -390,6 +409,12 @@ def _log() -> None:
     )
 
 
+def _figures(card: Mapping[str, object]) -> list[str]:
+    """Members of a card: float, quantized and simulated accuracy, or R²."""
+    metric = "r2" if "r2_float" in card else "accuracy"
+    return [f"{metric}_{kind}" for kind in ("float", "quantised", "simulated")]
+
+
 def _print_card(card: dict[str, object]) -> None:
-    figures = ", ".join(f"{key} {card[key]}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
+    figures = ", ".join(f"{key} {card[key]}" for key in _figures(card))
     console.print(f"{card['name']}: {card['lookups']} look-ups; test images: {figures}", highlight=False)

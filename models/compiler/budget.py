@@ -37,11 +37,6 @@ class Budget:
     max_drop: float | None = None
     threads: int = 1
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is no limit."""
-        return self.max_seconds is None and self.max_drop is None
-
 
 def within(
     budget: Budget, first: Choice, make: Callable[[Choice], Network], drop: Callable[[Network], float]

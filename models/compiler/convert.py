@@ -64,7 +64,9 @@ def convert(
     max_outside: float = MAX_OUTSIDE,
     public: str | None = None,
     inputs: Inputs | None = None,
-    budget: Budget | None = None,
+    max_seconds: float | None = None,
+    max_drop: float | None = None,
+    threads: int = 1,
     validation: Validation | None = None,
 ) -> Network:
     """A trainable network with the module's weights as powers of two, activations on integer levels, and the circuit's noise.
@@ -86,9 +88,11 @@ def convert(
         inputs: what clients will send, if that is anything but pixels in [0, 1]: an encoding (models.compiler.inputs.fit_encoding), and the
             mean and deviation of the normalization that the module expects. The calibration data are then raw values.
         max_outside: share of a layer's sums that may leave the window of its look-up, which fixes the layer's scale on the torus.
-        budget: limits of predicted seconds and of the points that may be lost: parameter set, levels and exponents are then the first that
-            keep to them; those given are tried first.
-        validation: what the loss of a budget is measured on: inputs as of ``calibration_data``, and classes (int64) or numbers (float64).
+        max_seconds: that the server may take for one sample, predicted for ``threads`` threads of this machine. With one of these limits
+            parameter set, levels and exponents are the first that keep to both; those given are tried first.
+        max_drop: points (hundredths of accuracy, or of R²) that the conversion may lose.
+        threads: see ``max_seconds``.
+        validation: what ``max_drop`` is measured on: inputs as of ``calibration_data``, and classes (int64) or numbers (float64).
             Without it, the calibration data, and how far answers are from the module's.
 
     Raises:
@@ -97,31 +101,33 @@ def convert(
         UnsupportedLayerError: lists everything that models.cost_report lists.
         BadStemError, TooLargeError, ConfigurationError: see models.compiler.public.
         NotEquivalentError: a step of the converted network computes something else than the module's.
-        OverBudgetError: says by how much the budget is missed.
+        OverBudgetError: says by how much the limits are missed.
     """
     inputs = Inputs() if inputs is None else inputs
 
     def make(choice: Choice) -> Network:
-        unrounded = before_rounding(
-            module,
-            calibration_data,
-            params=choice.params,
-            levels=choice.levels,
-            exponents=choice.exponents,
-            max_outside=max_outside,
-            public=public,
-            inputs=inputs,
-        )
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
-            Reconstruction(unrounded.network, unrounded.noise, unrounded.drives).run(unrounded.integers)
+            unrounded = before_rounding(
+                module,
+                calibration_data,
+                params=choice.params,
+                levels=choice.levels,
+                exponents=choice.exponents,
+                max_outside=max_outside,
+                public=public,
+                inputs=inputs,
+            )
+            with torch.no_grad():
+                Reconstruction(unrounded.network, unrounded.noise, unrounded.drives).run(unrounded.integers)
         return unrounded.network.train()
 
     first = Choice(params=params, exponents=exponents, levels=levels)
-    if budget is None or budget.is_open:
+    if max_seconds is None and max_drop is None:
         return make(first)
     values, targets = (calibration_data, None) if validation is None else validation
     samples = _checked(values, inputs)
+    budget = Budget(max_seconds=max_seconds, max_drop=max_drop, threads=threads)
     return within(budget, first, make, lambda network: _drop(module, network, samples, targets))
 
 
@@ -181,12 +187,12 @@ def _drop(module: nn.Module, network: Network, samples: Tensor, targets: Targets
     """
     whole = Logits(module, network.output) if network.output else module
     with evaluation_mode(module), torch.no_grad():
-        real = torch.cat([whole(part) for part in samples.split(BATCH)]).double().numpy()
+        real = torch.cat([whole(part) for part in torch.split(samples, BATCH)]).double().numpy()
     if network.stem:
         samples = torch.tensor(network.stem.scaled(network.stem.run(samples.numpy())), dtype=torch.float32)
     with evaluation_mode(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        parts = (_steps(network, samples) / PIXEL_LEVELS).split(BATCH)
+        parts = torch.split(_steps(network, samples) / PIXEL_LEVELS, BATCH)
         found = torch.cat([network(part) for part in parts]).double().numpy()
     if targets is None:
         targets = real.argmax(1) if real.shape[1] > 1 else real[:, 0]

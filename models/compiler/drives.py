@@ -47,15 +47,10 @@ class Drives:
         self.network, self.noise, self.max_outside, self.known = network, noise, max_outside, known
         self.pooled: dict[str, Tensor] = {}
 
-    def watch(self, step: Step, x: Tensor, *window: ir.Pair) -> None:
-        """Notes how far the values that a max-pool compares are apart.
-
-        Args:
-            step: the pool.
-            x: what it reads, [B, C, H, W].
-            window: kernel, stride and padding.
-        """
-        self.pooled[step.name] = functional.max_pool2d(x, *window) + functional.max_pool2d(-x, *window)
+    def watch(self, step: Step, x: Tensor, kernel: ir.Pair, stride: ir.Pair, padding: ir.Pair) -> None:
+        """Notes how far the values [B, C, H, W] that a max-pool compares are apart."""
+        greatest, least = (functional.max_pool2d(values, kernel, stride, padding) for values in (x, -x))
+        self.pooled[step.name] = greatest + least
 
     def turns(self, step: Step, node: Activation, drive: float) -> Tensor:
         """Turns for one unit of each channel at this drive."""

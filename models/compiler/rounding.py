@@ -58,7 +58,7 @@ def moments(layer: ShiftConv2d | ShiftLinear, x: Tensor, wanted: Tensor) -> Mome
     each = max(1, ROWS // len(x))
     chosen = torch.arange(places) if places <= each else torch.linspace(0, places - 1, each).long()
     count, mean_x, mean_t, xx, tx = 0, *[torch.zeros((), dtype=torch.float64)] * 4
-    for some, result in zip(x.split(CHUNK), wanted.split(CHUNK), strict=True):
+    for some, result in zip(torch.split(x, CHUNK), torch.split(wanted, CHUNK), strict=True):
         rows = _patches(layer, some).view(len(some), groups, -1, places)[..., chosen].double()
         rows = rows.permute(1, 0, 3, 2).flatten(1, 2)
         t = (result.double() * unit.view(1, -1, *[1] * (result.dim() - 2))).view(len(some), groups, -1, places)

@@ -15,7 +15,7 @@ def score(answers: NDArray[np.floating], targets: Targets) -> float:
         targets: [count].
     """
     if targets.dtype.kind == "f":
-        return r2(answers[:, 0], targets)
+        return r2(answers[:, 0], np.asarray(targets, dtype=np.float64))
     predicted = answers.argmax(1) if answers.shape[1] > 1 else answers[:, 0] > 0
     return float((predicted == targets).mean())
 

@@ -97,7 +97,7 @@ def convert_module(
         OverBudgetError: no conversion keeps to the budget.
     """
     torch.manual_seed(conversion.seed)
-    inputs, images = splits.inputs, splits.train.images[:CALIBRATION_IMAGES]
+    inputs, images, judged = splits.inputs, splits.train.images[:CALIBRATION_IMAGES], splits.validation
     network = convert(
         module.eval(),
         inputs.raw_of(images),
@@ -107,8 +107,8 @@ def convert_module(
         max_outside=conversion.max_outside,
         public=conversion.public,
         inputs=inputs,
-        budget=conversion.budget,
-        validation=splits.validation and (inputs.raw_of(splits.validation.images), splits.validation.labels),
+        **asdict(conversion.budget),
+        validation=None if judged is None else (inputs.raw_of(judged.images), judged.labels),
     )
     conversion = replace(conversion, params=network.params, levels=network.levels, exponents=network.exponents)
     baseline = decoded(module, inputs, images.shape[1])

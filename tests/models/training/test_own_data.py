@@ -18,8 +18,9 @@ from ciphershift.models import verification
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, decoded, fit_encoding
-from ciphershift.models.training import own_data, sets
-from ciphershift.models.training.loop import logits
+from ciphershift.models.training import cards, own_data, sets
+from ciphershift.models.training.loop import accuracy, fine_tune, fit, logits
+from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.sets import Reading, Splits
 
 RNG = np.random.default_rng(0)
@@ -168,3 +169,60 @@ def test_tables_that_cannot_be_used_say_where(tmp_path: Path, text: str, target:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UnreadableDataError, match=message):
         own_data.read(tmp_path / "t.csv", target)
+
+
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table whose target is a number."""
+    path = tmp_path_factory.mktemp("houses") / "houses.csv"
+    rng = np.random.default_rng(0)
+    rows = ["area,rooms,price"]
+    for _ in range(300):
+        area, rooms = rng.uniform(40, 200), rng.integers(1, 7)
+        rows.append(f"{area:.1f},{rooms},{2.5 * area + 12 * rooms + abs(area - 120) + rng.normal(0, 5):.2f}")
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_numbers_are_predicted(houses: Path, tmp_path: Path) -> None:
+    """The target is a number by its fractions; training takes squared errors, and the card says what is explained."""
+    splits = Splits.load(str(houses), reading=Reading(target="price", standardize=True))
+    assert splits.classes == ("price",)
+    assert splits.train.labels.dtype == np.float64
+    torch.manual_seed(0)
+    last = nn.Linear(8, 1)
+    module = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), last)
+    baseline = decoded(module, splits.inputs, 2)
+    phase = Phase(epochs=40, learning_rate=0.03, distortion=0.0, batch=32)
+    with torch.no_grad():
+        last.bias.fill_(float(splits.train.labels.mean()))
+        last.weight.mul_(100)
+    fit(baseline, phase, splits.train, splits.validation, checkpoint=tmp_path / "float.pt", seed=0)
+    assert accuracy(baseline, splits.train) > 0.8
+    data = splits.inputs.raw_of(splits.train.images)
+    network = convert(module.eval(), data, params="TOY_N128", inputs=splits.inputs)
+    noisy = Phase(epochs=3, learning_rate=1e-3, distortion=0.0, batch=32, frozen=0.3, distilled=0.5)
+    fine_tune(network, splits.train, splits.validation, checkpoint=tmp_path / "noisy.pt", phase=noisy, teacher=baseline)
+    program = export(network, name="p", version="1", params="TOY_N128", classes=splits.classes)
+    found = cards.measure(program, baseline, [splits.test])
+    assert isinstance(found, cards.Explained)
+    assert found.r2_float > 0.8
+    assert found.r2_simulated > found.r2_float - 0.1
+    assert found.error_simulated == pytest.approx(
+        float(np.std(splits.test.labels)) * (1 - found.r2_simulated) ** 0.5, rel=1e-6
+    )
+
+
+def test_a_target_is_a_class_or_a_number_as_it_looks_or_is_told(houses: Path, tmp_path: Path) -> None:
+    assert len(own_data.read(houses, "rooms").classes) == 6
+    assert own_data.read(houses, "rooms", regression=True).classes == ("rooms",)
+    assert len(own_data.read(houses, "price", regression=False).classes) > 200
+    words = tmp_path / "w.csv"
+    words.write_text("a,b\n1,x\n2,y\n")
+    with pytest.raises(UnreadableDataError, match="b has values that are no numbers"):
+        own_data.read(words, "b", regression=True)
+    arrays = tmp_path / "n.npz"
+    np.savez(arrays, x=np.zeros((4, 2)), y=np.array([0.5, 1.5, 2.5, 3.0]))
+    assert own_data.read(arrays).train.labels.tolist() == [0.5, 1.5, 2.5, 3.0]
+    samples = own_data.of_samples([(np.zeros(2), 0.5), (np.ones(2), 1.25)])
+    assert samples.train.labels.tolist() == [0.5, 1.25]
