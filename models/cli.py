@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import torch
 import typer
@@ -23,7 +23,7 @@ from ciphershift.models.compiler.budget import Budget
 from ciphershift.models.cost_report import STEPS
 from ciphershift.models.cost_report import check as check_module
 from ciphershift.models.progress import Step
-from ciphershift.models.training import cards, data, pipeline, sets
+from ciphershift.models.training import cards, data, folds, pipeline, sets
 from ciphershift.models.training.loop import FINE_TUNING
 from ciphershift.models.training.recipes import RECIPES, Conversion, Recipe
 from ciphershift.models.training.sets import Reading, Splits
@@ -216,12 +216,22 @@ def train(
     everything: Annotated[
         bool, typer.Option("--everything", help="Keep no validation images: for when nothing is left to choose.")
     ] = False,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            help="Train once for each of so many folds, and add the figures to the card that is there.",
+        ),
+    ] = None,
 ) -> None:
     """Train a network of the zoo from nothing, convert it, and write its card.
 
-    Example:
+    Examples:
 
       ciphershift train mnist-tiny
+
+      ciphershift train breast-cancer --folds 10
     """
     _log()
     if name not in RECIPES:
@@ -229,6 +239,14 @@ def train(
     torch.set_num_threads(threads)
     _require(device)
     recipe = RECIPES[name]
+    if count is not None:
+        if not isinstance(recipe, Recipe):
+            raise typer.BadParameter("folds are for networks of the fast profile", param_hint="--folds")
+        with _Bars(name) as bars:
+            _print_folds(
+                folds.measure(recipe, count, work=work / name, folder=output / name, show=bars.show)["folds"], name
+            )
+        return
     reading = recipe.reading if isinstance(recipe, Recipe) else None
     splits = Splits.load(recipe.dataset, everything=everything, reading=reading)
     with _Bars(name) as bars:
@@ -413,6 +431,13 @@ def _figures(card: Mapping[str, object]) -> list[str]:
     """Members of a card: float, quantized and simulated accuracy, or R²."""
     metric = "r2" if "r2_float" in card else "accuracy"
     return [f"{metric}_{kind}" for kind in ("float", "quantised", "simulated")]
+
+
+def _print_folds(figures: dict[str, Any], name: str) -> None:
+    each = ", ".join(
+        f"{key} {value['mean']:.4f} ± {value['deviation']:.4f}" for key, value in figures.items() if key != "count"
+    )
+    console.print(f"{name}: {figures['count']} folds, mean and deviation: {each}", highlight=False)
 
 
 def _print_card(card: dict[str, object]) -> None:

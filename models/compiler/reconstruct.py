@@ -58,7 +58,7 @@ class Reconstruction:
             wanted = network.evaluate(step, own, [self.clear[name] for name in step.inputs], before)
             network.noise = self.noise
             if isinstance(node, ShiftConv2d | ShiftLinear):
-                rounding.choose(node, rounding.moments(node, given[0][: self.known], wanted))
+                self._round(node, given[0][: self.known], wanted)
             elif isinstance(node, Head):
                 self._answer(node, given[0][: self.known], wanted)
             elif isinstance(node, Activation):
@@ -73,9 +73,13 @@ class Reconstruction:
                 if network.wiring.last_use[name] == step.name:
                     del self.clear[name], self.noisy[name]
 
+    def _round(self, layer: ShiftConv2d | ShiftLinear, x: Tensor, wanted: Tensor) -> None:
+        if rounding.fits(layer):
+            rounding.choose(layer, rounding.moments(layer, x, wanted))
+
     def _answer(self, node: Head, x: Tensor, wanted: Tensor) -> None:
         sums = (wanted - node.bias) / node.logit()
-        rounding.choose(node.linear, rounding.moments(node.linear, x, sums))
+        self._round(node.linear, x, sums)
         node.bias.copy_((wanted - node.linear(x) * node.logit()).mean(0))
         node.peak.copy_(node.sums(x).abs().max())
 

@@ -18,6 +18,8 @@ RIDGE = 0.05
 """Share of the mean variance of an input that is added to that of each."""
 ROWS = 40_000
 """Places of the samples that are looked at, at most, evenly spread."""
+MOST_INPUTS = 4096
+"""Weights of a channel for which moments are taken: 134 MB. Wider layers are rounded weight by weight."""
 CHUNK = 50
 """Samples at a time."""
 BLOCK = 64
@@ -71,6 +73,11 @@ def moments(layer: ShiftConv2d | ShiftLinear, x: Tensor, wanted: Tensor) -> Mome
     sums = tx / count - mean_t[:, :, None] * mean_x[:, None]
     ridge = RIDGE * inputs.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12).view(-1, 1, 1)
     return Moments(inputs=inputs + ridge * torch.eye(inputs.shape[1]), sums=sums + ridge * weight)
+
+
+def fits(layer: ShiftConv2d | ShiftLinear) -> bool:
+    """Whether the layer is small enough for moments."""
+    return layer.weight[0].numel() <= MOST_INPUTS
 
 
 def choose(layer: ShiftConv2d | ShiftLinear, known: Moments) -> None:

@@ -61,6 +61,17 @@ class RawData:
             train, validation = _divided(train)
         return replace(self, train=train, validation=validation, test=test)
 
+    def fold(self, number: int, count: int) -> "RawData":
+        """All samples anew: of ``count`` parts, drawn by a fixed seed, this one to test on, the others to learn from."""
+        parts = [part for part in (self.train, self.validation, self.test) if part is not None]
+        whole = Labeled(
+            values=np.concatenate([part.values for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+        )
+        order = np.random.default_rng(SEED).permutation(len(whole.labels))
+        tested = np.arange(len(order)) % count == number
+        return replace(self, train=whole.take(order[~tested]), validation=None, test=whole.take(order[tested]))
+
 
 def _divided(data: Labeled) -> tuple[Labeled, Labeled]:
     order = np.random.default_rng(SEED).permutation(len(data.labels))

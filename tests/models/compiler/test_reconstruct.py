@@ -12,7 +12,7 @@ from ciphershift.models.compiler import rounding
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
-from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, to_powers_of_two
+from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights, to_powers_of_two
 from tests.support.networks import Residual, settled
 
 TOY = parameter_sets.get("TOY_N128")
@@ -119,3 +119,12 @@ def test_rounded_sums_keep_the_window(function: torch.nn.Module) -> None:
     program = export(network, name="p", version="1", params="TOY_N128", classes=("a", "b", "c"))
     for window in windows.measure(program, TOY, pixels, np.random.default_rng(0)):
         assert window.outside < 0.02, window
+
+
+def test_wide_layers_are_rounded_weight_by_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounding, "MOST_INPUTS", 3)
+    found = convert(ordinary(), SAMPLES, params="TOY_N128")
+    nearest = before_rounding(ordinary(), SAMPLES, params="TOY_N128").network
+    nearest.quantize(True)
+    weights = [[layer.integer_weight() for layer in network.of_type(ShiftWeights)] for network in (found, nearest)]
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))

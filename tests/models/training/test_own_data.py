@@ -1,6 +1,7 @@
 """Data as people have them become bytes, and clients send the raw values."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
 
-from ciphershift.errors import OutOfLevelsError, UnreadableDataError
+from ciphershift.errors import OutOfLevelsError, OverBudgetError, UnreadableDataError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
 from ciphershift.models import verification
+from ciphershift.models.cli import app
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, decoded, fit_encoding
-from ciphershift.models.training import cards, own_data, sets
+from ciphershift.models.training import cards, folds, own_data, sets
 from ciphershift.models.training.loop import accuracy, fine_tune, fit, logits
 from ciphershift.models.training.phase import Phase
+from ciphershift.models.training.recipes import RECIPES, Conversion, DenseSpec, Recipe
 from ciphershift.models.training.sets import Reading, Splits
 
 RNG = np.random.default_rng(0)
@@ -226,3 +230,58 @@ def test_a_target_is_a_class_or_a_number_as_it_looks_or_is_told(houses: Path, tm
     assert own_data.read(arrays).train.labels.tolist() == [0.5, 1.5, 2.5, 3.0]
     samples = own_data.of_samples([(np.zeros(2), 0.5), (np.ones(2), 1.25)])
     assert samples.train.labels.tolist() == [0.5, 1.25]
+
+
+def test_every_sample_is_tested_in_one_fold(patients: Path) -> None:
+    raw = own_data.read(patients, "ill")
+    parts = [raw.fold(number, 4) for number in range(4)]
+    tested = np.concatenate([part.test.values for part in parts if part.test is not None])
+    assert sorted(map(tuple, tested)) == sorted(map(tuple, raw.train.values))
+    assert all(part.test is not None and len(part.train.labels) + len(part.test.labels) == 300 for part in parts)
+
+
+def test_folds_are_added_to_the_card(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "small.npz", features=rng.normal(size=(60, 5)), labels=rng.integers(0, 2, 60))
+    recipe = RECIPES["breast-cancer"]
+    assert isinstance(recipe, Recipe)
+    short = Phase(epochs=1, learning_rate=1e-3, distortion=0.0, batch=16)
+    recipe = replace(
+        recipe,
+        dataset=str(tmp_path / "small.npz"),
+        input_shape=(5,),
+        reading=Reading(standardize=True),
+        blocks=(DenseSpec(units=4),),
+        float_phase=short,
+        conversion=Conversion(phases={"noisy": short}, params="TOY_N128"),
+    )
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / cards.CARD_FILE).write_text('{"name": "small"}')
+    card = folds.measure(recipe, 3, work=tmp_path / "work", folder=tmp_path / "zoo", show=lambda *_: None)
+    assert card == cards.read(tmp_path / "zoo")
+    assert card["name"] == "small"
+    assert card["folds"]["count"] == 3
+    assert card["folds"]["accuracy_simulated"]["mean"] == pytest.approx(
+        np.mean(card["folds"]["accuracy_simulated"]["each"])
+    )
+
+
+def test_the_command_takes_limits_and_kinds_of_targets(patients: Path, tmp_path: Path) -> None:
+    source = "from torch import nn\ndef net():\n    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))\n"
+    (tmp_path / "net.py").write_text(source)
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    torch.save(module.state_dict(), tmp_path / "net.pt")
+    command = [
+        "convert",
+        f"{tmp_path / 'net.py'}:net",
+        "--weights",
+        str(tmp_path / "net.pt"),
+        "--dataset",
+        str(patients),
+    ]
+    command += ["--target", "ill", "--name", "net", "--params", "TOY_N128", "--output", str(tmp_path)]
+    limits = ["--levels", "15", "--max-seconds", "100", "--max-drop", "-500"]
+    assert isinstance(CliRunner().invoke(app, [*command, *limits]).exception, OverBudgetError)
+    found = CliRunner().invoke(app, [*command, "--regression"]).exception
+    assert isinstance(found, UnreadableDataError)
+    assert "ill has values that are no numbers" in str(found)
