@@ -38,12 +38,10 @@ def measure(recipe: Recipe, count: int, *, work: Path, folder: Path, show: Show)
         splits = Splits.of(raw.fold(number, count), name=recipe.dataset, reading=recipe.reading)
         found.append(pipeline.train_recipe(recipe, splits, work=own, output=own / recipe.name, show=show))
     card = cards.read(folder)
+    keys = [f"{metric}_{kind}" for metric in ("accuracy", "r2") for kind in FIGURES]
+    figures = {key: [float(one[key]) for one in found] for key in keys if key in found[0]}
     card["folds"] = {"count": count} | {
-        key: {"mean": mean(values), "deviation": stdev(values), "each": values}
-        for key, values in (
-            (f"{m}_{kind}", [one.get(f"{m}_{kind}") for one in found]) for m in ("accuracy", "r2") for kind in FIGURES
-        )
-        if None not in values
+        key: {"mean": mean(values), "deviation": stdev(values), "each": values} for key, values in figures.items()
     }
     (folder / cards.CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
