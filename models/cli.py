@@ -427,10 +427,9 @@ def _log() -> None:
     )
 
 
-def _figures(card: Mapping[str, object]) -> list[str]:
+def _figures(card: Mapping[str, object]) -> tuple[str, ...]:
     """Members of a card: float, quantized and simulated accuracy, or R²."""
-    metric = "r2" if "r2_float" in card else "accuracy"
-    return [f"{metric}_{kind}" for kind in ("float", "quantised", "simulated")]
+    return next(keys for keys in cards.FIGURES if keys[0] in card)
 
 
 def _print_folds(figures: dict[str, Any], name: str) -> None:

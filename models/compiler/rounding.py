@@ -88,22 +88,25 @@ def choose(layer: ShiftConv2d | ShiftLinear, known: Moments) -> None:
     scale = before.view(groups, 1, outputs, 1) * (FREE if free else FIXED).view(1, -1, 1, 1)
     weight = layer.weight.detach().double().view(groups, 1, outputs, -1)
     integers = to_powers_of_two(weight / scale, layer.exponents)
+    real = integers.clone()
     for _ in range(SWEEPS):
         if free:
             scale = _refitted(integers, scale, known, one=not layer.per_channel)
-        _descend(integers, scale, known, layer.exponents)
+        real = _descend(integers, scale, known, layer.exponents)
     tried = integers * scale
     loss = (tried @ known.inputs[:, None] * tried).sum(-1) - 2 * (tried * known.sums[:, None]).sum(-1)
     if not layer.per_channel:
         loss = loss.sum((0, 2), keepdim=True).expand_as(loss)
     best = loss.argmin(1, keepdim=True)[..., None]
-    chosen = tried.gather(1, best.expand(-1, -1, -1, tried.shape[-1])).view(layer.weight.shape)
+    integers, real = (
+        x.gather(1, best.expand(-1, -1, -1, x.shape[-1])).view(layer.weight.shape) for x in (integers, real * scale)
+    )
     scale = scale.gather(1, best).flatten()
     if layer.per_channel:
-        empty = (chosen.flatten(1) == 0).all(1)
+        empty = (integers.flatten(1) == 0).all(1)
         scale = torch.where(empty, before, scale)
-        chosen = torch.where(empty.view(-1, *[1] * (chosen.dim() - 1)), layer.weight.double(), chosen)
-    layer.take(chosen.float(), scale.float())
+        real = torch.where(empty.view(-1, *[1] * (real.dim() - 1)), layer.weight.double(), real)
+    layer.take(real.float(), scale.float())
 
 
 def _refitted(integers: Tensor, scale: Tensor, known: Moments, *, one: bool) -> Tensor:
@@ -115,8 +118,13 @@ def _refitted(integers: Tensor, scale: Tensor, known: Moments, *, one: bool) -> 
     return torch.where((match > 0) & (size > 0), match / size.clamp_min(1e-30), scale)
 
 
-def _descend(integers: Tensor, scale: Tensor, known: Moments, exponents: int) -> None:
-    """Sets each weight of the candidates [groups, candidates, O, I] to the best power of two beside the others, one after the other."""
+def _descend(integers: Tensor, scale: Tensor, known: Moments, exponents: int) -> Tensor:
+    """Sets each weight of the candidates [groups, candidates, O, I] to the best power of two beside the others, one after the other.
+
+    Returns:
+        The best real numbers, of which these are the nearest powers of two, in units of the scale: training goes on from them.
+    """
+    real, most = integers.clone(), 1.5 * 2 ** (exponents - 1)
     inputs = known.inputs[:, None]
     own = known.inputs.diagonal(dim1=1, dim2=2)[:, None, None]
     rest = known.sums[:, None] - integers * scale @ inputs
@@ -127,9 +135,11 @@ def _descend(integers: Tensor, scale: Tensor, known: Moments, exponents: int) ->
             at, column = slice(start + place, start + place + 1), slice(place, place + 1)
             best = integers[..., at] + within[..., column] / (own[..., at] * scale)
             rounded = to_powers_of_two(best, exponents)
+            real[..., at] = best.clamp(-most, most)
             within -= (rounded - integers[..., at]) * scale * inputs[..., at, block]
             integers[..., at] = rounded
         rest -= (integers[..., block] - before) * scale @ inputs[..., block, :]
+    return real
 
 
 def _patches(layer: ShiftConv2d | ShiftLinear, x: Tensor) -> Tensor:

@@ -28,6 +28,11 @@ ZOO = Path(__file__).resolve().parents[1] / "zoo"
 WINDOW_IMAGES = 500
 PART = 500
 """Images that are measured between two steps that are shown; whole batches of the simulation, so that its draws stay the same."""
+FIGURES = (
+    ("accuracy_float", "accuracy_quantised", "accuracy_simulated"),
+    ("r2_float", "r2_quantized", "r2_simulated"),
+)
+"""Members of a card, of classes or of numbers: of the float network, the Program without noise, and with it."""
 FLOAT_FILE, CARD_FILE = "float.safetensors", "card.json"
 
 
@@ -57,7 +62,7 @@ class Explained:
     """
 
     r2_float: float
-    r2_quantised: float
+    r2_quantized: float
     r2_simulated: float
     error_float: float
     error_simulated: float
@@ -86,7 +91,7 @@ def measure(program: Program, baseline: nn.Module, parts: Iterable[Split], *, se
         errors = [float(np.sqrt(((answers[:, 0] - right) ** 2).mean())) for answers in (clear, noisy)]
         return Explained(
             r2_float=clear_r2,
-            r2_quantised=plain_r2,
+            r2_quantized=plain_r2,
             r2_simulated=noisy_r2,
             error_float=errors[0],
             error_simulated=errors[1],

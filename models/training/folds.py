@@ -11,8 +11,6 @@ from ciphershift.models.training import cards, data, own_data, pipeline
 from ciphershift.models.training.recipes import Recipe
 from ciphershift.models.training.sets import Splits
 
-FIGURES = ("float", "quantised", "simulated")
-
 
 def measure(recipe: Recipe, count: int, *, work: Path, folder: Path, show: Show) -> dict[str, Any]:
     """Trains and converts anew for each fold, and adds the figures to the card of the network that is there.
@@ -38,8 +36,7 @@ def measure(recipe: Recipe, count: int, *, work: Path, folder: Path, show: Show)
         splits = Splits.of(raw.fold(number, count), name=recipe.dataset, reading=recipe.reading)
         found.append(pipeline.train_recipe(recipe, splits, work=own, output=own / recipe.name, show=show))
     card = cards.read(folder)
-    keys = [f"{metric}_{kind}" for metric in ("accuracy", "r2") for kind in FIGURES]
-    figures = {key: [float(one[key]) for one in found] for key in keys if key in found[0]}
+    figures = {key: [float(one[key]) for one in found] for keys in cards.FIGURES for key in keys if key in found[0]}
     card["folds"] = {"count": count} | {
         key: {"mean": mean(values), "deviation": stdev(values), "each": values} for key, values in figures.items()
     }
