@@ -5,6 +5,7 @@
  *     <params_id>/client.keys       the secret keys, sealed if there is a passphrase
  *     <params_id>/evaluation.keys   what the server gets
  *     jobs/<job_id>.json            what reads the answer of a job; no secret
+ *     stems/<sha256>.onnx           public parts of models; no secret
  */
 
 import type { Bytes } from "./bytes.js";

@@ -24,7 +24,7 @@ OPEN = """
   import { readFile, writeFile } from "node:fs/promises";
   import { Keystore, ParameterSet } from "./dist/index.js";
   import { FolderStore } from "./dist/node.js";
-  import { decrypt, encrypt } from "./dist/ciphertexts.js";
+  import { decrypt, encrypt, readAnswer } from "./dist/ciphertexts.js";
   const [folder, name, passphrase, ...given] = process.argv.slice(1);
   const params = await ParameterSet.get(name);
   const keystore = new Keystore(new FolderStore(folder), passphrase ? { passphrase } : {});
@@ -36,7 +36,7 @@ ENCRYPT = f"""{OPEN}
 """
 DECRYPT = f"""{OPEN}
   const binding = {{ keyId, request: given[1], program: given[2] }};
-  const turns = await decrypt(clientKeys, new Uint8Array(await readFile(given[0])), binding, Number(given[3]));
+  const turns = decrypt(clientKeys, await readAnswer(clientKeys, new Uint8Array(await readFile(given[0])), binding, Number(given[3])));
   console.log(JSON.stringify(Array.from(turns)));
 """
 
