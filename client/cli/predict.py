@@ -126,6 +126,10 @@ def page(
             min=0, max=65535, help="Port of the page; 0 takes a free one. The browser keeps keys by address and port."
         ),
     ] = 8010,
+    onnxruntime: Annotated[
+        Path | None,
+        typer.Option(help="Folder dist of the npm package onnxruntime-web, for models with a public part."),
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
     """Open a page: draw a digit, see what the server sees of it, and get the answer.
@@ -145,4 +149,4 @@ def page(
         raise ConfigurationError(
             f"the page needs {error.name}, which is not installed: pip install 'ciphershift[page]'"
         ) from None
-    process.serve(server, model=model, ca_file=ca_file, models=models, port=port, show=browser)
+    process.serve(server, model=model, ca_file=ca_file, models=models, port=port, show=browser, onnxruntime=onnxruntime)

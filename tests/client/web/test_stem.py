@@ -3,6 +3,7 @@
 import base64
 import functools
 import http.server
+import io
 import json
 import shutil
 import threading
@@ -13,13 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from playwright.sync_api import expect
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
+from ciphershift.protocol import site
 from tests.support import stems
 from tests.support.demo_page import browser as headless
+from tests.support.demo_page import send
 
 IMAGES = np.random.default_rng(4).integers(0, 256, (2, *stems.RAW), dtype=np.uint8)
 PIXELS = json.dumps(IMAGES.reshape(2, -1).tolist())
@@ -176,3 +181,36 @@ def test_a_page_from_elsewhere_computes_the_public_part(
         thread.join()
     assert near(rows)
     assert not [text for text in complaints if "favicon" not in text and "404" not in text]
+
+
+def test_the_page_that_the_server_serves_computes_it_if_it_has_onnxruntime(
+    package: Path, program: Program, tmp_path: Path
+) -> None:
+    """The very files that the page was made with: others do not have the digests that its script names."""
+    safe = replace(program, params="FAST_N512_PAIRS")
+    safe.save(tmp_path / "models" / safe.name)
+    files = tmp_path / "dist"
+    files.mkdir()
+    for name in site.ONNXRUNTIME:
+        shutil.copy(package / "node_modules" / "onnxruntime-web" / "dist" / name, files)
+    picture = io.BytesIO()
+    Image.fromarray(IMAGES[0, 0]).save(picture, "PNG")
+    chosen: Any = {"name": "scan.png", "mimeType": "image/png", "buffer": picture.getvalue()}
+    wanted = safe.output.classes[int(simulate.plain(safe, IMAGES[:1])[0].argmax())]
+    settings = {"models": tmp_path / "models", "page": True, "page_onnxruntime": files}
+    with running_server(**settings) as server, headless() as browser:
+        page = browser.new_page()
+        page.goto(f"{server.url}/page/")
+        page.locator("#file").set_input_files(chosen)
+        expect(page.locator("#prepared-text")).to_contain_text(
+            "to the network's public part, in this browser: scan.png"
+        )
+        send(page)
+        expect(page.locator("#verdict-class")).to_have_text(wanted)
+        module = files / site.ONNXRUNTIME[0]
+        module.write_bytes(module.read_bytes() + b"\n")
+        page.reload()
+        page.locator("#file").set_input_files(chosen)
+        page.get_by_role("button", name="Encrypt and send").click()
+        expect(page.get_by_role("alert")).to_contain_text("which this page computes with onnxruntime-web")
+        page.close()
