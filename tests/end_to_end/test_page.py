@@ -65,7 +65,8 @@ def hosted(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A server that serves the page, and networks of other inputs than digits."""
     models = tmp_path_factory.mktemp("models")
     other_inputs.save(models)
-    shutil.copytree(ZOO / "mnist-she", models / "mnist-she")
+    for name in ("mnist-she", "breast-cancer"):
+        shutil.copytree(ZOO / name, models / name)
     with running_server(models=models, page=True) as server:
         yield server.url
 
@@ -247,6 +248,15 @@ def test_a_table_has_fields_and_is_answered(hosted_page: Page) -> None:
     expect(page.locator("#verdict-class")).to_have_text("high")
     page.locator("#file").set_input_files({"name": "row.csv", "mimeType": "text/csv", "buffer": b"1, 2, 3\n"})
     expect(page.get_by_role("alert")).to_contain_text("the model takes 4 numbers, the file has 3")
+
+
+def test_a_row_of_the_shipped_table_is_answered(hosted_page: Page) -> None:
+    page = hosted_page
+    page.get_by_label("Network").select_option("breast-cancer")
+    page.get_by_role("button", name="Malignant 1: M").click()
+    expect(page.get_by_role("spinbutton", name="mean radius")).to_have_value("27.22")
+    send(page)
+    expect(page.locator("#verdict-class")).to_have_text("M")
 
 
 def test_a_scan_is_taken_by_its_middle_and_answered(hosted_page: Page) -> None:
