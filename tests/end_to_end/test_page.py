@@ -326,6 +326,7 @@ def test_keys_are_put_under_a_passphrase_carried_away_and_brought_back(
         expect(state).to_have_text("They are under your passphrase.")
 
         page.get_by_role("button", name="Export…").click()
+        expect(page.get_by_role("link", name="client.keys")).to_be_focused()
         folder = tmp_path / page.locator("#key-folder").inner_text()
         for name in ("client.keys", "evaluation.keys"):
             with page.expect_download() as download:
