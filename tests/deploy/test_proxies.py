@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess
 from ciphershift.client import Client, Keystore
+from ciphershift.client.jobs import JobStatus
 
 PROXIES = Path(__file__).resolve().parents[2] / "deploy" / "proxies"
 EVALUATION_KEYS = 13 << 20
@@ -52,7 +53,7 @@ def test_nginx_passes_large_uploads_and_each_event_at_once(
                 time.sleep(0.05)
         large = httpx.put(f"{url}/v2/keys/{'ab' * 32}", content=bytes(EVALUATION_KEYS))
         assert large.headers["Content-Type"] == "application/problem+json", large.text
-        statuses = []
+        statuses: list[JobStatus] = []
         with Client(url, model="tiny", keystore=keystore, allow_toy_parameters=True) as client:
             job = client.submit(tiny_images)
             job.wait(on_progress=statuses.append)
