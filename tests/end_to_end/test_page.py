@@ -342,6 +342,7 @@ def test_keys_are_put_under_a_passphrase_carried_away_and_brought_back(
         page.locator("#key-files").set_input_files(folder / "client.keys")
         expect(page.get_by_role("alert")).to_contain_text("choose client.keys and evaluation.keys of one pair together")
         page.locator("#key-files").set_input_files([folder / "client.keys", folder / "evaluation.keys"])
+        expect(page.get_by_role("dialog", name="The keys are under a passphrase")).to_be_visible()
         page.keyboard.press("Escape")
         expect(page.locator("#status")).to_have_text("Not done: the keys stay closed without their passphrase.")
         page.locator("#key-files").set_input_files([folder / "client.keys", folder / "evaluation.keys"])
@@ -353,10 +354,12 @@ def test_keys_are_put_under_a_passphrase_carried_away_and_brought_back(
         page.reload()  # nothing opens them any more but the passphrase
         page.get_by_role("button", name="Test image 0: 7").click()
         page.get_by_role("button", name="Encrypt and send").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
         page.keyboard.type("another")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("the passphrase does not open the secret keys")
         page.get_by_role("button", name="Try again").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
         page.keyboard.type("correct horse")
         with page.expect_request(lambda request: request.url.endswith("/jobs")) as sent:
             page.keyboard.press("Enter")
