@@ -58,7 +58,7 @@ EXPORT(uniform_ternary) void uniform_ternary_key(const uint8_t* seed, size_t cou
 EXPORT(key_switch_key_bodies)
 void key_switch_key_bodies(const int8_t* input_key, size_t input_dimension, const int8_t* output_key, size_t output_dimension, int base_log,
                            int levels, double std_dev, size_t first_row, const uint8_t* mask_seed, const uint8_t* noise_seed, uint32_t* out) {
-    const LweKeySwitchShape shape{input_dimension, output_dimension, base_log, levels, first_row};
+    const LweKeySwitchShape shape{input_dimension, output_dimension, 1, base_log, levels, first_row};
     key_switch_bodies(shape, input_key, output_key, std_dev, seed_at(mask_seed), seed_at(noise_seed), 1, out);
 }
 
@@ -67,7 +67,7 @@ EXPORT(bootstrapping_key_bodies)
 void bootstrapping_key_bodies(const int8_t* bits, size_t entries, size_t first_entry, const int8_t* glwe_key, size_t glwe_dimension,
                               size_t polynomial_size, int base_log, int levels, double std_dev, const uint8_t* mask_seed,
                               const uint8_t* noise_seed, int body_bits, uint64_t* out) {
-    const BootstrapShape shape{entries, glwe_dimension, polynomial_size, base_log, levels, first_entry};
+    const BootstrapShape shape{entries, glwe_dimension, 1, polynomial_size, base_log, levels, first_entry};
     bootstrap_bodies(shape, bits, glwe_key, std_dev, seed_at(mask_seed), seed_at(noise_seed), body_bits, 1, out);
     for (size_t j = 0; j < entries * shape.body_words(); ++j) out[j] >>= 64 - body_bits;
 }

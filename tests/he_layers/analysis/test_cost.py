@@ -28,7 +28,7 @@ def test_the_work_is_what_an_evaluation_does(tiny_program: Program, monkeypatch:
     monkeypatch.setattr(pbs, "pbs", spy)
     keys = ClientKeys.generate(TOY)
     image = ckks.encrypt(keys, "00" * 32, np.zeros(64))
-    list(evaluate.run(tiny_program, keys.evaluation_keys().expand(2), [image], threads=2))
+    list(evaluate.run(tiny_program, keys.evaluation_keys().expand(2), [[image]], threads=2))
     layers = cost.work(tiny_program)
     assert seen == [(x.count, x.dimension(TOY)) for layer in layers for x in layer.lookups]
     assert sum(count for count, _ in seen) == tiny_program.lookups
