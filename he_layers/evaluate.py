@@ -219,7 +219,9 @@ def run(
     for image in images:
         check_images(program, keys.params, image)
     if not 1 <= len(images) <= keys.params.bodies:
-        raise BadShapeError(f"{len(images)} images are evaluated together; under {keys.params.name} up to {keys.params.bodies} are")
+        raise BadShapeError(
+            f"{len(images)} images are evaluated together; under {keys.params.name} up to {keys.params.bodies} are"
+        )
     started = perf_counter()
     bindings = [Binding.of(image, program.digest) for image in images]
     circuit = EncryptedCircuit(keys, threads=threads, lookup=lookup)

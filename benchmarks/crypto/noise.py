@@ -92,7 +92,9 @@ class Laboratory:
             threads=THREADS,
         )
         want = np.where(point < size, table[0, point % size], -table[0, point % size])
-        return np.asarray(phases(LweCiphertextList(rows, bodies=self.bodies), self.keys.big_lwe_keys[: self.bodies]) - want)
+        return np.asarray(
+            phases(LweCiphertextList(rows, bodies=self.bodies), self.keys.big_lwe_keys[: self.bodies]) - want
+        )
 
     def packing(self, count: int, **changes: float) -> Errors:
         """Pack noiseless ciphertexts ten by ten and decrypt, with changes to what only packing reads of the parameters."""
@@ -154,12 +156,20 @@ def measure_noise(name: str) -> Iterator[dict[str, Any]]:
     laboratory = Laboratory(parameter_set)
     for bodies in sorted({1, parameter_set.bodies}, reverse=True):
         laboratory.bodies = bodies
-        from_input, from_big = noise.input_key_switch_variance(parameter_set, bodies), noise.key_switch_variance(parameter_set)
+        from_input, from_big = (
+            noise.input_key_switch_variance(parameter_set, bodies),
+            noise.key_switch_variance(parameter_set),
+        )
         fresh = noise.fresh_ckks_variance(parameter_set)
         experiments: list[tuple[str, float, int, Callable[[int], Errors]]] = [
             ("fresh_ckks_and_sample_extract", fresh, 4096, laboratory.fresh),
             ("shift_linear", fresh * 4 * (1 + 4 + 16 + 64), 2048, laboratory.shift_linear),
-            ("key_switch_from_input", from_input, 1500, partial(laboratory.key_switch, from_input=True, from_big=False)),
+            (
+                "key_switch_from_input",
+                from_input,
+                1500,
+                partial(laboratory.key_switch, from_input=True, from_big=False),
+            ),
             ("key_switch_from_big", from_big, 1500, partial(laboratory.key_switch, from_input=False, from_big=True)),
             (
                 "key_switch_from_both",

@@ -29,7 +29,9 @@ class EvaluationKeys:
 
     params: ParameterSet
     mask_seed: bytes  # 32 bytes; every mask is a ChaCha20 stream of it
-    input_ksk: NDArray[np.uint32]  # [bodies * input ring degree * levels, bodies]: first the rows that bring a value to the first body
+    input_ksk: NDArray[
+        np.uint32
+    ]  # [bodies * input ring degree * levels, bodies]: first the rows that bring a value to the first body
     ksk: NDArray[np.uint32]  # [k * N * levels, bodies]
     bsk: NDArray[np.uint64]  # [entries, rows, bodies, N], multiples of 2**(64 - bsk_body_bits)
     answer_key: NDArray[np.uint64]  # [rows, answer ring degree], NTT form
@@ -184,7 +186,9 @@ class ServerKeys:
         NDArray[np.uint32], ...
     ]  # to each body: [tiles, input ring degree * levels, 32]: n + bodies columns in tiles of 32
     ksk: NDArray[np.uint32]  # [tiles, k * N * levels, 32]
-    fourier_bsk: NDArray[np.float64]  # [steps * ggsws_per_step, N/2, k + bodies, rows, (re, im)]; steps: see ParameterSet
+    fourier_bsk: NDArray[
+        np.float64
+    ]  # [steps * ggsws_per_step, N/2, k + bodies, rows, (re, im)]; steps: see ParameterSet
     answer_key: NDArray[np.uint64]  # [rows, (body, mask), answer ring degree]
 
     @property

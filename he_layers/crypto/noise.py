@@ -88,8 +88,8 @@ def pbs_variance(params: ParameterSet, bodies: int | None = None) -> float:
     transforms' rounding, amplified by the key like any error of the masks. All bits of a step are zero with probability 2^-g where g
     bits are uniform, and 1 / (l + 1) where they are a block of l.
 
-    w is 1, or how many values share a mask (``bodies``; by default as many as the set has, so the most). What their errors have in common,
-    the mask's, correlates them (docs/decisions/0084-shared-masks.md); the values belong to different images.
+    w is 1, or how many values share a mask (``bodies``; by default as many as the set has, so the most). An error of the mask is in all of
+    them, but later steps turn it by another amount under each key, so that their errors are as good as uncorrelated.
     """
     rows = (params.glwe_dimension + (params.bodies if bodies is None else bodies)) * params.pbs.levels
     n = params.polynomial_size

@@ -51,8 +51,9 @@ class ParameterSet:
       and for a whole block of a block-binary key (Lee, Min, Seo, Song, eprint 2023/958), of which at most one bit is 1;
     - a pair (``grouping_factor == 2``): three GGSWs encrypt s (1 - t), (1 - s) t and s t; the factors are X^a - 1, X^b - 1, X^(a + b) - 1.
 
-    With ``bodies`` of 2, two ciphertexts under different keys may share a mask ("Sharing the Mask", Bergerat et al., TCHES 2025/4), and with it
-    key switch, exponents and most of a bootstrap; each GGSW then holds a bit of each small key. A lone ciphertext uses the first keys.
+    With ``bodies`` of 2, two ciphertexts under different keys may share a mask ("Sharing the Mask", Bergerat et al., TCHES 2025/4), and
+    with it key switch, exponents and most of a bootstrap; each GGSW then holds a bit of each small key. A lone ciphertext uses the first
+    keys.
 
     Raises:
         ParameterError: sizes that do not fit together; the message names field, value and bound.
@@ -257,8 +258,9 @@ FAST_N512_BLOCK4 = replace(
     block_length=4,
 )
 
-# FAST_N512_BLOCK3 for look-ups of two images at a time: two ciphertexts share a mask (docs/decisions/0084-shared-masks.md). Their first layer
-# reads the noise of two key switch keys, hence n=816 at 2^-15.74: 133.0 bits by the exact count. Bodies of 47 bits keep the keys below 30 MB.
+# FAST_N512_BLOCK3 for look-ups of two images at a time: two ciphertexts share a mask (docs/decisions/0084-shared-masks.md). Their first
+# layer reads the noise of two key switch keys, hence n=816 at 2^-15.74: 133.0 bits by the exact count. Bodies of 47 bits keep the keys
+# below 30 MB.
 FAST_N512_BLOCK3_SHARED2 = replace(
     FAST_N512_BLOCK3,
     name="FAST_N512_BLOCK3_SHARED2",

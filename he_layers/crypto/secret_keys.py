@@ -71,13 +71,12 @@ class ClientKeys:
 
     @property
     def bsk_bits(self) -> NDArray[np.int8]:
-        """What the bootstrapping key encrypts, [entries, bodies]: bits of the small keys; or s (1 - t), (1 - s) t and s t for each pair s, t."""
+        """What the bootstrapping key encrypts, [entries, bodies]: the small keys' bits; or s (1 - t), (1 - s) t, s t for each pair s, t."""
         bits = self.small_lwe_keys
         if self.params.grouping_factor > 1:
             s, t = bits[:, 0::2], bits[:, 1::2]
             bits = np.stack([s * (1 - t), (1 - s) * t, s * t], axis=2).reshape(len(bits), -1)
         return np.ascontiguousarray(bits.T)
-
 
     def evaluation_keys(self, threads: int = 2) -> EvaluationKeys:
         """Encrypts each secret under the next; fresh masks and noise at every call.
@@ -156,7 +155,9 @@ class ClientKeys:
                 noise_seed=bytes(32),
                 threads=1,
             )
-            noise = (np.frombuffer(given, dtype="<u4") - without_noise.reshape(-1)).astype(np.uint32).view(np.int32) / 2.0**32
+            noise = (np.frombuffer(given, dtype="<u4") - without_noise.reshape(-1)).astype(np.uint32).view(
+                np.int32
+            ) / 2.0**32
             if np.sqrt(np.mean(noise**2)) < 8 * 2.0**params.lwe_log2_std_dev:
                 return
         raise WrongKeyError("the evaluation keys were made from other secret keys than these")

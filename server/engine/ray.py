@@ -150,9 +150,7 @@ class Coordinator(KernelWorker):
             idle.append(lookup_worker)
             if finished is not None:
                 parts[finished.start] = result
-        return LweCiphertextList(
-            np.concatenate([parts[start].data for start in sorted(parts)]), bodies=x.bodies
-        )
+        return LweCiphertextList(np.concatenate([parts[start].data for start in sorted(parts)]), bodies=x.bodies)
 
 
 def _chunks(count: int, pieces: int) -> Iterator[slice]:
