@@ -207,7 +207,7 @@ class Settings(BaseSettings):
             return self.images_per_turn
         if self.engine_url.scheme == "torch":
             return self.max_batch
-        return max(self.images_per_turn, *(SETS[name].bodies for name in self.stand_ins))
+        return max((self.images_per_turn, *(SETS[name].bodies for name in self.stand_ins)))
 
     @property
     def hosts(self) -> frozenset[str]:
