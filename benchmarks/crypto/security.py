@@ -60,7 +60,8 @@ class OpenedObjects:
         rows = np.concatenate(list(tiles[:, :count]), axis=1)[:, :size]
         units = np.exp2(-gadget.base_log * np.arange(1.0, gadget.levels + 1))
         messages = np.stack([np.outer(source, units).reshape(-1)[:count] for source in sources], axis=1)
-        return (phases(LweCiphertextList(rows, bodies=len(sources)), self.keys.small_lwe_keys) - messages).reshape(-1)
+        found = phases(LweCiphertextList(rows, bodies=len(sources)), self.keys.small_lwe_keys)
+        return np.asarray((found - messages).reshape(-1))
 
     def _bootstrapping_key(self) -> Errors:
         k, size, levels = self.params.glwe_dimension, self.params.polynomial_size, self.params.pbs.levels

@@ -194,4 +194,5 @@ class ServerKeys:
     @property
     def nbytes(self) -> int:
         """Bytes held in memory."""
-        return sum(key.nbytes for key in (*self.input_ksk, self.ksk, self.fourier_bsk, self.answer_key))
+        input_ksk = sum(key.nbytes for key in self.input_ksk)
+        return input_ksk + self.ksk.nbytes + self.fourier_bsk.nbytes + self.answer_key.nbytes

@@ -34,7 +34,7 @@ def results(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 
 
 def test_every_primitive_adds_the_noise_of_its_formula(results: list[dict[str, Any]]) -> None:
-    """Counts of 1500 and more: a ratio of standard deviations within 10 % is at least four standard errors. Alone and with a mask shared."""
+    """Counts of 1500 and more: a ratio of standard deviations within 10 % is at least four standard errors; alone and with shared masks."""
     assert {result["primitive"] for result in results} == PRIMITIVES
     assert len(results) == len(PRIMITIVES) * params.get(results[0]["params"]).bodies
     assert all(0.9 < result["ratio"] < 1.1 for result in results), results
@@ -51,4 +51,4 @@ def test_ciphertexts_that_share_a_mask_have_the_noise_of_the_formula_each() -> N
         errors = (errors + 0.5) % 1 - 0.5
         assert errors.shape == (1500, 2)
         assert np.all(np.abs(np.sqrt(np.mean(errors**2, axis=0) / variance) - 1) < 0.2)
-        assert abs(np.corrcoef(errors.T)[0, 1]) < 0.15
+        assert abs(noise.correlation(errors)) < 0.15
