@@ -72,13 +72,13 @@ export class Kernel {
    * keys of one length, one after the other, one of each for every body.
    */
   keySwitchKeyBodies(
-    sources: Int8Array, targets: Int8Array, params: ParameterSet, firstRow: number, maskSeed: Bytes, noiseSeed: Bytes,
+    sources: Int8Array, targets: Int8Array, params: ParameterSet, stdDev: number, firstRow: number, maskSeed: Bytes, noiseSeed: Bytes,
   ): Uint32Array {
     const { bodies, keySwitch } = params;
     return this.#call(
       "key_switch_key_bodies",
       [
-        sources, sources.length / bodies, targets, targets.length / bodies, bodies, keySwitch.baseLog, keySwitch.levels, params.lweStdDev,
+        sources, sources.length / bodies, targets, targets.length / bodies, bodies, keySwitch.baseLog, keySwitch.levels, stdDev,
         firstRow, maskSeed, noiseSeed,
       ],
       new Out(Uint32Array, sources.length * keySwitch.levels),

@@ -119,7 +119,7 @@ export class ClientKeys {
     let firstRow = 0;
     const pixelKeys = inputKeys(params, inputSecret);
     for (const sources of [pixelKeys, glweKey]) {
-      const words = kernel.keySwitchKeyBodies(sources, smallLweKey, params, firstRow, maskSeed, freshSeed());
+      const words = kernel.keySwitchKeyBodies(sources, smallLweKey, params, params.lweStdDev, firstRow, maskSeed, freshSeed());
       write(new Uint8Array(words.buffer));
       firstRow += words.length / params.bodies;
       await breathe();
@@ -160,10 +160,13 @@ export class ClientKeys {
     const { params } = this;
     const { inputSecret, smallLweKey } = this.#secrets;
     const maskSeed = bundle.slice(HEADER_BYTES, HEADER_BYTES + SEED_BYTES) as Bytes;
-    const given = bundle.slice(HEADER_BYTES + SEED_BYTES, HEADER_BYTES + SEED_BYTES + 4 * PAIR_COEFFICIENTS * params.keySwitch.levels);
-    if (given.length === 4 * PAIR_COEFFICIENTS * params.keySwitch.levels) {
-      const some = inputSecret.slice(0, PAIR_COEFFICIENTS);
-      const bodies = this.#kernel.keySwitchKeyBodies(some, smallLweKey, params.keySwitch, 0, 0, maskSeed, new Uint8Array(SEED_BYTES));
+    const bytes = 4 * PAIR_COEFFICIENTS * params.keySwitch.levels * params.bodies;
+    const given = bundle.slice(HEADER_BYTES + SEED_BYTES, HEADER_BYTES + SEED_BYTES + bytes);
+    if (given.length === bytes) {
+      const some = new Int8Array(PAIR_COEFFICIENTS * params.bodies); // these rows bring the secret to the first body, and nothing to others
+      some.set(inputSecret.subarray(0, PAIR_COEFFICIENTS));
+      const bodies = this.#kernel.keySwitchKeyBodies(some, smallLweKey, params, 0, 0, maskSeed, new Uint8Array(SEED_BYTES));
+      some.fill(0);
       const noise = Array.from(new Uint32Array(given.buffer), (body, at) => (body - bodies[at]!) | 0); // modulo 2^32
       const deviation = Math.sqrt(noise.reduce((sum, each) => sum + each ** 2, 0) / noise.length) / 2 ** 32;
       if (deviation < 8 * params.lweStdDev) return;

@@ -134,7 +134,7 @@ def test_both_kernels_make_the_same_keys_of_the_same_seeds(node: Callable[..., A
         const bodies = Array.from({ length: params.bodies }, (_, body) => body * length);
         const bits = Int8Array.from([3, 4, 5, 6, 7, 8].flatMap(entry => bodies.map(start => small[start + entry])));
         console.log(JSON.stringify([
-          text(kernel.keySwitchKeyBodies(glwe, small, params, 77, ...seeds)),
+          text(kernel.keySwitchKeyBodies(glwe, small, params, params.lweStdDev, 77, ...seeds)),
           text(kernel.bootstrappingKeyBodies(bits, 3, glwe, params, ...seeds)),
           text(kernel.answerKeyBodies(glwe, secret, params, ...seeds)),
         ]));
