@@ -81,7 +81,10 @@ def fits(layer: ShiftConv2d | ShiftLinear) -> bool:
 
 
 def choose(layer: ShiftConv2d | ShiftLinear, known: Moments) -> None:
-    """Makes the layer's weights powers of two times a scale; channels of which nothing would be left keep their weights."""
+    """Makes the layer's weights powers of two times a scale.
+
+    Weights that are 0 stay 0, and channels of which nothing would be left keep their weights.
+    """
     groups, outputs, _ = known.sums.shape
     before = layer.scale().detach().double().flatten().expand(groups * outputs)
     free = layer.reference is None
@@ -92,7 +95,7 @@ def choose(layer: ShiftConv2d | ShiftLinear, known: Moments) -> None:
     for _ in range(SWEEPS):
         if free:
             scale = _refitted(integers, scale, known, one=not layer.per_channel)
-        real = _descend(integers, scale, known, layer.exponents)
+        real = _descend(integers, scale, known, layer.exponents, present=weight != 0)
     tried = integers * scale
     loss = (tried @ known.inputs[:, None] * tried).sum(-1) - 2 * (tried * known.sums[:, None]).sum(-1)
     if not layer.per_channel:
@@ -118,8 +121,15 @@ def _refitted(integers: Tensor, scale: Tensor, known: Moments, *, one: bool) -> 
     return torch.where((match > 0) & (size > 0), match / size.clamp_min(1e-30), scale)
 
 
-def _descend(integers: Tensor, scale: Tensor, known: Moments, exponents: int) -> Tensor:
+def _descend(integers: Tensor, scale: Tensor, known: Moments, exponents: int, *, present: Tensor) -> Tensor:
     """Sets each weight of the candidates [groups, candidates, O, I] to the best power of two beside the others, one after the other.
+
+    Args:
+        integers: changed in place.
+        scale: of each channel, [groups, candidates, O, 1].
+        known: second moments.
+        exponents: powers of two that there are.
+        present: which weights there are, bool [groups, 1, O, I].
 
     Returns:
         The best real numbers, of which these are the nearest powers of two, in units of the scale: training goes on from them.
@@ -133,7 +143,7 @@ def _descend(integers: Tensor, scale: Tensor, known: Moments, exponents: int) ->
         before, within = integers[..., block].clone(), rest[..., block].clone()
         for place in range(before.shape[-1]):
             at, column = slice(start + place, start + place + 1), slice(place, place + 1)
-            best = integers[..., at] + within[..., column] / (own[..., at] * scale)
+            best = (integers[..., at] + within[..., column] / (own[..., at] * scale)) * present[..., at]
             rounded = to_powers_of_two(best, exponents)
             real[..., at] = best.clamp(-most, most)
             within -= (rounded - integers[..., at]) * scale * inputs[..., at, block]
