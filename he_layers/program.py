@@ -20,7 +20,9 @@ from safetensors.numpy import load_file, save_file
 
 from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError, UnsupportedLayerError
 from ciphershift.he_layers.layers import KINDS, Circuit, Layer, Scale, Shape
+from ciphershift.he_layers.layers.layer import IMAGE as IMAGE
 from ciphershift.he_layers.layers.layer import T
+from ciphershift.he_layers.recurrence import Certificate, require
 from ciphershift.he_layers.stem import FILE as STEM_FILE
 from ciphershift.he_layers.stem import Stem
 from ciphershift.protocol import scaling
@@ -28,8 +30,6 @@ from ciphershift.protocol.encoding import Encoding
 from ciphershift.protocol.outputs import OUTPUTS
 
 FORMAT = 1
-IMAGE = "image"
-"""Name of the program's input among the inputs of layers."""
 PROFILES = ("fast", "exact")
 DELTA_TOLERANCE = 1e-9
 V = TypeVar("V")
@@ -145,6 +145,7 @@ class Program:
         layers: in an order in which each comes after its inputs; the last one gives one value for each class.
         output: what comes out.
         stem: the public part before the input, which the client computes; none in most networks.
+        recurrent: certificates of its recurrent layers, if it states them.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Program:
     output: OutputSpec
     profile: str = "fast"
     stem: Stem | None = None
+    recurrent: tuple[Certificate, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks that names are unique and that every layer fits its input. Raises ProgramError."""
@@ -173,11 +175,15 @@ class Program:
             )
         if not self.layers:
             raise ProgramError("a program needs at least one layer")
+        for place, layer in enumerate(self.layers):
+            if layer.shares is not None:
+                layer.sharing(_before(self.layers[:place], layer.shares, layer.name))
         if self.stages[-1].output_shape != (len(self.output.classes),):
             raise BadShapeError(
                 f"the last layer gives {self.stages[-1].output_shape} values for {len(self.output.classes)} classes"
             )
-
+        if self.recurrent:
+            require(self, self.recurrent)
         if unused := [name for name in names[:-1] if name not in self.last_use]:
             raise ProgramError(f"no layer takes the results of {unused}; remove them or name them as inputs")
         for stage in self.stages:
@@ -356,6 +362,8 @@ class Program:
         }
         if self.stem:
             description["stem"] = self.stem.to_spec()
+        if self.recurrent:
+            description["recurrent"] = [asdict(certificate) for certificate in self.recurrent]
         return description, arrays
 
     @classmethod
@@ -368,7 +376,7 @@ class Program:
                 raise UnsupportedLayerError(
                     f"layer {spec['name']!r} is of kind {spec['kind']!r}; known kinds are {sorted(KINDS)}"
                 )
-            prefix = f"{spec['name']}."
+            prefix = f"{spec.get('shares') or spec['name']}."
             own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             layers.append(KINDS[spec["kind"]].from_spec(spec, own))
         return cls(
@@ -380,7 +388,16 @@ class Program:
             layers=tuple(layers),
             output=OutputSpec(**description["output"] | {"classes": tuple(description["output"]["classes"])}),
             stem=Stem.from_spec(description["stem"], onnx, shape) if "stem" in description else None,
+            recurrent=tuple(Certificate(**members) for members in description.get("recurrent", ())),
         )
+
+
+def _before(layers: Sequence[Layer], name: str, reader: str) -> Layer:
+    """The layer of this name that has its own arrays. Raises ProgramError."""
+    found = next((layer for layer in layers if layer.name == name and layer.shares is None), None)
+    if found is None:
+        raise ProgramError(f"layer {reader!r} shares the arrays of {name!r}, which is no layer before it with its own")
+    return found
 
 
 def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,9 @@ def convert(
         str, typer.Option(help="Means of the normalization that the module expects, as 0.485,0.456,0.406.")
     ] = "",
     std: Annotated[str, typer.Option(help="Deviations of that normalization.")] = "",
+    input_levels: Annotated[
+        int, typer.Option(min=1, max=255, help="Steps of a pixel or a feature; few for recurrent networks.")
+    ] = 255,
     work: Work = WORK,
     output: Output = cards.ZOO,
     threads: Threads = 1,
@@ -171,6 +174,7 @@ def convert(
         mean=_numbers(mean, "--mean"),
         std=_numbers(std, "--std"),
         regression=regression,
+        levels=input_levels,
     )
     splits = Splits.load(dataset, reading=reading)
     options = "".join(
@@ -198,6 +202,7 @@ def convert(
             f"--epochs {epochs} --learning-rate {learning_rate} --exponents {exponents} --params {params}"
             f"{options}{' --standardize' if standardize else ''}"
             + ("" if regression is None else " --regression" if regression else " --classes")
+            + (f" --input-levels {input_levels}" if input_levels != 255 else "")
             + (f" --public {public}" if public else "")
             + (f" --device {device}" if device != pipeline.CPU else ""),
             show=bars.show,
@@ -289,6 +294,13 @@ def verify(
         table.add_row(str(start + index), escape(wanted), *map(escape, found), f"{worst:.1f}")
         agree += comparison.agrees
     console.print(table)
+    for one in program.recurrent:
+        wraps = "no input of any length wraps" if one.never_wraps else "inputs that wrap are not excluded"
+        console.print(
+            f"recurrent layer {one.layer}: norm {one.norm:.3f}, an error in each step grows by {one.error_bound:.1f} at most; "
+            f"sums of any length reach {one.reach:.2f} turns, {one.window:.2f} are right: {wraps}",
+            highlight=False,
+        )
     console.print(f"verify: model={program.name} images={len(test.labels)} agree={agree}", highlight=False)
 
 

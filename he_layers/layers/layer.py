@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -20,6 +20,8 @@ from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
 
 Shape = tuple[int, ...]
 """Shape of one image's values: (C, H, W) or (length,)."""
+IMAGE = "image"
+"""Name of a program's input among the inputs of layers."""
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
@@ -100,12 +102,14 @@ class Layer(ABC):
     Attributes:
         name: unique in its Program.
         inputs: names of the layers whose results it takes, joined along their first axis; none: the result of the layer before.
+        shares: name of a layer before it whose arrays it has, as at each step of a recurrent network; none: it has its own.
     """
 
     kind: ClassVar[str]
     channelwise: ClassVar[bool] = False  # whether a channel of the result depends on the same channel of the input only
     name: str
     inputs: tuple[str, ...] = field(default=(), metadata=LATER)
+    shares: str | None = field(default=None, metadata=LATER)
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
@@ -148,7 +152,26 @@ class Layer(ABC):
         }
         arrays = {key: value for key, value in values.items() if isinstance(value, np.ndarray)}
         plain = {key: value for key, value in values.items() if key not in arrays and value is not None}
-        return {"kind": self.kind, **plain}, arrays
+        return {"kind": self.kind, **plain}, {} if self.shares else arrays
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its arrays by field name, own and shared ones."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {key: value for key, value in values.items() if isinstance(value, np.ndarray)}
+
+    def sharing(self, other: Layer) -> Self:
+        """The layer with the arrays of an earlier one. Raises ProgramError unless these are the same as its own."""
+        mine, given = self.arrays(), other.arrays()
+        if other.kind != self.kind or mine.keys() != given.keys():
+            raise ProgramError(
+                f"layer {self.name!r} ({self.kind}) cannot share the arrays of {other.name!r} ({other.kind})"
+            )
+        if different := [key for key, value in mine.items() if not np.array_equal(value, given[key])]:
+            raise ProgramError(
+                f"layer {self.name!r} shares {different} of {other.name!r}, but has others; do not share them"
+            )
+        members: dict[str, Any] = {"shares": other.shares or other.name, **given}
+        return replace(self, **members)
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:

@@ -14,6 +14,7 @@ from ciphershift.models.compiler.equivalence import require_same
 from ciphershift.models.compiler.fitting import comparable, fit_ramp, fit_results
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.reals import reals
 from ciphershift.models.nn.activations import Activation, LookUp, ReLU, deviation, per_channel
 from ciphershift.models.nn.layers import Add, Head
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
@@ -55,6 +56,10 @@ class Calibration:
         self.values: dict[str, _Value] = {}
         self.exact: dict[str, Tensor] = {}
         self.spread: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}  # by first of tied activations: the module's inputs of all steps
+        self.units: dict[str, Tensor] = {}  # by first of tied activations: that of its sums
+        self.results: dict[str, Tensor] = {}  # and that of its results
+        self.done: set[str] = set()  # tied activations and linear layers that are set
 
     def run(self, operations: list[ir.Operation], integers: Tensor) -> None:
         """Goes through the steps in order; ``integers`` are the network's inputs, those from elsewhere last.
@@ -66,6 +71,7 @@ class Calibration:
         first = self.values[IMAGE] = _Value(x=integers, unit=unit, shift=zero)
         count = len(next(iter(self.truth.values()), integers[: self.known]))
         self.exact[IMAGE] = first.real(integers[:count])
+        self._run_tied(operations)
         last_use = self.network.wiring.last_use
         for (step, node), operation in zip(self.network.steps(), operations, strict=True):
             inputs = [self.values[name] for name in step.inputs]
@@ -74,6 +80,16 @@ class Calibration:
             for name in set(step.inputs):
                 if last_use[name] == step.name:
                     del self.values[name], self.exact[name]
+
+    def _run_tied(self, operations: list[ir.Operation]) -> None:
+        """Finds what tied activations will see at all of their steps, those of the calibration data first."""
+        wiring, image = self.network.wiring, self.values[IMAGE]
+        steps = [step for step in wiring.steps if step.name in wiring.ties and issubclass(step.kind, ir.Activation)]
+        found = reals(operations, image.real(image.x), {step.inputs[0] for step in steps}) if steps else {}
+        for first in {wiring.ties[step.name] for step in steps}:
+            sums = [found[step.inputs[0]] for step in steps if wiring.ties[step.name] == first]
+            parts = [s[: self.known] for s in sums] + [s[self.known :] for s in sums]
+            self.sums[first] = torch.cat(parts)
 
     def _compare(
         self, step: Step, node: nn.Module, operation: ir.Operation, inputs: list[_Value], value: _Value
@@ -118,10 +134,10 @@ class Calibration:
         match node, operation:
             case ShiftConv2d() | ShiftLinear() | Head(), ir.Conv2d() | ir.Linear():
                 return self._linear(step, node, operation, first)
-            case ReLU(), ir.ReLU():
-                return self._ramp(step, node, operation, first)
-            case LookUp(), ir.LookUp():
-                return self._function(step, node, operation, first)
+            case Activation(), ir.Activation() if node.tied:
+                return self._tied_activation(step, node, operation, first)
+            case Activation(), ir.Activation():
+                return self._activation(step, node, operation, first)
             case Add(), _:
                 return self._sum(step, node, inputs)
             case _, ir.Affine():
@@ -161,8 +177,10 @@ class Calibration:
     ) -> _Value:
         linear = node.linear if isinstance(node, Head) else node
         gain = source.unit.abs().mean()
-        per_group = _per_group(source.unit / gain, operation)
-        linear.weight.copy_(operation.weight * per_group)
+        first = self.network.wiring.ties.get(step.name, "")
+        if first not in self.done:
+            per_group = _per_group(source.unit / gain, operation)
+            linear.weight.copy_(operation.weight * per_group)
         # Without padding, which is refused where there is a shift, a constant in the input is a constant in every sum.
         moved = (operation.weight * _per_group(source.shift, operation)).flatten(1).sum(1)
         bias = operation.bias + moved
@@ -172,6 +190,8 @@ class Calibration:
             x = node.sums(source.x)
             node.peak.copy_(x[: self.known].abs().max())
             return _Value(x=x, unit=node.logit().expand(len(bias)), shift=torch.zeros_like(bias))
+        if first:
+            return self._tied_linear(step, linear, source, gain, bias)
         if step.name in self.network.wiring.powers:
             unit = 2.0 ** torch.log2(linear.scale().flatten() * gain).round()
             linear.refer_to((unit / gain).expand(len(bias)))
@@ -182,6 +202,26 @@ class Calibration:
         reference = linear.reference
         unit = (linear.scale().flatten() if reference is None else reference) * gain
         return _Value(x=x, unit=unit.expand(len(bias)), shift=bias)
+
+    def _tied_linear(
+        self, step: Step, linear: ShiftConv2d | ShiftLinear, source: _Value, gain: Tensor, bias: Tensor
+    ) -> _Value:
+        """Sums of one step in the unit of all steps: that of the first layer that feeds the activation, which refers to itself."""
+        wiring = self.network.wiring
+        activation = wiring.ties[next(name for name, owner in wiring.owner.items() if owner in self._sums_of(step))]
+        own = (linear.scale().flatten() * gain).expand(len(bias))
+        unit = self.units.setdefault(activation, own)
+        first = wiring.ties[step.name]
+        if first not in self.done:
+            self.done.add(first)
+            linear.refer_to(unit / gain)
+        x = linear(source.x)
+        self.spread[step.name] = deviation(x[: self.known])
+        return _Value(x=x, unit=unit, shift=bias)
+
+    def _sums_of(self, step: Step) -> set[str]:
+        """The layer itself, and the sum that reads it."""
+        return {step.name} | {s.name for s in self.network.wiring.steps if step.name in s.inputs}
 
     def _scale_down_constants(self, linear: ShiftConv2d | ShiftLinear, x: Tensor, unit: Tensor, bias: Tensor) -> None:
         """Channels that hardly vary beside their mean get a coarser unit, so that the mean has room on the torus.
@@ -210,7 +250,9 @@ class Calibration:
         shift = torch.stack([value.shift for value in inputs]).sum(0)
         terms = []
         for term, (name, value, is_free) in enumerate(zip(step.inputs, inputs, free, strict=True)):
-            if is_free:
+            if is_free and name in wiring.ties:  # its unit is that of all steps
+                terms.append(value.x)
+            elif is_free:
                 linear = self.network.node(name)
                 assert isinstance(linear, ShiftWeights), "free terms are linear layers"
                 linear.refer_to(unit * linear.scale().flatten() / value.unit)
@@ -227,11 +269,33 @@ class Calibration:
 
     def _statistics(self, step: Step, node: Activation, source: _Value) -> None:
         known = source.x[: self.known]
-        owner = self.network.wiring.owner[step.name]
+        owner = None if node.tied else self.network.wiring.owner[step.name]
         node.mean.copy_(known.mean([0, *range(2, known.dim())]))
         node.std.copy_(deviation(known))
         node.spread.copy_(self.spread[owner] if owner else node.std)
         node.offset.copy_((node.mean + source.shift / source.unit) / node.std)
+
+    def _activation(self, step: Step, node: Activation, operation: ir.Activation, source: _Value) -> _Value:
+        if isinstance(node, ReLU) and isinstance(operation, ir.ReLU):
+            return self._ramp(step, node, operation, source)
+        assert isinstance(node, LookUp) and isinstance(operation, ir.LookUp), "an activation is a ramp or a function"
+        return self._function(step, node, operation, source)
+
+    def _tied_activation(self, step: Step, node: Activation, operation: ir.Activation, source: _Value) -> _Value:
+        """At the first step, set by the sums of all of them."""
+        first = self.network.wiring.ties[step.name]
+        if first not in self.done:
+            self.done.add(first)
+            known, sums = self.known, self.sums.pop(first)
+            self.known = self.drives.known = known * (len(sums) // len(source.x))
+            x = (sums - per_channel(source.shift, sums)) / per_channel(source.unit, sums)
+            self.results[first] = self._activation(
+                step, node, operation, _Value(x=x, unit=source.unit, shift=source.shift)
+            ).unit
+            self.known = self.drives.known = known
+        unit = self.results[first]
+        x = node(source.x, self.drives.turns(step, node, float(node.drive)), 0.0, 0.0)
+        return _Value(x=x, unit=unit, shift=torch.zeros_like(unit))
 
     def _function(self, step: Step, node: LookUp, operation: ir.LookUp, source: _Value) -> _Value:
         wiring, real = self.network.wiring, source.real(source.x)

@@ -24,8 +24,8 @@ from ciphershift.models.compiler.inputs import Inputs, Logits
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.public import behind, stem_of
 from ciphershift.models.compiler.reconstruct import Reconstruction
-from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.compiler.simplify import simplify
+from ciphershift.models.compiler.ties import ties
 from ciphershift.models.compiler.trace import BATCH, Trace, evaluation_mode, trace
 from ciphershift.models.nn.activations import per_channel
 from ciphershift.models.training.metrics import Targets, score
@@ -169,7 +169,14 @@ def before_rounding(
     if simple.findings:
         raise _refusal(simple.findings)
     simple.operations = _with_free_units(simple.operations, shape)
-    network = Network(simple.operations, shape, levels=levels, exponents=exponents, inputs=inputs)
+    network = Network(
+        simple.operations,
+        shape,
+        levels=levels,
+        exponents=exponents,
+        inputs=inputs,
+        ties=ties(simple.operations, shape, inputs),
+    )
     network.stem, network.output, network.params = stem, simple.output, params
     network.eval()
     noise = CircuitNoise.predicted(parameter_sets.get(params))
@@ -177,6 +184,8 @@ def before_rounding(
     integers = _with_others(network, samples)
     with torch.no_grad():
         Calibration(network, drives, truth).run(simple.operations, integers)
+        norms = [float(torch.linalg.matrix_norm(gain, 2)) for gain in network.gains().values()]
+        network.contractive = bool(norms) and max(norms) < 1
     return Unrounded(network=network, noise=noise, drives=drives, integers=integers)
 
 
@@ -192,7 +201,7 @@ def _drop(module: nn.Module, network: Network, samples: Tensor, targets: Targets
         samples = torch.tensor(network.stem.scaled(network.stem.run(samples.numpy())), dtype=torch.float32)
     with evaluation_mode(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        parts = torch.split(_steps(network, samples) / PIXEL_LEVELS, BATCH)
+        parts = torch.split(network.inputs.of_steps(_steps(network, samples)), BATCH)
         found = torch.cat([network(part) for part in parts]).double().numpy()
     if targets is None:
         targets = real.argmax(1) if real.shape[1] > 1 else real[:, 0]
@@ -207,10 +216,10 @@ def _steps(network: Network, samples: Tensor) -> Tensor:
 
 def _with_others(network: Network, samples: Tensor) -> Tensor:
     """Samples as the module takes them as the network's integers; then some inverted, and as many of noise."""
-    steps = _steps(network, samples)
+    steps, levels = _steps(network, samples), network.inputs.levels
     some = steps[: -(-len(steps) // 4)]
-    noise = torch.rand(some.shape, generator=torch.Generator().manual_seed(SEED)) * PIXEL_LEVELS
-    return torch.cat([steps, PIXEL_LEVELS - some, noise]) + per_channel(network.lowest, steps)
+    noise = torch.rand(some.shape, generator=torch.Generator().manual_seed(SEED)) * levels
+    return torch.cat([steps, levels - some, noise]) + per_channel(network.lowest, steps)
 
 
 def _with_free_units(operations: list[ir.Operation], shape: Shape) -> list[ir.Operation]:
@@ -255,7 +264,7 @@ def _checked(data: Tensor | NDArray[np.floating], inputs: Inputs) -> Tensor:
         )
     low, high = float(samples.min()), float(samples.max())
     if inputs.encoding is not None:
-        inputs.encoding.integers(samples.numpy(), PIXEL_LEVELS)
+        inputs.encoding.integers(samples.numpy(), inputs.levels)
     elif low < -ROUNDING or high > 1 + ROUNDING:
         raise BadCalibrationError(
             f"the calibration data lie in {low:.3g} to {high:.3g}; the network takes inputs from 0 to 1: put the normalization "

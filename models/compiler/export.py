@@ -1,6 +1,7 @@
 """From a trained network to a Program: integer weights, integer biases, multipliers and torus scales."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,9 +12,9 @@ from ciphershift.errors import ProgramError
 from ciphershift.he_layers import layers
 from ciphershift.he_layers.layers.layer import MAX_EXPONENT
 from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
+from ciphershift.he_layers.recurrence import certificates
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
-from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.nn.activations import LookUp, ReLU
 from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
@@ -38,6 +39,9 @@ def export(network: Network, *, name: str, version: str, params: str, classes: t
     return _Exporter(network).program(name=name, version=version, params=params, classes=classes)
 
 
+L = TypeVar("L", bound=layers.Layer)
+
+
 class _Exporter:
     """Writes down step after step."""
 
@@ -45,18 +49,19 @@ class _Exporter:
         self.network, self.torus = network, network.torus()
         self.layers: list[layers.Layer] = []
         self.gives: dict[str, tuple[str, ...]] = {IMAGE: (IMAGE,)}
+        self.shared: dict[str, layers.Layer] = {}
 
     def program(self, *, name: str, version: str, params: str, classes: tuple[str, ...]) -> Program:
         network, torus = self.network, self.torus
         for step, node in network.steps():
             self._step(step, node)
-        return Program(
+        program = Program(
             name=name,
             version=version,
             params=params,
             input=InputSpec(
                 shape=tuple(network.input_shape),
-                levels=PIXEL_LEVELS,
+                levels=network.inputs.levels,
                 delta=float(torus.delta[IMAGE]),
                 encoding=network.inputs.encoding,
             ),
@@ -64,6 +69,7 @@ class _Exporter:
             output=OutputSpec(classes=classes, scale=float(network.head.logit()), function=network.output),
             stem=network.stem,
         )
+        return replace(program, recurrent=certificates(program))
 
     def _step(self, step: Step, node: nn.Module) -> None:
         if isinstance(node, Concat | nn.Identity):
@@ -75,9 +81,10 @@ class _Exporter:
                 self._term(step, node, term, name)
             terms = tuple(name for term in range(len(step.inputs)) for name in self.gives[_term_name(step, term)])
             self._append(layers.Add(name=_name(step), terms=len(step.inputs)), step.name, terms)
-        elif not (
-            isinstance(node, ShiftWeights) and self._is_term(step)
-        ):  # a sum writes its terms down: it knows their scale
+        elif isinstance(node, ShiftWeights):
+            if not self._is_term(step):  # a sum writes its terms down: it knows their scale
+                self._linear(step, self.torus.exponent[step.name], step.name, _name(step))
+        else:
             self._append(self._layer(step, node), step.name, self._given(step))
 
     def _given(self, step: Step) -> tuple[str, ...]:
@@ -116,32 +123,47 @@ class _Exporter:
         """Writes a term of a sum down, times the powers of two that bring it to the sum's scale."""
         exponent, value = self.torus.exponent[step.name], _term_name(step, term)
         if self.network.wiring.free(step, name):
-            source, linear = self.network.wiring.by_name[name], self.network.node(name)
-            assert isinstance(linear, ShiftConv2d | ShiftLinear), "only linear layers are free terms"
-            exponent = exponent + linear.shift()
-            folded = torch.clamp(exponent, max=MAX_EXPONENT + 1 - linear.exponents)
-            self._append(_linear(source, linear, folded), value, self._given(source))
-            rest = exponent - folded
+            self._linear(self.network.wiring.by_name[name], exponent, value, f"{_name(step)}_scale{term}")
         else:
             self.gives[value] = self.gives[name]
             rest = exponent + node.factors[term] - self.torus.exponent[name]
+            self._scaled(rest, value, f"{_name(step)}_scale{term}", len(step.shape))
+
+    def _linear(self, step: Step, exponent: Tensor, value: str, scaled: str) -> None:
+        """Writes a linear layer down, times the powers of two for each channel that bring its sums to their scale."""
+        linear = self.network.node(step.name)
+        assert isinstance(linear, ShiftConv2d | ShiftLinear), "only these have powers of two"
+        exponent = exponent + linear.shift()
+        folded = torch.clamp(exponent, max=MAX_EXPONENT + 1 - linear.exponents)
+        self._append(self._shared(step, _linear(step, linear, folded)), value, self._given(step))
+        self._scaled(exponent - folded, value, scaled, len(step.shape), self.network.wiring.ties.get(step.name))
+
+    def _scaled(self, exponent: Tensor, value: str, name: str, axes: int, tied: str | None = None) -> None:
+        """Writes down what multiplies each channel of a value by its power of two; ``tied``: the first of the layers it is one for."""
         part = 0
-        while rest.max() > 0:
-            now = torch.clamp(rest, max=MAX_EXPONENT)
-            self._append(
-                _powers(f"{_name(step)}_scale{term}{'abcdefgh'[part]}", now, len(step.shape)), value, self.gives[value]
-            )
-            rest, part = rest - now, part + 1
+        while exponent.max() > 0:
+            now = torch.clamp(exponent, max=MAX_EXPONENT)
+            layer = _powers(f"{name}{'abcdefgh'[part]}", now, axes)
+            if tied is not None:
+                known = self.shared.setdefault(f"{tied} scale {part}", layer)
+                layer = layer if known is layer else layer.sharing(known)
+            self._append(layer, value, self.gives[value])
+            exponent, part = exponent - now, part + 1
+
+    def _shared(self, step: Step, layer: L) -> L:
+        """A layer with the arrays of the first one that is tied to it."""
+        first = self.network.wiring.ties.get(step.name)
+        if first is None:
+            return layer
+        known = self.shared.setdefault(first, layer)
+        return layer if known is layer else layer.sharing(known)
 
     def _layer(self, step: Step, node: nn.Module) -> layers.Layer:
-        exponent = self.torus.exponent[step.name]
         match node:
-            case ShiftConv2d() | ShiftLinear():
-                return _linear(step, node, exponent + node.shift())
             case ReLU():
-                return self._relu(step, node)
+                return self._shared(step, self._relu(step, node))
             case LookUp():
-                return self._look_up(step, node)
+                return self._shared(step, self._look_up(step, node))
             case MaxPool2d():
                 return layers.MaxPool2d(name=_name(step), kernel=node.kernel, stride=node.stride, padding=node.padding)
             case AvgPool2d():

@@ -33,10 +33,19 @@ class Wiring:
         mixing: steps that put values of several channels into one.
         uniform: values whose channels must share one unit, since a step mixes the places of several channels.
         powers: activations and linear layers whose units must be powers of two, since a sum adds them to others of that kind.
+        ties: by linear layer and activation that is one with others (models.compiler.ties): the name of the first of them.
+        input_levels: steps of a pixel or a feature.
         owner: by activation, the convolution, dense layer or sum whose channels may be scaled for it alone; none if others read them.
     """
 
-    def __init__(self, operations: list[ir.Operation], input_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        operations: list[ir.Operation],
+        input_shape: tuple[int, ...],
+        ties: dict[str, str] | None = None,
+        input_levels: int = 255,
+    ) -> None:
+        self.ties, self.input_levels = ties or {}, input_levels
         self.steps = tuple(
             Step(name=o.name, place=o.place, kind=type(o), inputs=o.inputs, shape=o.shape) for o in operations
         )
@@ -67,8 +76,25 @@ class Wiring:
             linear = issubclass(step.kind, ir.Conv2d | ir.Linear)
             self.sums[step.name] = linear or any(self.sums[name] for name in step.inputs)
         self.mixing: set[str] = set()
-        self.uniform = self._mixed(operations)
-        self.powers = self._added()
+        self.uniform = self._with_tied(self._mixed(operations))
+        self.powers = self._with_tied(self._added())
+
+    @property
+    def recurrent(self) -> dict[str, str]:
+        """By linear layer that reads the states of the step before: the activation that gives these states; both by their first step."""
+        found: dict[str, str] = {}
+        sums = {owner: name for name, owner in self.owner.items() if owner}
+        for step in self.steps:
+            reader = next((s.name for s in self.steps if step.name in s.inputs), "")
+            activation = self.ties.get(sums.get(step.name) or sums.get(reader, ""))
+            if step.name in self.ties and activation and self.ties.get(step.inputs[0]) == activation:
+                found[self.ties[step.name]] = activation
+        return found
+
+    def _with_tied(self, names: set[str]) -> set[str]:
+        """The names, and those of all layers that are one with them."""
+        first = {self.ties[name] for name in names if name in self.ties}
+        return names | {name for name, leader in self.ties.items() if leader in first}
 
     def _unite(self, a: str, b: str) -> None:
         old, new = self.group[b], self.group[a]
@@ -109,7 +135,13 @@ class Wiring:
             if isinstance(operation, ir.Gather | ir.Reshape):
                 index = self.index[operation.name]
                 channels = torch.cat([channel_of(self.shape[name]) for name in operation.inputs])
-                offsets = torch.cat([torch.full((prod(self.shape[n]),), i) for i, n in enumerate(operation.inputs)])
+                one = [self.ties.get(name, name) for name in operation.inputs]  # steps of one layer have one unit
+                offsets = torch.cat(
+                    [
+                        torch.full((prod(self.shape[n]),), one.index(o))
+                        for n, o in zip(operation.inputs, one, strict=True)
+                    ]
+                )
                 codes = moved(channels + offsets * int(channels.max() + 1), index, -1.0).view(operation.shape[0], -1)
                 filled = torch.where(codes >= 0, codes, codes.amax(1, keepdim=True))
                 if bool((filled != filled[:, :1]).any()):

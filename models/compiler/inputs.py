@@ -25,11 +25,24 @@ class Inputs:
         encoding: of raw values; None for pixels from 0 to 1.
         mean: that is taken off each feature before the module sees it; () for none.
         std: that each feature is divided by then.
+        levels: steps of a pixel or a feature, at most 255. A recurrent network does with few: it adds inputs to states, so that a step of
+            the one is worth as many turns as a level of the other.
     """
 
     encoding: Encoding | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    levels: int = PIXEL_LEVELS
+
+    def integers(self, x: Tensor) -> Tensor:
+        """What training takes, bytes / 255 [B, features, ...], as integers above each feature's least."""
+        if self.encoding is not None or self.levels == PIXEL_LEVELS:
+            return x * PIXEL_LEVELS
+        return torch.round(x * self.levels)
+
+    def of_steps(self, steps: Tensor) -> Tensor:
+        """What training takes, from 0 to 1, of steps above each feature's least value; the inverse of ``integers``."""
+        return steps / (self.levels if self.encoding is None else PIXEL_LEVELS)
 
     def to_module(self, raw: Tensor) -> Tensor:
         """Raw values [B, features, ...] as the module takes them."""
@@ -45,7 +58,7 @@ class Inputs:
     def scale(self, features: int) -> tuple[Tensor, Tensor]:
         """What an integer is worth to the module, and the module's value of the integer 0; float [features] each."""
         if self.encoding is None:
-            origin, step = torch.zeros(features), torch.full((features,), 1 / PIXEL_LEVELS)
+            origin, step = torch.zeros(features), torch.full((features,), 1 / self.levels)
         else:
             origin, step = (torch.tensor(v, dtype=torch.float64) for v in (self.encoding.origin, self.encoding.step))
         if self.mean:
@@ -69,7 +82,7 @@ class Inputs:
             steps = raw if raw.dtype == np.uint8 else np.rint(raw.astype(np.float64) * PIXEL_LEVELS)
         else:
             steps = self.encoding.nearest(raw) - self.lowest(raw.shape[1]).numpy().reshape(1, -1, *[1] * (raw.ndim - 2))
-        result: NDArray[np.uint8] = np.clip(steps, 0, PIXEL_LEVELS).astype(np.uint8)
+        result: NDArray[np.uint8] = np.clip(steps, 0, self.levels if self.encoding else PIXEL_LEVELS).astype(np.uint8)
         return result
 
 
@@ -79,8 +92,9 @@ def fit_encoding(
     origin: Sequence[float] = (),
     names: Sequence[str] = (),
     pixels: bool = False,
+    levels: int = PIXEL_LEVELS,
 ) -> Encoding:
-    """An encoding by the range of data, and a margin of a tenth on each side; whole numbers stay exact where 255 steps allow it.
+    """An encoding by the range of data, and a margin of a tenth on each side; whole numbers stay exact where the steps allow it.
 
     Args:
         raw: [count, features, ...], as clients will send them.
@@ -88,15 +102,16 @@ def fit_encoding(
             default 0 where the range holds it, otherwise its least value. Zeros of a padding are right where it is the module's zero.
         names: of the features.
         pixels: values are from 0 to 1, and bytes from 0 to 255 stand for them.
+        levels: steps from a feature's least value to its greatest.
     """
     array = np.asarray(raw, dtype=np.float64) / (PIXEL_LEVELS if pixels and np.asarray(raw).dtype == np.uint8 else 1)
     rows = np.moveaxis(array, 1, 0).reshape(array.shape[1], -1)
-    made = [_feature(row, origin[i] if len(origin) else 0.0, pixels=pixels) for i, row in enumerate(rows)]
+    made = [_feature(row, origin[i] if len(origin) else 0.0, levels, pixels=pixels) for i, row in enumerate(rows)]
     origins, steps, lowest = zip(*made, strict=True)
     return Encoding(origin=origins, step=steps, lowest=lowest, names=tuple(names), pixels=pixels)
 
 
-def _feature(values: NDArray[np.float64], origin: float, *, pixels: bool) -> tuple[float, float, int]:
+def _feature(values: NDArray[np.float64], origin: float, levels: int, *, pixels: bool) -> tuple[float, float, int]:
     """Origin, step and least integer of one feature."""
     low, high = (0.0, 1.0) if pixels else (float(values.min()), float(values.max()))
     width = high - low
@@ -106,11 +121,11 @@ def _feature(values: NDArray[np.float64], origin: float, *, pixels: bool) -> tup
         low, high = low - MARGIN * width, high + MARGIN * width
     if not low <= origin <= high:
         origin = low
-    step = (high - low) / (PIXEL_LEVELS - 1)  # one less: both ends are rounded outwards
+    step = (high - low) / max(levels - 1, 1)  # one less: both ends are rounded outwards
     whole = np.array_equal(values, np.rint(values)) and origin == np.rint(origin)
-    if whole and high - low <= PIXEL_LEVELS:
-        step = 1 / int(PIXEL_LEVELS / (high - low))
-    return origin, step, max(-PIXEL_LEVELS, int(np.floor((low - origin) / step + 1e-9)))
+    if whole and high - low <= levels:
+        step = 1 / int(levels / (high - low))
+    return origin, step, max(-levels, int(np.floor((low - origin) / step + 1e-9)))
 
 
 class Decoded(nn.Module):
@@ -136,7 +151,7 @@ class Decoded(nn.Module):
 
 def decoded(module: nn.Module, inputs: Inputs, features: int) -> nn.Module:
     """The module on bytes / 255; the module itself where these are what it takes."""
-    return module if inputs == Inputs() else Decoded(module, inputs, features).eval()
+    return module if inputs.encoding is None else Decoded(module, inputs, features).eval()
 
 
 class Logits(nn.Module):

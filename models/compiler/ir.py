@@ -37,10 +37,11 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conv2d(Operation):
-    """Cross-correlation with zero padding; ``weight`` [O, I / groups, kh, kw], ``bias`` [O]."""
+    """Cross-correlation with zero padding; ``weight`` [O, I / groups, kh, kw], ``bias`` [O]; ``source`` as of Linear."""
 
     weight: Tensor
     bias: Tensor
+    source: int = 0
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     groups: int = 1
@@ -48,10 +49,15 @@ class Conv2d(Operation):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Linear(Operation):
-    """``weight`` [O, I] times a vector, plus ``bias`` [O]."""
+    """``weight`` [O, I] times a vector, plus ``bias`` [O].
+
+    Attributes:
+        source: number of the module's tensor that the weights come from, by which models.compiler.ties sees who shares them; 0 for none.
+    """
 
     weight: Tensor
     bias: Tensor
+    source: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

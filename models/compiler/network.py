@@ -15,13 +15,16 @@ from ciphershift.he_layers.stem import Stem
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.graph import Step, Wiring
 from ciphershift.models.compiler.inputs import Inputs
-from ciphershift.models.compiler.scales import PIXEL_LEVELS, Torus, place
+from ciphershift.models.compiler.scales import Torus, place
 from ciphershift.models.nn.activations import Activation, LookUp, ReLU, per_channel
 from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.lookup import with_noise
+from ciphershift.models.nn.recurrent import LIMIT
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 Node = TypeVar("Node", bound=nn.Module)
+SMALL_STEP = 0.99
+"""Factor by which weights shrink at least: rounded weights do not follow a smaller step."""
 
 
 class Network(nn.Module):
@@ -39,6 +42,7 @@ class Network(nn.Module):
         noise: of the circuit, injected if there is any.
         loudness: factor of that noise, 1 except in training.
         placed: where the values lie, if that is held (see ``place``).
+        contractive: whether training keeps the recurrent layers so (see ``contract``).
     """
 
     loudness: Tensor
@@ -54,19 +58,33 @@ class Network(nn.Module):
         levels: int = 31,
         exponents: int = 4,
         inputs: Inputs | None = None,
+        ties: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.input_shape, self.levels, self.exponents = input_shape, levels, exponents
         self.inputs = Inputs() if inputs is None else inputs
-        self.wiring = Wiring(operations, input_shape)
+        self.wiring = Wiring(operations, input_shape, ties, self.inputs.levels)
         self.stem: Stem | None = None
         self.output: str | None = None
         self.params = parameter_sets.DEFAULT
         self.noise: CircuitNoise | None = None
         self.placed: Torus | None = None
+        self.contractive = False
         self.register_buffer("loudness", torch.ones(()), persistent=False)
         self.register_buffer("lowest", self.inputs.lowest(input_shape[0]), persistent=False)
-        self._nodes = nn.ModuleList(self._node(operation, operation is operations[-1]) for operation in operations)
+        nodes: dict[str, nn.Module] = {}
+        for operation in operations:
+            one = nodes.get(self.wiring.ties.get(operation.name, ""))
+            nodes[operation.name] = one or self._node(operation, operation is operations[-1])
+            if isinstance(node := nodes[operation.name], Activation):
+                node.tied = operation.name in self.wiring.ties
+        self._nodes = nn.ModuleList(nodes.values())
+        self._tied_weights = [
+            nodes[n] for n, one in self.wiring.ties.items() if n == one and isinstance(nodes[n], ShiftWeights)
+        ]
+        self._by_name = {name: place for place, name in enumerate(nodes)}
+        self._recurrent = self.wiring.recurrent
+        self._served = {owner: name for name, owner in self.wiring.owner.items() if owner}
 
     def _node(self, o: ir.Operation, last: bool) -> nn.Module:
         match o:
@@ -140,12 +158,18 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1], or of other data bytes / 255 (Inputs.bytes_of) -> logits [B, classes]."""
         torus = self.placed or self.torus()
-        values = {IMAGE: self.fresh(x * PIXEL_LEVELS + per_channel(self.lowest, x), torus)}
+        for weights in self._tied_weights:
+            weights.hold(True)
+        values = {IMAGE: self.fresh(self.inputs.integers(x) + per_channel(self.lowest, x), torus)}
         for step, node in self.steps():
             inputs = [values[name] for name in step.inputs]
             for name in {name for name in step.inputs if self.wiring.last_use[name] == step.name}:
                 del values[name]
             values[step.name] = self.evaluate(step, node, inputs, torus)
+        for activation in self.of_type(Activation):
+            activation.settle()
+        for weights in self._tied_weights:
+            weights.hold(False)
         return values[self.wiring.steps[-1].name]
 
     def evaluate(self, step: Step, node: nn.Module, inputs: list[Tensor], torus: Torus) -> Tensor:
@@ -172,16 +196,15 @@ class Network(nn.Module):
             std = self._loud(self.noise.packing) / torus.delta[step.name] if self.noise else 0.0
             return torch.as_tensor(node(inputs[0], std))
         result = torch.as_tensor(node(*inputs))
-        for activation, owner in self.wiring.owner.items():
-            if owner == step.name:
-                tracking = self.node(activation)
-                assert isinstance(tracking, Activation), "only activations own sums"
-                tracking.track_spread(result)
+        if step.name in self._served:
+            tracking = self.node(self._served[step.name])
+            assert isinstance(tracking, Activation), "only activations own sums"
+            tracking.track_spread(result)
         return result
 
     def node(self, name: str) -> nn.Module:
         """The node of a step."""
-        return next(node for step, node in self.steps() if step.name == name)
+        return self._nodes[self._by_name[name]]
 
     def fresh(self, x: Tensor, torus: Torus) -> Tensor:
         """Levels as they come from the client."""
@@ -228,6 +251,32 @@ class Network(nn.Module):
             activation.kernels, activation.moments = kernels, kernels.moments
         for pool in self.of_type(MaxPool2d):
             pool.kernels = kernels
+
+    def gains(self) -> dict[str, Tensor]:
+        """By recurrent layer: what a level of each state adds to each state one step later, in levels, at most; [states, states]."""
+        torus, found = self.placed or self.torus(), {}
+        for name, activation in self._recurrent.items():
+            weights, table = self.node(name), self.node(activation)
+            assert isinstance(weights, ShiftWeights) and isinstance(table, Activation), (
+                "a recurrent layer is one of these"
+            )
+            slope = table.slope(torus.turns(self.wiring.by_name[activation].inputs[0])).detach()
+            found[name] = slope.view(-1, 1) * weights.unit_weight().detach()
+        return found
+
+    def contract(self) -> bool:
+        """A step towards recurrent matrices of spectral norm LIMIT at most, if the module's were below one; whether they are there."""
+        if not self.contractive:
+            return True
+        there = True
+        for name, gain in self.gains().items():
+            norm, weights = float(torch.linalg.matrix_norm(gain, 2)), self.node(name)
+            if norm > LIMIT:
+                there = False
+                assert isinstance(weights, ShiftWeights), "a recurrent layer has weights"
+                with torch.no_grad():
+                    weights.weight.mul_(min(LIMIT / norm, SMALL_STEP))
+        return there
 
     @property
     def frozen(self) -> bool:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from ciphershift.he_layers.layers import Shape
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.places import PLACE_MAPS, move, values_in
-from ciphershift.models.compiler.step import Call, UnsupportedStepError, Value, pair
+from ciphershift.models.compiler.step import Call, Postponed, UnsupportedStepError, Value, pair
 from ciphershift.models.compiler.unsupported import NORM, PRODUCT, unsupported
 from ciphershift.models.compiler.windows import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from ciphershift.models.nn.activations import per_channel
@@ -26,6 +26,10 @@ def operations_of(call: Call) -> tuple[tuple[ir.Operation, ...], str]:
     function = call.function
     if function in PLACE_MAPS:
         return call.finish(move(call))
+    if any(isinstance(leaf, Postponed) for leaf in pytree.tree_leaves((call.arguments, call.options))):
+        raise UnsupportedStepError(
+            "has the batch on another axis than the first", "use batch_first=True, or transpose before this step"
+        )
     reader = READERS.get(function) or (_pointwise if is_pointwise(call) else None)
     if reader is None:
         raise unsupported(function)
@@ -53,7 +57,7 @@ def _conv2d(
 ) -> Value:
     if not (_constant(weight) and _constant(bias)):
         raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
-    weight = _dilated(weight.detach(), pair(dilation))
+    source, weight = _source(weight), _dilated(weight.detach(), pair(dilation))
     kernel = tuple(weight.shape[2:])
     if isinstance(padding, str):
         sides = (0, 0) if padding == "valid" else tuple(side - 1 for side in kernel)
@@ -67,6 +71,7 @@ def _conv2d(
         shape=call.shape,
         weight=weight,
         bias=_bias(bias, len(weight)),
+        source=source,
         stride=pair(stride),
         padding=pair(padding),
         groups=groups,
@@ -129,9 +134,9 @@ def _padded(call: Call, x: Value, more: tuple[int, ...]) -> Value:
 def _linear(call: Call, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
     if not (_constant(weight) and _constant(bias)):
         raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
-    weight, bias = weight.detach().clone(), _bias(bias, len(weight))
+    source, weight, bias = _source(weight), weight.detach().clone(), _bias(bias, len(weight))
     if len(x.shape) == 1:
-        return call.add(ir.Linear, x, shape=call.shape, weight=weight, bias=bias)
+        return call.add(ir.Linear, x, shape=call.shape, weight=weight, bias=bias, source=source)
     *rest, features = x.shape
     places = (
         torch.arange(prod(x.shape)).view(-1, features).T
@@ -140,6 +145,11 @@ def _linear(call: Call, x: Value, weight: Tensor, bias: Tensor | None = None) ->
     sums = call.add(ir.Conv2d, rows, shape=(len(weight), prod(rest), 1), weight=weight[:, :, None, None], bias=bias)
     back = torch.arange(prod(sums.shape)).view(len(weight), -1).T
     return call.gather((sums,), back.flatten(), call.shape)
+
+
+def _source(weight: Tensor) -> int:
+    """The same number for the same part of the same weights."""
+    return hash((weight.data_ptr(), weight.shape, weight.stride()))
 
 
 def _bias(bias: Tensor | None, count: int) -> Tensor:
@@ -226,6 +236,8 @@ def _div(call: Call, a: Any, b: Any, rounding_mode: str | None = None) -> Value:
 
 
 def _shifted(call: Call, x: Value, constant: Any, scale: float) -> Value:
+    if scale == 1 and not torch.as_tensor(constant).any():
+        return _broadcast(call, x)
     return call.affine(_broadcast(call, x), scale, _by_channel(constant, call.shape))
 
 
@@ -237,10 +249,10 @@ def _by_channel(constant: Any, shape: Shape) -> Tensor | float:
     """
     if not isinstance(constant, Tensor):
         return float(constant)
-    if constant.dim() > len(shape) and constant.shape[0] != 1:
+    if constant.dim() > len(shape) and not bool((constant == constant[:1]).all()):
         raise UnsupportedStepError("has another constant for each sample of a batch", "use one constant for all")
     flat = constant.detach().float()
-    flat = flat.reshape(flat.shape[-len(shape) :]) if flat.dim() > len(shape) else flat
+    flat = flat[0] if flat.dim() > len(shape) else flat
     whole = flat.expand(shape).reshape(shape[0], -1)
     if not torch.equal(whole, whole[:, :1].expand_as(whole)):
         raise UnsupportedStepError("has a constant that differs within a channel", "use one number for each channel")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ciphershift.models.compiler.step import Call, UnsupportedStepError, Value
+from ciphershift.models.compiler.step import Call, Postponed, UnsupportedStepError, Value
 
 PLACE_MAPS = frozenset(
     {
@@ -73,28 +73,68 @@ def move(call: Call) -> Value:
 
 def values_in(arguments: Any) -> tuple[Value, ...]:
     """All values among arguments, in order."""
-    return tuple(leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Value))
+    found: list[Value] = []
+    for leaf in pytree.tree_leaves(arguments):
+        if isinstance(leaf, Postponed):
+            found.extend(leaf.values)
+        elif isinstance(leaf, Value):
+            found.append(leaf)
+    return tuple(found)
+
+
+def postponed(call: Call) -> Postponed | None:
+    """The values of a step that only moves them, if its result has the batch on another axis, as between two transpositions."""
+    if call.function not in PLACE_MAPS:
+        return None
+    values = values_in((call.arguments, call.options))
+    numbers, total = _numbered(values)
+    try:
+        result = _moved(call, numbers)
+    except RuntimeError:  # what stands in for an unsupported step before it has another shape
+        return None
+    for axis in range(1, result.dim()):
+        samples = result.movedim(axis, 0)
+        first = samples[0]
+        if len(samples) == BATCH and all(
+            torch.equal(samples[i], torch.where(first > 0, first + i * total, first)) for i in range(1, BATCH)
+        ):
+            return Postponed(values=values, move=lambda tensors: _moved(call, tensors))
+    return None
+
+
+def _numbered(values: tuple[Value, ...]) -> tuple[tuple[Tensor, ...], int]:
+    """Tensors [BATCH, ...] with a number for each place of each sample, from 1 on; and how many places a sample has."""
+    total = sum(prod(value.shape) for value in values)
+    numbers, start = [], 1
+    for value in values:
+        size = prod(value.shape)
+        places = torch.arange(start, start + size, dtype=torch.float64).view(1, *value.shape)
+        numbers.append(torch.cat([places + sample * total for sample in range(BATCH)]))
+        start += size
+    return tuple(numbers), total
+
+
+def _moved(call: Call, tensors: tuple[Tensor, ...]) -> Tensor:
+    """The call's function on tensors in the places of its values."""
+    given = iter(tensors)
+
+    def filled(leaf: Any) -> Any:
+        if isinstance(leaf, Postponed):
+            return leaf.move(tuple(next(given) for _ in leaf.values))
+        return next(given) if isinstance(leaf, Value) else leaf
+
+    arguments, options = (pytree.tree_map(filled, part) for part in (call.arguments, call.options))
+    options = {
+        key: value for key, value in options.items() if key not in ("dtype", "device", "layout", "memory_format")
+    }
+    result: Tensor = call.run(*arguments, **options)
+    return result
 
 
 def place_map(call: Call, values: tuple[Value, ...]) -> Tensor:
     """Flat index of every place of the result into the values one after the other; -1 for zero."""
-    total = sum(prod(value.shape) for value in values)
-    start = 1
-
-    def numbered(leaf: Any) -> Any:
-        nonlocal start
-        if not isinstance(leaf, Value):
-            return leaf
-        size = prod(leaf.shape)
-        places = torch.arange(start, start + size, dtype=torch.float64).view(1, *leaf.shape)
-        start += size
-        return torch.cat([places + sample * total for sample in range(BATCH)])
-
-    arguments, options = (pytree.tree_map(numbered, part) for part in (call.arguments, call.options))
-    options = {
-        key: value for key, value in options.items() if key not in ("dtype", "device", "layout", "memory_format")
-    }
-    result = call.run(*arguments, **options)
+    numbers, total = _numbered(values)
+    result = _moved(call, numbers)
     if tuple(result.shape) != (BATCH, *call.shape):
         raise UnsupportedStepError("mixes the samples of a batch", "join along the channels: dim=1")
     places: Tensor = result[0].reshape(-1)

@@ -18,7 +18,7 @@ def products(operations: list[ir.Operation]) -> list[ir.Operation]:
     for operation in operations:
         is_product = isinstance(operation, ir.Pointwise) and operation.torch_name == "mul"
         negated = _negated(operation, by_name, levels) if is_product else None
-        result += [operation] if negated is None else _product(operation, *negated)
+        result += [operation] if negated is None else _product(operation, *negated, by_name)
     return result
 
 
@@ -57,7 +57,24 @@ def _negated(
     return None
 
 
-def _product(product: ir.Operation, kept: str, turned: str, opposite: list[ir.Operation]) -> list[ir.Operation]:
+def _opposite(product: ir.Operation, turned: str, by_name: dict[str, ir.Operation]) -> list[ir.Operation]:
+    """Operations of which the last gives the negative of levels; of a sum, the sum of negatives, so that none reads linear sums."""
+    source, name = by_name.get(turned), f"{product.name}_opposite"
+    if isinstance(source, ir.Add):
+        parts = [_opposite(replace(product, name=f"{name}{i}"), term, by_name) for i, term in enumerate(source.inputs)]
+        total = replace(source, name=name, inputs=tuple(part[-1].name for part in parts), computes=None)
+        return [operation for part in parts for operation in part] + [total]
+    if isinstance(source, ir.Affine):
+        return [replace(source, name=name, scale=-source.scale, shift=-source.shift, computes=None)]
+    ones = torch.ones(product.shape[0])
+    return [
+        ir.Affine(name=name, place=product.place, inputs=(turned,), shape=product.shape, scale=-ones, shift=0 * ones)
+    ]
+
+
+def _product(
+    product: ir.Operation, kept: str, turned: str, opposite: list[ir.Operation], by_name: dict[str, ir.Operation]
+) -> list[ir.Operation]:
     """Sum and difference, their squares, and the sum of these; a series [C, L] is an image of one row meanwhile."""
     made: list[ir.Operation] = list(opposite)
     shape = product.shape if len(product.shape) != 2 else (product.shape[0], 1, product.shape[1])
@@ -69,11 +86,10 @@ def _product(product: ir.Operation, kept: str, turned: str, opposite: list[ir.Op
 
     if shape != product.shape:
         kept, turned = (add(ir.Reshape, f"row_{i}", name) for i, name in enumerate((kept, turned)))
-    if opposite:
-        negative = opposite[0].name
-    else:
-        ones = torch.ones(shape[0])
-        negative = add(ir.Affine, "opposite", turned, scale=-ones, shift=0 * ones)
+    if not opposite:
+        opposite = _opposite(replace(product, shape=shape), turned, by_name)
+        made += opposite
+    negative = opposite[-1].name
     total = add(ir.Add, "sum", kept, turned)
     difference = add(ir.Add, "difference", kept, negative)
     squares = (

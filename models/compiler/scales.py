@@ -67,7 +67,7 @@ def place(wiring: Wiring, nodes: dict[str, nn.Module]) -> Torus:
             wanted[wiring.group[step.inputs[0]]][step.name] = LOGIT_PEAK / float(node.peak)
         elif isinstance(node, MaxPool2d) and not wiring.sums[step.name]:
             wanted[wiring.group[step.name]][step.name] = MAX_POOLED_LEVEL / _span(wiring, step.name, nodes)
-    wanted[wiring.group[IMAGE]][IMAGE] = MAX_PIXEL / PIXEL_LEVELS
+    wanted[wiring.group[IMAGE]][IMAGE] = MAX_PIXEL / wiring.input_levels
     delta = {group: min(values.values()) for group, values in wanted.items() if values}
     spare = {
         step.name: floor(
@@ -89,7 +89,7 @@ def _device(nodes: dict[str, nn.Module]) -> torch.device:
 def _span(wiring: Wiring, name: str, nodes: dict[str, nn.Module]) -> int:
     """Greatest difference of two levels of a value."""
     if name == IMAGE:
-        return PIXEL_LEVELS
+        return wiring.input_levels
     node = nodes[name]
     return (
         node.span if isinstance(node, Activation) else max(_span(wiring, i, nodes) for i in wiring.by_name[name].inputs)
@@ -99,7 +99,7 @@ def _span(wiring: Wiring, name: str, nodes: dict[str, nn.Module]) -> int:
 def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int]) -> dict[str, Tensor]:
     """Exponents of all values; ``spare``: powers of two by which an activation's sums lie below its drive."""
     served = {owner: name for name, owner in wiring.owner.items() if owner}
-    device = _device(nodes)
+    device, tied = _device(nodes), _least_of_tied(wiring, nodes)
     exponent = {IMAGE: torch.zeros(wiring.shape[IMAGE][0], device=device)}
     for step in wiring.steps:
         node = nodes[step.name]
@@ -109,6 +109,7 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
         elif isinstance(node, ShiftWeights):
             room = MAX_EXPONENT + 1 - node.exponents
             least = (-node.shift()).clamp_min(0)
+            least = tied.get(wiring.ties.get(served.get(step.name, ""), ""), least)
             owner = None if step.name in wiring.uniform else served.get(step.name)
             exponent[step.name] = _equalized(nodes, owner, _one(least, step, wiring), room, spare)
         elif isinstance(node, Add):
@@ -117,6 +118,7 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
                 term = nodes.get(name)
                 free = isinstance(term, ShiftWeights) and wiring.free(step, name)
                 least = torch.maximum(least, -term.shift() if free and isinstance(term, ShiftWeights) else own - factor)
+            least = tied.get(wiring.ties.get(served.get(step.name, ""), ""), least)
             room = (
                 MAX_EXPONENT + 1 - max((n.exponents for n in nodes.values() if isinstance(n, ShiftWeights)), default=1)
             )
@@ -133,6 +135,21 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
         else:
             exponent[step.name] = given[0].clone()
     return exponent
+
+
+def _least_of_tied(wiring: Wiring, nodes: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """By name of the first of tied activations: least exponent with which the weights of all their steps are whole."""
+    found: dict[str, Tensor] = {}
+    for name, first in wiring.ties.items():
+        owner = wiring.owner.get(name)
+        if owner is None:
+            continue
+        linear = wiring.by_name[owner].inputs if isinstance(nodes[owner], Add) else (owner,)
+        for node in (nodes[one] for one in linear):
+            assert isinstance(node, ShiftWeights), "sums of tied activations are of linear layers alone"
+            least = (-node.shift()).clamp_min(0)
+            found[first] = torch.maximum(found.get(first, least), least)
+    return found
 
 
 def _one(exponents: Tensor, step: Step, wiring: Wiring) -> Tensor:

@@ -28,6 +28,19 @@ class Value:
     shape: Shape
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Postponed:
+    """Values at places where the batch is not the first axis, until a later step brings it back there.
+
+    Attributes:
+        values: that are moved.
+        move: their tensors, [B, ...] each, as the result's.
+    """
+
+    values: tuple[Value, ...]
+    move: Callable[[tuple[Tensor, ...]], Tensor]
+
+
 @dataclass(kw_only=True)
 class Call:
     """One call of a function of torch.

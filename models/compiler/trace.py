@@ -18,17 +18,22 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
 
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.cut import cut
 from ciphershift.models.compiler.operators import operations_of
-from ciphershift.models.compiler.step import Call, UnsupportedStepError, Value
+from ciphershift.models.compiler.places import postponed
+from ciphershift.models.compiler.recurrent import DECOMPOSITIONS
+from ciphershift.models.compiler.step import Call, Postponed, UnsupportedStepError, Value
 
 TORCH = Path(torch.__file__).parent
 BATCH = 3
 """Samples that the module is traced with."""
+FILLED = frozenset({"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"})
+"""Functions that take no more of a value than its shape, as for the first state of a loop."""
 LONGEST = 300
 """Letters of an error of torch that a finding repeats."""
 
@@ -57,7 +62,7 @@ class Trace:
         parts: dict[str, list[Tensor]] = {}
         module = self._exported.module()
         for batch in batches:
-            recorder = _Recorder(module, {node.name: name for node, name in self._names.items()})
+            recorder = _Recorder(module, {node.name: name for node, name in self._names.items() if name})
             with torch.no_grad():
                 recorder.run(batch)
             for name, value in recorder.seen.items():
@@ -112,7 +117,7 @@ def trace(module: nn.Module, input_shape: Shape, public: str | None = None) -> T
 def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
     """The graph of a module in evaluation mode, for batches of this size; the module is left as it was."""
     with evaluation_mode(module), quiet(), torch.no_grad():
-        graph: ExportedProgram = torch.export.export(module, (sample,), strict=False).run_decompositions({})
+        graph: ExportedProgram = torch.export.export(module, (sample,), strict=False).run_decompositions(DECOMPOSITIONS)
     return graph
 
 
@@ -208,6 +213,11 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def filled(arguments: Any) -> Any:
+    """Arguments with zeros in the places of values."""
+    return pytree.tree_map(lambda leaf: torch.zeros(BATCH, *leaf.shape) if isinstance(leaf, Value) else leaf, arguments)
+
+
 class _Reader:
     """Goes through the exported graph once."""
 
@@ -217,6 +227,7 @@ class _Reader:
         self.names: dict[fx.Node, str] = {}
         self.shapes: dict[str, Shape] = {IMAGE: tuple(input_shape)}
         self.constants: dict[fx.Node, Any] = {}
+        self.postponed: dict[fx.Node, Postponed] = {}
         self.output = IMAGE
 
     def read(self) -> ir.TraceResult:
@@ -252,6 +263,8 @@ class _Reader:
         return fx.node.map_arg(argument, lambda n: self.constants[n] if n in self.constants else self._value(n))
 
     def _value(self, node: fx.Node) -> Any:
+        if node in self.postponed:
+            return self.postponed[node]
         name = self.names.get(node)
         if name is None:
             raise UnsupportedStepError("reads several results at once", "use one of the results")
@@ -263,6 +276,12 @@ class _Reader:
             self.names[node] = ""
             return
         call = self._call(node)
+        if call.function == "mul" and any(isinstance(a, Tensor) and not a.any() for a in call.arguments):
+            self.constants[node] = torch.zeros(kept.shape)  # as a gate times a first state of zeros
+            return
+        if call.function in FILLED:
+            self.constants[node] = call.run(*filled(call.arguments), **filled(call.options))
+            return
         try:
             if tuple(kept.shape[:1]) != (BATCH,):
                 raise UnsupportedStepError(
@@ -270,6 +289,9 @@ class _Reader:
                 )
             operations, result = operations_of(call)
         except UnsupportedStepError as error:
+            if later := postponed(call):
+                self.postponed[node], self.names[node] = later, ""
+                return
             self._note(call.place, error.problem, error.instead)
             inputs = tuple(self.names[n] or IMAGE for n in node.all_input_nodes if n in self.names)
             stand_in = ir.Identity(name=call.name, place=call.place, inputs=inputs[:1], shape=call.shape)
@@ -317,7 +339,7 @@ class _Reader:
     def _output(self, node: fx.Node) -> None:
         (results,) = node.args
         values = [v for v in results if isinstance(v, fx.Node)] if isinstance(results, tuple | list) else []
-        name = self.names.get(values[0]) if len(values) == 1 else None
+        name = self.names.get(values[0]) if len(values) == 1 and values[0] not in self.postponed else None
         if name is None:
             self._note("the module", f"returns {len(values)} tensors", "return the logits alone")
         elif name == IMAGE or not self.traced.operations:

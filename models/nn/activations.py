@@ -3,6 +3,7 @@
 All normalize their input by the channel's mean and standard deviation, of the batch in training and tracked ones otherwise.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from types import ModuleType
 
@@ -18,6 +19,8 @@ LONGEST_RAMP = 0.495
 LEAST_TOP = 0.3
 """Standard deviations: a shorter ramp would learn from few of its inputs."""
 MOMENTUM = 0.05
+POINTS = 257
+"""Of a function, between which its slope is taken."""
 EPSILON = 1e-4
 
 
@@ -54,6 +57,8 @@ class Activation(nn.Module):
         spread: deviation of the sums before a pool, [C].
         drive: standard deviation, in turns, that the sums shall have on the torus.
         lowest: least output integer of all channels; ``levels``: the greatest.
+        tied: whether it is that of several steps over time: their inputs differ from step to step, so that it normalizes by what the
+            calibration data gave for all of them together.
     """
 
     mean: Tensor
@@ -67,7 +72,8 @@ class Activation(nn.Module):
         super().__init__()
         self.levels, self.lowest = levels, lowest
         self.offset = nn.Parameter(torch.zeros(channels))
-        self.quantized = self.frozen = False
+        self.quantized = self.frozen = self.tied = False
+        self._seen: list[Tensor] = []
         for name, value in (
             ("mean", torch.zeros(channels)),
             ("std", torch.ones(channels)),
@@ -75,6 +81,14 @@ class Activation(nn.Module):
         ):
             self.register_buffer(name, value)
         self.register_buffer("drive", torch.tensor(0.1))
+
+    @abstractmethod
+    def slope(self, turns: Tensor) -> Tensor:
+        """Greatest change of a result, in its integers, by one unit of the input, [C].
+
+        Args:
+            turns: for one unit of the input, [C].
+        """
 
     @property
     def span(self) -> int:
@@ -88,7 +102,7 @@ class Activation(nn.Module):
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation that [B, C, ...] is normalized by; tracks them in training."""
-        if not self.training or self.frozen:
+        if not self.training or self.frozen or self.tied:
             return self.mean, self.std
         variance, mean = self.moments(x)
         std = (variance + EPSILON).sqrt()
@@ -107,7 +121,15 @@ class Activation(nn.Module):
         """Updates the running deviation of the sums before the pool."""
         if self.training and not self.frozen:
             some = sums.detach()[: -(-len(sums) // 8)]  # enough for a running average
-            self.spread.lerp_(deviation(some), MOMENTUM)
+            self._seen.append(some)
+            if not self.tied:
+                self.settle()
+
+    def settle(self) -> None:
+        """Takes the sums of all steps into the running deviation, at the end of a pass."""
+        if self._seen:
+            self.spread.lerp_(deviation(torch.cat(self._seen)), MOMENTUM)
+            self._seen.clear()
 
 
 class ReLU(Activation):
@@ -136,6 +158,10 @@ class ReLU(Activation):
         """
         longest = MAX_RAMP * self.levels / self.span
         return torch.minimum(torch.maximum(self.top, self.floor), longest / (self.std * turns))
+
+    def slope(self, turns: Tensor) -> Tensor:
+        """See Activation."""
+        return self.levels / (self.tops(turns) * self.std)
 
     @property
     def reach(self) -> Tensor:
@@ -207,6 +233,14 @@ class LookUp(Activation):
         longest = LONGEST_RAMP / (self.std * turns)
         middle, half = (self.low + self.high) / 2, torch.minimum(self.high - self.low, longest) / 2
         return middle - half, middle + half
+
+    def slope(self, turns: Tensor) -> Tensor:
+        """See Activation; between POINTS places of the ramp."""
+        low, high = self.bounds(turns)
+        places = low + (high - low) * torch.linspace(0, 1, POINTS, device=low.device).view(-1, 1)
+        with torch.no_grad():
+            steps = self.values(places).diff(dim=0).abs().amax(0)
+        return steps * (POINTS - 1) / ((high - low) * self.std)
 
     def values(self, u: Tensor) -> Tensor:
         """Normalized inputs [B, C, ...] -> what is rounded to integers."""

@@ -44,6 +44,7 @@ class ShiftWeights(nn.Module):
             raise ValueError(f"exponents = {exponents}; weights have 1 to {MAX_EXPONENT + 1} powers of two")
         self.per_channel, self.exponents = per_channel, exponents
         self.quantized = False
+        self._held: Tensor | None = None
         self.register_buffer("reference", None)
         self.register_buffer("widening", None)
 
@@ -96,8 +97,15 @@ class ShiftWeights(nn.Module):
         rounded: Tensor = scaled + (to_powers_of_two(scaled, self.exponents) - scaled).detach()
         return rounded
 
+    def hold(self, on: bool) -> None:
+        """Compute the integer weights once for all uses until they are released, as for the steps of a recurrent layer."""
+        self._held = None
+        self._held = self.unit_weight() if on else None
+
     def unit_weight(self) -> Tensor:
         """The weights in units of the sums: those of the reference, if there is one."""
+        if self._held is not None:
+            return self._held
         if self.reference is None:
             return self.integer_weight()
         return self.integer_weight() * (2.0 ** self.shift()).view(-1, *[1] * (self.weight.dim() - 1))

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ciphershift.he_layers import simulate
-from ciphershift.he_layers.analysis import noise_budget, windows
+from ciphershift.he_layers.analysis import noise_budget, state_errors, windows
 from ciphershift.he_layers.crypto import noise
 from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.program import Program
 from ciphershift.models.compiler.inputs import Decoded
 from ciphershift.models.progress import Show, Step
@@ -158,7 +159,9 @@ def write(
         ],
         **({"public": program.stem.to_spec()} if program.stem else {}),
         "lookups": program.lookups,
-        "weights": sum(layer.weight.size for layer in program.layers if hasattr(layer, "weight")),
+        "weights": sum(
+            layer.weight.size for layer in program.layers if hasattr(layer, "weight") and layer.shares is None
+        ),
         "params": params.name,
         "params_id": params.id,
         "profile": program.profile,
@@ -167,6 +170,7 @@ def write(
         **asdict(measure(program, baseline, _shown(test, "test images", show))),
         "accuracy_images": f"the {len(test.labels)} test images",
         **_validated(program, baseline, validation, show),
+        **_recurrent(program, params, test),
         "outside_window": {window.layer: window.outside for window in watched},
         "outside_window_images": f"the first {WINDOW_IMAGES} test images",
         "training": training,
@@ -175,6 +179,16 @@ def write(
     }
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
+
+
+def _recurrent(program: Program, params: ParameterSet, test: Split) -> dict[str, Any]:
+    """Certificates of recurrent layers, and how far noise moves their states (he_layers.analysis.state_errors), in levels."""
+    errors = state_errors.measure(program, params, test.images[:PART], np.random.default_rng(0))
+    both = zip(program.recurrent, errors, strict=True)
+    found = [
+        asdict(certificate) | asdict(error) | {"error_bound": certificate.error_bound} for certificate, error in both
+    ]
+    return {"recurrent": found} if found else {}
 
 
 def _validated(program: Program, baseline: nn.Module, validation: Split | None, show: Show) -> dict[str, Any]:

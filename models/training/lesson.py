@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.exact import ExactNetwork
+from ciphershift.models.nn.recurrent import contractive
 from ciphershift.models.training.augment import cut_out, distort, shift_and_mirror
 from ciphershift.models.training.capture import Captured
 from ciphershift.models.training.muon import Muon, adam
@@ -16,7 +17,7 @@ from ciphershift.models.training.phase import Phase
 SETTLING = 100
 """Batches by which statistics are taken again, once the weights are averages; a running statistic forgets in about 20."""
 PLACED = 200
-"""Steps on a GPU for which a network's places on the torus are held."""
+"""Steps on a GPU, and of a recurrent network, for which places on the torus are held."""
 
 
 class Lesson:
@@ -48,6 +49,9 @@ class Lesson:
         )
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._weights = list(network.parameters())
+        self._contractive = list(contractive(network))
+        if isinstance(network, Network):
+            self._contractive.append(network)
         self.average = [weight.detach().clone() for weight in self._weights] if phase.average else []
         self._chosen = torch.zeros(phase.batch, dtype=torch.int64, device=self.device)
         self._parity = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -61,7 +65,11 @@ class Lesson:
         self._set_rates(self.phase.factor(progress))
         self._distortion.fill_(self.phase.distortion * (1 - self.phase.fading * progress))
         self._choose(chosen, epoch)
-        if self.device.type == "cuda" and isinstance(self.network, Network) and self._steps % PLACED == 0:
+        if (
+            isinstance(self.network, Network)
+            and self._steps % PLACED == 0
+            and (self.device.type == "cuda" or self.network.wiring.ties)
+        ):
             self.network.place()
         self._steps += 1
         self._captured.run()
@@ -142,6 +150,8 @@ class Lesson:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        for part in self._contractive:
+            part.contract()
         if self.average:
             with torch.no_grad():
                 torch._foreach_lerp_(

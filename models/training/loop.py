@@ -129,6 +129,8 @@ def fit(
         if isinstance(network, Network):
             network.loudness.fill_(1.0)
             network.placed = None
+            while not network.contract():
+                pass
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.eval()
 

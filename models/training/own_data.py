@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ciphershift.errors import UnreadableDataError
 from ciphershift.models.training.metrics import Targets
+from ciphershift.protocol.sequences import padded
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 HELD_OUT = 0.15
@@ -186,7 +187,7 @@ def _images(folder: Path, classes: tuple[str, ...]) -> Labeled:
     return Labeled(values=np.stack(values), labels=np.array([label for _, label in files], dtype=np.int64))
 
 
-VALUES, LABELS = ("images", "features", "sequences", "x", "X", "data"), ("labels", "y", "target", "targets")
+VALUES, LABELS = ("images", "features", "sequences", "series", "x", "X", "data"), ("labels", "y", "target", "targets")
 
 
 def _arrays(path: Path, regression: bool | None) -> RawData:
@@ -222,7 +223,7 @@ def _arrays(path: Path, regression: bool | None) -> RawData:
 
 
 def _pair(path: Path, arrays: dict[str, NDArray[Any]], prefix: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Values with the channels on the first axis, and labels [count]."""
+    """Values with the channels on the first axis, and labels [count]; series with lengths as protocol.sequences pads them."""
     values = next((arrays[prefix + name] for name in VALUES if prefix + name in arrays), None)
     labels = next((arrays[prefix + name] for name in LABELS if prefix + name in arrays), None)
     if values is None or labels is None:
@@ -230,6 +231,13 @@ def _pair(path: Path, arrays: dict[str, NDArray[Any]], prefix: str) -> tuple[NDA
     labels = labels.reshape(-1)
     if len(values) != len(labels):
         raise UnreadableDataError(f"{path} has {len(values)} samples and {len(labels)} labels ({prefix or 'all'})")
+    if (lengths := arrays.get(f"{prefix}lengths")) is not None and values.ndim == 3:
+        if lengths.shape != (len(values),) or not len(lengths) or lengths.min() < 1 or lengths.max() > values.shape[2]:
+            raise UnreadableDataError(
+                f"{path}: {prefix}lengths must hold a length from 1 to {values.shape[2]} for each of the {len(values)} series"
+            )
+        pieces = [series[:, :own] for series, own in zip(values, lengths, strict=True)]
+        values = padded(pieces, values.shape[2])
     if values.dtype.kind == "S":
         values = _letters(values)
     elif values.ndim == 3 and values.dtype == np.uint8:

@@ -12,6 +12,7 @@ from ciphershift.he_layers.layers import Shape
 from ciphershift.models.compiler.budget import Budget
 from ciphershift.models.compiler.drives import MAX_OUTSIDE
 from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
+from ciphershift.models.nn.recurrent import Recurrent, Steps
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.sets import Reading
 
@@ -32,6 +33,18 @@ class DenseSpec:
     """Dense layer to ``units`` values, batch norm and activation."""
 
     units: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecurrentSpec:
+    """Recurrent layer of ``units`` over the rows of an image, or over ``width`` places of a series at a time.
+
+    What follows reads every ``every``-th state, the last one among them.
+    """
+
+    units: int
+    width: int = 1
+    every: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +88,7 @@ class Recipe:
     name: str
     dataset: str
     input_shape: Shape
-    blocks: tuple[ConvSpec | DenseSpec, ...]
+    blocks: tuple[ConvSpec | DenseSpec | RecurrentSpec, ...]
     float_phase: Phase
     conversion: Conversion
     classes: int = 10
@@ -87,6 +100,11 @@ class Recipe:
         channels, height, width = (*self.input_shape, 1, 1)[:3]
         values = prod(self.input_shape)
         for block in self.blocks:
+            if isinstance(block, RecurrentSpec):
+                steps = height if len(self.input_shape) == 3 else height // block.width
+                layers += [Steps(block.width), Recurrent(values // steps, block.units, block.every), nn.Flatten()]
+                values = -(-steps // block.every) * block.units
+                continue
             if isinstance(block, ConvSpec):
                 layers.append(nn.Conv2d(channels, block.maps, block.kernel, block.stride, block.padding, bias=False))
                 height, width = (
@@ -308,6 +326,35 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             float_phase=_table(epochs=30, learning_rate=2e-3),
             conversion=Conversion(phases={"noisy": _table(epochs=60, learning_rate=2e-3, frozen=0.15, distilled=0.5)}),
             classes=3,
+        ),
+        Recipe(
+            name="rows-rnn",
+            dataset="mnist",
+            input_shape=(1, 28, 28),
+            blocks=(RecurrentSpec(units=64),),
+            reading=Reading(levels=15),
+            float_phase=Phase(epochs=12, learning_rate=3e-3),
+            conversion=Conversion(phases={"noisy": Phase(epochs=2, learning_rate=6e-4, frozen=0.5, batch=256)}),
+        ),
+        Recipe(
+            name="speaker-rnn",
+            dataset="japanese-vowels/japanese-vowels.npz",
+            input_shape=(13, 29),
+            blocks=(RecurrentSpec(units=48, every=7),),
+            float_phase=_table(epochs=60, learning_rate=5e-3),
+            conversion=Conversion(phases={"noisy": _table(epochs=30, learning_rate=2e-3, frozen=0.2, distilled=0.5)}),
+            classes=9,
+            reading=Reading(standardize=True, levels=63),
+        ),
+        Recipe(
+            name="splice-rnn",
+            dataset="splice/splice.npz",
+            input_shape=(4, 60),
+            blocks=(RecurrentSpec(units=48, width=3, every=5),),
+            float_phase=_table(epochs=30, learning_rate=2e-3),
+            conversion=Conversion(phases={"noisy": _table(epochs=6, learning_rate=1e-3, frozen=0.34, distilled=0.5)}),
+            classes=3,
+            reading=Reading(levels=1),
         ),
         ExactRecipe(
             name="mnist-exact",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ciphershift.errors import UnreadableDataError
 from ciphershift.he_layers.stem import Stem
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
+from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.training import data, own_data
 from ciphershift.models.training.behind import behind
 from ciphershift.models.training.data import Split
@@ -31,6 +32,7 @@ class Reading:
         std: its deviation.
         names: of the features, where the data have none.
         regression: whether the target is a number; None: as it looks (models.training.own_data.read).
+        levels: steps of a pixel or a feature (Inputs.levels).
     """
 
     target: str | None = None
@@ -39,6 +41,7 @@ class Reading:
     std: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
     regression: bool | None = None
+    levels: int = PIXEL_LEVELS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +143,8 @@ def _inputs(raw: RawData, reading: Reading) -> Inputs:
                 "give one of each, deviations above zero"
             )
     elif raw.pixels:
-        return Inputs()
-    encoding = fit_encoding(values, origin=mean, names=raw.names or reading.names, pixels=raw.pixels)
-    return Inputs(encoding=encoding, mean=mean, std=std)
+        return Inputs(levels=reading.levels)
+    encoding = fit_encoding(
+        values, origin=mean, names=raw.names or reading.names, pixels=raw.pixels, levels=reading.levels
+    )
+    return Inputs(encoding=encoding, mean=mean, std=std, levels=reading.levels)

@@ -285,3 +285,27 @@ def test_the_command_takes_limits_and_kinds_of_targets(patients: Path, tmp_path:
     found = CliRunner().invoke(app, [*command, "--regression"]).exception
     assert isinstance(found, UnreadableDataError)
     assert "ill has values that are no numbers" in str(found)
+
+
+def test_series_with_lengths_are_padded_in_front_and_have_few_steps(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    series = rng.normal(size=(40, 2, 6))
+    lengths = rng.integers(2, 7, 40)
+    path = tmp_path / "series.npz"
+    np.savez(path, train_series=series, train_lengths=lengths, train_labels=np.arange(40) % 2)
+    splits = Splits.load(str(path), reading=Reading(levels=31))
+    assert splits.train.images.shape[1:] == (3, 6) and splits.train.images.max() == 31
+    encoding = splits.inputs.encoding
+    assert encoding is not None and splits.inputs.levels == 31
+    runs = splits.inputs.raw_of(splits.train.images)[:, 2]
+    assert set(np.unique(runs)) == {0.0, 1.0} and (np.diff(runs, axis=1) >= 0).all() and (runs[:, -1] == 1).all()
+    np.savez(path, series=series, lengths=np.full(40, 7), labels=np.arange(40) % 2)
+    with pytest.raises(UnreadableDataError, match="a length from 1 to 6"):
+        Splits.load(str(path))
+
+
+def test_pixels_may_have_few_steps() -> None:
+    inputs = Inputs(levels=15)
+    x = torch.tensor([[0, 8, 9, 255]]).float() / 255
+    assert inputs.integers(x).tolist() == [[0.0, 0.0, 1.0, 15.0]]
+    assert inputs.scale(1)[0].item() == pytest.approx(1 / 15)

@@ -1,0 +1,188 @@
+"""Certificates of recurrent layers: what holds for sequences of every length, computed from a Program's integers.
+
+A layer is recurrent if its result is added up, perhaps times powers of two, with others and looked up, and these look-ups are, at the next
+step, its input with the same arrays. Let G = diag(s) W, with its weights W in integer units of the sums and s the greatest slope of each
+look-up's table in levels for a unit. States that differ by e differ by at most ||G|| |e| one step later, and by a rounding: errors of at
+most epsilon levels in every step, of rounding and of noise, stay below epsilon / (1 - ||G||) if the spectral norm ||G|| is below one. A
+table gives nothing but its levels, so that interval arithmetic bounds all sums, of every step and for every input.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ciphershift.errors import ProgramError
+from ciphershift.he_layers.layers.add import Add
+from ciphershift.he_layers.layers.layer import IMAGE, FloatArray, LinearLayer
+from ciphershift.he_layers.layers.linear import Linear
+from ciphershift.he_layers.layers.look_up import LookUp
+from ciphershift.he_layers.layers.table import Table
+
+if TYPE_CHECKING:
+    from ciphershift.he_layers.program import Program, Stage
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """Of one recurrent layer.
+
+    Attributes:
+        layer: name of its first step.
+        norm: ||G||_2; below one, errors are forgotten.
+        reach: greatest distance in turns of a sum from the middle of its look-up's ramp, for every input and every length, without noise.
+        window: the same up to which a look-up is right: what is beyond wraps.
+    """
+
+    layer: str
+    norm: float
+    reach: float
+    window: float
+
+    @property
+    def error_bound(self) -> float:
+        """1 / (1 - ||G||): errors of a step times this bound those of every step; infinite if the norm is not below one."""
+        return 1 / (1 - self.norm) if self.norm < 1 else float("inf")
+
+    @property
+    def never_wraps(self) -> bool:
+        """Whether no input of any length has a sum beyond the window."""
+        return self.reach < self.window
+
+
+def certificates(program: "Program") -> tuple[Certificate, ...]:
+    """Those of all recurrent layers of a Program, in order."""
+    return tuple(certificate for certificate, _ in recurrences(program))
+
+
+def recurrences(program: "Program") -> "list[tuple[Certificate, list[Stage]]]":
+    """The certificate of each recurrent layer, and the look-ups that give its states, step by step in the Program's order."""
+    by_name = {stage.layer.name: stage for stage in program.stages}
+    found: dict[str, Stage] = {}
+    for stage in program.stages:
+        if isinstance(stage.layer, Linear) and _own(stage) not in found and _state(stage, by_name) is not None:
+            found[_own(stage)] = stage
+    bounds = dict(_bounds(program)) if found else {}
+    result = []
+    for name, stage in found.items():
+        table = _state(stage, by_name)
+        assert table is not None, "a recurrent layer has a table"
+        steps = [s for s in program.stages if isinstance(s.layer, Table) and _own(s) == _own(table)]
+        result.append((_certificate(name, stage, steps, by_name, bounds), steps))
+    return result
+
+
+def require(program: "Program", claimed: Sequence[Certificate]) -> None:
+    """Raises ProgramError unless the certificates are those of the Program's integers."""
+    real = certificates(program)
+    same = len(real) == len(claimed) and all(
+        a.layer == b.layer
+        and np.allclose((a.norm, a.reach, a.window), (b.norm, b.reach, b.window), rtol=TOLERANCE, atol=TOLERANCE)
+        for a, b in zip(real, claimed, strict=True)
+    )
+    if not same:
+        raise ProgramError(
+            f"program {program.name!r} claims {list(claimed)} of its recurrent layers, its weights give {list(real)}; export it again"
+        )
+
+
+def _own(stage: "Stage") -> str:
+    """The layer that has the arrays."""
+    return stage.layer.shares or stage.layer.name
+
+
+def _readers(stage: "Stage", by_name: "dict[str, Stage]") -> "Iterator[Stage]":
+    return (other for other in by_name.values() if stage.layer.name in other.sources)
+
+
+def _state(stage: "Stage", by_name: "dict[str, Stage]") -> "Stage | None":
+    """The look-ups of a linear layer's sums, if they have the table of those that it reads."""
+    before = by_name.get(stage.sources[0])
+    if before is None or not isinstance(before.layer, Table) or len(stage.sources) > 1:
+        return None
+    after = next(_readers(stage, by_name), None)
+    while after is not None and isinstance(after.layer, Add | Linear):
+        after = next(_readers(after, by_name), None)
+    one = after is not None and isinstance(after.layer, Table) and _own(after) == _own(before)
+    return after if one else None
+
+
+def _certificate(
+    name: str,
+    stage: "Stage",
+    steps: "list[Stage]",
+    by_name: "dict[str, Stage]",
+    bounds: dict[str, tuple[FloatArray, FloatArray]],
+) -> Certificate:
+    layer, table = stage.layer, steps[0].layer
+    assert isinstance(layer, Linear) and isinstance(table, Table), "a recurrent layer is dense, and has a table"
+    gain = layer.weight.astype(np.float64)
+    after = next(_readers(stage, by_name))
+    while not isinstance(after.layer, Table):
+        if isinstance(after.layer, Linear):
+            gain = after.layer.weight @ gain
+        after = next(_readers(after, by_name))
+    norm = float(np.linalg.norm(slopes(table)[:, None] * gain, 2))
+    reach, window = 0.0, np.inf
+    for step in steps:
+        low, high = (bound + table.bias for bound in bounds[step.sources[0]])
+        middle = table.start + table.length / 2
+        reach = max(reach, float(np.maximum(high - middle, middle - low).max() * step.delta))
+        window = min(window, float(0.5 - table.length.max() * step.delta / 2))
+    return Certificate(layer=name, norm=norm, reach=reach, window=window)
+
+
+def slopes(table: Table) -> FloatArray:
+    """Levels for one unit of a channel's input, [C]: results differ by no more than that times their inputs' difference, and a rounding."""
+    if not isinstance(table, LookUp):
+        return np.asarray(table.span / table.length)
+    values, steps = table.values.astype(np.float64), table.values.shape[1]
+    greatest = np.zeros(len(values))
+    for distance in range(1, steps):
+        change = np.abs(values[:, distance:] - values[:, :-distance]).max(axis=1)
+        greatest = np.maximum(greatest, (change - 1) / distance)
+    slopes: FloatArray = greatest * table.multiplier
+    return slopes
+
+
+def _bounds(program: "Program") -> Iterator[tuple[str, tuple[FloatArray, FloatArray]]]:
+    """Least and greatest integers of each value, for every input; of layers without look-ups, and after tables."""
+    lowest = (
+        np.zeros(program.input.shape[0]) if program.input.encoding is None else np.array(program.input.encoding.lowest)
+    )
+    column = lowest.reshape(-1, *[1] * (len(program.input.shape) - 1))
+    low = np.broadcast_to(column, program.input.shape).astype(np.float64)
+    values = {IMAGE: (low, low + program.input.levels)}
+    for stage in program.stages[:-1]:
+        parts = [values[source] for source in stage.sources]
+        low, high = (np.concatenate([part[end] for part in parts]) for end in range(2))
+        values[stage.layer.name] = _bounded(stage, low, high)
+        yield stage.layer.name, values[stage.layer.name]
+
+
+def _bounded(stage: "Stage", low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+    layer = stage.layer
+    if isinstance(layer, Table):
+        shape = (-1, *[1] * (len(stage.output_shape) - 1))
+        least, greatest = _levels(layer)
+        low = np.broadcast_to(least.reshape(shape), stage.output_shape).astype(np.float64)
+        return low, np.broadcast_to(greatest.reshape(shape), stage.output_shape).astype(np.float64)
+    if isinstance(layer, LinearLayer):
+        entries = layer.matrix(stage.shape)
+        weights, rows = entries.values.astype(np.float64), entries.rows
+        flat_low, flat_high = low.reshape(-1)[entries.column], high.reshape(-1)[entries.column]
+        low = np.bincount(entries.row, weights * np.where(weights > 0, flat_low, flat_high), rows)
+        high = np.bincount(entries.row, weights * np.where(weights > 0, flat_high, flat_low), rows)
+        return low.astype(np.float64).reshape(stage.output_shape), high.astype(np.float64).reshape(stage.output_shape)
+    low, high = (layer.plain(end[None].astype(np.int64))[0].astype(np.float64) for end in (low, high))
+    return low, high  # values change places, or the greatest of some is taken: both rise with their inputs
+
+
+def _levels(table: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if isinstance(table, LookUp):
+        return table.values.min(axis=1).astype(np.int64), table.values.max(axis=1).astype(np.int64)
+    return table.ends

@@ -1,0 +1,173 @@
+"""Which layers are one: those that use the same weights of the module, and the activations of their sums.
+
+A network over time comes as one step after the other, each with the same weights of the module. Here these become one trainable layer,
+with one scale, one table and one set of statistics for all steps. Layers are one only if everything that their integers depend on is the
+same; any others stay apart, each with weights of its own.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ciphershift.he_layers.layers import Shape
+from ciphershift.he_layers.program import IMAGE
+from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.inputs import Inputs
+from ciphershift.models.compiler.simplify import readers
+
+Linear = ir.Conv2d | ir.Linear
+ALIVE = 1e-4
+"""Greatest weight of a channel beside the layer's greatest, below which it is pruned; such layers stay apart."""
+SAME = 1e-5
+"""Relative difference of biases that is none."""
+POINTS = torch.linspace(-8.0, 8.0, 257)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Use:
+    """One use of weights: the linear layer, the sum that it is part of (or itself), all terms of it, and the activation that reads it."""
+
+    linear: Linear
+    sums: ir.Operation
+    terms: tuple[Linear, ...]
+    activation: ir.Activation
+
+
+def ties(operations: list[ir.Operation], input_shape: Shape, inputs: Inputs) -> dict[str, str]:
+    """By name of each linear layer and activation that is one with others: the name of the first of them, which is tied to itself.
+
+    Args:
+        operations: as they are simplified.
+        input_shape: of one sample.
+        inputs: what its integers stand for.
+    """
+    image = _image(input_shape, inputs)
+    uses = _uses(operations)
+    while True:
+        classes = _classes(uses)
+        wrong = _unequal(uses, classes, operations, image)
+        if not wrong:
+            break
+        uses = {name: use for name, use in uses.items() if classes[name] not in wrong}
+    members: dict[str, list[str]] = defaultdict(list)
+    for operation in operations:
+        if operation.name in uses:
+            members[f"{classes[operation.name]} {uses[operation.name].linear.source}"].append(operation.name)
+        elif operation.name in classes and isinstance(operation, ir.Activation):
+            members[f"{classes[operation.name]}"].append(operation.name)
+    return {name: names[0] for names in members.values() if len(names) > 1 for name in names}
+
+
+def _uses(operations: list[ir.Operation]) -> dict[str, _Use]:
+    """By name, all linear layers that feed an activation through a sum of linear layers alone, and whose channels all have weights."""
+    counts, by_name = readers(operations), {operation.name: operation for operation in operations}
+    reader = {name: operation for operation in operations for name in operation.inputs if counts[name] == 1}
+    found: dict[str, _Use] = {}
+    for operation in operations:
+        if not isinstance(operation, Linear) or not operation.source or operation.name not in reader:
+            continue
+        after = reader[operation.name]
+        sums = after if isinstance(after, ir.Add) else operation
+        terms = [by_name.get(name) for name in sums.inputs] if sums is after else [operation]
+        activation = reader.get(sums.name)
+        linear = tuple(t for t in terms if isinstance(t, Linear) and t.source and counts[t.name] == 1)
+        alive = [bool((w.amax(1) > ALIVE * w.max()).all()) for w in (t.weight.flatten(1).abs() for t in linear)]
+        if isinstance(activation, ir.Activation) and len(linear) == len(terms) and all(alive):
+            found[operation.name] = _Use(linear=operation, sums=sums, terms=linear, activation=activation)
+    return found
+
+
+def _classes(uses: dict[str, _Use]) -> dict[str, int]:
+    """A number for all layers that are one if any two uses of the same weights are: of linear layers, sums and activations."""
+    number = {name: i for i, name in enumerate(uses)}
+    sources: dict[int, list[str]] = defaultdict(list)
+    for name, use in uses.items():
+        sources[use.linear.source].append(name)
+    groups = [*sources.values(), *([t.name for t in use.terms if t.name in uses] for use in uses.values())]
+    changed = True
+    while changed:
+        changed = False
+        for group in groups:
+            least = min(number[name] for name in group)
+            for name in group:
+                changed, number[name] = changed or number[name] != least, least
+    found = dict(number)
+    for name, use in uses.items():
+        found[use.sums.name] = found[use.activation.name] = number[name]
+    return found
+
+
+def _unequal(uses: dict[str, _Use], classes: dict[str, int], operations: list[ir.Operation], image: Tensor) -> set[int]:
+    """Classes whose layers differ in more than their place, or that have one activation only."""
+    origins = _origins(operations, image, classes)
+    wrong: set[int] = set()
+    first: dict[tuple[int, int], _Use] = {}
+    activations: dict[int, dict[str, _Use]] = defaultdict(dict)
+    for name, use in uses.items():
+        number = classes[name]
+        activations[number].setdefault(use.activation.name, use)
+        other = first.setdefault((number, use.linear.source), use)
+        sources = [t.source for t in use.terms]
+        fits = len(set(sources)) == len(sources) and all(t.name in uses for t in use.terms)
+        if not (fits and _same_linear(use.linear, other.linear) and _same_origin(use.linear, other.linear, origins)):
+            wrong.add(number)
+    for number, found in activations.items():
+        head, *others = found.values()
+        if not others or not all(_same_activation(head, use) for use in others):
+            wrong.add(number)
+    return wrong
+
+
+def _same_linear(a: Linear, b: Linear) -> bool:
+    if type(a) is not type(b) or a.shape != b.shape or a.weight.shape != b.weight.shape:
+        return False
+    options = [getattr(a, key, None) == getattr(b, key, None) for key in ("stride", "padding", "groups")]
+    return all(options) and bool(torch.equal(a.weight, b.weight))
+
+
+def _same_origin(a: Linear, b: Linear, origins: dict[str, Tensor]) -> bool:
+    return torch.equal(origins[a.inputs[0]], origins[b.inputs[0]])
+
+
+def _same_activation(a: _Use, b: _Use) -> bool:
+    """Whether both compute one function of sums with one bias."""
+    first, second = a.activation, b.activation
+    if type(first) is not type(second) or first.shape != second.shape:
+        return False
+    if isinstance(first, ir.ReLU) and isinstance(second, ir.ReLU):
+        same = (first.low, first.high) == (second.low, second.high)
+    else:
+        assert isinstance(first, ir.LookUp) and isinstance(second, ir.LookUp), "an activation is a ramp or a function"
+        grid = POINTS.view(-1, *[1] * len(first.shape)).expand(-1, *first.shape)
+        same = bool(torch.equal(first.function(grid).nan_to_num(), second.function(grid).nan_to_num()))
+    biases = [torch.stack([t.bias for t in use.terms]).sum(0) for use in (a, b)]
+    scale = max(float(bias.abs().max()) for bias in biases)
+    return same and float((biases[0] - biases[1]).abs().max()) <= SAME * scale
+
+
+def _image(shape: Shape, inputs: Inputs) -> Tensor:
+    """For each place of the input a number below zero: the same where its integers stand for the same."""
+    scales = torch.stack(inputs.scale(shape[0]), dim=1)
+    _, numbers = torch.unique(scales, dim=0, return_inverse=True)
+    return (-2 - numbers).repeat_interleave(prod(shape[1:]))
+
+
+def _origins(operations: list[ir.Operation], image: Tensor, classes: dict[str, int]) -> dict[str, Tensor]:
+    """By value, for each of its places a number for what its integer stands for: the input, a channel of tied activations, or its own."""
+    known: dict[tuple[object, int], int] = {}
+    found = {IMAGE: image}
+    for o in operations:
+        given = torch.cat([found[name] for name in o.inputs])
+        if isinstance(o, ir.Gather):
+            found[o.name] = torch.where(o.index >= 0, given[o.index.clamp_min(0)], -1)
+        elif isinstance(o, ir.Reshape | ir.Flatten | ir.Concat):
+            found[o.name] = given
+        else:
+            one = classes.get(o.name) if isinstance(o, ir.Activation) else None
+            of = o.name if one is None else one
+            channels = [known.setdefault((of, channel), len(known)) for channel in range(o.shape[0])]
+            found[o.name] = torch.tensor(channels).repeat_interleave(prod(o.shape[1:]))
+    return found

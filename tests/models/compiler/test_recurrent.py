@@ -1,0 +1,246 @@
+"""Recurrent networks: read step by step, with one set of weights, statistics and tables for all steps."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ciphershift.errors import BadShapeError, ProgramError, UnsupportedLayerError
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.program import Program
+from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.export import export
+from ciphershift.models.compiler.network import Network
+from ciphershift.models.nn.recurrent import Recurrent
+from ciphershift.models.nn.shift import ShiftWeights
+
+STEPS, FEATURES, UNITS = 3, 2, 4
+TOY = "TOY_N128"
+
+
+class Net(nn.Module):
+    """A recurrent layer and a dense one on its last state, all states or their mean; ``first``: steps are the first axis."""
+
+    def __init__(self, layer: nn.Module, reads: str = "last", width: int = UNITS, *, first: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.layer, self.reads, self.first = layer, reads, first
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, steps, features] -> [B, 2]."""
+        if self.first:
+            _, last = self.layer(x.transpose(0, 1))
+            logits: Tensor = self.head(last[-1])
+            return logits
+        states = self.layer(x)
+        states = states[0] if isinstance(states, tuple) else states
+        read = {"last": lambda: states[:, -1], "all": lambda: states.flatten(1), "mean": lambda: states.mean(1)}
+        result: Tensor = self.head(read[self.reads]())
+        return result
+
+
+class Loop(nn.Module):
+    """A cell of torch in a loop of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.RNNCell(FEATURES, UNITS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, steps, features] -> states."""
+        state = x.new_zeros(x.shape[0], UNITS)
+        states = []
+        for step in range(x.shape[1]):
+            state = self.cell(x[:, step], state)
+            states.append(state)
+        return torch.stack(states, dim=1)
+
+
+def _samples(steps: int = STEPS) -> Tensor:
+    return torch.rand(60, steps, FEATURES, generator=torch.Generator().manual_seed(1))
+
+
+def _converted(module: nn.Module, steps: int = STEPS) -> Network:
+    return convert(module.eval(), _samples(steps), params=TOY)
+
+
+def _program(network: Network) -> Program:
+    return export(network.eval(), name="steps", version="1", params=TOY, classes=("a", "b"))
+
+
+def _contractive() -> Net:
+    """With inputs that move the states over their whole range, as a trained network's do."""
+    torch.manual_seed(0)
+    layer = Recurrent(FEATURES, UNITS)
+    with torch.no_grad():
+        layer.input.weight.mul_(4)
+    return Net(layer)
+
+
+def _unrounded(network: Network, x: Tensor) -> Tensor:
+    network.eval().quantize(False)
+    network.noise, noise = None, network.noise
+    with torch.no_grad():
+        result: Tensor = network(x)
+    network.quantize(True)
+    network.noise = noise
+    return result
+
+
+MODULES = {
+    "relu": lambda: Net(nn.RNN(FEATURES, UNITS, nonlinearity="relu", batch_first=True)),
+    "tanh, steps first": lambda: Net(nn.RNN(FEATURES, UNITS), first=True),
+    "two layers and directions, all states": lambda: Net(
+        nn.RNN(FEATURES, UNITS, num_layers=2, bidirectional=True, batch_first=True), "all", 2 * UNITS * STEPS
+    ),
+    "mean of the states": lambda: Net(nn.RNN(FEATURES, UNITS, batch_first=True), "mean"),
+    "a loop of cells": lambda: Net(Loop()),
+    "a contractive layer": lambda: Net(Recurrent(FEATURES, UNITS)),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_all_steps_are_one_layer_and_compute_what_the_module_computes(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = MODULES[name]().eval()
+    network = _converted(module)
+    layers = 4 if name.startswith("two") else 1
+    assert (
+        sum(1 for _ in network.of_type(ShiftWeights)) == 2 * layers + 1
+    )  # by the input and by the state, and the head
+    x = (_samples() * 255).round() / 255
+    with torch.no_grad():
+        wanted = module(x)
+    # Only results beyond the ends of the tables differ: convert has held every step against the module's, exactly.
+    assert (_unrounded(network, x) - wanted).abs().mean() < 0.2 * wanted.std()
+
+    program = _program(network)
+    program.save(tmp_path)
+    loaded = Program.load(tmp_path)
+    assert loaded.digest == program.digest and loaded.recurrent == program.recurrent
+    own = [layer for layer in loaded.layers if layer.kind == "linear" and layer.shares is None]
+    shared = [layer for layer in loaded.layers if layer.shares is not None]
+    assert len(
+        {id(layer.weight) for layer in loaded.layers if layer.name.startswith("layer_") and layer.kind == "linear"}
+    ) <= len(own)
+    assert len(shared) >= layers * (STEPS - 1)
+    images = (x.numpy() * 255).round().astype(np.uint8)
+    network.noise = None
+    with torch.no_grad():
+        trained = network(torch.tensor(images).float() / 255).numpy()
+    assert np.allclose(simulate.plain(loaded, images) * loaded.output.scale, trained, atol=2 * loaded.output.scale * 40)
+
+
+@pytest.mark.parametrize("steps", [1, 2, STEPS])
+def test_sequences_of_every_length_and_of_one_step_more(steps: int) -> None:
+    torch.manual_seed(0)
+    program = _program(_converted(Net(nn.RNN(FEATURES, UNITS, batch_first=True)), steps))
+    assert program.lookups == steps * UNITS
+    images = (_samples(steps).numpy() * 255).round().astype(np.uint8)
+    noisy = simulate.run(program, parameter_sets.get(TOY), images, np.random.default_rng(0))
+    assert noisy.shape == (60, 2) and np.isfinite(noisy).all()
+    with pytest.raises(BadShapeError, match="the program takes"):
+        program.integers(np.zeros((1, steps + 1, FEATURES), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+def test_gated_layers_are_products(layer: type[nn.RNNBase]) -> None:
+    torch.manual_seed(0)
+    module = Net(layer(FEATURES, 3, batch_first=True), width=3).eval()  # type: ignore[call-arg]
+    x = (_samples(2) * 255).round() / 255
+    network = _converted(module, 2)
+    with torch.no_grad():
+        wanted = module(x)
+    assert (_unrounded(network, x) - wanted).abs().mean() < 0.2 * wanted.std()
+
+
+def test_a_first_state_of_the_users_own_is_part_of_the_network() -> None:
+    class Begun(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.RNN(FEATURES, UNITS, batch_first=True), nn.Linear(UNITS, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.layer(x, torch.ones(1, x.shape[0], UNITS))[0][:, -1])
+            return logits
+
+    torch.manual_seed(0)
+    module = Begun().eval()
+    x = (_samples() * 255).round() / 255
+    with torch.no_grad():
+        wanted = module(x)
+    assert (_unrounded(_converted(module), x) - wanted).abs().mean() < 0.2 * wanted.std()
+
+
+def test_training_keeps_a_contractive_network_so_and_its_program_states_it() -> None:
+    network = _converted(_contractive())
+    assert network.contractive
+    (weights,) = (network.node(name) for name in network.gains())
+    with torch.no_grad():
+        weights.weight.mul_(1.3)  # type: ignore[operator, union-attr]
+    for _ in range(100):
+        if network.contract():
+            break
+    program = _program(network)
+    (certificate,) = program.recurrent
+    assert 0.5 < certificate.norm <= 0.951
+    assert certificate.error_bound == pytest.approx(1 / (1 - certificate.norm))
+    _states_forget(program, certificate.norm)
+
+
+def _states_forget(program: Program, norm: float) -> None:
+    """Two states differ by no more than the norm, and a rounding each, one step later: on the real layers of the program."""
+    stages = {stage.layer.name: stage for stage in program.stages}
+    table = next(s for s in program.stages if s.layer.kind == "relu" and s.layer.shares)
+    total = stages[table.sources[0]]
+    linear = next(
+        stages[n] for n in total.sources if stages[n].layer.shares is None and stages[n].sources != ("image",)
+    )
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 32, (200, UNITS))
+    second = np.clip(first + rng.integers(-4, 5, first.shape), 0, 31)
+    after = [table.layer.plain(linear.layer.plain(states)) for states in (first, second)]
+    distance = np.linalg.norm(after[0] - after[1], axis=1)
+    assert (distance <= norm * np.linalg.norm(first - second, axis=1) + np.sqrt(UNITS)).all()
+
+
+def test_a_program_whose_weights_do_not_give_its_certificate_is_refused(tmp_path: Path) -> None:
+    _program(_converted(_contractive())).save(tmp_path)
+    text = (tmp_path / "program.json").read_text()
+    start = text.index('"norm": ') + 8
+    (tmp_path / "program.json").write_text(text[:start] + "0.5" + text[text.index(",", start) :])
+    with pytest.raises(ProgramError, match="export it again"):
+        Program.load(tmp_path)
+
+
+def test_arrays_are_shared_with_a_layer_before_that_has_the_same() -> None:
+    torch.manual_seed(0)
+    program = _program(_converted(Net(nn.RNN(FEATURES, UNITS, batch_first=True))))
+    first = next(layer for layer in program.layers if layer.kind == "linear")
+    with pytest.raises(ProgramError, match="cannot share"):
+        program.layers[-1].sharing(first)
+    tables = [layer for layer in program.layers if layer.kind == "look_up"]
+    other = replace(tables[1], shares=None, bias=tables[1].bias + 1)  # type: ignore[call-arg, attr-defined]
+    with pytest.raises(ProgramError, match="has others"):
+        other.sharing(tables[0])
+    with pytest.raises(ProgramError, match="no layer before it"):
+        replace(program, layers=tuple(layer for layer in program.layers if layer is not tables[0]))
+
+
+def test_a_step_whose_batch_is_elsewhere_is_a_finding() -> None:
+    class Wrong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.RNN(FEATURES, UNITS), nn.Linear(UNITS, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head(torch.relu(self.layer(x.transpose(0, 1))[0]).mean(0))
+            return logits
+
+    with pytest.raises(UnsupportedLayerError, match="batch on another axis"):
+        _converted(Wrong())
