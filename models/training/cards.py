@@ -182,13 +182,14 @@ def write(
 
 
 def _recurrent(program: Program, params: ParameterSet, test: Split) -> dict[str, Any]:
-    """Certificates of recurrent layers, and how far noise moves their states (he_layers.analysis.state_errors), in levels."""
+    """Certificates of recurrent layers, and how far noise moves states, in levels (he_layers.analysis.state_errors); None: no bound."""
     errors = state_errors.measure(program, params, test.images[:PART], np.random.default_rng(0))
     both = zip(program.recurrent, errors, strict=True)
     found = [
         asdict(certificate) | asdict(error) | {"error_bound": certificate.error_bound} for certificate, error in both
     ]
-    return {"recurrent": found} if found else {}
+    finite = [{key: None if value == float("inf") else value for key, value in members.items()} for members in found]
+    return {"recurrent": finite} if finite else {}
 
 
 def _validated(program: Program, baseline: nn.Module, validation: Split | None, show: Show) -> dict[str, Any]:
