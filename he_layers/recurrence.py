@@ -168,16 +168,19 @@ def _bounded(stage: "Stage", low: FloatArray, high: FloatArray) -> tuple[FloatAr
     layer = stage.layer
     if isinstance(layer, Table):
         shape = (-1, *[1] * (len(stage.output_shape) - 1))
-        least, greatest = _levels(layer)
-        low = np.broadcast_to(least.reshape(shape), stage.output_shape).astype(np.float64)
-        return low, np.broadcast_to(greatest.reshape(shape), stage.output_shape).astype(np.float64)
+        first, last = (end.reshape(shape).astype(np.float64) for end in _levels(layer))
+        return np.broadcast_to(first, stage.output_shape), np.broadcast_to(last, stage.output_shape)
     if isinstance(layer, LinearLayer):
         entries = layer.matrix(stage.shape)
         weights, rows = entries.values.astype(np.float64), entries.rows
         flat_low, flat_high = low.reshape(-1)[entries.column], high.reshape(-1)[entries.column]
-        low = np.bincount(entries.row, weights * np.where(weights > 0, flat_low, flat_high), rows)
-        high = np.bincount(entries.row, weights * np.where(weights > 0, flat_high, flat_low), rows)
-        return low.astype(np.float64).reshape(stage.output_shape), high.astype(np.float64).reshape(stage.output_shape)
+        least, greatest = (
+            np.bincount(entries.row, weights * np.where((weights > 0) == up, flat_high, flat_low), rows).astype(
+                np.float64
+            )
+            for up in (False, True)
+        )
+        return least.reshape(stage.output_shape), greatest.reshape(stage.output_shape)
     low, high = (layer.plain(end[None].astype(np.int64))[0].astype(np.float64) for end in (low, high))
     return low, high  # values change places, or the greatest of some is taken: both rise with their inputs
 

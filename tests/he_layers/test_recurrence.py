@@ -148,7 +148,7 @@ def test_encrypted_states_lie_where_simulated_ones_do_at_every_step(
         rows = lwe.sample_extract(ckks.encrypt(keys, "00" * 32, turns))
         for stage, result in program.walk(circuit, rows, TOY.polynomial_size):
             if isinstance(stage.layer, Table):
-                words = result.data[:, -1] - result.data[:, :-1] @ keys.big_lwe_key.astype(np.uint32)
+                words = result.data[:, -1] - result.data[:, :-1] @ keys.big_lwe_keys[0].astype(np.uint32)
                 levels = words.astype(np.int32) / 2.0**32 / stage.output_delta
                 squares.setdefault(stage.layer.name, []).append(
                     float(((levels - expected[stage.layer.name]) ** 2).sum())
