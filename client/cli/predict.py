@@ -73,8 +73,8 @@ def predict(
     """
     with open_client(url, model, ca_file, retry_timeout) as client:
         profile = client.profile()
-        logits = client.predict(image_files.read(files, profile.sample_shape), timeout=timeout)
-        for file, row in zip(files, logits, strict=True):
+        prediction = client.predict(image_files.read(files, profile.sample_shape), timeout=timeout)
+        for file, row in zip(files, image_files.rows(prediction), strict=True):
             typer.echo(image_files.describe(str(file), row, profile))
         seconds = client.timings
         typer.echo(

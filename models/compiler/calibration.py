@@ -188,7 +188,10 @@ class Calibration:
         linear = node.linear if isinstance(node, Head) else node
         gain = source.unit.abs().mean()
         per_group = _per_group(source.unit / gain, operation)
-        linear.weight.copy_(operation.weight * per_group)
+        if isinstance(node, Head):
+            node.take(operation.weight * per_group)
+        else:
+            linear.weight.copy_(operation.weight * per_group)
         # Without padding, which is refused where there is a shift, a constant in the input is a constant in every sum.
         moved = (operation.weight * _per_group(source.shift, operation)).flatten(1).sum(1)
         bias = operation.bias + moved
@@ -197,7 +200,7 @@ class Calibration:
             node.bias.copy_(bias)
             x = node.sums(source.x)
             node.peak.copy_(x[: self.known].abs().max())
-            return _Value(x=x, unit=node.logit().expand(len(bias)), shift=torch.zeros_like(bias))
+            return _Value(x=x, unit=node.logit(), shift=torch.zeros_like(bias))
         if step.name in self.network.wiring.powers:
             unit = 2.0 ** torch.log2(linear.scale().flatten() * gain).round()
             linear.refer_to((unit / gain).expand(len(bias)))

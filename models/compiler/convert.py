@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ciphershift.errors import BadCalibrationError, BadStemError, NotEquivalentError, UnsupportedLayerError
 from ciphershift.he_layers.crypto import params as parameter_sets
@@ -17,6 +19,7 @@ from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.calibration import MAX_OUTSIDE, ROUNDING, Calibration
 from ciphershift.models.compiler.fitting import require_finite
 from ciphershift.models.compiler.graph import Wiring
+from ciphershift.models.compiler.head import HEAD
 from ciphershift.models.compiler.inputs import Inputs
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.public import behind, stem_of
@@ -80,7 +83,8 @@ def convert(
     truth = read.values(samples[:COMPARED])
     for operation in read.result.operations:
         require_finite(operation, truth.get(operation.name, torch.zeros(())))
-    _require_reproducible(module, samples[: len(truth[read.output])], truth[read.output])
+    returned = [truth[name] for name in read.result.returned.values()]
+    _require_reproducible(module, samples[: len(returned[0])], returned)
     if public:
         stem = stem_of(module, public, samples, truth[IMAGE])
         traced, shape = behind(traced, stem), stem.shape
@@ -90,9 +94,12 @@ def convert(
     if simple.findings:
         raise _refusal(simple.findings)
     simple.operations = _with_free_units(simple.operations, shape)
-    network = Network(simple.operations, shape, levels=levels, exponents=exponents, inputs=inputs)
+    if simple.operations[-1].computes == HEAD:
+        truth[HEAD] = torch.cat([truth[name].flatten(1) for name in simple.returned.values()], dim=1)
+    options: dict[str, Any] = {"levels": levels, "exponents": exponents, "inputs": inputs, "parts": simple.parts}
+    network = Network(simple.operations, shape, **options)
     noise = CircuitNoise.predicted(parameter_sets.get(params))
-    network.stem, network.output = stem, simple.output
+    network.stem = stem
     network.eval()
     with torch.no_grad():
         Calibration(network, noise, max_outside, truth).run(simple.operations, samples)
@@ -158,13 +165,14 @@ def _checked(data: Tensor | NDArray[np.floating], inputs: Inputs) -> Tensor:
     return inputs.to_module(samples)
 
 
-def _require_reproducible(module: nn.Module, samples: Tensor, traced: Tensor) -> None:
+def _require_reproducible(module: nn.Module, samples: Tensor, traced: list[Tensor]) -> None:
     """Raises NotEquivalentError if the module, called as it is, gives something else than what was read of it."""
     with evaluation_mode(module), torch.no_grad():
-        result = module(samples)
-    worst = float((result - traced).abs().max()) if result.shape == traced.shape else float("inf")
-    if not worst <= 1e-3 * max(float(traced.abs().max()), 1e-6):
-        raise NotEquivalentError(
-            f"the module gives results that differ by {worst:.3g} from those of its traced steps; "
-            "make it compute the same every time, for batches of any size"
-        )
+        results = [leaf for leaf in pytree.tree_leaves(module(samples)) if isinstance(leaf, Tensor)]
+    for result, expected in zip(results, traced, strict=True):
+        worst = float((result - expected).abs().max()) if result.shape == expected.shape else float("inf")
+        if not worst <= 1e-3 * max(float(expected.abs().max()), 1e-6):
+            raise NotEquivalentError(
+                f"the module gives results that differ by {worst:.3g} from those of its traced steps; "
+                "make it compute the same every time, for batches of any size"
+            )

@@ -1,12 +1,14 @@
 """A trainable network of shift-linear layers and look-ups, built from operations (models.compiler.ir) as they are simplified."""
 
 from collections.abc import Iterator
+from math import prod
 from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ciphershift.errors import BadShapeError
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
@@ -19,6 +21,7 @@ from ciphershift.models.nn.activations import Activation, LookUp, ReLU, per_chan
 from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.lookup import with_noise
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
+from ciphershift.protocol.outputs import Part
 
 Node = TypeVar("Node", bound=nn.Module)
 
@@ -31,7 +34,7 @@ class Network(nn.Module):
         levels: greatest integer of an activation.
         exponents: powers of two that a weight may take.
         inputs: what its integers stand for.
-        output: what the client does to the logits (protocol.outputs).
+        parts: what it returns, one output or several (protocol.outputs).
         wiring: which node reads which.
         stem: the public part of the module that this network is the rest of: the inputs here are what it gives, from 0 to 1.
         noise: of the circuit, injected if there is any.
@@ -52,13 +55,14 @@ class Network(nn.Module):
         levels: int = 31,
         exponents: int = 4,
         inputs: Inputs | None = None,
+        parts: tuple[Part, ...] = (),
     ) -> None:
         super().__init__()
         self.input_shape, self.levels, self.exponents = input_shape, levels, exponents
         self.inputs = Inputs() if inputs is None else inputs
         self.wiring = Wiring(operations, input_shape)
+        self.parts = parts or (Part(name="", shape=operations[-1].shape),)
         self.stem: Stem | None = None
-        self.output: str | None = None
         self.noise: CircuitNoise | None = None
         self.placed: Torus | None = None
         self.register_buffer("loudness", torch.ones(()), persistent=False)
@@ -78,7 +82,8 @@ class Network(nn.Module):
                 }
                 return ShiftConv2d(inputs * o.groups, maps, (kernel[0], kernel[1]), **options)
             case ir.Linear() if last:
-                return Head(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
+                sizes = tuple(prod(part.shape) for part in self.parts)
+                return Head(o.weight.shape[1], sizes, exponents=self.exponents, mask=o.mask)
             case ir.Linear():
                 own = o.name not in self.wiring.uniform
                 return ShiftLinear(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents, per_channel=own)
@@ -108,6 +113,20 @@ class Network(nn.Module):
         raise AssertionError(f"{o.name} is no operation that is left after models.compiler.simplify")
 
     @property
+    def output(self) -> str | None:
+        """What the client does to the logits of an only output (protocol.outputs)."""
+        return self.parts[0].function if len(self.parts) == 1 else None
+
+    def require_logits(self) -> None:
+        """Raises BadShapeError unless there is one output, a vector: what labels are for."""
+        if len(self.parts) > 1 or len(self.parts[0].shape) > 1:
+            given = ", ".join(f"{part.name or 'one'} {part.shape}" for part in self.parts)
+            raise BadShapeError(
+                f"the network returns {given}, and labels are for one vector of logits: train it in a loop of your own, whose loss "
+                "takes network(x), the values of all outputs one after the other"
+            )
+
+    @property
     def head(self) -> Head:
         """The last node."""
         head = self._nodes[-1]
@@ -135,7 +154,7 @@ class Network(nn.Module):
             self.placed.take(self.torus())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1], or of other data bytes / 255 (Inputs.bytes_of) -> logits [B, classes]."""
+        """Images [B, C, H, W] in [0, 1], or of other data bytes / 255 (Inputs.bytes_of) -> all values of ``parts`` [B, values]."""
         torus = self.placed or self.torus()
         values = {IMAGE: self._fresh(x * PIXEL_LEVELS + per_channel(self.lowest, x), torus)}
         for step, node in self.steps():

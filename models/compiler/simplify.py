@@ -14,11 +14,11 @@ from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.compose import compose_moves, without_idle_moves
+from ciphershift.models.compiler.head import with_one_head
 from ciphershift.models.compiler.merge import merged_linear
 from ciphershift.models.compiler.pointwise import functions_of_one_number
 from ciphershift.models.compiler.products import carry_levels, products
 from ciphershift.models.compiler.unsupported import PRODUCT
-from ciphershift.protocol.outputs import OUTPUTS
 
 PASSIVE = (ir.Affine, ir.Reshape, ir.Flatten, ir.Gather, ir.Concat, ir.ChannelShuffle, ir.AvgPool2d)
 """Read sums where their source has sums, levels where it has levels."""
@@ -34,7 +34,9 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
     """
     if not traced.operations:
         return traced
-    operations, output = _without_output(_without_identity(traced.operations))
+    if not traced.findings:
+        traced = with_one_head(traced, input_shape)
+    operations = _without_unused(_without_identity(traced.operations))
     operations = products(functions_of_one_number(operations, input_shape))
     operations = without_idle_moves(compose_moves(_without_unused(operations), input_shape), input_shape)
     operations = _without_unused(_without_identity(operations))
@@ -49,7 +51,8 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
     ):
         operations = change(operations)
     # What stands in for an unsupported step would only raise findings that vanish with it.
-    return ir.TraceResult(operations=operations, findings=traced.findings or _misfits(operations, moved), output=output)
+    findings = traced.findings or _misfits(operations, moved)
+    return replace(traced, operations=operations, findings=findings)
 
 
 def readers(operations: list[ir.Operation]) -> Counter[str]:
@@ -69,16 +72,6 @@ def _without_identity(operations: list[ir.Operation]) -> list[ir.Operation]:
         else:
             kept.append(replace(operation, inputs=inputs))
     return kept or operations
-
-
-def _without_output(operations: list[ir.Operation]) -> tuple[list[ir.Operation], str | None]:
-    """The operations without a softmax or sigmoid right behind a linear layer at their end, and its name."""
-    last = operations[-1]
-    before = next((o for o in operations if o.name == last.inputs[0]), None)
-    function = last.function if isinstance(last, ir.Output) else getattr(last, "torch_name", "")
-    if not isinstance(before, ir.Linear) or function not in OUTPUTS:
-        return operations, None
-    return [o for o in operations if o is not last], str(function)
 
 
 def _without_unused(operations: list[ir.Operation]) -> list[ir.Operation]:

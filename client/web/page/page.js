@@ -257,11 +257,11 @@ async function predicted(client, values, signal) {
       say(progress.sentence(profile, status));
     }
   };
-  const logits = Array.from(await client.predict(values, { signal, onProgress }));
+  const logits = answer.flat(await client.predict(values, { signal, onProgress }));
   last = { values, logits };
-  const best = profile.classes[answer.largest(logits)];
+  const best = answer.verdict(profile, logits);
   progress.advance(profile, profile.bootstraps);
-  answer.show(profile.classes, logits, null);
+  answer.show(profile, logits, null);
   element("compare").hidden = !settings.clear;
   progress.stages(client.timings);
   element("jump").textContent = `Answer: ${best}`;
@@ -298,7 +298,7 @@ async function compare() {
     element("compare").hidden = true;
     element("compared").textContent = `Not available: ${plain.message}`;
   } else {
-    answer.show(profile.classes, logits, plain);
+    answer.show(profile, logits, plain);
   }
 }
 

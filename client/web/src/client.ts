@@ -14,7 +14,7 @@ import { Job, fetchAnswer, told } from "./job.js";
 import { type JobStatus, follow, jobPath, readStatus, statusOf } from "./jobs.js";
 import { type KeyPair, Keystore, MemoryStore } from "./keystore.js";
 import { type ConnectOptions, type RunOptions, type Timings, type Traffic, noTime } from "./options.js";
-import { type ModelProfile, logitsOf, readProfile, valuesOf } from "./profile.js";
+import { type ModelProfile, type Prediction, logitsOf, readProfile, valuesOf } from "./profile.js";
 import { parseAnswer, parseModels, submitCall } from "./protocol.js";
 import { Members } from "./reading.js";
 import { type Receipt, keepReceipt } from "./receipts.js";
@@ -90,15 +90,16 @@ export class Client {
   }
 
   /**
-   * Returns logits; the server sees ciphertexts alone.
+   * Returns logits; of a model with several outputs, logits by name: `predict<Record<string, Float64Array>>(image)`. The server sees
+   * ciphertexts alone.
    *
    * @param images one image, which gives one row of logits, or several, which give as many.
    * @throws CanceledError the signal was aborted.
    * @throws CiphershiftError its subclass says what to change.
    */
-  async predict(images: Pixels, options?: RunOptions): Promise<Float64Array>;
-  async predict(images: readonly Pixels[], options?: RunOptions): Promise<Float64Array[]>;
-  async predict(images: Pixels | readonly Pixels[], options: RunOptions = {}): Promise<Float64Array | Float64Array[]> {
+  async predict<P extends Prediction = Float64Array>(images: Pixels, options?: RunOptions): Promise<P>;
+  async predict<P extends Prediction = Float64Array>(images: readonly Pixels[], options?: RunOptions): Promise<P[]>;
+  async predict(images: Pixels | readonly Pixels[], options: RunOptions = {}): Promise<Prediction | Prediction[]> {
     const several = Array.isArray(images);
     const batch = ((several ? images : [images]) as readonly Pixels[]).map((image) => toLevels(image, this.profile));
     if (!batch.length) throw new BadShapeError("no images were given: give at least one");
@@ -106,7 +107,7 @@ export class Client {
     const rows = await told(options.signal, async () => {
       const keys = await this.#timed("keys", () => this.#prepared(options));
       const answers = await this.#run(batch, keys, options);
-      const read: Float64Array[] = [];
+      const read: Prediction[] = [];
       for (const [receipt, answer] of answers) read.push(...(await this.#read(receipt, answer, keys)));
       return read;
     });
@@ -256,13 +257,13 @@ export class Client {
     return [{ jobId: status.id, requestId, keyId: keys.keyId, profile, requests }, status];
   }
 
-  async #read(receipt: Receipt, answer: Answer, keys: KeyPair): Promise<Float64Array[]> {
+  async #read(receipt: Receipt, answer: Answer, keys: KeyPair): Promise<Prediction[]> {
     const { profile, requests } = receipt;
     const { logits, serverSeconds } = parseAnswer(answer, receipt.requestId, requests.length);
     this.timings.transfer = Math.max(this.timings.transfer - serverSeconds, 0); // a job that nobody waited for took nobody's time
     this.timings.server += serverSeconds;
     return this.#timed("decrypt", async () => {
-      const rows: Float64Array[] = [];
+      const rows: Prediction[] = [];
       for (const [at, request] of requests.entries()) {
         const binding = { keyId: receipt.keyId, request, program: profile.programDigest };
         rows.push(logitsOf(profile, await decrypt(keys.clientKeys, logits[at]!, binding, profile.classes.length)));

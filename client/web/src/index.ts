@@ -13,4 +13,4 @@ export type { JobProgress, JobStatus } from "./jobs.js";
 export { type KeyFiles, Keystore, type KeystoreOptions, MemoryStore, type Store } from "./keystore.js";
 export type { ConnectOptions, Progress, RunOptions, Timings, Traffic } from "./options.js";
 export { ParameterSet } from "./params.js";
-export type { LayerProfile, ModelProfile } from "./profile.js";
+export type { LayerProfile, ModelProfile, OutputProfile, Prediction } from "./profile.js";
