@@ -73,7 +73,7 @@ def test_large_logits_do_not_overflow() -> None:
 
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (100, 1, 8, 8), dtype=np.uint8)
-PICTURES = torch.tensor(IMAGES).float() / 255
+UNIT = torch.tensor(IMAGES).float() / 255
 
 
 class Pair(NamedTuple):
@@ -155,13 +155,13 @@ def test_whatever_is_returned_is_the_modules(end: str, tmp_path: Path) -> None:
     """`convert` holds all outputs against the module's before rounding; ends of ramps, which clip few values, are all that may differ."""
     make, expected = ENDS[end]
     module = Net(make).eval()
-    network = convert(module, PICTURES, levels=255, exponents=7, max_outside=2e-3).eval()
+    network = convert(module, UNIT, levels=255, exponents=7, max_outside=2e-3).eval()
     assert {part.name: (part.shape, part.function) for part in network.parts} == expected
     network.noise = None
     network.quantize(False)
     with torch.no_grad():
-        values = separated(network.parts, network(PICTURES).double().numpy())
-    for name, given in returned(module, PICTURES).items():
+        values = separated(network.parts, network(UNIT).double().numpy())
+    for name, given in returned(module, UNIT).items():
         mine = values[name] if isinstance(values, dict) else values
         function = expected[name][1]
         mine = OUTPUTS[function](mine) if function else mine
@@ -174,14 +174,14 @@ def test_whatever_is_returned_is_the_modules(end: str, tmp_path: Path) -> None:
     assert (loaded.output, loaded.digest) == (program.output, program.digest)
     plain = simulate.plain(loaded, IMAGES[:40]) * loaded.output.scales
     with torch.no_grad():
-        rounded = network(PICTURES[:40]).numpy()
+        rounded = network(UNIT[:40]).numpy()
     for part, place in slices(network.parts):
         # Biases become integers, and each output is in units of its own, so that this costs the smallest one no more than the others.
         assert np.abs(plain - rounded)[:, place].mean() < 0.1 * rounded[:, place].std() + 1e-6, part.name
 
 
 def test_names_of_values_are_given_by_output() -> None:
-    network = convert(Net(ENDS["dict"][0]).eval(), PICTURES)
+    network = convert(Net(ENDS["dict"][0]).eval(), UNIT)
     names = {"sex": ("f", "m", "x"), "age": ("years",), "map": ("road", "field")}
     program = export(network.eval(), name="p", version="1", params="FAST_N512", classes=names)
     assert program.output.classes[:5] == ("f", "m", "x", "years", "road[0,0]")
@@ -205,7 +205,7 @@ def test_names_of_values_are_given_by_output() -> None:
 def test_labels_are_for_one_vector(tmp_path: Path) -> None:
     split = Split(images=IMAGES, labels=np.zeros(100, dtype=np.int64))
     for end in ("dict", "a map"):
-        network = convert(Net(ENDS[end][0]).eval(), PICTURES)
+        network = convert(Net(ENDS[end][0]).eval(), UNIT)
         with pytest.raises(BadShapeError, match="labels are for one vector"):
             fine_tune(network, split, None, checkpoint=tmp_path / "c.pt")
 
@@ -213,14 +213,14 @@ def test_labels_are_for_one_vector(tmp_path: Path) -> None:
 def test_a_loop_of_ones_own_trains_several_outputs() -> None:
     """Weights that there are not stay away, and every output comes nearer to what it should be."""
     module = Net(ENDS["dict"][0]).eval()
-    network = convert(module, PICTURES, params="TOY_N128")
+    network = convert(module, UNIT, params="TOY_N128")
     assert isinstance(network, Network)
-    wanted = torch.tensor(np.concatenate([v.reshape(100, -1) for v in returned(module, PICTURES).values()], axis=1))
+    wanted = torch.tensor(np.concatenate([v.reshape(100, -1) for v in returned(module, UNIT).values()], axis=1))
     wanted[:, :3] = wanted[:, :3].clamp_min(1e-7).log()
     spread = wanted.std(0) + 1e-3
 
     def loss() -> Tensor:
-        return ((network(PICTURES) - wanted) / spread).pow(2).mean()
+        return ((network(UNIT) - wanted) / spread).pow(2).mean()
 
     before = float(loss().detach())
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
@@ -246,4 +246,4 @@ def test_what_cannot_be_returned_is_a_finding(end: Callable[[Net, Tensor], Any],
     findings = check(Net(end), (1, 8, 8), params="TOY_N128").findings
     assert any(problem in finding.problem for finding in findings), findings
     with pytest.raises(UnsupportedLayerError, match=problem):
-        convert(Net(end), PICTURES)
+        convert(Net(end), UNIT)
