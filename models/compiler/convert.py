@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ciphershift.models.compiler.graph import Wiring
 from ciphershift.models.compiler.head import HEAD
 from ciphershift.models.compiler.inputs import Inputs
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.onnx_graph import OnnxModule, as_module
 from ciphershift.models.compiler.public import behind, stem_of
 from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.compiler.simplify import simplify
@@ -32,7 +34,7 @@ COMPARED = 10 * BATCH
 
 
 def convert(
-    module: nn.Module,
+    module: nn.Module | Path | str,
     calibration_data: Tensor | NDArray[np.floating],
     *,
     params: str = parameter_sets.DEFAULT,
@@ -49,7 +51,7 @@ def convert(
     the noise that the parameter set predicts for each of its layers; train it on with models.training.loop.fine_tune.
 
     Args:
-        module: made of the operations of docs/networks.md, for inputs in [0, 1], returning logits.
+        module: made of the operations of docs/networks.md, for inputs in [0, 1], returning logits; or the path of an ONNX file.
         calibration_data: some hundred inputs [count, ...] of the kind that the network will see: floating-point numbers in [0, 1].
         params: name of the parameter set.
         levels: greatest integer of an activation.
@@ -65,8 +67,10 @@ def convert(
             finite value for them.
         UnsupportedLayerError: lists everything that models.cost_report lists.
         BadStemError, TooLargeError, ConfigurationError: see models.compiler.public.
+        UnreadableModuleError: the ONNX file cannot be read.
         NotEquivalentError: a step of the converted network computes something else than the module's.
     """
+    module = as_module(module)
     inputs = Inputs() if inputs is None else inputs
     samples = _checked(calibration_data, inputs)
     shape = tuple(samples.shape[1:])
@@ -75,6 +79,8 @@ def convert(
         raise _refusal(read)
     if read.result.findings:
         raise _refusal(read.result.findings)
+    if isinstance(module, OnnxModule):
+        module.require_same(samples[:COMPARED])
     traced, stem = read.result, None
     if public and inputs != Inputs():
         raise BadStemError(

@@ -98,6 +98,8 @@ def trace(module: nn.Module, input_shape: Shape, public: str | None = None) -> T
         return findings
     try:
         whole = exported(module, torch.zeros(BATCH, *input_shape))
+    except UnsupportedStepError as error:  # of an ONNX file
+        return [ir.Finding(place=error.place, problem=error.problem, instead=error.instead)]
     except Exception as error:  # user's code runs here: whatever it raises is what we have to tell
         text = " ".join(str(error).split())
         text = text if len(text) <= LONGEST else text[:LONGEST] + " ..."
