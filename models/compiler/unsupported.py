@@ -8,7 +8,7 @@ INSTEAD = {
     "layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm batch_norm _native_batch_norm_legit std var "
     "linalg_vector_norm norm": NORM,
     "matmul bmm mm addmm einsum scaled_dot_product_attention lstm gru rnn_tanh rnn_relu embedding prod": PRODUCT,
-    "conv3d conv_transpose2d conv_transpose1d convolution": "use nn.Conv2d, with a stride for smaller maps",
+    "conv3d conv_transpose3d convolution": "use nn.Conv2d on the slices as channels",
     "upsample_bilinear2d upsample_bicubic2d upsample_linear1d grid_sampler": "use nearest upsampling, which only copies values",
     "topk sort argmax max min argsort": "use nn.MaxPool2d, or return the logits: the client takes the greatest",
     "rand rand_like randn randn_like bernoulli": "make the module compute the same every time",
