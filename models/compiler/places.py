@@ -94,7 +94,10 @@ def place_map(call: Call, values: tuple[Value, ...]) -> Tensor:
     options = {
         key: value for key, value in options.items() if key not in ("dtype", "device", "layout", "memory_format")
     }
-    result = call.run(*arguments, **options)
+    try:
+        result = call.run(*arguments, **options)
+    except RuntimeError as error:  # a step before it, which has a finding of its own, gave another number of values
+        raise UnsupportedStepError("moves values between samples", "treat every sample alike") from error
     if tuple(result.shape) != (BATCH, *call.shape):
         raise UnsupportedStepError("mixes the samples of a batch", "join along the channels: dim=1")
     places: Tensor = result[0].reshape(-1)

@@ -276,6 +276,13 @@ def built(seed: int = 0) -> dict[str, nn.Module]:
         "linear on the last axis": Net(
             lambda s, x: s.head(flat(F.relu(s.d(F.relu(s.c(x)))))), c=conv(), d=nn.Linear(6, 5), head=head(120, 4)
         ),
+        "linear bottleneck": Net(
+            lambda s, x: (lambda y: s.head(flat(F.relu(s.d(y) + y))))(s.b(F.relu(s.a(x)))),
+            a=conv(1, 6, 3),
+            b=conv(6, 4, 1),
+            d=nn.Sequential(conv(4, 8, 3, padding=1), nn.ReLU6(), conv(8, 8, 3, padding=1, groups=8), conv(8, 4, 1)),
+            head=head(144, 4),
+        ),
         "two linear layers in a row": nn.Sequential(
             conv(1, 6, 3, padding=1), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 7), nn.Linear(7, 4)
         ),
