@@ -113,9 +113,13 @@ class OutputSpec:
             raise ProgramError(
                 f"the outputs have {[part.shape for part in parts]} values, and there are {len(self.classes)} names; give one for each"
             )
-        if len({part.name for part in parts}) != len(parts) or any(not part.factor > 0 for part in parts):
+        if len({part.name for part in parts}) != len(parts) or any(not 0 < part.factor < np.inf for part in parts):
             raise ProgramError(
                 f"the outputs are {[(part.name, part.factor) for part in parts]}; give each a name of its own and a positive factor"
+            )
+        if any(not 1 <= len(part.shape) <= 3 or min(part.shape) < 1 for part in parts):
+            raise ProgramError(
+                f"the outputs have the shapes {[part.shape for part in parts]}; each takes one to three sides"
             )
 
     @property

@@ -216,7 +216,7 @@ def _output(network: Network, classes: Classes) -> OutputSpec:
         classes=tuple(name for part in network.parts for name in _names(part, given[part.name])),
         scale=float(network.head.unit()),
     )
-    factors = network.head.factor.split(network.head.sizes)
+    factors = torch.split(network.head.factor, list(network.head.sizes))
     parts = tuple(replace(p, factor=float(f[0])) for p, f in zip(network.parts, factors, strict=True))
     if len(parts) == 1 and len(parts[0].shape) == 1:
         return replace(spec, function=parts[0].function)

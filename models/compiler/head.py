@@ -156,9 +156,9 @@ def _matrix(tail: list[ir.Operation], outputs: list[str], sources: dict[str, Sha
         count = min(ROWS, len(bias) - start)
         inputs = {name: value.expand(count, *value.shape[1:]).clone().requires_grad_() for name, value in zeros.items()}
         with torch.enable_grad():
-            run(inputs)[:, start : start + count].diagonal().sum().backward()
-        none = [torch.zeros_like(value) if value.grad is None else value.grad for value in inputs.values()]
-        rows.append(torch.cat([gradient.flatten(1) for gradient in none], dim=1))
+            total = run(inputs)[:, start : start + count].diagonal().sum()
+        gradients = torch.autograd.grad(total, list(inputs.values()), materialize_grads=True)
+        rows.append(torch.cat([gradient.flatten(1) for gradient in gradients], dim=1))
     return torch.cat(rows).float(), bias.float()
 
 

@@ -138,7 +138,10 @@ class Head(nn.Module):
 
     def take(self, weight: Tensor) -> None:
         """Real weights [values, inputs], each output in a unit of its own, so that the weights of all are of one size."""
-        sizes = [float(self.linear.size_of(weight, rows)) for rows in torch.arange(len(weight)).split(self.sizes)]
+        sizes = [
+            float(self.linear.size_of(weight, rows))
+            for rows in torch.split(torch.arange(len(weight)), list(self.sizes))
+        ]
         most = max(sizes)
         factors = [size / most if size > 0 else 1.0 for size in sizes]
         self.factor.copy_(torch.tensor(factors).repeat_interleave(torch.tensor(self.sizes)))

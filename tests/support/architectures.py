@@ -528,6 +528,13 @@ ALL = [
 ]
 
 
+def samples(architecture: Architecture, count: int, seed: int = 1) -> Tensor:
+    """Noise from 0 to 1, of another brightness in each sample, as images have it: averages over a map vary, too."""
+    random = torch.Generator().manual_seed(seed)
+    bright = torch.rand(count, *[1] * len(architecture.shape), generator=random)
+    return torch.rand(count, *architecture.shape, generator=random) * (0.2 + 0.8 * bright)
+
+
 def settled(architecture: Architecture) -> nn.Module:
     """In evaluation mode, with batch norms that have seen something."""
     torch.manual_seed(0)
@@ -536,8 +543,8 @@ def settled(architecture: Architecture) -> nn.Module:
     for norm in norms:
         norm.momentum = None  # the mean over all batches
     with torch.no_grad():
-        for _ in range(3 if norms else 0):
-            module.train()(torch.rand(64, *architecture.shape))
+        for seed in range(3 if norms else 0):
+            module.train()(samples(architecture, 64, seed))
     return module.eval()
 
 

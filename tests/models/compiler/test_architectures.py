@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 from ciphershift.errors import UnsupportedLayerError
 from ciphershift.models.compiler.convert import convert
 from ciphershift.protocol.outputs import OUTPUTS, slices
-from tests.support.architectures import ALL, PAGE, Architecture, settled, written
+from tests.support.architectures import ALL, PAGE, Architecture, samples, settled, written
 
 
 def test_the_table_in_the_documentation_is_what_conversion_says() -> None:
@@ -22,19 +22,19 @@ def test_the_table_in_the_documentation_is_what_conversion_says() -> None:
 def test_what_is_converted_is_the_module(architecture: Architecture) -> None:
     """`convert` holds every step against the module's before rounding; ends of ramps, which clip few values, are all that may differ."""
     module = settled(architecture)
-    samples = torch.rand(80, *architecture.shape, generator=torch.Generator().manual_seed(1))
+    data = samples(architecture, 80)
     rows = PAGE.read_text(encoding="utf-8").splitlines()
     (row,) = (row for row in rows if row.startswith(f"| {architecture.name} |"))
     if "| converted, " not in row:
         with pytest.raises(UnsupportedLayerError):
-            convert(module, samples)
+            convert(module, data)
         return
-    network = convert(module, samples, levels=255, max_outside=2e-3).eval()
+    network = convert(module, data, levels=255, max_outside=2e-3).eval()
     network.noise = None
     network.quantize(False)
     with torch.no_grad():
-        expected = torch.cat([v.flatten(1) for v in pytree.tree_leaves(module(samples))], dim=1).double().numpy()
-        found = network(samples).double().numpy()
+        expected = torch.cat([v.flatten(1) for v in pytree.tree_leaves(module(data))], dim=1).double().numpy()
+        found = network(data).double().numpy()
     for part, place in slices(network.parts):
         mine, given = found[:, place], expected[:, place]
         mine = OUTPUTS[part.function](mine) if part.function else mine
