@@ -32,7 +32,8 @@ CiphershiftError                internal
 ├─ WorkshopError              workshop
 │  ├─ UnreadableModuleError   unreadable_module
 │  ├─ UnreadableDataError     unreadable_data
-│  └─ BadCalibrationError     bad_calibration
+│  ├─ BadCalibrationError     bad_calibration
+│  └─ OverBudgetError         over_budget
 └─ ServiceError               service
    ├─ ConfigurationError      configuration
    ├─ ClosedError             closed
@@ -287,6 +288,12 @@ class BadCalibrationError(WorkshopError):
     """The calibration data are not such that a network could be scaled by them."""
 
     code = "bad_calibration"
+
+
+class OverBudgetError(WorkshopError):
+    """No conversion keeps to the seconds and the drop that were asked for."""
+
+    code = "over_budget"
 
 
 class ServiceError(CiphershiftError):

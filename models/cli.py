@@ -1,10 +1,10 @@
 """Command line: ``ciphershift check | convert | train | verify | answer | models``."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import torch
 import typer
@@ -19,11 +19,12 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import Program
 from ciphershift.models import user_module, verification
 from ciphershift.models.compiler import answers
+from ciphershift.models.compiler.budget import Budget
 from ciphershift.models.compiler.onnx_graph import SUFFIX
 from ciphershift.models.cost_report import STEPS
 from ciphershift.models.cost_report import check as check_module
 from ciphershift.models.progress import Step
-from ciphershift.models.training import cards, data, pipeline, sets
+from ciphershift.models.training import cards, data, folds, pipeline, sets
 from ciphershift.models.training.loop import FINE_TUNING
 from ciphershift.models.training.recipes import RECIPES, Conversion, Recipe
 from ciphershift.models.training.sets import Reading, Splits
@@ -115,9 +116,30 @@ def convert(
         float, typer.Option(help="Learning rate at the start; it falls to zero.")
     ] = FINE_TUNING.learning_rate,
     exponents: Annotated[int, typer.Option(min=1, max=7, help="Powers of two that a weight may take.")] = 4,
+    levels: Annotated[int, typer.Option(min=1, max=255, help="Greatest integer of an activation.")] = 31,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Choose the parameter set so that a sample takes no more than this, predicted for --threads of this machine."
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Choose exponents, levels and parameter set so that the conversion, before training, loses no more points than "
+            "this on the validation data."
+        ),
+    ] = None,
     params: Params = parameter_sets.DEFAULT,
     public: Public = None,
     target: Annotated[str | None, typer.Option(help="Column of a CSV that is to be predicted.")] = None,
+    regression: Annotated[
+        bool | None,
+        typer.Option(
+            "--regression/--classes",
+            help="Whether the target is a number or a class; by default a number if it has fractions, or more than 30 different values.",
+        ),
+    ] = None,
     standardize: Annotated[
         bool,
         typer.Option(
@@ -148,16 +170,34 @@ def convert(
     torch.set_num_threads(threads)
     _require(device)
     phase = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
-    conversion = Conversion(phases={"noisy": phase}, exponents=exponents, params=params, public=public)
+    budget = Budget(max_seconds=max_seconds, max_drop=max_drop, threads=threads)
+    conversion = Conversion(
+        phases={"noisy": phase}, exponents=exponents, levels=levels, params=params, public=public, budget=budget
+    )
     module = user_module.load_module(source)
     if weights is None and not source.endswith(SUFFIX):
         raise typer.BadParameter("the module has no trained weights: name their file", param_hint="--weights")
     if weights is not None:
         user_module.load_weights(module, weights)
-    reading = Reading(target=target, standardize=standardize, mean=_numbers(mean, "--mean"), std=_numbers(std, "--std"))
+    reading = Reading(
+        target=target,
+        standardize=standardize,
+        mean=_numbers(mean, "--mean"),
+        std=_numbers(std, "--std"),
+        regression=regression,
+    )
     splits = Splits.load(dataset, reading=reading)
     options = "".join(
-        f" {option} {value}" for option, value in (("--target", target), ("--mean", mean), ("--std", std)) if value
+        f" {option} {value}"
+        for option, value in (
+            ("--target", target),
+            ("--mean", mean),
+            ("--std", std),
+            ("--levels", levels if levels != 31 else None),
+            ("--max-seconds", max_seconds),
+            ("--max-drop", max_drop),
+        )
+        if value is not None and value != ""
     )
     with _Bars(name) as bars:
         card = pipeline.convert_module(
@@ -171,6 +211,7 @@ def convert(
             made_by=f"ciphershift convert {source}{f' --weights {weights.name}' if weights else ''} --dataset {dataset} --name {name} "
             f"--epochs {epochs} --learning-rate {learning_rate} --exponents {exponents} --params {params}"
             f"{options}{' --standardize' if standardize else ''}"
+            + ("" if regression is None else " --regression" if regression else " --classes")
             + (f" --public {public}" if public else "")
             + (f" --device {device}" if device != pipeline.CPU else ""),
             show=bars.show,
@@ -189,12 +230,22 @@ def train(
     everything: Annotated[
         bool, typer.Option("--everything", help="Keep no validation images: for when nothing is left to choose.")
     ] = False,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            help="Train once for each of so many folds, and add the figures to the card that is there.",
+        ),
+    ] = None,
 ) -> None:
     """Train a network of the zoo from nothing, convert it, and write its card.
 
-    Example:
+    Examples:
 
       ciphershift train mnist-tiny
+
+      ciphershift train breast-cancer --folds 10
     """
     _log()
     if name not in RECIPES:
@@ -202,6 +253,14 @@ def train(
     torch.set_num_threads(threads)
     _require(device)
     recipe = RECIPES[name]
+    if count is not None:
+        if not isinstance(recipe, Recipe):
+            raise typer.BadParameter("folds are for networks of the fast profile", param_hint="--folds")
+        with _Bars(name) as bars:
+            _print_folds(
+                folds.measure(recipe, count, work=work / name, folder=output / name, show=bars.show)["folds"], name
+            )
+        return
     reading = recipe.reading if isinstance(recipe, Recipe) else None
     splits = Splits.load(recipe.dataset, everything=everything, reading=reading)
     with _Bars(name) as bars:
@@ -235,8 +294,13 @@ def verify(
     agree = 0
     for index, comparison in enumerate(track(comparisons, name, total=len(test.labels), console=console)):
         worst = abs((comparison.encrypted - comparison.plain) / comparison.simulated_std).max()
-        classes = (escape(program.output.classes[row.argmax()]) for row in (comparison.encrypted, comparison.plain))
-        table.add_row(str(start + index), escape(program.output.classes[test.labels[index]]), *classes, f"{worst:.1f}")
+        names = program.output.classes
+        wanted, *found = (
+            (f"{number:.4g}" for number in (test.labels[index], comparison.encrypted[0], comparison.plain[0]))
+            if test.labels.dtype.kind == "f"
+            else (names[i] for i in (test.labels[index], comparison.encrypted.argmax(), comparison.plain.argmax()))
+        )
+        table.add_row(str(start + index), escape(wanted), *map(escape, found), f"{worst:.1f}")
         agree += comparison.agrees
     console.print(table)
     console.print(f"verify: model={program.name} images={len(test.labels)} agree={agree}", highlight=False)
@@ -288,7 +352,7 @@ def list_zoo() -> None:
     table = Table("name", "data", "look-ups", "float", "quantized", "simulated", "parameters")
     for folder in sorted(path.parent for path in cards.ZOO.glob(f"*/{cards.CARD_FILE}")):
         card = cards.read(folder)
-        accuracies = (f"{card[key]:.2%}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
+        accuracies = (f"{card[key]:.2%}" for key in _figures(card))
         table.add_row(escape(card["name"]), escape(card["dataset"]), str(card["lookups"]), *accuracies, card["params"])
     console.print(table)
 
@@ -377,6 +441,18 @@ def _log() -> None:
     )
 
 
+def _figures(card: Mapping[str, object]) -> tuple[str, ...]:
+    """Members of a card: float, quantized and simulated accuracy, or R²."""
+    return next(keys for keys in cards.FIGURES if keys[0] in card)
+
+
+def _print_folds(figures: dict[str, Any], name: str) -> None:
+    each = ", ".join(
+        f"{key} {value['mean']:.4f} ± {value['deviation']:.4f}" for key, value in figures.items() if key != "count"
+    )
+    console.print(f"{name}: {figures['count']} folds, mean and deviation: {each}", highlight=False)
+
+
 def _print_card(card: dict[str, object]) -> None:
-    figures = ", ".join(f"{key} {card[key]}" for key in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
+    figures = ", ".join(f"{key} {card[key]}" for key in _figures(card))
     console.print(f"{card['name']}: {card['lookups']} look-ups; test images: {figures}", highlight=False)

@@ -60,5 +60,5 @@ def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
         for router in (models.router, keys.router, infer.router, jobs.router, repository.router):
             app.include_router(router)
         if settings.page:
-            app.mount("/page", Site(), name="page")
+            app.mount("/page", Site(settings.page_onnxruntime), name="page")
     return app

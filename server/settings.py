@@ -160,6 +160,10 @@ class Settings(BaseSettings):
     )
     key_bytes_per_tenant: int = Field(1 << 30, ge=1, description="bytes of evaluation keys of one tenant")
     page: bool = Field(False, description="serve the page to draw on at /page/")
+    page_onnxruntime: Path | None = Field(
+        None,
+        description="folder dist of the npm package onnxruntime-web: the page then computes the public parts of models",
+    )
     metrics: bool = Field(True, description="serve /metrics")
     metrics_token: SecretStr | None = Field(
         None, description="token that /metrics requires (Authorization: Bearer); none if empty"

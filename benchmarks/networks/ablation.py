@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.he_layers.crypto import params as parameter_sets
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.progress import Show
@@ -174,13 +174,17 @@ def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show
     if variant.noise is None:
         return network
     images = to_unit(torch.tensor(splits.train.images[:CALIBRATION_IMAGES]))
-    converted = convert(network, images, exponents=variant.exponents or 4)
-    assert converted.noise is not None, "models.compiler.convert returns a network with noise"
-    factors = {
-        name: value * variant.noise for name, value in asdict(converted.noise).items() if name != "polynomial_size"
-    }
-    converted.noise = replace(converted.noise, **factors)
-    for weights in converted.of_type(ShiftWeights):
-        weights.quantized = variant.exponents is not None
+    if variant.exponents is None:  # weights stay real numbers
+        unrounded = before_rounding(network, images)
+        converted, noise = unrounded.network.train(), unrounded.noise
+        converted.quantize(True)
+        for weights in converted.of_type(ShiftWeights):
+            weights.quantized = False
+    else:
+        converted = convert(network, images, exponents=variant.exponents)
+        assert converted.noise is not None, "models.compiler.convert returns a network with noise"
+        noise = converted.noise
+    factors = {name: value * variant.noise for name, value in asdict(noise).items() if name != "polynomial_size"}
+    converted.noise = replace(noise, **factors)
     train_phase(variant.name, converted, NOISY_PHASE, splits, work=work, seed=seed, show=show)
     return converted.eval()

@@ -34,7 +34,11 @@ RetryTimeout = Annotated[
 DEFAULT_RETRY_TIMEOUT = 10.0
 Images = Annotated[
     list[Path],
-    typer.Argument(help="Image files: light on dark, of the model's own size.", exists=True, dir_okay=False),
+    typer.Argument(
+        help="Image files: light on dark, of the model's own size. Or .csv files, of a model with named features.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
-from ciphershift.client import image_files
+from ciphershift.client import image_files, tables
+from ciphershift.client._wire import ModelProfile
 from ciphershift.client.cli.options import (
     DEFAULT_RETRY_TIMEOUT,
     DEFAULT_URL,
@@ -61,7 +64,7 @@ def predict(
     timeout: Timeout = None,
     retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
 ) -> None:
-    """Encrypt images, have a server evaluate its network on them, and decrypt the answers.
+    """Encrypt images or rows of a table, have a server evaluate its network on them, and decrypt the answers.
 
     A bar shows the current layer and the time left; Ctrl-C also cancels the jobs on the server.
 
@@ -70,17 +73,30 @@ def predict(
       ciphershift predict client/samples/mnist-0-is-7.png --model mnist-fast
 
       CIPHERSHIFT_API_KEY=csk_… ciphershift predict a.png b.png --url https://he.example.org
+
+      ciphershift predict patients.csv --model readmission
     """
     with open_client(url, model, ca_file, retry_timeout) as client:
         profile = client.profile()
-        prediction = client.predict(image_files.read(files, profile.sample_shape), timeout=timeout)
-        for file, row in zip(files, image_files.rows(prediction), strict=True):
-            typer.echo(image_files.describe(str(file), row, profile))
+        names, values = _samples(files, profile)
+        prediction = client.predict(values, timeout=timeout)
+        for name, row in zip(names, image_files.rows(prediction), strict=True):
+            typer.echo(image_files.describe(name, row, profile))
         seconds = client.timings
         typer.echo(
             f"keys {seconds.keys:.2f} s, encrypt {seconds.encrypt:.2f} s, transfer {seconds.transfer:.2f} s, "
             f"server {seconds.server:.2f} s, decrypt {seconds.decrypt:.2f} s"
         )
+
+
+def _samples(files: list[Path], profile: ModelProfile) -> tuple[list[str], NDArray[Any]]:
+    """What is to be encrypted, and how each sample is called: an image by its file, a row by its file and line."""
+    if not any(file.suffix.lower() == ".csv" for file in files):
+        return [str(file) for file in files], image_files.read(files, profile.sample_shape)
+    features = profile.encoding.names if profile.encoding else ()
+    read = [(file, *tables.read(file, features, profile.sample_shape)) for file in files]
+    names = [f"{file}, line {line}" for file, _, lines in read for line in lines]
+    return names, np.concatenate([values for _, values, _ in read])
 
 
 @app.command()
@@ -110,6 +126,10 @@ def page(
             min=0, max=65535, help="Port of the page; 0 takes a free one. The browser keeps keys by address and port."
         ),
     ] = 8010,
+    onnxruntime: Annotated[
+        Path | None,
+        typer.Option(help="Folder dist of the npm package onnxruntime-web, for models with a public part."),
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
     """Open a page: draw a digit, see what the server sees of it, and get the answer.
@@ -129,4 +149,4 @@ def page(
         raise ConfigurationError(
             f"the page needs {error.name}, which is not installed: pip install 'ciphershift[page]'"
         ) from None
-    process.serve(server, model=model, ca_file=ca_file, models=models, port=port, show=browser)
+    process.serve(server, model=model, ca_file=ca_file, models=models, port=port, show=browser, onnxruntime=onnxruntime)

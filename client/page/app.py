@@ -24,7 +24,9 @@ from ciphershift.protocol.site import HEADERS, Site
 MAX_INPUT_BYTES = 1 << 20
 
 
-def create_app(address: Address, token: str, *, models: Path, name: str, model: str | None = None) -> Starlette:
+def create_app(
+    address: Address, token: str, *, models: Path, name: str, model: str | None = None, onnxruntime: Path | None = None
+) -> Starlette:
     """Returns the application.
 
     Args:
@@ -33,6 +35,10 @@ def create_app(address: Address, token: str, *, models: Path, name: str, model: 
         models: folder of networks for evaluation in the clear.
         name: of the server, for people.
         model: the one that is selected at first.
+        onnxruntime: folder `dist` of the npm package onnxruntime-web, for models with a public part.
+
+    Raises:
+        ConfigurationError: the folder does not hold its files.
     """
     forward = Forward(address)
     settings = {"server": "../", "name": name, "model": model, "clear": "plaintext"}
@@ -57,7 +63,7 @@ def create_app(address: Address, token: str, *, models: Path, name: str, model: 
             Route("/page.json", show_settings),
             Route("/plaintext", in_the_clear, methods=["POST"]),
             Route("/v2/{path:path}", forward.__call__, methods=["GET", "PUT", "POST", "DELETE"]),
-            Mount("/", Site()),
+            Mount("/", Site(onnxruntime)),
         ],
         middleware=[Middleware(TokenAuth, token=token)],
         exception_handlers={CiphershiftError: _refuse},

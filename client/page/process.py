@@ -30,7 +30,14 @@ OWN_SETTINGS: dict[str, Any] = {"database": "", "tls_certificate": "", "tls_key"
 
 
 def serve(
-    server: str | None, *, model: str | None, ca_file: Path | None, models: Path | None, port: int, show: bool
+    server: str | None,
+    *,
+    model: str | None,
+    ca_file: Path | None,
+    models: Path | None,
+    port: int,
+    show: bool,
+    onnxruntime: Path | None = None,
 ) -> None:
     """Serves the page until it is interrupted.
 
@@ -41,9 +48,10 @@ def serve(
         models: folder of networks, for the server that is started here and for evaluation in the clear.
         port: of the page; 0 takes a free one. Browsers keep keys by origin, so another port means other keys.
         show: open it in a browser.
+        onnxruntime: folder `dist` of the npm package onnxruntime-web, for models with a public part.
 
     Raises:
-        ConfigurationError: the port is taken, or the server does not start.
+        ConfigurationError: the port is taken, the server does not start, or a file of onnxruntime is missing.
         UnreachableError, UntrustedServerError, UnauthorizedError, InsecureTransportError: the server's address cannot be used.
     """
     signal.signal(signal.SIGTERM, _end)  # leaves the blocks below, which stops the server that was started here
@@ -57,7 +65,12 @@ def serve(
             url, api_key, name = own.url, own.api_key, "a separate process on this machine"
         token = secrets.token_urlsafe(32)
         app = create_app(
-            Address(url, api_key=api_key, ca_file=ca_file), token, models=networks, name=name or url, model=model
+            Address(url, api_key=api_key, ca_file=ca_file),
+            token,
+            models=networks,
+            name=name or url,
+            model=model,
+            onnxruntime=onnxruntime,
         )
         config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=1)
         address = f"http://{HOST}:{listener.getsockname()[1]}/#key={token}"

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { cpus } from "node:os";
 import { gzipSync } from "node:zlib";
 
-import { bindingOf, decrypt, encrypt } from "./dist/ciphertexts.js";
+import { bindingOf, decrypt, encrypt, readAnswer } from "./dist/ciphertexts.js";
 import { Kind, pack } from "./dist/container.js";
 import { ParameterSet } from "./dist/params.js";
 import { ClientKeys } from "./dist/secret-keys.js";
@@ -39,7 +39,7 @@ const words = keys.kernel.packBits(new BigUint64Array(CLASSES).fill(5n), params.
 const mask = keys.kernel.packBits(BigUint64Array.from({ length: params.answerRing.degree }, (_, at) => BigInt(at)), params.answerBits);
 const digests = Buffer.from(binding.request + binding.program, "hex");
 const answer = await pack(Kind.PACKED_ANSWER, params.id, binding.keyId, Buffer.concat([digests, words, mask]));
-const decryptMilliseconds = await median(() => decrypt(keys, answer, binding, CLASSES));
+const decryptMilliseconds = await median(async () => decrypt(keys, await readAnswer(keys, answer, binding, CLASSES)));
 const bundle = await readFile(new URL("dist/ciphershift.js", import.meta.url));
 console.log(JSON.stringify({
   params: params.name,

@@ -6,34 +6,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ciphershift.errors import BadCalibrationError, UnsupportedLayerError
-from ciphershift.he_layers.layers.max_pool import RAMP as POOL_RAMP
+from ciphershift.errors import UnsupportedLayerError
 from ciphershift.he_layers.program import IMAGE
-from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.drives import ROUNDING, Drives
 from ciphershift.models.compiler.equivalence import require_same
 from ciphershift.models.compiler.fitting import comparable, fit_ramp, fit_results
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
-from ciphershift.models.compiler.scales import PIXEL_LEVELS
-from ciphershift.models.nn.activations import MAX_RAMP, Activation, LookUp, ReLU, deviation, per_channel
+from ciphershift.models.nn.activations import Activation, LookUp, ReLU, deviation, per_channel
 from ciphershift.models.nn.layers import Add, Head
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 CLIPPED = 0.998
 """Share of a ReLU's inputs that are below the top of its ramp."""
-MAX_OUTSIDE = 1e-2
-"""Share of a look-up's inputs that may lie outside its valid window, on the calibration data."""
-MAX_OUTSIDE_ELSEWHERE = 2e-2
-"""The same on inverted samples and on noise, which tell whether other samples clip or wrap."""
-DRIVES = (0.02, 0.16)
-"""Least and greatest standard deviation, in turns, that is given to the sums of a layer."""
-LEAST_DRIVE = 1e-3
-"""The same of a layer whose sums vary little beside its ramp: below, what they say is lost in a look-up's noise."""
-ROUNDING = 1e-4
-"""Relative error of float sums that decides nothing."""
-NOISE_DEVIATIONS = 3
-"""Standard deviations of the look-up's noise that are kept free at both ends of the window."""
 FAR, NEAR = 3.0, 2.0
 """A channel whose mean lies more than FAR of the layer's deviations above zero is scaled down until it lies at NEAR."""
 
@@ -57,38 +43,29 @@ class _Value:
 class Calibration:
     """Sets a network's weights and statistics node by node, each from the values that the nodes before it give."""
 
-    def __init__(self, network: Network, noise: CircuitNoise, max_outside: float, truth: dict[str, Tensor]) -> None:
+    def __init__(self, network: Network, drives: Drives, truth: dict[str, Tensor]) -> None:
         """Prepare.
 
         Args:
             network: built from the operations.
-            noise: of the circuit.
-            max_outside: share of a look-up's inputs that may leave its window.
+            drives: chooses how far sums reach on the torus.
             truth: what the module itself computes, by name of its step, for the first calibration samples.
         """
-        self.network, self.noise, self.max_outside = network, noise, max_outside
-        self.truth = truth
-        self.known = 0
+        self.network, self.truth, self.drives, self.known = network, truth, drives, drives.known
         self.values: dict[str, _Value] = {}
         self.exact: dict[str, Tensor] = {}
-        self.pooled: dict[str, Tensor] = {}
         self.spread: dict[str, Tensor] = {}
 
-    def run(self, operations: list[ir.Operation], samples: Tensor) -> None:
-        """Goes through the steps in order; ``samples`` are as the module takes them.
+    def run(self, operations: list[ir.Operation], integers: Tensor) -> None:
+        """Goes through the steps in order; ``integers`` are the network's inputs, those from elsewhere last.
 
         Raises:
             NotEquivalentError: a step computes something else than the module's; the first such step is named.
         """
-        self.known = len(samples)
-        count = len(next(iter(self.truth.values()), samples))
-        self.exact[IMAGE] = samples[:count]
-        unit, zero = self.network.inputs.scale(samples.shape[1])
-        lowest = per_channel(self.network.lowest, samples)
-        steps = (samples - per_channel(zero, samples)) / per_channel(unit, samples) - lowest
-        some = steps[: -(-len(steps) // 4)]
-        x = torch.cat([steps, PIXEL_LEVELS - some, torch.rand_like(some) * PIXEL_LEVELS]) + lowest
-        self.values[IMAGE] = _Value(x=x, unit=unit, shift=zero)
+        unit, zero = self.network.inputs.scale(integers.shape[1])
+        first = self.values[IMAGE] = _Value(x=integers, unit=unit, shift=zero)
+        count = len(next(iter(self.truth.values()), integers[: self.known]))
+        self.exact[IMAGE] = first.real(integers[:count])
         last_use = self.network.wiring.last_use
         for (step, node), operation in zip(self.network.steps(), operations, strict=True):
             inputs = [self.values[name] for name in step.inputs]
@@ -107,7 +84,7 @@ class Calibration:
             for name, v in zip(step.inputs, inputs, strict=True)
         ]
         if isinstance(node, Activation):
-            found = node(integers[0], self._turns(step, node, float(node.drive)), 0.0, 0.0)
+            found = node(integers[0], self.drives.turns(step, node, float(node.drive)), 0.0, 0.0)
         elif isinstance(operation, ir.MaxPool2d):
             found = functional.max_pool2d(integers[0], *_window(operation))
         elif isinstance(node, Head):
@@ -128,7 +105,7 @@ class Calibration:
             real, clipped = (_clipped(x, low, value.unit * node.levels) for x in (real, expected))
             require_same(operation, real, clipped)
         elif isinstance(node, LookUp):
-            turns = self._turns(step, node, float(node.drive))
+            turns = self.drives.turns(step, node, float(node.drive))
             compared = comparable(node, self.exact[step.inputs[0]], expected, turns)
             require_same(operation, real * compared, expected * compared)
         else:
@@ -152,10 +129,7 @@ class Calibration:
                     x=first.x, unit=first.unit * operation.scale, shift=first.shift * operation.scale + operation.shift
                 )
             case _, ir.MaxPool2d():
-                spans = functional.max_pool2d(first.x, *_window(operation)) + functional.max_pool2d(
-                    -first.x, *_window(operation)
-                )
-                self.pooled[step.name] = spans
+                self.drives.watch(step, first.x, *_window(operation))
                 return _Value(x=functional.max_pool2d(first.x, *_window(operation)), unit=first.unit, shift=first.shift)
             case _, ir.AvgPool2d():
                 size = operation.kernel[0] * operation.kernel[1]
@@ -269,8 +243,8 @@ class Calibration:
         known = real[: self.known]
         fit_results(node, operation, known, uniform=step.name in wiring.uniform, power=step.name in wiring.powers)
         fit_ramp(node, operation, known)
-        self._choose_drive(step, node, operation, source.x)
-        x = node(source.x, self._turns(step, node, float(node.drive)), 0.0, 0.0)
+        self.drives.choose(step, node, source.x)
+        x = node(source.x, self.drives.turns(step, node, float(node.drive)), 0.0, 0.0)
         return _Value(x=x, unit=node.unit.clone(), shift=torch.zeros_like(node.unit))
 
     def _ramp(self, step: Step, node: ReLU, operation: ir.ReLU, source: _Value) -> _Value:
@@ -289,8 +263,8 @@ class Calibration:
             top = 2.0 ** torch.log2(top).ceil()
         node.top.copy_(top / (slope * node.std))
         node.floor.copy_(torch.minimum(node.floor, node.top))  # a module that clips within a fraction of a deviation
-        self._choose_drive(step, node, operation, source.x)
-        turns = self._turns(step, node, float(node.drive))
+        self.drives.choose(step, node, source.x)
+        turns = self.drives.turns(step, node, float(node.drive))
         reached = node.tops(turns) * slope * node.std
         if step.name in wiring.uniform:
             reached = reached.min().expand_as(reached)
@@ -307,78 +281,6 @@ class Calibration:
             unit=unit,
             shift=torch.zeros_like(unit),
         )
-
-    def _turns(self, step: Step, node: Activation, drive: float) -> Tensor:
-        """Turns for one unit of each channel at this drive."""
-        least = torch.zeros_like(node.spread)
-        owner = self.network.wiring.owner[step.name]
-        room = 3 if owner and owner not in self.network.wiring.uniform else 0
-        exponent = torch.log2(node.reach.max() / node.reach).round().clamp(0, room) + least
-        return drive / (node.spread * 2.0**exponent).pow(2).mean().sqrt() * 2.0**exponent
-
-    def _choose_drive(self, step: Step, node: Activation, operation: ir.Activation, x: Tensor) -> None:
-        """The greatest drive for which few enough of the sums leave a window of the activation or of its pools.
-
-        Raises:
-            BadCalibrationError: there is none.
-        """
-        low, high = DRIVES
-        for _ in range(12):
-            middle = (low * high) ** 0.5
-            seen, elsewhere = self._outside(step, node, x, middle)
-            fits = seen <= self.max_outside and elsewhere <= max(self.max_outside, MAX_OUTSIDE_ELSEWHERE)
-            low, high = (middle, high) if fits else (low, middle)
-        while (seen := self._outside(step, node, x, low)[0]) > self.max_outside:
-            low /= 2
-            if low < LEAST_DRIVE:
-                raise BadCalibrationError(
-                    f"{operation.place}: {seen:.1%} of the inputs of {operation.name!r} would be clipped on the calibration data: they "
-                    "vary too little beside its range, or one channel unlike the others; put a batch norm before it"
-                )
-        node.drive.fill_(low)
-
-    def _outside(self, step: Step, node: Activation, x: Tensor, drive: float) -> tuple[float, float]:
-        """Share of the sums that leave the window at this drive, on the calibration data and on other samples.
-
-        Of several windows, the activation's and those of pools before it, the one that is left most often counts; so do values that the
-        longest ramp would clip.
-        """
-        turns = self._turns(step, node, drive)
-        under_input, _ = self.network.wiring.keys[step.inputs[0]]
-        margin = NOISE_DEVIATIONS * self.noise.lookup_input(under_input, True)
-        above_zero = (x - per_channel(node.mean, x) + per_channel(node.offset * node.std, x)) * per_channel(turns, x)
-        low, high, cut = self._ends(step, node, above_zero, turns)
-        above_start = above_zero - per_channel(low, x)
-        outside = [(above_start > 0.5 - margin) | (above_start < -0.5 + margin + per_channel(high - low, x))]
-        name, by_name = step.inputs[0], self.network.wiring.by_name
-        while name in self.pooled or (name in by_name and issubclass(by_name[name].kind, ir.Affine)):
-            if name in self.pooled:
-                spans = self.pooled[name]
-                outside.append(spans * per_channel(turns, spans) > POOL_RAMP - margin)
-            name = by_name[name].inputs[0]
-        shares = [(float(o[: self.known].float().mean()), float(o[self.known :].float().mean())) for o in outside]
-        shares.append((float(cut[: self.known].float().mean()), 0.0))
-        return max(seen for seen, _ in shares), max(elsewhere for _, elsewhere in shares)
-
-    def _ends(self, step: Step, node: Activation, phases: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Ends of the ramp in turns from the function's zero, [C] each; and which phases it clips only for being too long."""
-        if isinstance(node, LookUp):
-            scale = node.std * turns
-            low, high = (bound * scale for bound in node.bounds(turns))
-            wanted, length = (node.high - node.low) * scale, high - low
-        else:
-            assert isinstance(node, ReLU), "an activation is a ramp or a function"
-            wanted = node.top * node.std * turns
-            longest = MAX_RAMP * node.levels / node.span
-            high = torch.clamp(wanted, max=longest)
-            if step.name in self.network.wiring.powers:  # a ramp that does not fit is halved until it does
-                halvings = torch.log2(wanted / longest * (1 - ROUNDING)).ceil().clamp_min(0)
-                high = wanted / 2.0**halvings
-            low, length = node.lowest / node.levels * high, high
-        below, above = per_channel(low * (1 + ROUNDING), phases), per_channel(high * (1 + ROUNDING), phases)
-        short = per_channel(length < wanted * (1 - ROUNDING), phases)
-        flat_below = isinstance(node, ReLU) and node.lowest == 0  # a ReLU is 0 there
-        return low, high, short & ((phases > above) | ((phases < below) & (not flat_below)))
 
 
 def _equal(values: list[Tensor]) -> bool:

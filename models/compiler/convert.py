@@ -1,6 +1,7 @@
 """From a float nn.Module to a trainable network of power-of-two weights that computes nearly the same, scaled by calibration data."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,45 @@ from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import ir
-from ciphershift.models.compiler.calibration import MAX_OUTSIDE, ROUNDING, Calibration
+from ciphershift.models.compiler.budget import Budget, Choice, within
+from ciphershift.models.compiler.calibration import Calibration
+from ciphershift.models.compiler.drives import MAX_OUTSIDE, ROUNDING, Drives
 from ciphershift.models.compiler.fitting import require_finite
 from ciphershift.models.compiler.graph import Wiring
 from ciphershift.models.compiler.head import HEAD
-from ciphershift.models.compiler.inputs import Inputs
+from ciphershift.models.compiler.inputs import Inputs, Logits
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.onnx_graph import OnnxModule, as_module
 from ciphershift.models.compiler.public import behind, stem_of
+from ciphershift.models.compiler.reconstruct import Reconstruction
 from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.trace import BATCH, Trace, evaluation_mode, trace
+from ciphershift.models.nn.activations import per_channel
+from ciphershift.models.training.metrics import Targets, score
 
 COMPARED = 10 * BATCH
 """Calibration samples on which every step is held against the module's."""
+
+Validation = tuple[Tensor | NDArray[np.floating], Targets]
+SEED = 0
+"""Of the noise that conversion draws: it gives the same every time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unrounded:
+    """A network that computes what the module does, in evaluation mode, and what is needed to round it.
+
+    Attributes:
+        noise: of the circuit, which the network has not yet.
+        drives: choose how far sums reach on the torus.
+        integers: calibration data as the network takes them, then inverted ones and noise, [count, ...].
+    """
+
+    network: Network
+    noise: CircuitNoise
+    drives: Drives
+    integers: Tensor
 
 
 def convert(
@@ -43,12 +69,18 @@ def convert(
     max_outside: float = MAX_OUTSIDE,
     public: str | None = None,
     inputs: Inputs | None = None,
+    max_seconds: float | None = None,
+    max_drop: float | None = None,
+    threads: int = 1,
+    validation: Validation | None = None,
 ) -> Network:
     """A trainable network with the module's weights as powers of two, activations on integer levels, and the circuit's noise.
 
     Batch norms are folded, max-pools are moved before the activations that they follow; the module itself is left as it is. Before anything
-    is rounded, every step is held against the module's own on some of the calibration data. The result is in training mode, quantized, with
-    the noise that the parameter set predicts for each of its layers; train it on with models.training.loop.fine_tune.
+    is rounded, every step is held against the module's own on some of the calibration data. Then weights are rounded so that each layer's
+    sums stay near the module's on these data, with what rounding and noise did to the layers before (models.compiler.reconstruct).
+    The result is in training mode, quantized, with the noise that the parameter set predicts for each of its layers; train it on with
+    models.training.loop.fine_tune. The same module, data and choices give the same network.
 
     Args:
         module: made of the operations of docs/networks.md, for inputs in [0, 1], returning logits; or the path of an ONNX file.
@@ -61,6 +93,12 @@ def convert(
         inputs: what clients will send, if that is anything but pixels in [0, 1]: an encoding (models.compiler.inputs.fit_encoding), and the
             mean and deviation of the normalization that the module expects. The calibration data are then raw values.
         max_outside: share of a layer's sums that may leave the window of its look-up, which fixes the layer's scale on the torus.
+        max_seconds: that the server may take for one sample, predicted for ``threads`` threads of this machine. With one of these limits
+            parameter set, levels and exponents are the first that keep to both; those given are tried first.
+        max_drop: points (hundredths of accuracy, or of R²) that the conversion may lose.
+        threads: see ``max_seconds``.
+        validation: what ``max_drop`` is measured on: inputs as of ``calibration_data``, and classes (int64) or numbers (float64).
+            Without it, the calibration data, and how far answers are from the module's.
 
     Raises:
         BadCalibrationError: the calibration data are too few, of another type or shape, or outside [0, 1], or a step has no
@@ -69,7 +107,49 @@ def convert(
         BadStemError, TooLargeError, ConfigurationError: see models.compiler.public.
         UnreadableModuleError: the ONNX file cannot be read.
         NotEquivalentError: a step of the converted network computes something else than the module's.
+        OverBudgetError: says by how much the limits are missed.
     """
+    read = as_module(module)
+    inputs = Inputs() if inputs is None else inputs
+
+    def make(choice: Choice) -> Network:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            unrounded = before_rounding(
+                read,
+                calibration_data,
+                params=choice.params,
+                levels=choice.levels,
+                exponents=choice.exponents,
+                max_outside=max_outside,
+                public=public,
+                inputs=inputs,
+            )
+            with torch.no_grad():
+                Reconstruction(unrounded.network, unrounded.noise, unrounded.drives).run(unrounded.integers)
+        return unrounded.network.train()
+
+    first = Choice(params=params, exponents=exponents, levels=levels)
+    if max_seconds is None and max_drop is None:
+        return make(first)
+    values, targets = (calibration_data, None) if validation is None else validation
+    samples = _checked(values, inputs)
+    budget = Budget(max_seconds=max_seconds, max_drop=max_drop, threads=threads)
+    return within(budget, first, make, lambda network: _drop(read, network, samples, targets))
+
+
+def before_rounding(
+    module: nn.Module | Path | str,
+    calibration_data: Tensor | NDArray[np.floating],
+    *,
+    params: str = parameter_sets.DEFAULT,
+    levels: int = 31,
+    exponents: int = 4,
+    max_outside: float = MAX_OUTSIDE,
+    public: str | None = None,
+    inputs: Inputs | None = None,
+) -> Unrounded:
+    """The first half of ``convert``, with the same arguments and errors."""
     module = as_module(module)
     inputs = Inputs() if inputs is None else inputs
     samples = _checked(calibration_data, inputs)
@@ -104,15 +184,48 @@ def convert(
         truth[HEAD] = torch.cat([truth[name].flatten(1) for name in simple.returned.values()], dim=1)
     options: dict[str, Any] = {"levels": levels, "exponents": exponents, "inputs": inputs, "parts": simple.parts}
     network = Network(simple.operations, shape, **options)
-    noise = CircuitNoise.predicted(parameter_sets.get(params))
-    network.stem = stem
+    network.stem, network.params = stem, params
     network.eval()
+    noise = CircuitNoise.predicted(parameter_sets.get(params))
+    drives = Drives(network, noise, max_outside, len(samples))
+    integers = _with_others(network, samples)
     with torch.no_grad():
-        Calibration(network, noise, max_outside, truth).run(simple.operations, samples)
-    network.train()
-    network.quantize(True)
-    network.noise = noise
-    return network
+        Calibration(network, drives, truth).run(simple.operations, integers)
+    return Unrounded(network=network, noise=noise, drives=drives, integers=integers)
+
+
+def _drop(module: nn.Module, network: Network, samples: Tensor, targets: Targets | None) -> float:
+    """Points that the network loses against the module, on samples as the module takes them.
+
+    Without targets the module's answers are what is to be met.
+    """
+    network.require_logits()
+    whole = Logits(module, network.output) if network.output else module
+    with evaluation_mode(module), torch.no_grad():
+        real = torch.cat([whole(part) for part in torch.split(samples, BATCH)]).double().numpy()
+    if network.stem:
+        samples = torch.tensor(network.stem.scaled(network.stem.run(samples.numpy())), dtype=torch.float32)
+    with evaluation_mode(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        parts = torch.split(_steps(network, samples) / PIXEL_LEVELS, BATCH)
+        found = torch.cat([network(part) for part in parts]).double().numpy()
+    if targets is None:
+        targets = real.argmax(1) if real.shape[1] > 1 else real[:, 0]
+    return 100 * (score(real, targets) - score(found, targets))
+
+
+def _steps(network: Network, samples: Tensor) -> Tensor:
+    """Samples as the module takes them as steps above each feature's least value."""
+    unit, zero = network.inputs.scale(samples.shape[1])
+    return (samples - per_channel(zero, samples)) / per_channel(unit, samples) - per_channel(network.lowest, samples)
+
+
+def _with_others(network: Network, samples: Tensor) -> Tensor:
+    """Samples as the module takes them as the network's integers; then some inverted, and as many of noise."""
+    steps = _steps(network, samples)
+    some = steps[: -(-len(steps) // 4)]
+    noise = torch.rand(some.shape, generator=torch.Generator().manual_seed(SEED)) * PIXEL_LEVELS
+    return torch.cat([steps, PIXEL_LEVELS - some, noise]) + per_channel(network.lowest, steps)
 
 
 def _with_free_units(operations: list[ir.Operation], shape: Shape) -> list[ir.Operation]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ciphershift.errors import BadShapeError
+from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
@@ -37,6 +38,7 @@ class Network(nn.Module):
         parts: what it returns, one output or several (protocol.outputs).
         wiring: which node reads which.
         stem: the public part of the module that this network is the rest of: the inputs here are what it gives, from 0 to 1.
+        params: name of the parameter set that it is made for.
         noise: of the circuit, injected if there is any.
         loudness: factor of that noise, 1 except in training.
         placed: where the values lie, if that is held (see ``place``).
@@ -63,6 +65,7 @@ class Network(nn.Module):
         self.wiring = Wiring(operations, input_shape)
         self.parts = parts or (Part(name="", shape=operations[-1].shape),)
         self.stem: Stem | None = None
+        self.params = parameter_sets.DEFAULT
         self.noise: CircuitNoise | None = None
         self.placed: Torus | None = None
         self.register_buffer("loudness", torch.ones(()), persistent=False)
@@ -156,7 +159,7 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1], or of other data bytes / 255 (Inputs.bytes_of) -> all values of ``parts`` [B, values]."""
         torus = self.placed or self.torus()
-        values = {IMAGE: self._fresh(x * PIXEL_LEVELS + per_channel(self.lowest, x), torus)}
+        values = {IMAGE: self.fresh(x * PIXEL_LEVELS + per_channel(self.lowest, x), torus)}
         for step, node in self.steps():
             inputs = [values[name] for name in step.inputs]
             for name in {name for name in step.inputs if self.wiring.last_use[name] == step.name}:
@@ -199,7 +202,7 @@ class Network(nn.Module):
         """The node of a step."""
         return next(node for step, node in self.steps() if step.name == name)
 
-    def _fresh(self, x: Tensor, torus: Torus) -> Tensor:
+    def fresh(self, x: Tensor, torus: Torus) -> Tensor:
         """Levels as they come from the client."""
         if self.noise is None:
             return x

@@ -60,8 +60,20 @@ class ShiftWeights(nn.Module):
         self.register_buffer("reference", reference.detach().clone())
 
     def widen(self, factors: Tensor) -> None:
-        """From now on the scale of each channel is ``factors`` [O] times as large: for channels whose sums hardly vary."""
+        """From now on the scale of each channel is ``factors`` [O] times as large ([1] for all of a layer of one scale)."""
         self.register_buffer("widening", factors.detach().clone())
+
+    def take(self, weight: Tensor, scale: Tensor) -> None:
+        """Become these weights, float [O, I, ...], rounded in units of ``scale``, float [O] (all equal in a layer of one scale)."""
+        self.weight.copy_(weight)
+        self.widening = None
+        factors = scale / self._free_scale().flatten()
+        self.widen(factors if self.per_channel else factors[:1])
+
+    def sum_unit(self) -> Tensor:
+        """What one unit of the sums is worth in the coordinates of ``weight``, float [O]."""
+        unit = self.scale().flatten() if self.reference is None else self.reference
+        return unit.expand(len(self.weight))
 
     def _free_scale(self) -> Tensor:
         weight = self.weight.detach()

@@ -28,6 +28,11 @@ ZOO = Path(__file__).resolve().parents[1] / "zoo"
 WINDOW_IMAGES = 500
 PART = 500
 """Images that are measured between two steps that are shown; whole batches of the simulation, so that its draws stay the same."""
+FIGURES = (
+    ("accuracy_float", "accuracy_quantised", "accuracy_simulated"),
+    ("r2_float", "r2_quantized", "r2_simulated"),
+)
+"""Members of a card, of classes or of numbers: of the float network, the Program without noise, and with it."""
 FLOAT_FILE, CARD_FILE = "float.safetensors", "card.json"
 
 
@@ -49,7 +54,21 @@ class Accuracies:
     f1_simulated: float
 
 
-def measure(program: Program, baseline: nn.Module, parts: Iterable[Split], *, seed: int = 0) -> Accuracies:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explained:
+    """Of numbers that are predicted: R² of the float baseline, of the Program without noise, and with predicted noise.
+
+    ``error_simulated`` is the root of the mean squared error of the last, in units of the numbers; ``error_float`` of the first.
+    """
+
+    r2_float: float
+    r2_quantized: float
+    r2_simulated: float
+    error_float: float
+    error_simulated: float
+
+
+def measure(program: Program, baseline: nn.Module, parts: Iterable[Split], *, seed: int = 0) -> Accuracies | Explained:
     """All figures over all parts together; ``seed`` is that of the simulated noise."""
     params, rng = parameter_sets.get(program.params), np.random.default_rng(seed)
     rows: list[tuple[NDArray[np.floating], ...]] = []
@@ -60,13 +79,23 @@ def measure(program: Program, baseline: nn.Module, parts: Iterable[Split], *, se
         rows.append(
             (
                 logits(baseline, part.images),
-                simulate.plain(secret, images).astype(np.float64),
+                simulate.plain(secret, images) * program.output.scales,
                 simulate.run(secret, params, images, rng),
             )
         )
         labels.append(part.labels)
     clear, plain, noisy = (np.concatenate(answers) for answers in zip(*rows, strict=True))
-    right = np.concatenate(labels)
+    right: NDArray[Any] = np.concatenate(labels)
+    if right.dtype.kind == "f":
+        clear_r2, plain_r2, noisy_r2 = (metrics.r2(answers[:, 0], right) for answers in (clear, plain, noisy))
+        errors = [float(np.sqrt(((answers[:, 0] - right) ** 2).mean())) for answers in (clear, noisy)]
+        return Explained(
+            r2_float=clear_r2,
+            r2_quantized=plain_r2,
+            r2_simulated=noisy_r2,
+            error_float=errors[0],
+            error_simulated=errors[1],
+        )
     return Accuracies(
         accuracy_float=float((clear.argmax(1) == right).mean()),
         accuracy_quantised=float((plain.argmax(1) == right).mean()),

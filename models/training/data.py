@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ciphershift.errors import UnreadableDataError
+from ciphershift.models.training.metrics import Targets
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """``images`` uint8 [count, C, H, W] and ``labels`` int64 [count]."""
+    """``images`` uint8 [count, C, H, W] and ``labels`` [count]: classes, int64, or numbers of a regression, float64."""
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: Targets
 
     def part(self, start: int, stop: int) -> "Split":
         """The images from ``start`` up to ``stop``."""

@@ -36,9 +36,10 @@ class Lesson:
         *,
         teacher: nn.Module | None = None,
     ) -> None:
-        """Takes the training set, uint8 [N, C, H, W] and int64 [N], on the network's device; see ``models.training.loop.fit``."""
+        """Takes the training set, uint8 [N, C, H, W] and int64 or float [N], on the network's device; see ``models.training.loop.fit``."""
         self.network, self.phase, self.images, self.labels = network, phase, images, labels
         self.teacher, self.device = teacher, images.device
+        self._variance = labels.float().var(correction=0).clamp_min(1e-12)
         parameters, rate, decay = network.parameters(), phase.learning_rate, phase.weight_decay
         self.optimizer: Muon | torch.optim.AdamW = (
             Muon(parameters, lr=rate, weight_decay=decay, unit_rows=phase.unit_rows)
@@ -91,6 +92,10 @@ class Lesson:
         if isinstance(self.network, Network) and self.network.placed is not None:
             self.network.place()
 
+    @property
+    def _regression(self) -> bool:
+        return self.labels.is_floating_point()
+
     def _choose(self, chosen: Tensor, epoch: int) -> None:
         self._chosen.copy_(chosen)
         self._parity.fill_(epoch % 2)
@@ -128,12 +133,12 @@ class Lesson:
         images = self._changed()
         labels = self.labels[self._chosen]
         outputs = self._answer(images)
-        loss = functional.cross_entropy(outputs, labels, label_smoothing=self.phase.smoothing)
+        loss = self._loss(outputs, labels, self.phase.smoothing)
         if self.phase.paired and isinstance(self.network, Network):
             loss = loss + self._paired(self.network, outputs, labels, images)
         if self.teacher is not None and self.phase.distilled:
             share = self.phase.distilled
-            loss = (1 - share) * loss + share * functional.cross_entropy(outputs, self._wanted(self.teacher, images))
+            loss = (1 - share) * loss + share * self._loss(outputs, self._wanted(self.teacher, images))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -144,20 +149,30 @@ class Lesson:
                 )
         self.total += loss.detach()
 
+    def _loss(self, outputs: Tensor, wanted: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy for classes or their probabilities; for numbers the squared error beside their variance, so that rates fit both."""
+        if self._regression and wanted.dim() == 1:
+            return functional.mse_loss(outputs[:, 0], wanted) / self._variance
+        return functional.cross_entropy(outputs, wanted, label_smoothing=smoothing)
+
     def _wanted(self, teacher: nn.Module, images: Tensor) -> Tensor:
-        """The teacher's probabilities; of an image and its mirror image, if the phase wants both views."""
+        """The teacher's probabilities, or numbers; of an image and its mirror image, if the phase wants both views."""
         views = [images, images.flip(3)] if self.phase.both_views else [images]
         autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.phase.fused, cache_enabled=False)
         with torch.no_grad(), autocast:
             if self.phase.fused:
                 views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-            return torch.stack([functional.softmax(teacher(view).float(), dim=1) for view in views]).mean(0)
+            answers = [teacher(view).float() for view in views]
+            answers = [x[:, 0] if self._regression else functional.softmax(x, dim=1) for x in answers]
+            return torch.stack(answers).mean(0)
 
     def _paired(self, network: Network, outputs: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        """Cross-entropy without noise, and the distance of the answers with noise from those without."""
+        """The loss without noise, and the distance of the answers with noise from those without."""
         noise, network.noise = network.noise, None
         clear = self._answer(images)
         network.noise = noise
+        if self._regression:
+            return self._loss(clear, labels) + self._loss(outputs, clear[:, 0])
         noisy, quiet = functional.log_softmax(outputs, dim=1), functional.log_softmax(clear, dim=1)
         distance = functional.kl_div(noisy, quiet, reduction="batchmean", log_target=True)
         return functional.cross_entropy(clear, labels) + distance

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.exact import ExactNetwork
+from ciphershift.models.training import metrics
 from ciphershift.models.training.behind import behind
 from ciphershift.models.training.capture import stream_of
 from ciphershift.models.training.data import Split
@@ -25,7 +26,7 @@ FINE_TUNING = Phase(epochs=8, learning_rate=1e-3, frozen=0.25, distortion=0.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """After an epoch: its number from 1, the mean loss, the accuracy on the validation images, if any are kept out."""
+    """After an epoch: its number from 1, the mean loss, the accuracy (or R²) on the validation images, if any are kept out."""
 
     epoch: int
     epochs: int
@@ -102,6 +103,7 @@ def fit(
         if isinstance(network, Network):
             network.fuse()
     images, labels = torch.tensor(train.images, device=device), torch.tensor(train.labels, device=device)
+    labels = labels.float() if labels.is_floating_point() else labels
     with stream_of(device):
         lesson = Lesson(network, phase, images, labels, teacher=teacher)
         done = _resume(lesson, checkpoint, device) if checkpoint.exists() else 0
@@ -135,8 +137,8 @@ def fit(
 
 
 def accuracy(network: nn.Module, split: Split) -> float:
-    """Share of images whose greatest logit is the label's."""
-    return float((logits(network, split.images).argmax(1) == split.labels).mean())
+    """Share of images whose greatest logit is the label's; R² where labels are numbers."""
+    return metrics.score(logits(network, split.images), split.labels)
 
 
 def logits(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,7 +1,29 @@
-"""Figures beside accuracy, for data whose classes are not alike in number: area under the curve, and F1."""
+"""How good answers are: accuracy, area under the curve and F1 of classes, R² of numbers."""
 
 import numpy as np
 from numpy.typing import NDArray
+
+Targets = NDArray[np.int64] | NDArray[np.float64]
+"""Classes, or numbers of a regression."""
+
+
+def score(answers: NDArray[np.floating], targets: Targets) -> float:
+    """Accuracy for classes, R² for numbers.
+
+    Args:
+        answers: logits [count, classes]; one column is the logit of the second of two classes, or the number itself.
+        targets: [count].
+    """
+    if targets.dtype.kind == "f":
+        return r2(answers[:, 0], np.asarray(targets, dtype=np.float64))
+    predicted = answers.argmax(1) if answers.shape[1] > 1 else answers[:, 0] > 0
+    return float((predicted == targets).mean())
+
+
+def r2(predicted: NDArray[np.floating], targets: NDArray[np.floating]) -> float:
+    """Share of the targets' variance that is explained: 1 - residual / total sum of squares; below 0 where their mean is nearer."""
+    total = float(((targets - targets.mean()) ** 2).sum())
+    return 1 - float(((predicted - targets) ** 2).sum()) / total if total else float("nan")
 
 
 def auc(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:

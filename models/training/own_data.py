@@ -1,7 +1,8 @@
 """A user's own data: a folder of images by class, an .npz, a CSV with a target column, or a torch Dataset."""
 
 import csv
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ciphershift.errors import UnreadableDataError
+from ciphershift.models.training.metrics import Targets
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 HELD_OUT = 0.15
@@ -23,10 +25,10 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labeled:
-    """``values`` [count, features, ...] as clients will send them, and ``labels`` int64 [count]."""
+    """``values`` [count, features, ...] as clients will send them, and ``labels`` [count]: classes, or numbers of a regression."""
 
     values: NDArray[Any]
-    labels: NDArray[np.int64]
+    labels: Targets
 
     def take(self, places: NDArray[np.int64]) -> "Labeled":
         """The samples at these places."""
@@ -35,7 +37,7 @@ class Labeled:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawData:
-    """Values with their classes.
+    """Values with their classes, or with numbers to be predicted; ``classes`` then has the name of these.
 
     Attributes:
         train: to learn from; ``validation`` to choose by; ``test`` to be looked at once.
@@ -59,6 +61,17 @@ class RawData:
             train, validation = _divided(train)
         return replace(self, train=train, validation=validation, test=test)
 
+    def fold(self, number: int, count: int) -> "RawData":
+        """All samples anew: of ``count`` parts, drawn by a fixed seed, this one to test on, the others to learn from."""
+        parts = [part for part in (self.train, self.validation, self.test) if part is not None]
+        whole = Labeled(
+            values=np.concatenate([part.values for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+        )
+        order = np.random.default_rng(SEED).permutation(len(whole.labels))
+        tested = np.arange(len(order)) % count == number
+        return replace(self, train=whole.take(order[~tested]), validation=None, test=whole.take(order[tested]))
+
 
 def _divided(data: Labeled) -> tuple[Labeled, Labeled]:
     order = np.random.default_rng(SEED).permutation(len(data.labels))
@@ -66,12 +79,14 @@ def _divided(data: Labeled) -> tuple[Labeled, Labeled]:
     return data.take(order[:kept]), data.take(order[kept:])
 
 
-def read(path: Path, target: str | None = None) -> RawData:
+def read(path: Path, target: str | None = None, *, regression: bool | None = None) -> RawData:
     """Reads a folder, an .npz or a .csv.
 
     Args:
         path: a folder holds one folder of images for each class, or ``train``, ``test`` and perhaps ``val`` with such folders.
         target: name of the column of a CSV that is to be predicted.
+        regression: whether the target is a number rather than a class; None: it is where it has fractions, or more than MAX_CATEGORIES
+            different numbers.
 
     Raises:
         UnreadableDataError: names the file, the line or the array that cannot be used.
@@ -81,9 +96,9 @@ def read(path: Path, target: str | None = None) -> RawData:
     if not path.is_file():
         raise UnreadableDataError(f"there is neither a file nor a folder {path}")
     if path.suffix == ".npz":
-        return _arrays(path)
+        return _arrays(path, regression)
     if path.suffix == ".csv":
-        return _table(path, target)
+        return _table(path, target, regression)
     raise UnreadableDataError(f"{path} is neither a folder of images nor an .npz nor a .csv")
 
 
@@ -103,11 +118,14 @@ def of_samples(train: Samples, test: Samples | None = None, classes: tuple[str, 
     """
     named = tuple(map(str, classes or getattr(train, "classes", ())))
     samples, tests = _collected(train), None if test is None else _collected(test)
+    pixels = samples.values.dtype == np.uint8
+    if samples.labels.dtype.kind == "f":
+        return RawData(train=samples, validation=None, test=tests, classes=named or ("target",), pixels=pixels)
     count = int(max(part.labels.max() for part in (samples, tests) if part is not None)) + 1
     names = named or tuple(map(str, range(count)))
     if len(names) < count:
         raise UnreadableDataError(f"labels go up to {count - 1}, but there are {len(names)} class names")
-    return RawData(train=samples, validation=None, test=tests, classes=names, pixels=samples.values.dtype == np.uint8)
+    return RawData(train=samples, validation=None, test=tests, classes=names, pixels=pixels)
 
 
 def _collected(samples: Samples) -> Labeled:
@@ -122,10 +140,12 @@ def _collected(samples: Samples) -> Labeled:
         except (TypeError, ValueError) as error:
             raise UnreadableDataError(f"sample {number} is no pair of values and label") from error
         values.append(np.asarray(value) if batched else np.asarray(value)[None])
-        labels.append(np.asarray(label, dtype=np.int64).reshape(-1))
+        labels.append(np.asarray(label).reshape(-1))
     if len({value.shape[1:] for value in values}) != 1:
         raise UnreadableDataError("samples have different shapes, or there are none; give all one shape")
-    return Labeled(values=np.concatenate(values), labels=np.concatenate(labels))
+    found = np.concatenate(labels)
+    targets: Targets = found.astype(np.float64) if found.dtype.kind == "f" else found.astype(np.int64)
+    return Labeled(values=np.concatenate(values), labels=targets)
 
 
 def _folder(path: Path) -> RawData:
@@ -169,7 +189,7 @@ def _images(folder: Path, classes: tuple[str, ...]) -> Labeled:
 VALUES, LABELS = ("images", "features", "sequences", "x", "X", "data"), ("labels", "y", "target", "targets")
 
 
-def _arrays(path: Path) -> RawData:
+def _arrays(path: Path, regression: bool | None) -> RawData:
     with np.load(path, allow_pickle=False) as file:
         try:
             arrays = dict(file)
@@ -182,23 +202,12 @@ def _arrays(path: Path) -> RawData:
             f"{path} has the arrays {', '.join(sorted(arrays))}; name them {' or '.join(VALUES)}, and {' or '.join(LABELS)}, "
             "or train_images, train_labels, test_images and so on"
         )
-    found = [np.unique(part[1]) for part in parts.values() if part is not None]
-    kinds = np.unique(np.concatenate(found))
-    if "classes" in arrays:
-        classes = tuple(map(str, arrays["classes"]))
-        if kinds.dtype.kind not in "iu" or kinds.min() < 0 or kinds.max() >= len(classes):
-            raise UnreadableDataError(
-                f"{path} has {len(classes)} classes; labels must be numbers from 0 to {len(classes) - 1}"
-            )
-        kinds = np.arange(len(classes))
-    else:
-        classes = tuple(map(str, kinds))
+    whole = np.concatenate([part[1] for part in parts.values() if part is not None])
+    classes, labels_of = _targets(path, whole, tuple(map(str, arrays.get("classes", ()))), "target", regression)
     names = tuple(map(str, arrays["names"])) if "names" in arrays else ()
 
     def labeled(part: tuple[NDArray[Any], NDArray[Any]] | None) -> Labeled | None:
-        return (
-            None if part is None else Labeled(values=part[0], labels=np.searchsorted(kinds, part[1]).astype(np.int64))
-        )
+        return None if part is None else Labeled(values=part[0], labels=labels_of(part[1]))
 
     given = labeled(train)
     assert given is not None
@@ -236,7 +245,7 @@ def _letters(words: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(codes == np.frombuffer(b"ACGT", dtype=np.uint8).reshape(1, -1, 1), dtype=np.float64)
 
 
-def _table(path: Path, target: str | None) -> RawData:
+def _table(path: Path, target: str | None, regression: bool | None) -> RawData:
     with path.open(newline="", encoding="utf-8-sig") as file:
         header, *rows = [row for row in csv.reader(file) if row] or [[]]
     if not rows:
@@ -249,7 +258,11 @@ def _table(path: Path, target: str | None) -> RawData:
                 (name for name, cell in zip(header, row, strict=False) if not cell.strip()), "the last columns"
             )
             raise UnreadableDataError(f"{path}, line {number}: no value for {column}; fill it in, or leave the row out")
-    kinds, labels = np.unique([row[header.index(target)] for row in rows], return_inverse=True)
+    cells = np.array([row[header.index(target)] for row in rows])
+    with suppress(ValueError):  # words: they are classes, and refused where numbers are wanted
+        numbers = cells.astype(np.float64)
+        cells = numbers if regression or (regression is None and _is_measured(numbers)) else cells
+    classes, labels_of = _targets(path, cells, (), target, regression)
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []
     for place, name in enumerate(header):
@@ -257,8 +270,36 @@ def _table(path: Path, target: str | None) -> RawData:
             for own, values in _column(path, name, [row[place] for row in rows]):
                 names.append(own)
                 columns.append(values)
-    train = Labeled(values=np.stack(columns, axis=1), labels=labels.astype(np.int64))
-    return RawData(train=train, validation=None, test=None, classes=tuple(map(str, kinds)), names=tuple(names))
+    train = Labeled(values=np.stack(columns, axis=1), labels=labels_of(cells))
+    return RawData(train=train, validation=None, test=None, classes=classes, names=tuple(names))
+
+
+def _is_measured(numbers: NDArray[np.float64]) -> bool:
+    """Whether numbers are quantities rather than classes."""
+    return bool((numbers != np.rint(numbers)).any()) or len(np.unique(numbers)) > MAX_CATEGORIES
+
+
+def _targets(
+    path: Path, found: NDArray[Any], classes: tuple[str, ...], name: str, regression: bool | None
+) -> tuple[tuple[str, ...], Callable[[NDArray[Any]], Targets]]:
+    """Names of the classes, or of the number that is predicted; and what makes labels of what a file holds."""
+    numeric = found.dtype.kind in "iuf"
+    if regression is None:
+        regression = numeric and not classes and _is_measured(found.astype(np.float64))
+    if regression:
+        if not numeric or not np.isfinite(found).all():
+            raise UnreadableDataError(
+                f"{path}: {name} has values that are no numbers; fill them in, or predict classes"
+            )
+        return (name,), lambda labels: labels.astype(np.float64)
+    kinds = np.unique(found)
+    if classes:
+        if kinds.dtype.kind not in "iu" or kinds.min() < 0 or kinds.max() >= len(classes):
+            raise UnreadableDataError(
+                f"{path} has {len(classes)} classes; labels must be numbers from 0 to {len(classes) - 1}"
+            )
+        kinds = np.arange(len(classes))
+    return classes or tuple(map(str, kinds)), lambda labels: np.searchsorted(kinds, labels).astype(np.int64)
 
 
 def _column(path: Path, name: str, cells: list[str]) -> list[tuple[str, NDArray[np.float64]]]:

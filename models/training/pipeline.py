@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,10 @@ def convert_module(
 
     Raises:
         UnsupportedLayerError: the module cannot be converted.
+        OverBudgetError: no conversion keeps to the budget.
     """
     torch.manual_seed(conversion.seed)
-    inputs, images = splits.inputs, splits.train.images[:CALIBRATION_IMAGES]
+    inputs, images, judged = splits.inputs, splits.train.images[:CALIBRATION_IMAGES], splits.validation
     network = convert(
         module.eval(),
         inputs.raw_of(images),
@@ -106,7 +107,10 @@ def convert_module(
         max_outside=conversion.max_outside,
         public=conversion.public,
         inputs=inputs,
+        **asdict(conversion.budget),
+        validation=None if judged is None else (inputs.raw_of(judged.images), judged.labels),
     )
+    conversion = replace(conversion, params=network.params, levels=network.levels, exponents=network.exponents)
     baseline = decoded(module, inputs, images.shape[1])
     teacher = None if network.stem else baseline  # it would need the images
     if teacher and network.output:

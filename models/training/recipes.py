@@ -9,7 +9,8 @@ from torch import nn
 
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import Shape
-from ciphershift.models.compiler.calibration import MAX_OUTSIDE
+from ciphershift.models.compiler.budget import Budget
+from ciphershift.models.compiler.drives import MAX_OUTSIDE
 from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.sets import Reading
@@ -45,6 +46,7 @@ class Conversion:
         params: name of the parameter set.
         seed: of shuffling, distortion and noise.
         public: path of the last public part; None: all of the network is secret.
+        budget: limits by which levels, exponents and parameter set are chosen, from those above on.
     """
 
     phases: Mapping[str, Phase]
@@ -54,6 +56,7 @@ class Conversion:
     params: str = parameter_sets.DEFAULT
     seed: int = 1
     public: str | None = None
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,6 +30,7 @@ class Reading:
         mean: of the normalization that the module expects, for each feature or channel, in units of the raw values (pixels: 0 to 1).
         std: its deviation.
         names: of the features, where the data have none.
+        regression: whether the target is a number; None: as it looks (models.training.own_data.read).
     """
 
     target: str | None = None
@@ -37,6 +38,7 @@ class Reading:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
+    regression: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,11 @@ class Splits:
             UnreadableDataError: the data cannot be had, or cannot be read so.
         """
         reading = Reading() if reading is None else reading
-        raw = _public(name) if name in data.CLASSES else own_data.read(data.path_of(name), reading.target)
+        raw = (
+            _public(name)
+            if name in data.CLASSES
+            else own_data.read(data.path_of(name), reading.target, regression=reading.regression)
+        )
         return cls.of(raw, name=name, everything=everything, reading=reading)
 
     @classmethod

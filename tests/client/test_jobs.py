@@ -25,10 +25,9 @@ from ciphershift.client._receipts import KEPT_SECONDS
 from ciphershift.client._requests import Sleep, Step
 from ciphershift.client._transport import SyncTransport
 from ciphershift.he_layers.program import Program
-from ciphershift.server.settings import Settings
-from ciphershift.server.store.database import Database
-from ciphershift.server.store.tenants import Scope, TenantStore
+from ciphershift.server.store.tenants import Scope
 from tests.support.gated_server import Gate
+from tests.support.tenants import tenant
 
 Images = NDArray[np.uint8]
 Between = Callable[[Callable[..., bool]], AbstractContextManager[Any]]
@@ -401,17 +400,6 @@ def closed(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
     storage = tmp_path_factory.mktemp("closed")
     with running_server(models=zoo, allow_toy_parameters=True, storage=storage, open=False) as process:
         yield process, storage
-
-
-def tenant(storage: Path, name: str, *scopes: Scope, queries_per_day: int | None = None) -> str:
-    """Makes a tenant and returns an API key of its own."""
-    database = Database.open(Settings(storage=str(storage)).database_url)
-    try:
-        store = TenantStore(database)
-        store.create(name, queries_per_day=queries_per_day, key_bytes=None)
-        return store.make_key(name, scopes or (Scope.INFER, Scope.KEYS), seconds=None)
-    finally:
-        database.close()
 
 
 def test_without_a_key_nothing_is_told(closed: tuple[ServerProcess, Path]) -> None:

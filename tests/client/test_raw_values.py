@@ -9,7 +9,8 @@ import pytest
 
 from ciphershift import Client, errors
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
-from ciphershift.client import Keystore
+from ciphershift.client import Keystore, tables
+from ciphershift.client.cli.predict import _samples
 from ciphershift.client.image_files import describe, rows
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
@@ -121,3 +122,44 @@ def test_a_model_of_one_value_is_described(client: Client) -> None:
     """It has no second class to name."""
     profile = client.profile().model_copy(update={"classes": ("spam",)})
     assert describe("mail.png", np.array([0.3]), profile) == "mail.png: spam (0.30)"
+
+
+def test_rows_of_a_table_are_predicted(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "patients.csv"
+    file.write_text("ward,dose,age\nnorth,-12.5,61\nsouth,200,34.2\n")
+    names, values = _samples([file], client.profile())
+    assert names == [f"{file}, line 2", f"{file}, line 3"]
+    assert np.array_equal(values, RAW[:2])
+    assert client.predict(values).shape == (2, 2)
+
+
+WORDS = ("age", "ward=north", "ward=south")
+
+
+def test_columns_of_words_become_their_features(tmp_path: Path) -> None:
+    file = tmp_path / "patients.csv"
+    file.write_text("\ufeffward,age,note\nsouth,61.5,x\nnorth,7,y\n", encoding="utf-8")
+    values, lines = tables.read(file, WORDS, (3,))
+    assert values.tolist() == [[61.5, 0, 1], [7, 1, 0]]
+    assert lines == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("age,ward\n61,east\n", errors.MalformedError, "line 2: ward is 'east'; the model knows north, south"),
+        ("age,ward\nold,north\n", errors.MalformedError, "line 2: age is 'old', which is no number"),
+        ("age,ward\n61\n", errors.MalformedError, "line 2: ward is None"),
+        ("age,room\n61,north\n", errors.BadShapeError, "no column 'ward'; the model takes age, ward=north, ward=south"),
+        ("age,ward\n", errors.MalformedError, "no row below its header"),
+    ],
+)
+def test_tables_that_cannot_be_read_name_line_and_column(
+    text: str, error: type[errors.CiphershiftError], message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "patients.csv"
+    file.write_text(text)
+    with pytest.raises(error, match=message):
+        tables.read(file, WORDS, (3,))
+    with pytest.raises(errors.BadShapeError, match="models with named features"):
+        tables.read(file, (), (1, 28, 28))

@@ -11,7 +11,7 @@ from tests.support.documents import DOCUMENTS, ROOT, Block, blocks, name_of
 REASON = re.compile(r"not run: \w.+|run by (\.ci/run|tests/[\w/]+\.py)([:,] .+)?")
 # What a shell block begins with: in a block of another language it would be a command that nobody runs.
 COMMAND = re.compile(r"^\$? *(python|ciphershift|make|docker|kubectl|pip|git|curl|export(?= [A-Z_]+=)) ", re.MULTILINE)
-CALL = re.compile(r"(?<![\w/.-])ciphershift (?=[a-z-])[^\n]*")
+CALL = re.compile(r"(?<![\w/.-])ciphershift (?=[a-z][a-z-]*(?:\s|$))[^\n]*")  # not the name of a release before a path
 INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*ciphershift (?!\W)[^`]*)`", re.DOTALL)
 
 

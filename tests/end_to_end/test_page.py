@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from ciphershift.benchmarks.harness.server_process import running_server
-from ciphershift.client import Client
+from ciphershift.client import Client, Keystore
+from ciphershift.he_layers.crypto import params
 from ciphershift.protocol.container import HEADER_BYTES, Kind, read_header
 from ciphershift.protocol.tensors import HEADER_LENGTH
 from ciphershift.server.settings import ZOO
@@ -64,7 +65,8 @@ def hosted(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A server that serves the page, and networks of other inputs than digits."""
     models = tmp_path_factory.mktemp("models")
     other_inputs.save(models)
-    shutil.copytree(ZOO / "mnist-she", models / "mnist-she")
+    for name in ("mnist-she", "breast-cancer"):
+        shutil.copytree(ZOO / name, models / name)
     with running_server(models=models, page=True) as server:
         yield server.url
 
@@ -248,6 +250,15 @@ def test_a_table_has_fields_and_is_answered(hosted_page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("the model takes 4 numbers, the file has 3")
 
 
+def test_a_row_of_the_shipped_table_is_answered(hosted_page: Page) -> None:
+    page = hosted_page
+    page.get_by_label("Network").select_option("breast-cancer")
+    page.get_by_role("button", name="Malignant 1: M").click()
+    expect(page.get_by_role("spinbutton", name="mean radius")).to_have_value("27.22")
+    send(page)
+    expect(page.locator("#verdict-class")).to_have_text("M")
+
+
 def test_a_scan_is_taken_by_its_middle_and_answered(hosted_page: Page) -> None:
     page = hosted_page
     page.get_by_label("Network").select_option("scan")
@@ -282,24 +293,79 @@ def test_stopping_cancels_the_job_on_the_server(hosted_page: Page, hosted: str, 
         assert job.wait(timeout=300).state == "canceled"
 
 
-def test_keys_are_forgotten_on_request(browser: Browser, address: str) -> None:
-    """By a visitor of its own, under whose name nothing but forgetting happens."""
+def test_keys_are_put_under_a_passphrase_carried_away_and_brought_back(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
+    """By a visitor of its own, by the keyboard where there is a dialog; Python opens the files that were carried away."""
     entries = """async () => {
       const opening = indexedDB.open("ciphershift");
       await new Promise(done => { opening.onsuccess = done; });
       const counting = opening.result.transaction("entries").objectStore("entries").count();
       return new Promise(done => { counting.onsuccess = () => done(counting.result); });
     }"""
-    with visitor(browser) as other:
+    with visitor(browser, accept_downloads=True) as other:
         page = opened(other, address)
-        expect(page.locator("#keys-state")).to_have_text("They are made with the first input, in a few seconds.")
-        expect(page.get_by_role("button", name="Forget the keys")).to_be_hidden()
+        state = page.locator("#keys-state")
+        expect(state).to_have_text("They are made with the first input, in a few seconds.")
+        for name in ("Forget the keys", "Export…"):
+            expect(page.get_by_role("button", name=name)).to_be_hidden()
         page.get_by_role("button", name="Test image 0: 7").click()
         send(page)
         assert page.evaluate(entries) == 2
+
+        page.get_by_role("button", name="Put them under a passphrase…").click()
+        page.keyboard.type("correct horse")
+        page.keyboard.press("Tab")
+        page.keyboard.type("correct house")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_be_visible()  # the two are not the same
+        page.keyboard.press("ControlOrMeta+A")
+        page.keyboard.type("correct horse")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        expect(state).to_have_text("They are under your passphrase.")
+
+        page.get_by_role("button", name="Export…").click()
+        expect(page.get_by_role("link", name="client.keys")).to_be_focused()
+        folder = tmp_path / page.locator("#key-folder").inner_text()
+        for name in ("client.keys", "evaluation.keys"):
+            with page.expect_download() as download:
+                page.get_by_role("link", name=name).click()
+            download.value.save_as(folder / name)
+        folder.chmod(0o700)
+        (folder / "client.keys").chmod(0o600)
+        pair = Keystore(tmp_path, passphrase="correct horse").open(params.get(folder.name))
+
         page.get_by_role("button", name="Forget the keys").click()
-        expect(page.locator("#keys-state")).to_contain_text("They are forgotten")
+        expect(state).to_contain_text("They are forgotten")
         assert page.evaluate(entries) == 0
+        page.locator("#key-files").set_input_files(folder / "client.keys")
+        expect(page.get_by_role("alert")).to_contain_text("choose client.keys and evaluation.keys of one pair together")
+        page.locator("#key-files").set_input_files([folder / "client.keys", folder / "evaluation.keys"])
+        expect(page.get_by_role("dialog", name="The keys are under a passphrase")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#status")).to_have_text("Not done: the keys stay closed without their passphrase.")
+        page.locator("#key-files").set_input_files([folder / "client.keys", folder / "evaluation.keys"])
+        expect(page.get_by_role("dialog", name="The keys are under a passphrase")).to_be_visible()
+        page.keyboard.type("correct horse")
+        page.keyboard.press("Enter")
+        expect(state).to_have_text("They were taken in from your files. They are under your passphrase.")
+
+        page.reload()  # nothing opens them any more but the passphrase
+        page.get_by_role("button", name="Test image 0: 7").click()
+        page.get_by_role("button", name="Encrypt and send").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.type("another")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("the passphrase does not open the secret keys")
+        page.get_by_role("button", name="Try again").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.type("correct horse")
+        with page.expect_request(lambda request: request.url.endswith("/jobs")) as sent:
+            page.keyboard.press("Enter")
+        wait_for_answer(page)
+        expect(page.locator("#verdict-class")).to_have_text("7")
+    assert read_header(sent_ciphertext(sent.value).tobytes()).key_id == pair.key_id
 
 
 def test_on_a_phone_the_answer_is_one_tap_away(page: Page) -> None:

@@ -1,21 +1,20 @@
 """The public part of a network: its file, its range, and the Programs that begin with it."""
 
 import builtins
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import helper
 
 from ciphershift import errors
 from ciphershift.he_layers import onnx_file, simulate
 from ciphershift.he_layers.program import Program
 from ciphershift.he_layers.stem import MAX_BYTES, Stem
 from tests.support import stems
-from tests.support.stems import CONV, RELU, SHAPE, model, stem
+from tests.support.stems import BAD, CONV, SHAPE, model, stem
 
 
 @pytest.fixture
@@ -104,46 +103,6 @@ def test_a_range_or_a_shape_that_cannot_be_is_refused(change: dict[str, Any]) ->
 def test_a_large_file_is_refused() -> None:
     with pytest.raises(errors.TooLargeError):
         stem(bytes(MAX_BYTES + 1))
-
-
-def _external() -> ModelProto:
-    made = model(CONV, RELU)
-    tensor = made.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", "pyproject.toml"
-    return made
-
-
-def _loop() -> ModelProto:
-    inner = helper.make_graph([], "inner", [], [])
-    return model(CONV, helper.make_node("If", ["sums"], ["out"], then_branch=inner, else_branch=inner))
-
-
-def _function() -> ModelProto:
-    made = model(CONV, RELU)
-    made.functions.append(helper.make_function("own", "Own", ["x"], ["y"], [], []))
-    return made
-
-
-BAD: dict[str, Callable[[], ModelProto]] = {
-    "external data": _external,
-    "branches or loops": _loop,
-    "defines functions": _function,
-    "only the arithmetic": lambda: model(CONV, helper.make_node("Relu", ["sums"], ["out"], domain="ai.onnx.ml")),
-    ":RandomNormalLike": lambda: model(CONV, helper.make_node("RandomNormalLike", ["sums"], ["out"])),
-    "is of opset 7": lambda: model(CONV, RELU, opset=7),
-    "1x1x8x8 is wanted": lambda: model(CONV, RELU, output=(1, 1, 4, 16)),
-    "is not valid": lambda: model(CONV, helper.make_node("Relu", ["nothing"], ["out"])),
-    "of unknown size": lambda: model(CONV, helper.make_node("NonZero", ["sums"], ["places"]), RELU),
-    "at most": lambda: model(
-        CONV,
-        RELU,
-        helper.make_node("Constant", [], ["sides"], value_ints=[1 << 14, 1 << 14]),
-        helper.make_node("ConstantOfShape", ["sides"], ["huge"]),
-    ),
-}
 
 
 @pytest.mark.parametrize("problem", BAD)

@@ -1,5 +1,7 @@
 """Public parts for tests: a small ONNX file, and files that a client must refuse."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -48,3 +50,44 @@ def by_hand(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     rows = images.astype(np.float64) / 255
     sums = rows[..., ::2, ::2] + rows[..., ::2, 1::2] - 0.5 * (rows[..., 1::2, ::2] + rows[..., 1::2, 1::2])
     return np.maximum(sums, 0) / 2
+
+
+def _external() -> ModelProto:
+    made = model(CONV, RELU)
+    tensor = made.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "pyproject.toml"
+    return made
+
+
+def _loop() -> ModelProto:
+    inner = helper.make_graph([], "inner", [], [])
+    return model(CONV, helper.make_node("If", ["sums"], ["out"], then_branch=inner, else_branch=inner))
+
+
+def _function() -> ModelProto:
+    made = model(CONV, RELU)
+    made.functions.append(helper.make_function("own", "Own", ["x"], ["y"], [], []))
+    return made
+
+
+BAD: dict[str, Callable[[], ModelProto]] = {
+    "external data": _external,
+    "branches or loops": _loop,
+    "defines functions": _function,
+    "only the arithmetic": lambda: model(CONV, helper.make_node("Relu", ["sums"], ["out"], domain="ai.onnx.ml")),
+    ":RandomNormalLike": lambda: model(CONV, helper.make_node("RandomNormalLike", ["sums"], ["out"])),
+    "is of opset 7": lambda: model(CONV, RELU, opset=7),
+    "1x1x8x8 is wanted": lambda: model(CONV, RELU, output=(1, 1, 4, 16)),
+    "is not valid": lambda: model(CONV, helper.make_node("Relu", ["nothing"], ["out"])),
+    "of unknown size": lambda: model(CONV, helper.make_node("NonZero", ["sums"], ["places"]), RELU),
+    "at most": lambda: model(
+        CONV,
+        RELU,
+        helper.make_node("Constant", [], ["sides"], value_ints=[1 << 14, 1 << 14]),
+        helper.make_node("ConstantOfShape", ["sides"], ["huge"]),
+    ),
+}
+"""Files that a client must refuse, by what it says of them."""

@@ -14,17 +14,17 @@ export class Fields {
   }
 
   /** Makes the fields of a profile, named as its encoding says; what stands in them stays if there are as many. */
-  make({ inputShape, inputEncoding: encoding, inputLevels }) {
+  make({ sampleShape, inputEncoding: encoding, inputLevels }) {
     const before = this.inputs().map((input) => input.value);
-    const count = inputShape.reduce((product, side) => product * side, 1);
+    const count = sampleShape.reduce((product, side) => product * side, 1);
     const kept = count === this.count ? before : [];
     this.count = count;
     this.isFew = count <= MOST_FIELDS;
     this.fields = Array.from({ length: count }, (_, i) => {
-      const feature = Math.floor((i * inputShape[0]) / count);
+      const feature = Math.floor((i * sampleShape[0]) / count);
       const [least, most] = encoding ? rangeOf(encoding, feature, inputLevels) : [0, 1];
       const name = encoding?.names.length ? nameOf(encoding, feature) : `value ${i + 1}`;
-      return { name: count > inputShape[0] ? `${name}, ${1 + (i % (count / inputShape[0]))}` : name, least, most };
+      return { name: count > sampleShape[0] ? `${name}, ${1 + (i % (count / sampleShape[0]))}` : name, least, most };
     });
     this.element.replaceChildren(...(this.isFew ? this.fields.map(field) : [series(count)]));
     this.inputs().forEach((input, i) => {

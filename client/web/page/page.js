@@ -1,11 +1,14 @@
 // The page: makes keys, encrypts the chosen input, sends it, and shows what happens to it. Everything runs in this tab.
 
-import { BrowserStore, CanceledError, HEADER_BYTES, KeyMismatchError, Keystore, UnknownModelError, WrongAnswerError, fit, readsDigits, toLevels } from "ciphershift";
+import {
+  CanceledError, HEADER_BYTES, KeyMismatchError, LockedKeyError, UnknownModelError, WrongAnswerError, WrongPassphraseError, fit, readsDigits,
+} from "ciphershift";
 
 import * as answer from "./answer.js";
 import { Fields } from "./fields.js";
 import { Pad } from "./pad.js";
 import { canvasOf, decoded, numbers, ofValues } from "./images.js";
+import * as keys from "./keys.js";
 import * as plates from "./plates.js";
 import * as progress from "./progress.js";
 import * as service from "./service.js";
@@ -20,7 +23,6 @@ const NEXT = {
   wrong_answer: "The model was changed meanwhile; try again.",
 };
 
-const keystore = new Keystore(new BrowserStore());
 let settings = null; // of page.json
 let clients = []; // one for each model
 let inputs = null; // what the server says of the chosen model's inputs
@@ -43,7 +45,7 @@ async function start() {
     ? "This page's scripts come from ciphershift on this machine."
     : `This page's scripts come from ${location.host}: whoever serves them could change them and take the keys. The command ciphershift page serves them from your own machine.`;
   for (const client of clients) client.close();
-  clients = await service.connect(settings, keystore);
+  clients = await service.connect(settings, keys.keystore);
   element("model").replaceChildren(
     ...clients.map(({ profile }) => new Option(`${profile.model} · ${count(profile.bootstraps)} look-ups`, profile.model)),
   );
@@ -62,7 +64,7 @@ async function choose() {
   inputs = said;
   element("keys-bytes").textContent = megabytes(profile.keyBytes);
   element("keys-bits").textContent = Math.floor(profile.securityBits);
-  showKeys(await keystore.has(profile.params));
+  await keys.show(profile.params);
   showWidget(profile);
   showExamples(profile);
   const given = await source.catch(() => null);
@@ -70,15 +72,10 @@ async function choose() {
   else await (given?.values?.length === fields.count ? offer(source) : filled());
 }
 
-function showKeys(areThere) {
-  element("keys-state").textContent = areThere ? "" : "They are made with the first input, in a few seconds.";
-  element("forget").hidden = !areThere;
-}
-
 /** Shows what inputs of this model are made with: the pad, a place for files, or fields. */
 function showWidget(profile) {
   const isImage = takesImages(profile);
-  const draws = isImage && profile.inputShape[0] === 1 && readsDigits(profile);
+  const draws = isImage && profile.sampleShape[0] === 1 && readsDigits(profile);
   element("drop").hidden = !isImage;
   element("fields").hidden = isImage;
   element("undo").hidden = !isImage;
@@ -106,7 +103,7 @@ function exampleButton(example, profile) {
   button.dataset.name = example.name;
   if (takesImages(profile)) {
     button.setAttribute("aria-label", label);
-    button.append(canvasOf(ofValues(example.values, profile.inputShape)));
+    button.append(canvasOf(ofValues(example.values, profile.sampleShape)));
   } else {
     button.textContent = label;
   }
@@ -117,7 +114,7 @@ function exampleButton(example, profile) {
       offer(Promise.resolve({ name: example.name, values: example.values }));
       return;
     }
-    const image = ofValues(example.values, profile.inputShape);
+    const image = ofValues(example.values, profile.sampleShape);
     offer(Promise.resolve({ name: example.name, image, shown: canvasOf(image) }));
   });
   return button;
@@ -149,7 +146,7 @@ function filled() {
 function whatIsInTheFields() {
   try {
     const values = fields.values();
-    toLevels(values, chosen().profile); // within the range of each
+    service.bytesOf(chosen().profile, values); // within the range of each
     return { name: "what is in the fields", values };
   } catch (error) {
     return { wrong: error.message };
@@ -196,8 +193,10 @@ async function prepare(from, client) {
   if (given.shown) pad.show(given.shown);
   const [values, done] = given.image ? fitted(given, profile) : [given.values, "as it is"];
   input = values;
-  plates.values(element("preview"), service.bytesOf(profile, values, true), profile.inputShape);
-  element("prepared-text").textContent = `What is encrypted: ${given.name}, ${done}.`;
+  plates.values(element("preview"), service.bytesOf(profile, values, true), profile.sampleShape);
+  element("prepared-text").textContent = profile.stem
+    ? `What is given to the network's public part, in this browser: ${given.name}, ${done}. What that makes of it is encrypted.`
+    : `What is encrypted: ${given.name}, ${done}.`;
   element("prepared").hidden = false;
   say("Ready to encrypt.");
 }
@@ -205,7 +204,7 @@ async function prepare(from, client) {
 function fitted({ image, size }, profile) {
   const { pixels, steps } = fit(image, profile, inputs.images ?? undefined);
   const [width, height] = size ?? [image.width, image.height];
-  const [, rows, columns] = profile.inputShape;
+  const [, rows, columns] = profile.sampleShape;
   const done = steps.map((step) => (step === "resized" ? `${width}×${height}, now ${columns}×${rows}` : step));
   return [pixels, done.join(", ") || "as it is"];
 }
@@ -247,7 +246,6 @@ async function predicted(client, values, signal) {
   let isShown = false;
   const onProgress = ({ stage, share, sent, total, status }) => {
     if (signal.aborted) return;
-    if (stage !== "keys") showKeys(true);
     if (stage === "keys") say(`Making keys, once: ${percent(share)}`);
     else if (stage === "upload") say(`Sending evaluation keys, once: ${megabytes(sent)} of ${megabytes(total)}`);
     else {
@@ -258,6 +256,7 @@ async function predicted(client, values, signal) {
     }
   };
   const logits = answer.flat(await client.predict(values, { signal, onProgress }));
+  await keys.show(profile.params);
   last = { values, logits };
   const best = answer.verdict(profile, logits);
   progress.advance(profile, profile.bootstraps);
@@ -305,9 +304,21 @@ async function compare() {
 async function forget() {
   running?.abort();
   const { profile } = chosen();
-  await keystore.erase(profile.params);
+  await keys.forget(profile.params);
   await start();
   element("keys-state").textContent = "They are forgotten; new ones are made with the next input.";
+}
+
+async function seal() {
+  if (await keys.seal(chosen().profile.params)) await keys.show(chosen().profile.params);
+}
+
+async function takeIn() {
+  const files = [...element("key-files").files];
+  element("key-files").value = "";
+  await keys.takeIn(chosen().profile.params, files);
+  await start();
+  element("keys-state").textContent = `They were taken in from your files. ${element("keys-state").textContent}`;
 }
 
 /** Waits for a promise; if it fails, shows the error and what to do about it. */
@@ -320,7 +331,12 @@ async function attempt(promise) {
       say("Stopped. The job on the server was canceled.");
       return;
     }
-    if (problem instanceof KeyMismatchError || problem instanceof WrongAnswerError) again = start; // keys or model were changed
+    if (problem instanceof LockedKeyError) {
+      say("Not done: the keys stay closed without their passphrase.");
+      return;
+    }
+    if (problem instanceof WrongPassphraseError) keys.forgetPassphrase();
+    else if (problem instanceof KeyMismatchError || problem instanceof WrongAnswerError) again = start; // keys or model were changed
     element("problem-text").textContent = problem.message;
     element("problem-next").textContent = NEXT[problem.code] ?? "";
     element("api-key-form").hidden = !service.wantsApiKey(problem);
@@ -338,8 +354,8 @@ function chosen() {
   return clients.find(({ profile }) => profile.model === element("model").value);
 }
 
-function takesImages({ inputShape }) {
-  return inputShape.length === 3 && (inputShape[0] === 1 || inputShape[0] === 3);
+function takesImages({ sampleShape }) {
+  return sampleShape.length === 3 && (sampleShape[0] === 1 || sampleShape[0] === 3);
 }
 
 /** On narrow screens, scrolls to the panel with news. */
@@ -371,6 +387,10 @@ element("file").addEventListener("change", () => opened(element("file").files));
 element("send").addEventListener("click", () => (running ? running.abort() : send()));
 element("compare").addEventListener("click", compare);
 element("forget").addEventListener("click", () => attempt(forget()));
+element("seal").addEventListener("click", () => attempt(seal()));
+element("export").addEventListener("click", () => attempt(keys.offerFiles(chosen().profile.params)));
+element("import").addEventListener("click", () => element("key-files").click());
+element("key-files").addEventListener("change", () => attempt(takeIn()));
 element("problem-again").addEventListener("click", () => attempt(again()));
 element("api-key-form").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -1,6 +1,6 @@
 // The server: where it is, the key for it, and a client for each of its models. page.json, beside the page, says what is known of it.
 
-import { CiphershiftError, Client, ForbiddenError, InsecureParamsError, UnauthorizedError, UnknownModelError, toLevels } from "ciphershift";
+import { CiphershiftError, Client, ConfigurationError, ForbiddenError, InsecureParamsError, UnauthorizedError, UnknownModelError, toLevels, toUnit } from "ciphershift";
 
 const RETRY_SECONDS = 10; // somebody is waiting
 const KEY = "ciphershift: API key";
@@ -34,13 +34,41 @@ export async function settings() {
 
 /** Clients of the models that this package can use, those with the fewest look-ups first; the tab's keys are shared by all. */
 export async function connect({ url }, keystore) {
-  const options = { keystore, retryTimeout: RETRY_SECONDS, ...apiKey() };
+  const options = { keystore, onnxruntime, retryTimeout: RETRY_SECONDS, ...apiKey() };
   const names = await Client.models(url, options);
   const found = await Promise.allSettled(names.map((model) => Client.connect(url, { ...options, model })));
   const clients = found.filter(({ status }) => status === "fulfilled").map(({ value }) => value);
   const failed = found.find(({ status, reason }) => status === "rejected" && !(reason instanceof InsecureParamsError));
   if (failed && !clients.length) throw failed.reason;
   return clients.sort((one, other) => one.profile.bootstraps - other.profile.bootstraps);
+}
+
+let loading;
+
+/** onnxruntime-web, which computes the public part of a model, from the folder beside the page: the very files that this page was made with. */
+function onnxruntime() {
+  loading ??= load().catch(() => {
+    loading = undefined;
+    throw new ConfigurationError(
+      `The network has a public part, which this page computes with onnxruntime-web ${ONNXRUNTIME.version}. Its files are not in the folder "onnxruntime" ` +
+        "beside the page: whoever serves the page can put them there.",
+    );
+  });
+  return loading;
+}
+
+/** A module that is imported is not compared with a digest, one that a script element has loaded before is. */
+async function load() {
+  const [module, kernel] = ONNXRUNTIME.files.map(({ name, integrity }) => ({ url: new URL(`onnxruntime/${name}`, location.href).href, integrity }));
+  await new Promise((resolve, reject) => {
+    const script = Object.assign(document.createElement("script"), { type: "module", src: module.url, integrity: module.integrity });
+    script.onload = resolve;
+    script.onerror = reject;
+    document.head.append(script);
+  });
+  const runtime = await import(module.url);
+  runtime.env.wasm.wasmBinary = await (await fetch(kernel.url, { integrity: kernel.integrity })).arrayBuffer();
+  return runtime;
 }
 
 /** What the server says of a model's inputs; nothing, if it is older than that question. */
@@ -64,10 +92,11 @@ export async function inTheClear({ clear }, profile, values) {
 }
 
 /**
- * An input as bytes: steps above the least value where the profile has an encoding, and 0 to 255 where it has none, as networks take them in
- * the clear. With `isShown` always 0 to 255, to be drawn.
+ * An input as bytes, within the ranges of the network: steps above the least value where the profile has an encoding, and 0 to 255 where it has none, as networks take them in
+ * the clear. With `isShown` always 0 to 255, to be drawn. Of a network with a public part, what that is given.
  */
 export function bytesOf(profile, values, isShown = false) {
+  if (profile.stem) return Uint8Array.from(toUnit(values, profile), (unit) => Math.round(255 * unit));
   const { inputEncoding: encoding, inputLevels } = profile;
   const steps = toLevels(values, profile).map((level, at) => level - (encoding?.lowest[Math.floor((at * encoding.lowest.length) / values.length)] ?? 0));
   return Uint8Array.from(steps, (step) => (encoding && !isShown ? step : Math.round((255 * step) / inputLevels)));

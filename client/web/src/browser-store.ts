@@ -26,7 +26,7 @@ export class BrowserStore implements Store {
     const sealed = await done(transaction.objectStore(ENTRIES).get(name) as IDBRequest<Uint8Array | undefined>);
     if (!sealed) return undefined;
     try {
-      return new Uint8Array(await subtle().decrypt(options(name, sealed), await this.#key(), sealed.slice(NONCE_BYTES)));
+      return new Uint8Array(await subtle().decrypt(options(name, sealed), await this.#key(), sealed.subarray(NONCE_BYTES) as Bytes));
     } catch {
       throw new WrongKeyError(`${name} in this browser's keystore does not open: erase it, new keys are then made`);
     }

@@ -45,14 +45,20 @@ export async function bindingOf(ciphertext: Uint8Array, keyId: string, program: 
   return { keyId, request: toHex(await sha256(ciphertext)), program };
 }
 
+/** The words of an answer that was checked. */
+export interface PackedAnswer {
+  readonly c0: BigUint64Array;
+  readonly c1: BigUint64Array;
+}
+
 /**
- * Reads an answer with `messages` logits, and decrypts it to values of the torus in [-1/2, 1/2].
+ * Reads an answer with `messages` logits: what it is, and what it is bound to. Nothing is decrypted.
  *
  * @throws WireError, ParameterError, KeyMismatchError see container.unpack.
  * @throws WrongAnswerError it answers another request, or another version of the model made it.
  * @throws NotConformantError the mask is zero.
  */
-export async function decrypt(keys: ClientKeys, data: Uint8Array, binding: Binding, messages: number): Promise<Float64Array> {
+export async function readAnswer(keys: ClientKeys, data: Uint8Array, binding: Binding, messages: number): Promise<PackedAnswer> {
   const { params } = keys;
   const fields = answerFields(params, messages);
   const expected = {
@@ -71,7 +77,12 @@ export async function decrypt(keys: ClientKeys, data: Uint8Array, binding: Bindi
     );
   }
   if (c1!.every((word) => word === 0n)) throw new NotConformantError("the ciphertext's mask is zero: nothing is encrypted");
-  return keys.decryptAnswer(c0!, c1!);
+  return { c0: c0!, c1: c1! };
+}
+
+/** Decrypts an answer to values of the torus in [-1/2, 1/2]. Throws WrongKeyError if the keys were erased. */
+export function decrypt(keys: ClientKeys, { c0, c1 }: PackedAnswer): Float64Array {
+  return keys.decryptAnswer(c0, c1);
 }
 
 /** The fields of an encrypted image. */

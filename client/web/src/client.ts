@@ -1,14 +1,18 @@
 /**
  * The client: keys, encryption, requests, decryption. Nothing that is sent depends on anything that was decrypted, nor on whether it
- * could be: answers are decrypted when all have arrived, and no request follows from what they hold.
+ * could be: answers are decrypted when all have arrived, and no request follows. Only a public part of an answer, the digest of the model
+ * that made it, can make the client ask again.
  */
 
 import { BrowserStore } from "./browser-store.js";
 import type { Bytes } from "./bytes.js";
-import { bindingOf, decrypt, encrypt } from "./ciphertexts.js";
-import { BadShapeError, ClosedError, InsecureParamsError, RefusedParamsError, UnknownKeyError, UnknownModelError, WrongKeyError } from "./errors.js";
+import { type PackedAnswer, bindingOf, decrypt, encrypt, readAnswer } from "./ciphertexts.js";
+import {
+  BadShapeError, ClosedError, InsecureParamsError, RefusedParamsError, UnknownKeyError, UnknownModelError, WrongAnswerError,
+  WrongKeyError,
+} from "./errors.js";
 import { Exchange } from "./exchange.js";
-import { type Pixels, toLevels } from "./images.js";
+import { type Pixels, toLevels, toUnit } from "./images.js";
 import { MOST_EXAMPLES, type ModelInputs, readInputs } from "./inputs.js";
 import { Job, fetchAnswer, told } from "./job.js";
 import { type JobStatus, follow, jobPath, readStatus, statusOf } from "./jobs.js";
@@ -18,26 +22,36 @@ import { type ModelProfile, type Prediction, logitsOf, readProfile, valuesOf } f
 import { parseAnswer, parseModels, submitCall } from "./protocol.js";
 import { Members } from "./reading.js";
 import { type Receipt, keepReceipt } from "./receipts.js";
+import { Stems } from "./stems.js";
 import { type Answer, Transport } from "./transport.js";
 
 const JOBS_AHEAD = 2; // while one is computed, the next one waits: the server never waits for the client
 
 /** Encrypted predictions from a server. */
 export class Client {
-  readonly profile: ModelProfile;
   /** Of the last prediction. */
   timings: Timings = noTime();
   /** Of the last job. */
   traffic: Traffic = { sent: 0, received: 0, ciphertexts: [] };
   readonly keystore: Keystore;
+  #profile: ModelProfile;
+  readonly #options: ConnectOptions;
   #connection: Exchange | undefined; // none once it is closed
-  #keys: Promise<KeyPair> | undefined;
+  readonly #keys = new Map<string, Promise<KeyPair>>(); // by the parameter set's id
+  readonly #stems: Stems;
   readonly #uploaded = new Set<string>(); // ids of keys that the server has had
 
-  private constructor(exchange: Exchange, profile: ModelProfile, keystore: Keystore) {
+  private constructor(exchange: Exchange, profile: ModelProfile, options: ConnectOptions) {
     this.#connection = exchange;
-    this.profile = profile;
-    this.keystore = keystore;
+    this.#profile = profile;
+    this.#options = options;
+    this.keystore = options.keystore ?? new Keystore(typeof indexedDB === "undefined" ? new MemoryStore() : new BrowserStore());
+    this.#stems = new Stems(this.keystore.store, options.onnxruntime);
+  }
+
+  /** What the server says of the model; read again when an answer shows that the server has another version of it. */
+  get profile(): ModelProfile {
+    return this.#profile;
   }
 
   /**
@@ -51,20 +65,7 @@ export class Client {
   static async connect(url: string, options: ConnectOptions = {}): Promise<Client> {
     const exchange = exchangeOf(url, options);
     const name = options.model ?? (await onlyModel(exchange));
-    const answer = await exchange.send({ method: "GET", path: `/v2/models/${encodeURIComponent(name)}/profile` });
-    Members.of(answer.content, "ModelProfile");
-    const profile = await readProfile(JSON.parse(new TextDecoder().decode(answer.content)));
-    if (profile.params.isToy && !options.allowToyParameters) {
-      throw new InsecureParamsError(`${profile.model} uses ${profile.params.name}, which protects nothing`);
-    }
-    if (profile.params.blockLength > 1 && options.acceptBlockKeys === false) {
-      throw new RefusedParamsError(
-        `${profile.model} is served under ${profile.params.name}, whose small key is in blocks of ${profile.params.blockLength} bits: ` +
-          "acceptBlockKeys: true accepts it, a server with CIPHERSHIFT_PARAMETER_SETS=own does without",
-      );
-    }
-    const store = typeof indexedDB === "undefined" ? new MemoryStore() : new BrowserStore();
-    return new Client(exchange, profile, options.keystore ?? new Keystore(store));
+    return new Client(exchange, await profileOf(exchange, name, options), options);
   }
 
   /** Asks a server for the names of its models. Throws as `connect` does. */
@@ -79,7 +80,7 @@ export class Client {
 
   /** Asks what people who make inputs of this model may want to know: what images are, and examples. */
   async inputs(): Promise<ModelInputs> {
-    const answerLimit = Math.min(MOST_EXAMPLES * (24 * valuesOf(this.profile) + 1024), 16 << 20);
+    const answerLimit = Math.min(MOST_EXAMPLES * (24 * valuesOf(this.profile.sampleShape) + 1024), 16 << 20);
     const answer = await this.#exchange.send({ method: "GET", path: `/v2/models/${this.profile.model}/inputs`, answerLimit });
     return readInputs(answer.content, this.profile);
   }
@@ -95,21 +96,22 @@ export class Client {
    *
    * @param images one image, which gives one row of logits, or several, which give as many.
    * @throws CanceledError the signal was aborted.
+   * @throws WrongAnswerError the model was changed twice meanwhile, or the server mixes up its answers.
    * @throws CiphershiftError its subclass says what to change.
    */
   async predict<P extends Prediction = Float64Array>(images: Pixels, options?: RunOptions): Promise<P>;
   async predict<P extends Prediction = Float64Array>(images: readonly Pixels[], options?: RunOptions): Promise<P[]>;
   async predict(images: Pixels | readonly Pixels[], options: RunOptions = {}): Promise<Prediction | Prediction[]> {
     const several = Array.isArray(images);
-    const batch = ((several ? images : [images]) as readonly Pixels[]).map((image) => toLevels(image, this.profile));
+    const batch = (several ? images : [images]) as readonly Pixels[];
     if (!batch.length) throw new BadShapeError("no images were given: give at least one");
-    this.timings = noTime();
     const rows = await told(options.signal, async () => {
-      const keys = await this.#timed("keys", () => this.#prepared(options));
-      const answers = await this.#run(batch, keys, options);
-      const read: Prediction[] = [];
-      for (const [receipt, answer] of answers) read.push(...(await this.#read(receipt, answer, keys)));
-      return read;
+      try {
+        return await this.#predict(batch, options);
+      } catch (error) {
+        if (!(error instanceof WrongAnswerError) || !(await this.#isReplaced())) throw error;
+        return this.#predict(batch, options);
+      }
     });
     return several ? rows : rows[0]!;
   }
@@ -120,9 +122,9 @@ export class Client {
     if (images.length < 1 || images.length > maxBatch) {
       throw new BadShapeError(`one job takes 1 to ${maxBatch} images, got ${images.length}: submit several jobs, or use predict`);
     }
-    const batch = images.map((image) => toLevels(image, this.profile));
     this.timings = noTime();
     return told(options.signal, async () => {
+      const batch = await this.#levels(images);
       const [receipt, status] = await this.#submit(batch, await this.#timed("keys", () => this.#prepared(options)), options.signal);
       await keepReceipt(this.keystore.store, receipt);
       return this.#job(status);
@@ -142,10 +144,11 @@ export class Client {
 
   /** Erases the secret keys from memory; what rests in the keystore stays. The client cannot be used any more. */
   async close(): Promise<void> {
-    const keys = this.#keys;
-    this.#keys = undefined;
+    const keys = [...this.#keys.values()];
+    this.#keys.clear();
     this.#connection = undefined;
-    (await keys?.catch(() => undefined))?.clientKeys.erase();
+    for (const pair of await Promise.allSettled(keys)) if (pair.status === "fulfilled") pair.value.clientKeys.erase();
+    await this.#stems.close();
   }
 
   get #exchange(): Exchange {
@@ -162,20 +165,56 @@ export class Client {
         if (keys.keyId !== receipt.keyId) {
           throw new WrongKeyError(`job ${receipt.jobId} was encrypted under keys ${receipt.keyId}, which are no longer in the keystore`);
         }
-        return this.#read(receipt, answer, keys);
+        try {
+          return this.#decrypt(receipt, await this.#read(receipt, answer, keys), keys);
+        } catch (error) {
+          if (error instanceof WrongAnswerError) await this.#isReplaced().catch(() => undefined); // the next job goes by the new profile
+          throw error;
+        }
       },
     });
   }
 
-  /** The keys of this model, opened or made once. */
-  #opened(profile: ModelProfile, options: RunOptions = {}): Promise<KeyPair> {
+  /** Reads the profile again, and returns whether the server has another version of the model than before. */
+  async #isReplaced(): Promise<boolean> {
+    const before = this.#profile;
+    this.#profile = await profileOf(this.#exchange, before.model, this.#options);
+    return this.#profile.programDigest !== before.programDigest;
+  }
+
+  /** The keys of a model, opened or made once. */
+  #opened({ params }: ModelProfile, options: RunOptions = {}): Promise<KeyPair> {
     void this.#exchange; // refuses once the client is closed
-    if (profile.params.id !== this.profile.params.id) return this.keystore.open(profile.params);
-    this.#keys ??= this.keystore.open(profile.params, (share) => options.onProgress?.({ stage: "keys", share })).catch((error: unknown) => {
-      this.#keys = undefined;
-      throw error;
+    const opening =
+      this.#keys.get(params.id) ??
+      this.keystore.open(params, (share) => options.onProgress?.({ stage: "keys", share })).catch((error: unknown) => {
+        this.#keys.delete(params.id);
+        throw error;
+      });
+    this.#keys.set(params.id, opening);
+    return opening;
+  }
+
+  /** What is encrypted: the inputs themselves, or what the model's public part makes of them. */
+  async #levels(images: readonly Pixels[]): Promise<Float64Array[]> {
+    const { profile } = this;
+    if (!profile.stem) return images.map((image) => toLevels(image, profile));
+    const inputs = images.map((image) => toUnit(image, profile));
+    const stem = await this.#stems.opened(this.#exchange, profile, profile.stem);
+    return this.#timed("encrypt", async () => {
+      const levels: Float64Array[] = [];
+      for (const input of inputs) levels.push(toLevels(await stem.unit(input), profile));
+      return levels;
     });
-    return this.#keys;
+  }
+
+  async #predict(images: readonly Pixels[], options: RunOptions): Promise<Prediction[]> {
+    this.timings = noTime();
+    const batch = await this.#levels(images);
+    const keys = await this.#timed("keys", () => this.#prepared(options));
+    const read: [Receipt, PackedAnswer[]][] = [];
+    for (const [receipt, answer] of await this.#run(batch, keys, options)) read.push([receipt, await this.#read(receipt, answer, keys)]);
+    return read.flatMap(([receipt, answers]) => this.#decrypt(receipt, answers, keys));
   }
 
   async #prepared(options: RunOptions): Promise<KeyPair> {
@@ -257,19 +296,27 @@ export class Client {
     return [{ jobId: status.id, requestId, keyId: keys.keyId, profile, requests }, status];
   }
 
-  async #read(receipt: Receipt, answer: Answer, keys: KeyPair): Promise<Prediction[]> {
+  /** Reads the public parts of an answer; nothing is decrypted. */
+  async #read(receipt: Receipt, answer: Answer, keys: KeyPair): Promise<PackedAnswer[]> {
     const { profile, requests } = receipt;
     const { logits, serverSeconds } = parseAnswer(answer, receipt.requestId, requests.length);
     this.timings.transfer = Math.max(this.timings.transfer - serverSeconds, 0); // a job that nobody waited for took nobody's time
     this.timings.server += serverSeconds;
-    return this.#timed("decrypt", async () => {
-      const rows: Prediction[] = [];
-      for (const [at, request] of requests.entries()) {
-        const binding = { keyId: receipt.keyId, request, program: profile.programDigest };
-        rows.push(logitsOf(profile, await decrypt(keys.clientKeys, logits[at]!, binding, profile.classes.length)));
-      }
-      return rows;
-    });
+    return this.#timed("decrypt", () =>
+      Promise.all(
+        requests.map((request, at) => {
+          const binding = { keyId: receipt.keyId, request, program: profile.programDigest };
+          return readAnswer(keys.clientKeys, logits[at]!, binding, profile.classes.length);
+        }),
+      ),
+    );
+  }
+
+  #decrypt({ profile }: Receipt, answers: readonly PackedAnswer[], keys: KeyPair): Prediction[] {
+    const started = performance.now();
+    const rows = answers.map((answer) => logitsOf(profile, decrypt(keys.clientKeys, answer)));
+    this.timings.decrypt += (performance.now() - started) / 1000;
+    return rows;
   }
 
   async #timed<T>(stage: keyof Timings, work: () => Promise<T>): Promise<T> {
@@ -284,6 +331,22 @@ export class Client {
 
 function exchangeOf(url: string, options: ConnectOptions): Exchange {
   return new Exchange(new Transport(url, options.apiKey), options.retryTimeout ?? 60);
+}
+
+async function profileOf(exchange: Exchange, name: string, options: ConnectOptions): Promise<ModelProfile> {
+  const answer = await exchange.send({ method: "GET", path: `/v2/models/${encodeURIComponent(name)}/profile` });
+  Members.of(answer.content, "ModelProfile");
+  const profile = await readProfile(JSON.parse(new TextDecoder().decode(answer.content)));
+  if (profile.params.isToy && !options.allowToyParameters) {
+    throw new InsecureParamsError(`${profile.model} uses ${profile.params.name}, which protects nothing`);
+  }
+  if (profile.params.blockLength > 1 && options.acceptBlockKeys === false) {
+    throw new RefusedParamsError(
+      `${profile.model} is served under ${profile.params.name}, whose small key is in blocks of ${profile.params.blockLength} bits: ` +
+        "acceptBlockKeys: true accepts it, a server with CIPHERSHIFT_PARAMETER_SETS=own does without",
+    );
+  }
+  return profile;
 }
 
 async function modelsOf(exchange: Exchange): Promise<string[]> {

@@ -15,25 +15,45 @@ export interface CanvasPixels {
 }
 
 /**
- * Returns an input's levels, in the order that the network takes them.
+ * Returns what is encrypted of an input: whole numbers, in the order that the network takes them. Of a model with a public part, give what that
+ * part makes of the input.
  *
  * @throws BadShapeError another number of values than the model takes.
  * @throws OutOfLevelsError another type, or a value outside its range.
  */
 export function toLevels(pixels: Pixels, profile: ModelProfile): Float64Array {
-  const isBytes = pixels instanceof Uint8Array || pixels instanceof Uint8ClampedArray;
-  if (!isBytes && !(pixels instanceof Float32Array) && !(pixels instanceof Float64Array)) {
+  requireValues(pixels, profile.inputShape, profile);
+  if (profile.inputEncoding) return integersOf(pixels, profile.inputEncoding, profile.inputLevels);
+  return unitOf(pixels).map((unit) => roundHalfEven(unit * profile.inputLevels));
+}
+
+/**
+ * Returns an input as numbers from 0 to 1, as a public part takes them.
+ *
+ * @throws BadShapeError, OutOfLevelsError see `toLevels`.
+ */
+export function toUnit(pixels: Pixels, profile: ModelProfile): Float64Array {
+  requireValues(pixels, profile.sampleShape, profile);
+  return unitOf(pixels);
+}
+
+function requireValues(pixels: Pixels, shape: readonly number[], profile: ModelProfile): void {
+  if (!isBytes(pixels) && !(pixels instanceof Float32Array) && !(pixels instanceof Float64Array)) {
     throw new OutOfLevelsError("the input is no Uint8Array, Uint8ClampedArray, Float32Array or Float64Array: give bytes from 0 to 255 or floats from 0 to 1");
   }
-  if (pixels.length !== valuesOf(profile)) {
-    throw new BadShapeError(`the input has ${pixels.length} values, ${profile.model} takes ${profile.inputShape.join(" x ")}`);
-  }
-  if (profile.inputEncoding) return integersOf(pixels, profile.inputEncoding, profile.inputLevels);
+  if (pixels.length !== valuesOf(shape)) throw new BadShapeError(`the input has ${pixels.length} values, ${profile.model} takes ${shape.join(" x ")}`);
+}
+
+function unitOf(pixels: Pixels): Float64Array {
+  const most = isBytes(pixels) ? 255 : 1;
   return Float64Array.from(pixels as ArrayLike<number>, (value) => {
-    const unit = isBytes ? value / 255 : value;
-    if (!(unit >= 0 && unit <= 1)) throw new OutOfLevelsError("the input holds values outside 0 to 1: scale floats, or give bytes from 0 to 255");
-    return roundHalfEven(unit * profile.inputLevels);
+    if (!(value >= 0 && value <= most)) throw new OutOfLevelsError("the input holds values outside 0 to 1: scale floats, or give bytes from 0 to 255");
+    return value / most;
   });
+}
+
+function isBytes(pixels: Pixels): boolean {
+  return pixels instanceof Uint8Array || pixels instanceof Uint8ClampedArray;
 }
 
 /**
@@ -58,9 +78,9 @@ export function fromCanvas(canvas: CanvasPixels, profile: ModelProfile): Uint8Ar
 
 /** Returns channels, height and width of a model's images. Throws BadShapeError if it takes none of one or three channels. */
 export function imageShape(profile: ModelProfile): [number, number, number] {
-  const [channels, height, width] = profile.inputShape;
-  if (profile.inputShape.length !== 3 || (channels !== 1 && channels !== 3)) {
-    throw new BadShapeError(`${profile.model} takes values of shape ${profile.inputShape.join(" x ")}, not images: give an array to predict`);
+  const [channels, height, width] = profile.sampleShape;
+  if (profile.sampleShape.length !== 3 || (channels !== 1 && channels !== 3)) {
+    throw new BadShapeError(`${profile.model} takes values of shape ${profile.sampleShape.join(" x ")}, not images: give an array to predict`);
   }
   return [channels, height!, width!];
 }

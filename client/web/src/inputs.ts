@@ -25,7 +25,7 @@ export interface ModelInputs {
 /** Reads what a server says of a model's inputs. Throws MalformedError where it does not fit the model's profile. */
 export function readInputs(content: Uint8Array, profile: ModelProfile): ModelInputs {
   const inputs = Members.of(content, "ModelInputs");
-  const values = valuesOf(profile);
+  const values = valuesOf(profile.sampleShape);
   const example = (value: unknown): InputExample => {
     const members = new Members(value, "ModelInputs, examples");
     const found = isList(value)

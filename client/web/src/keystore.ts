@@ -5,11 +5,12 @@
  *     <params_id>/client.keys       the secret keys, sealed if there is a passphrase
  *     <params_id>/evaluation.keys   what the server gets
  *     jobs/<job_id>.json            what reads the answer of a job; no secret
+ *     stems/<sha256>.onnx           public parts of models; no secret
  */
 
 import type { Bytes } from "./bytes.js";
 import { Kind, readHeader } from "./container.js";
-import { LockedKeyError, UnknownParamsError, WrongKeyError, WrongKindError } from "./errors.js";
+import { ConfigurationError, LockedKeyError, UnknownParamsError, WrongKeyError, WrongKindError } from "./errors.js";
 import type { ParameterSet } from "./params.js";
 import { isLocked, lock, unlock } from "./passphrase.js";
 import { ClientKeys } from "./secret-keys.js";
@@ -41,7 +42,7 @@ export interface KeyFiles {
 }
 
 export interface KeystoreOptions {
-  /** Seals the secret keys; those that were made without one are sealed when they are opened. */
+  /** Seals the secret keys; those that were made without one are sealed when they are opened. Read each time that it is needed. */
   readonly passphrase?: string;
   /** Gives the passphrase of keys that turn out to be sealed, when none is known. */
   readonly ask?: () => string | undefined | Promise<string | undefined>;
@@ -52,7 +53,9 @@ export class Keystore {
   readonly store: Store;
   readonly #options: KeystoreOptions;
 
+  /** @throws ConfigurationError the passphrase is empty. */
   constructor(store: Store = new MemoryStore(), options: KeystoreOptions = {}) {
+    if (options.passphrase === "") throw new ConfigurationError("the passphrase is empty: give one, or none to keep the keys without");
     this.store = store;
     this.#options = options;
   }
@@ -63,6 +66,7 @@ export class Keystore {
    * @param observe is told the share of new keys that is made, from 0 to 1.
    * @throws LockedKeyError the secret keys are sealed, and no passphrase is given.
    * @throws WrongPassphraseError they are sealed under another one.
+   * @throws WrongKeyError the two files are of two pairs.
    * @throws WireError what rests in the store is damaged.
    */
   async open(params: ParameterSet, observe?: (share: number) => void): Promise<KeyPair> {
@@ -79,6 +83,12 @@ export class Keystore {
     return (await this.store.read(names(params).secret)) !== undefined;
   }
 
+  /** Whether the secret keys of a parameter set are under a passphrase. */
+  async isSealed(params: ParameterSet): Promise<boolean> {
+    const secret = await this.store.read(names(params).secret);
+    return secret !== undefined && isLocked(secret);
+  }
+
   /** Returns the pair's files, as they rest. Whoever has them can read all that was ever encrypted under them. */
   async export(params: ParameterSet): Promise<KeyFiles> {
     return {
@@ -90,17 +100,24 @@ export class Keystore {
   /**
    * Takes in a pair's files, this package's or the Python client's.
    *
-   * @throws WrongKeyError there is another pair already: erase it first.
+   * @throws WrongKeyError there is another pair already: erase it first; or the files are of two pairs.
+   * @throws LockedKeyError, WrongPassphraseError see `open`.
    * @throws WireError, ParameterError, KeyMismatchError the files are damaged, or no pair of this set.
    */
   async import(params: ParameterSet, files: KeyFiles): Promise<void> {
     const secret = files["client.keys"];
     const opened = await this.#opened(params, secret);
-    (await ClientKeys.fromBytes(opened, params)).erase(); // complete and undamaged
+    const clientKeys = await ClientKeys.fromBytes(opened, params); // complete and undamaged
+    opened.fill(0);
     const header = readHeader(files["evaluation.keys"]);
     if (header.kind !== Kind.EVALUATION_KEYS) throw new WrongKindError("evaluation.keys does not hold evaluation keys");
     if (header.paramsId !== params.id) {
       throw new UnknownParamsError(`evaluation.keys belongs to parameters ${header.paramsId}, wanted is ${params.id}`);
+    }
+    try {
+      clientKeys.requirePair(files["evaluation.keys"]);
+    } finally {
+      clientKeys.erase();
     }
     const { secret: secretName, evaluation } = names(params);
     const entries = new Map([[secretName, secret], [evaluation, files["evaluation.keys"]]]);
@@ -135,7 +152,9 @@ export class Keystore {
     const clientKeys = await ClientKeys.fromBytes(opened, params);
     opened.fill(0);
     secret.fill(0);
-    const { keyId } = readHeader(await this.#entry(evaluation));
+    const bundle = await this.#entry(evaluation);
+    const { keyId } = readHeader(bundle);
+    clientKeys.requirePair(bundle);
     return { clientKeys, keyId, evaluationKeys: () => this.#entry(evaluation) };
   }
 

@@ -2,6 +2,7 @@
 
 import type { JobStatus } from "./jobs.js";
 import type { Keystore } from "./keystore.js";
+import type { OnnxRuntime } from "./onnxruntime.js";
 
 /** What is done at the moment. */
 export type Progress =
@@ -18,6 +19,8 @@ export interface ConnectOptions {
   readonly keystore?: Keystore;
   /** Seconds for which a request is sent again while the server is busy, restarts, or is gone after it has answered once; 60 by default. */
   readonly retryTimeout?: number;
+  /** Gives onnxruntime-web, which computes the public part of a model that has one: `() => import("onnxruntime-web")`. */
+  readonly onnxruntime?: () => Promise<OnnxRuntime>;
   /** Accept parameter sets whose small key is in blocks (SECURITY.md says what is assumed); true unless said otherwise. */
   readonly acceptBlockKeys?: boolean;
   /** Accept insecure parameter sets, for tests. */

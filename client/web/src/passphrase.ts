@@ -47,6 +47,6 @@ export function isLocked(data: Uint8Array): boolean {
 }
 
 async function cipher(passphrase: string, salt: Uint8Array, nonce: Uint8Array, params: ParameterSet) {
-  const key = await scryptAsync(new TextEncoder().encode(passphrase), salt, COST);
+  const key = await scryptAsync(new TextEncoder().encode(passphrase.normalize("NFC")), salt, COST);
   return chacha20poly1305(key, nonce, fromHex(params.id));
 }

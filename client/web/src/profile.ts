@@ -3,10 +3,11 @@
 import { answerFields, imageFields } from "./ciphertexts.js";
 import { type Field, HEADER_BYTES, payloadBytes } from "./container.js";
 import { type InputEncoding, readEncoding } from "./encoding.js";
-import { BadStemError, MalformedError } from "./errors.js";
+import { MalformedError } from "./errors.js";
 import { ParameterSet } from "./params.js";
 import { Members, printable } from "./reading.js";
 import { evaluationFields } from "./secret-keys.js";
+import { type StemProfile, readStem } from "./stem.js";
 
 const DIGEST = /^[0-9a-f]{64}$/;
 
@@ -41,6 +42,8 @@ export interface ModelProfile {
   readonly params: ParameterSet;
   readonly securityBits: number;
   /** Of one input: channels, height and width of an image; channels and length of a series; or the length of a vector. */
+  readonly sampleShape: readonly number[];
+  /** Of what is encrypted: the input itself, or what the public part makes of it. */
   readonly inputShape: readonly number[];
   readonly inputLevels: number;
   readonly inputDelta: number;
@@ -61,6 +64,8 @@ export interface ModelProfile {
   readonly downloadBytes: number;
   readonly maxBatch: number;
   readonly estimatedSeconds: number | null;
+  /** The public part, if the model has one. */
+  readonly stem: StemProfile | null;
   /** The members that a receipt keeps, as the server sent them. */
   readonly json: unknown;
 }
@@ -69,14 +74,11 @@ export interface ModelProfile {
  * Reads a profile.
  *
  * @throws MalformedError it lacks something, says something impossible, or sizes that do not follow from its parameter set.
- * @throws BadStemError the model has a public part.
+ * @throws BadStemError what it says of a public part cannot be.
  * @throws UnknownParamsError its parameter set is not in this package's registry.
  */
 export async function readProfile(json: unknown): Promise<ModelProfile> {
   const profile = new Members(json, "ModelProfile");
-  if (profile.optional("stem", (name) => name) !== null) {
-    throw new BadStemError("the model has a public part, which this client cannot compute: use the Python client");
-  }
   const side = (value: unknown): number => new Members({ side: value }, "ModelProfile").integer("side", 1, 65535);
   const layer = (value: unknown): LayerProfile => {
     const members = new Members(value, "ModelProfile, layers");
@@ -93,12 +95,14 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
   };
   const step = profile.optional("logit_step", (name) => profile.number(name, Number.MIN_VALUE));
   const inputShape = profile.list("input_shape", 1, 3, side);
+  const stem = profile.optional("stem", (name) => readStem(profile.object(name), inputShape[0]!));
   const read: ModelProfile = {
     model: profile.matching("model", /^[A-Za-z0-9._-]{1,128}$/), // it becomes part of addresses
     version: profile.text("version", 128),
     programDigest: profile.matching("program_digest", DIGEST),
     params: await ParameterSet.get(profile.matching("params_id", DIGEST)),
     securityBits: profile.number("security_bits"),
+    sampleShape: stem?.inputShape ?? inputShape,
     inputShape,
     inputLevels: profile.integer("input_levels", 1, 255),
     inputDelta: profile.number("input_delta", Number.MIN_VALUE, 0.5),
@@ -114,16 +118,17 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     downloadBytes: profile.integer("download_bytes", 1),
     maxBatch: profile.integer("max_batch", 1),
     estimatedSeconds: profile.optional("estimated_seconds", (name) => profile.number(name)),
+    stem,
     json,
   };
   const { outputs } = read;
-  if (outputs && outputs.reduce((sum, one) => sum + countOf(one.shape), 0) !== read.classes.length) {
+  if (outputs && outputs.reduce((sum, one) => sum + valuesOf(one.shape), 0) !== read.classes.length) {
     throw new MalformedError(`the outputs of ${read.model} have other values than its ${read.classes.length} classes`);
   }
   if (outputs && new Set(outputs.map((one) => one.name)).size !== outputs.length) {
     throw new MalformedError(`the profile of ${read.model} has two outputs of one name`);
   }
-  const sizes = sizesOf(read.params, valuesOf(read), read.classes.length);
+  const sizes = sizesOf(read.params, valuesOf(read.inputShape), read.classes.length);
   for (const name of ["keyBytes", "uploadBytes", "downloadBytes"] as const) {
     if (read[name] !== sizes[name]) {
       throw new MalformedError(`the profile of ${read.model} says ${name} = ${read[name]}; with ${read.params.name} and its shape it is ${sizes[name]}`);
@@ -132,12 +137,8 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
   return read;
 }
 
-/** Returns how many values one input has. */
-export function valuesOf(profile: Pick<ModelProfile, "inputShape">): number {
-  return countOf(profile.inputShape);
-}
-
-function countOf(shape: readonly number[]): number {
+/** Returns how many values a shape has. */
+export function valuesOf(shape: readonly number[]): number {
   return shape.reduce((product, side) => product * side, 1);
 }
 
@@ -161,7 +162,7 @@ export function logitsOf(profile: ModelProfile, turns: Float64Array): Prediction
   if (!outputs) return logits;
   let start = 0;
   const named = outputs.map(({ name, shape, factor }): [string, Float64Array] => {
-    const end = start + countOf(shape);
+    const end = start + valuesOf(shape);
     const values = logits.slice(start, end).map((value) => value * factor);
     start = end;
     return [name, values];

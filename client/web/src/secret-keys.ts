@@ -2,10 +2,12 @@
 
 import { type Bytes, freshSeed } from "./bytes.js";
 import { type Field, HEADER_BYTES, Kind, pack, payloadBytes, seal, unpack, unpackFields } from "./container.js";
-import { NotConformantError } from "./errors.js";
+import { NotConformantError, WrongKeyError } from "./errors.js";
 import { Kernel } from "./kernel.js";
 import type { ParameterSet } from "./params.js";
 
+const SEED_BYTES = 32;
+const PAIR_COEFFICIENTS = 16;
 const ENTRIES_AT_ONCE = 16; // GGSW ciphertexts between two chances for the page to draw itself; each has whole bytes
 
 interface Secrets {
@@ -143,6 +145,27 @@ export class ClientKeys {
   /** Decrypts the parts of an answer to values of the torus in [-1/2, 1/2], multiples of 2^-answerBits. */
   decryptAnswer(c0: BigUint64Array, c1: BigUint64Array): Float64Array {
     return this.#kernel.decrypt(this.#secrets.answerSecret, this.params.answerRing, c0, c1, this.params.answerBits);
+  }
+
+  /**
+   * Refuses evaluation keys that were made from other secret keys: the first rows of the bundle's key switch key are made again from its public seed,
+   * without noise, and what is left must be noise.
+   *
+   * @throws WrongKeyError they belong to other secrets, or the bundle is cut short.
+   */
+  requirePair(bundle: Uint8Array): void {
+    const { params } = this;
+    const { inputSecret, smallLweKey } = this.#secrets;
+    const maskSeed = bundle.slice(HEADER_BYTES, HEADER_BYTES + SEED_BYTES) as Bytes;
+    const given = bundle.slice(HEADER_BYTES + SEED_BYTES, HEADER_BYTES + SEED_BYTES + 4 * PAIR_COEFFICIENTS * params.keySwitch.levels);
+    if (given.length === 4 * PAIR_COEFFICIENTS * params.keySwitch.levels) {
+      const some = inputSecret.slice(0, PAIR_COEFFICIENTS);
+      const bodies = this.#kernel.keySwitchKeyBodies(some, smallLweKey, params.keySwitch, 0, 0, maskSeed, new Uint8Array(SEED_BYTES));
+      const noise = Array.from(new Uint32Array(given.buffer), (body, at) => (body - bodies[at]!) | 0); // modulo 2^32
+      const deviation = Math.sqrt(noise.reduce((sum, each) => sum + each ** 2, 0) / noise.length) / 2 ** 32;
+      if (deviation < 8 * params.lweStdDev) return;
+    }
+    throw new WrongKeyError("client.keys and evaluation.keys belong to two different pairs: take both files of one pair, or erase them to make new keys");
   }
 
   /** The kernel that works for these keys. */

@@ -42,12 +42,28 @@ test("two that make keys at once end up with the same pair", async (t) => {
 test("a passphrase seals keys, those that were made without one, too", async () => {
   const store = new MemoryStore();
   const { keyId } = await new Keystore(store).open(params);
+  assert.throws(() => new Keystore(store, { passphrase: "" }), { code: "configuration" });
+  assert.equal(await new Keystore(store).isSealed(params), false);
   const sealed = new Keystore(store, { passphrase: "correct horse" });
   assert.equal((await sealed.open(params)).keyId, keyId);
   const files = await sealed.export(params);
   assert.ok(isLocked(files["client.keys"]));
+  assert.equal(await new Keystore(store).isSealed(params), true);
   await assert.rejects(new Keystore(store).open(params), { code: "locked_key" });
   assert.equal((await new Keystore(store, { ask: () => "correct horse" }).open(params)).keyId, keyId);
+});
+
+test("files of two pairs are refused when they are imported, and when they are opened", async () => {
+  const [one, other] = await Promise.all([1, 2].map(async () => {
+    const keystore = new Keystore();
+    await keystore.open(params);
+    return keystore;
+  }));
+  const [mine, theirs] = [await one.export(params), await other.export(params)];
+  const mixed = { "client.keys": mine["client.keys"], "evaluation.keys": theirs["evaluation.keys"] };
+  await assert.rejects(new Keystore().import(params, mixed), { code: "wrong_key" });
+  await one.store.replace(`${params.id}/evaluation.keys`, theirs["evaluation.keys"]);
+  await assert.rejects(one.open(params), { code: "wrong_key" });
 });
 
 test("files are exported, erased and imported; damaged ones are refused", async () => {

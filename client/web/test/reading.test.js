@@ -45,7 +45,6 @@ test("a profile is read, and one that is impossible is refused by the name of it
     await assert.rejects(readProfile({ ...PROFILE, [name]: value }), { code: "malformed" }, name);
   }
   await assert.rejects(readProfile({ ...PROFILE, params_id: "cd".repeat(32) }), { code: "unknown_params" });
-  await assert.rejects(readProfile({ ...PROFILE, stem: { public: "features.0" } }), { code: "bad_stem" });
   await readProfile({ ...PROFILE, stem: null });
 });
 
@@ -58,6 +57,21 @@ test("several outputs are logits by name, in their shapes and scales", async () 
   assert.deepEqual(logitsOf(map, Float64Array.of(0.25, 0.5)), Float64Array.of(25, 50));
   for (const wrong of [[], outputs.slice(1), [outputs[0], { ...outputs[1], name: "age" }], [{ ...one, name: "x", shape: [2, 0] }], [{ ...one, name: "x", factor: -1, shape: [2] }]]) {
     await assert.rejects(readProfile({ ...PROFILE, outputs: wrong }), { code: "malformed" });
+  }
+});
+
+test("what a profile says of a public part is read, and refused where it cannot be", async () => {
+  const stem = {
+    public: "features.0", meaning: "known to all", sha256: "ef".repeat(32), bytes: 100, input_shape: [1, 4, 4], low: [0], high: [2], most_outside: 0.1,
+  };
+  const profile = await readProfile({ ...PROFILE, stem });
+  assert.deepEqual([profile.sampleShape, profile.inputShape, profile.stem.mostOutside], [[1, 4, 4], [1, 2, 2], 0.1]);
+  const malformed = { bytes: 2 ** 26 + 1, sha256: "../../x", input_shape: [], low: [], high: [Infinity], most_outside: 2 };
+  for (const [name, value] of Object.entries(malformed)) {
+    await assert.rejects(readProfile({ ...PROFILE, stem: { ...stem, [name]: value } }), { code: "malformed" }, name);
+  }
+  for (const ends of [{ low: [2] }, { low: [0, 0], high: [1, 1] }, { low: [0, 0] }]) {
+    await assert.rejects(readProfile({ ...PROFILE, stem: { ...stem, ...ends } }), { code: "bad_stem" });
   }
 });
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Client, Keystore
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
+from ciphershift.server.store.tenants import Scope
+from tests.support.tenants import tenant
 
 REPEATS = 50
 CONNECT = """
@@ -106,6 +109,48 @@ def test_keys_that_the_server_has_dropped_are_sent_again(
     """
     key_id = node(script, server.url, folder, pictures)
     assert httpx.get(f"{server.url}/v2/keys/{key_id}").is_success
+
+
+def test_a_client_goes_on_when_its_model_was_replaced(
+    node: Callable[..., Any], folder: Path, pictures: str, tiny_program: Program, tmp_path: Path
+) -> None:
+    """The profile is read again, once, when an answer is by another version of the model than it names: as Python's client does it."""
+    models, storage = tmp_path / "models", tmp_path / "storage"
+    tiny_program.save(models / "tiny")
+    for version in ("2", "3"):
+        replace(tiny_program, version=version).save(tmp_path / version)
+    with running_server(models=models, storage=storage, allow_toy_parameters=True, open=False) as server:
+        api_key = tenant(storage, "operator", Scope.INFER, Scope.KEYS, Scope.ADMIN)
+        found = node(
+            f"""{CONNECT}
+            import {{ cp }} from "node:fs/promises";
+            const [models, apiKey, images] = given;
+            const client = await connect({{ apiKey }}), pixels = JSON.parse(images).map(each => Uint8Array.from(each));
+            const replaceBy = async version => {{
+              await cp(`${{models}}/../${{version}}`, `${{models}}/tiny`, {{ recursive: true }});
+              const headers = {{ Authorization: `Bearer ${{apiKey}}` }};
+              const loaded = await fetch(`${{url}}/v2/repository/models/tiny/load`, {{ method: "POST", headers }});
+              if (!loaded.ok) throw new Error(await loaded.text());
+            }};
+            const versions = [client.profile.version];
+            await replaceBy("2");
+            const rows = await client.predict(pixels);
+            versions.push(client.profile.version);
+            const jobs = (await client.jobs()).length;
+            await replaceBy("3");
+            const refused = await codeOf((await client.submit(pixels)).result()); // its images are not kept, so they cannot be sent again
+            const job = await client.submit(pixels);
+            await job.result();
+            versions.push(client.profile.version);
+            console.log(JSON.stringify({{ versions, rows: rows.length, jobs, refused }}));
+            """,
+            server.url,
+            folder,
+            models,
+            api_key,
+            pictures,
+        )
+    assert found == {"versions": ["1", "2", "3"], "rows": 4, "jobs": 2, "refused": "wrong_answer"}
 
 
 def test_mistakes_have_the_codes_that_they_have_in_python(

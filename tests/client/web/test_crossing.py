@@ -24,7 +24,7 @@ OPEN = """
   import { readFile, writeFile } from "node:fs/promises";
   import { Keystore, ParameterSet } from "./dist/index.js";
   import { FolderStore } from "./dist/node.js";
-  import { decrypt, encrypt } from "./dist/ciphertexts.js";
+  import { decrypt, encrypt, readAnswer } from "./dist/ciphertexts.js";
   const [folder, name, passphrase, ...given] = process.argv.slice(1);
   const params = await ParameterSet.get(name);
   const keystore = new Keystore(new FolderStore(folder), passphrase ? { passphrase } : {});
@@ -36,7 +36,7 @@ ENCRYPT = f"""{OPEN}
 """
 DECRYPT = f"""{OPEN}
   const binding = {{ keyId, request: given[1], program: given[2] }};
-  const turns = await decrypt(clientKeys, new Uint8Array(await readFile(given[0])), binding, Number(given[3]));
+  const turns = decrypt(clientKeys, await readAnswer(clientKeys, new Uint8Array(await readFile(given[0])), binding, Number(given[3])));
   console.log(JSON.stringify(Array.from(turns)));
 """
 
@@ -74,9 +74,10 @@ def test_keys_and_ciphertexts_made_by_javascript_compute_and_open_here(
 def test_keys_made_by_python_under_a_passphrase_are_opened_by_javascript(
     node: Callable[..., Any], tmp_path: Path
 ) -> None:
+    """However its accents are typed."""
     toy = params.get("TOY_N128")
-    pair = Keystore(tmp_path, passphrase="correct horse").open(toy)
-    key_id, data = node(ENCRYPT, tmp_path, toy.name, "correct horse", json.dumps(VALUES.tolist()))
+    pair = Keystore(tmp_path, passphrase="caf\u00e9").open(toy)
+    key_id, data = node(ENCRYPT, tmp_path, toy.name, "cafe\u0301", json.dumps(VALUES.tolist()))
     assert key_id == pair.key_id
     image = CkksCiphertext.from_bytes(bytes.fromhex(data), toy, key_id, len(VALUES))
     assert np.abs(phases(pair, image) - VALUES).max() < 1e-4

@@ -32,9 +32,11 @@ USER = """
 import { CiphershiftError, Client, Keystore, type ModelInputs, type ModelProfile, type Progress, fit } from "ciphershift";
 import { FolderStore } from "ciphershift/node";
 
+const onnxruntime = () => import("onnxruntime-web");
+
 export async function digit(pixels: Uint8Array): Promise<string> {
   const keystore = new Keystore(new FolderStore("keys"), { passphrase: "correct horse" });
-  const client: Client = await Client.connect("http://127.0.0.1:8000", { model: "mnist-tiny", keystore, retryTimeout: 5 });
+  const client: Client = await Client.connect("http://127.0.0.1:8000", { model: "mnist-tiny", keystore, retryTimeout: 5, onnxruntime });
   const profile: ModelProfile = client.profile;
   try {
     const onProgress = (progress: Progress): number => (progress.stage === "upload" ? progress.sent / progress.total : 0);
@@ -133,6 +135,7 @@ def test_the_page_that_python_ships_is_made_of_todays_sources(package: Path, tmp
 def test_a_users_script_is_checked_by_its_types(package: Path, tmp_path: Path) -> None:
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "ciphershift").symlink_to(package)
+    (tmp_path / "node_modules" / "onnxruntime-web").symlink_to(package / "node_modules" / "onnxruntime-web")
     (tmp_path / "user.ts").write_text(USER)
     (tmp_path / "wrong.ts").write_text(WRONG)
     options = ["--strict", "--noEmit", "--target", "es2022", "--module", "nodenext", "--ignoreConfig"]

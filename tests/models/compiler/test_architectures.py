@@ -6,7 +6,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ciphershift.errors import UnsupportedLayerError
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding
 from ciphershift.protocol.outputs import OUTPUTS, slices
 from tests.support.architectures import ALL, PAGE, Architecture, samples, settled, written
 
@@ -27,11 +27,9 @@ def test_what_is_converted_is_the_module(architecture: Architecture) -> None:
     (row,) = (row for row in rows if row.startswith(f"| {architecture.name} |"))
     if "| converted, " not in row:
         with pytest.raises(UnsupportedLayerError):
-            convert(module, data)
+            before_rounding(module, data)
         return
-    network = convert(module, data, levels=255, max_outside=2e-3).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(module, data, levels=255, max_outside=2e-3).network
     with torch.no_grad():
         expected = torch.cat([v.flatten(1) for v in pytree.tree_leaves(module(data))], dim=1).double().numpy()
         found = network(data).double().numpy()

@@ -16,7 +16,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import Program
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models import verification
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.cost_report import check
@@ -72,18 +72,15 @@ def test_before_rounding_the_network_is_the_module(module: nn.Module, monkeypatc
     """But for the end of the ramps, which is moved away here."""
     monkeypatch.setattr("ciphershift.models.compiler.calibration.CLIPPED", 1.0)
     monkeypatch.setattr(activations, "MAX_RAMP", 1e6)
-    network = convert(module, CALIBRATION)
-    network.quantize(False)
-    assert np.abs(clear(network.eval(), IMAGES) - logits(module, IMAGES)).max() < 1e-3
+    network = before_rounding(module, CALIBRATION).network
+    assert np.abs(clear(network, IMAGES) - logits(module, IMAGES)).max() < 1e-3
 
 
 @pytest.mark.parametrize("relative", [1e-7, -2e-7, 4e-7])
 def test_the_last_bit_of_a_sum_decides_nothing(relative: float) -> None:
     """Two activations are added here: their ramps are powers of two, and a ramp that fits must not fall to the next lower one."""
     module = settled(Residual)
-    first, second = (convert(module, data).eval() for data in (CALIBRATION, CALIBRATION * (1 + relative)))
-    for network in (first, second):
-        network.quantize(False)
+    first, second = (before_rounding(module, data).network for data in (CALIBRATION, CALIBRATION * (1 + relative)))
     assert np.abs(clear(first, IMAGES) - clear(second, IMAGES)).max() < 1e-3
 
 

@@ -13,7 +13,7 @@ from ciphershift.errors import BadCalibrationError, ProgramError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.models import verification
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.cost_report import check
@@ -190,9 +190,7 @@ def test_an_activation_that_clips_nearly_everything_is_converted_as_it_is() -> N
         first.weight.mul_(60)
         first.bias.sub_(first.weight.sum(1) / 2)
     body = nn.Sequential(first, nn.Hardtanh(0.0, 1.0), nn.Linear(6, 3)).eval()
-    network = convert(body, SAMPLES, levels=255).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(body, SAMPLES, levels=255).network
     with torch.no_grad():
         assert torch.allclose(network(SAMPLES), body(SAMPLES), atol=1e-3)
 
@@ -212,9 +210,7 @@ def test_a_channel_that_hardly_varies_is_not_clipped() -> None:
     weight = torch.tensor([[0.02, -0.01, 0.01, 0.02], [-0.01, 0.02, 0.01, -0.02]])
     module = small(nn.Hardtanh(-1.0, 1.0), weight, torch.tensor([-0.7, 0.6]))
     data = torch.rand(200, 4, 1, 1, generator=torch.Generator().manual_seed(1))
-    network = convert(module, data).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(module, data).network
     with torch.no_grad():
         assert (network(data) - module(data)).abs().max() < 1e-3
 

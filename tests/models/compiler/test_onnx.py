@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ciphershift.errors import NotEquivalentError, UnreadableModuleError, UnsupportedLayerError
 from ciphershift.he_layers import simulate
 from ciphershift.models.compiler import onnx_graph
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
 from ciphershift.models.compiler.onnx_graph import OnnxModule, load_onnx
@@ -60,13 +60,11 @@ def test_a_file_from_pytorch_is_the_module(of_any_size: bool, tmp_path: Path) ->
             output_names=["kind", "size"],
             verbose=False,
         )
-    network = convert(path, SAMPLES, levels=255, exponents=7, max_outside=2e-3).eval()
+    network = before_rounding(path, SAMPLES, levels=255, max_outside=2e-3).network
     assert [(part.name, part.shape, part.function) for part in network.parts] == [
         ("kind", (3,), "softmax"),
         ("size", (1,), None),
     ]
-    network.noise = None
-    network.quantize(False)
     with torch.no_grad():
         found, (kind, size) = network(SAMPLES), module(SAMPLES)
     assert float((found[:, :3].softmax(1) - kind).abs().mean()) < 0.01
@@ -93,15 +91,13 @@ def test_a_network_of_scikit_learn_takes_raw_values(classes: int, tmp_path: Path
     path = tmp_path / "mlp.onnx"
     path.write_bytes(to_onnx(model, raw[:1]).SerializeToString())
     inputs = Inputs(encoding=fit_encoding(raw))
-    network = convert(path, raw, inputs=inputs, levels=255, max_outside=2e-3).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(path, raw, inputs=inputs, levels=255, max_outside=2e-3).network
     with torch.no_grad():
         logits = network(torch.tensor(inputs.bytes_of(raw)).float() / 255).double().numpy()
     found = OUTPUTS["softmax"](logits)
     assert (found.argmax(1) == model.predict(raw)).mean() > 0.97
     assert np.abs(found - model.predict_proba(raw)).mean() < 0.02
-    network.quantize(True)
+    network = convert(path, raw, inputs=inputs).eval()
     program = export(network, name="p", version="1", params="FAST_N512", classes=tuple("abc"[:classes]))
     assert program.output.function == "softmax"
     assert simulate.plain(program, inputs.bytes_of(raw)).shape == (300, classes)

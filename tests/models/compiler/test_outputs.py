@@ -14,7 +14,7 @@ from ciphershift.errors import BadShapeError, ProgramError, UnsupportedLayerErro
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import OutputSpec, Program
 from ciphershift.models.compiler import answers
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Logits
 from ciphershift.models.compiler.network import Network
@@ -35,9 +35,7 @@ def test_the_end_of_the_module_is_left_to_the_client(last: nn.Module, name: str,
     torch.manual_seed(0)
     body = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
     module = nn.Sequential(body, last).eval()
-    network = convert(module, SAMPLES, levels=255, exponents=7).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(module, SAMPLES, levels=255, exponents=7).network
     with torch.no_grad():
         expected, found = module(SAMPLES), network(SAMPLES)
         assert (
@@ -155,10 +153,8 @@ def test_whatever_is_returned_is_the_modules(end: str, tmp_path: Path) -> None:
     """`convert` holds all outputs against the module's before rounding; ends of ramps, which clip few values, are all that may differ."""
     make, expected = ENDS[end]
     module = Net(make).eval()
-    network = convert(module, UNIT, levels=255, exponents=7, max_outside=2e-3).eval()
+    network = before_rounding(module, UNIT, levels=255, exponents=7, max_outside=2e-3).network
     assert {part.name: (part.shape, part.function) for part in network.parts} == expected
-    network.noise = None
-    network.quantize(False)
     with torch.no_grad():
         values = separated(network.parts, network(UNIT).double().numpy())
     for name, given in returned(module, UNIT).items():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.models import verification
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.cost_report import check
 
@@ -59,9 +59,7 @@ def test_a_product_is_two_look_ups(name: str) -> None:
     """`convert` holds it against the module's own product; with many levels the clipped ends of the squares are all that is left."""
     forward, lookups = NETS[name]
     module = Net(forward).eval()
-    network = convert(module, SAMPLES, levels=255, max_outside=1e-3).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(module, SAMPLES, levels=255, max_outside=1e-3).network
     with torch.no_grad():
         expected, found = module(SAMPLES).numpy(), network(SAMPLES).numpy()
     assert np.abs(found - expected).mean() < 0.06 * expected.std()

@@ -14,7 +14,7 @@ from ciphershift.errors import BadCalibrationError, NotEquivalentError, Unsuppor
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.models import verification
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.cost_report import check
 
@@ -315,9 +315,7 @@ SAMPLES = torch.rand(120, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 def test_it_is_the_module_and_its_program_is_it(name: str) -> None:
     """`convert` holds every step against the module's own; ends of ramps, which clip few values, are all that may differ."""
     module = built()[name].eval()
-    network = convert(module, SAMPLES, levels=63, max_outside=2e-3).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(module, SAMPLES, levels=63, max_outside=2e-3).network
     with torch.no_grad():
         expected, found = getattr(module, "_orig_mod", module)(SAMPLES), network(SAMPLES)
     assert float((found - expected).abs().mean()) < 0.06 * float(expected.std())
@@ -424,9 +422,7 @@ def test_a_channel_without_weights_keeps_its_constant() -> None:
         module[0].bias.copy_(torch.tensor([0.0, 0.8]))
         module[3].weight.fill_(1 / 128)
         module[3].bias.zero_()
-    network = convert(module, SAMPLES).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(module, SAMPLES).network
     with torch.no_grad():
         assert torch.allclose(network(SAMPLES), module(SAMPLES), atol=0.01)  # the constant alone is 0.4
 

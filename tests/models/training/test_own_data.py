@@ -1,6 +1,7 @@
 """Data as people have them become bytes, and clients send the raw values."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
 
-from ciphershift.errors import OutOfLevelsError, UnreadableDataError
+from ciphershift.errors import OutOfLevelsError, OverBudgetError, UnreadableDataError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
 from ciphershift.models import verification
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.cli import app
+from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, decoded, fit_encoding
-from ciphershift.models.training import own_data, sets
-from ciphershift.models.training.loop import logits
+from ciphershift.models.training import cards, folds, own_data, sets
+from ciphershift.models.training.loop import accuracy, fine_tune, fit, logits
+from ciphershift.models.training.phase import Phase
+from ciphershift.models.training.recipes import RECIPES, Conversion, DenseSpec, Recipe
 from ciphershift.models.training.sets import Reading, Splits
 
 RNG = np.random.default_rng(0)
@@ -97,9 +102,7 @@ def test_images_normalized_as_the_module_expects_may_be_padded() -> None:
     module = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.GELU(), nn.Flatten(), nn.Linear(108, 2)).eval()
     encoding = fit_encoding(pixels, origin=(0.48,), pixels=True)
     inputs = Inputs(encoding=encoding, mean=(0.48,), std=(0.25,))
-    network = convert(module, inputs.raw_of(inputs.bytes_of(pixels)), inputs=inputs, levels=255).eval()
-    network.noise = None
-    network.quantize(False)
+    network = before_rounding(module, inputs.raw_of(inputs.bytes_of(pixels)), inputs=inputs, levels=255).network
     with torch.no_grad():
         expected = module(torch.tensor((pixels / 255 - 0.48) / 0.25).float()).numpy()
     found = logits(network, inputs.bytes_of(pixels))
@@ -170,3 +173,115 @@ def test_tables_that_cannot_be_used_say_where(tmp_path: Path, text: str, target:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UnreadableDataError, match=message):
         own_data.read(tmp_path / "t.csv", target)
+
+
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table whose target is a number."""
+    path = tmp_path_factory.mktemp("houses") / "houses.csv"
+    rng = np.random.default_rng(0)
+    rows = ["area,rooms,price"]
+    for _ in range(300):
+        area, rooms = rng.uniform(40, 200), rng.integers(1, 7)
+        rows.append(f"{area:.1f},{rooms},{2.5 * area + 12 * rooms + abs(area - 120) + rng.normal(0, 5):.2f}")
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_numbers_are_predicted(houses: Path, tmp_path: Path) -> None:
+    """The target is a number by its fractions; training takes squared errors, and the card says what is explained."""
+    splits = Splits.load(str(houses), reading=Reading(target="price", standardize=True))
+    assert splits.classes == ("price",)
+    assert splits.train.labels.dtype == np.float64
+    torch.manual_seed(0)
+    last = nn.Linear(8, 1)
+    module = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), last)
+    baseline = decoded(module, splits.inputs, 2)
+    phase = Phase(epochs=40, learning_rate=0.03, distortion=0.0, batch=32)
+    with torch.no_grad():
+        last.bias.fill_(float(splits.train.labels.mean()))
+        last.weight.mul_(100)
+    fit(baseline, phase, splits.train, splits.validation, checkpoint=tmp_path / "float.pt", seed=0)
+    assert accuracy(baseline, splits.train) > 0.8
+    data = splits.inputs.raw_of(splits.train.images)
+    network = convert(module.eval(), data, params="TOY_N128", inputs=splits.inputs)
+    noisy = Phase(epochs=3, learning_rate=1e-3, distortion=0.0, batch=32, frozen=0.3, distilled=0.5)
+    fine_tune(network, splits.train, splits.validation, checkpoint=tmp_path / "noisy.pt", phase=noisy, teacher=baseline)
+    program = export(network, name="p", version="1", params="TOY_N128", classes=splits.classes)
+    found = cards.measure(program, baseline, [splits.test])
+    assert isinstance(found, cards.Explained)
+    assert found.r2_float > 0.8
+    assert found.r2_simulated > found.r2_float - 0.1
+    assert found.error_simulated == pytest.approx(
+        float(np.std(splits.test.labels)) * (1 - found.r2_simulated) ** 0.5, rel=1e-6
+    )
+
+
+def test_a_target_is_a_class_or_a_number_as_it_looks_or_is_told(houses: Path, tmp_path: Path) -> None:
+    assert len(own_data.read(houses, "rooms").classes) == 6
+    assert own_data.read(houses, "rooms", regression=True).classes == ("rooms",)
+    assert len(own_data.read(houses, "price", regression=False).classes) > 200
+    words = tmp_path / "w.csv"
+    words.write_text("a,b\n1,x\n2,y\n")
+    with pytest.raises(UnreadableDataError, match="b has values that are no numbers"):
+        own_data.read(words, "b", regression=True)
+    arrays = tmp_path / "n.npz"
+    np.savez(arrays, x=np.zeros((4, 2)), y=np.array([0.5, 1.5, 2.5, 3.0]))
+    assert own_data.read(arrays).train.labels.tolist() == [0.5, 1.5, 2.5, 3.0]
+    samples = own_data.of_samples([(np.zeros(2), 0.5), (np.ones(2), 1.25)])
+    assert samples.train.labels.tolist() == [0.5, 1.25]
+
+
+def test_every_sample_is_tested_in_one_fold(patients: Path) -> None:
+    raw = own_data.read(patients, "ill")
+    parts = [raw.fold(number, 4) for number in range(4)]
+    tested = np.concatenate([part.test.values for part in parts if part.test is not None])
+    assert sorted(map(tuple, tested)) == sorted(map(tuple, raw.train.values))
+    assert all(part.test is not None and len(part.train.labels) + len(part.test.labels) == 300 for part in parts)
+
+
+def test_folds_are_added_to_the_card(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "small.npz", features=rng.normal(size=(60, 5)), labels=rng.integers(0, 2, 60))
+    recipe = RECIPES["breast-cancer"]
+    assert isinstance(recipe, Recipe)
+    short = Phase(epochs=1, learning_rate=1e-3, distortion=0.0, batch=16)
+    recipe = replace(
+        recipe,
+        dataset=str(tmp_path / "small.npz"),
+        input_shape=(5,),
+        reading=Reading(standardize=True),
+        blocks=(DenseSpec(units=4),),
+        float_phase=short,
+        conversion=Conversion(phases={"noisy": short}, params="TOY_N128"),
+    )
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / cards.CARD_FILE).write_text('{"name": "small"}')
+    card = folds.measure(recipe, 3, work=tmp_path / "work", folder=tmp_path / "zoo", show=lambda *_: None)
+    assert card == cards.read(tmp_path / "zoo")
+    assert card["name"] == "small"
+    assert card["folds"]["count"] == 3
+    assert card["folds"]["accuracy_simulated"]["mean"] == pytest.approx(
+        np.mean(card["folds"]["accuracy_simulated"]["each"])
+    )
+
+
+def test_the_command_takes_limits_and_kinds_of_targets(patients: Path, tmp_path: Path) -> None:
+    source = "from torch import nn\ndef net():\n    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))\n"
+    (tmp_path / "net.py").write_text(source)
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    torch.save(module.state_dict(), tmp_path / "net.pt")
+    command = [
+        "convert",
+        f"{tmp_path / 'net.py'}:net",
+        "--weights",
+        str(tmp_path / "net.pt"),
+        "--dataset",
+        str(patients),
+    ]
+    command += ["--target", "ill", "--name", "net", "--params", "TOY_N128", "--output", str(tmp_path)]
+    limits = ["--levels", "15", "--max-seconds", "100", "--max-drop", "-500"]
+    assert isinstance(CliRunner().invoke(app, [*command, *limits]).exception, OverBudgetError)
+    found = CliRunner().invoke(app, [*command, "--regression"]).exception
+    assert isinstance(found, UnreadableDataError)
+    assert "ill has values that are no numbers" in str(found)

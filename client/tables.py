@@ -1,0 +1,63 @@
+"""Rows of a CSV in: a column of numbers is a feature, one of words a feature of 0 or 1 for each word that the model knows."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ciphershift.errors import BadShapeError, MalformedError
+
+
+def read(file: Path, names: Sequence[str], shape: tuple[int, ...]) -> tuple[NDArray[np.float64], list[int]]:
+    """Reads raw values [n, features], and the line of each row; columns that the model does not take are passed over.
+
+    Args:
+        file: with a header, UTF-8.
+        names: of the model's features, as its profile has them ("age", "ward=south").
+        shape: of one sample.
+
+    Raises:
+        BadShapeError: the model takes no vectors, its features have no names, or a column is missing.
+        MalformedError: there is no row, or a cell is no number or no word that the model knows.
+    """
+    if len(shape) != 1 or not names:
+        raise BadShapeError(f"{file}: rows of a table are for models with named features; this one takes {list(shape)}")
+    with file.open(newline="", encoding="utf-8-sig") as opened:
+        lines = csv.DictReader(opened)
+        header = list(lines.fieldnames or ())
+        rows = [(lines.line_num, row) for row in lines]
+    if not rows:
+        raise MalformedError(f"{file} has no row below its header")
+    words: dict[str, list[str]] = {}
+    for name in names:
+        column, _, word = name.rpartition("=")
+        if name not in header and column in header:
+            words.setdefault(column, []).append(word)
+        elif name not in header:
+            raise BadShapeError(f"{file} has no column {column or name!r}; the model takes {', '.join(names)}")
+    return np.array([_values(file, line, row, names, words) for line, row in rows]), [line for line, _ in rows]
+
+
+def _values(
+    file: Path, line: int, row: dict[str, str | None], names: Sequence[str], words: dict[str, list[str]]
+) -> list[float]:
+    for column, known in words.items():
+        if row[column] not in known:
+            raise MalformedError(
+                f"{file}, line {line}: {column} is {row[column]!r}; the model knows {', '.join(known)}"
+            )
+    values = []
+    for name in names:
+        column, _, word = name.rpartition("=")
+        if name in row:
+            try:
+                values.append(float(row[name] or ""))
+            except ValueError:
+                raise MalformedError(f"{file}, line {line}: {name} is {row[name]!r}, which is no number") from None
+        else:
+            values.append(float(row[column] == word))
+    return values

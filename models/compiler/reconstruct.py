@@ -1,0 +1,118 @@
+"""Rounding, step by step on the calibration data.
+
+Each step sees what the rounded and noisy steps before it give, and comes as near to the float network's sums as it can (layer-wise
+reconstruction: Nagel et al. 2020, arXiv 2004.10568; Li et al. 2021, arXiv 2102.05426).
+"""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from ciphershift.he_layers.program import IMAGE
+from ciphershift.he_layers.simulate import CircuitNoise
+from ciphershift.models.compiler import rounding
+from ciphershift.models.compiler.drives import Drives
+from ciphershift.models.compiler.graph import Step
+from ciphershift.models.compiler.network import Network
+from ciphershift.models.nn.activations import Activation, LookUp, ReLU, deviation, per_channel
+from ciphershift.models.nn.layers import Head, MaxPool2d
+from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
+
+STILL = 1e-6
+"""Variance, in units of the sums, below which a channel is constant."""
+
+
+class Reconstruction:
+    """Rounds a calibrated network; afterwards it is quantized and has the circuit's noise.
+
+    Weights are chosen by ``rounding``. Each activation then follows the sums that it really gets: scale and offset of every channel are
+    those by which they are nearest to the float sums, which corrects the mean (Nagel et al. 2019, arXiv 1906.04721, section 4.2); its
+    function stays where it is in the module's values. Channels have scales of their own, so they are equal in size from the start.
+    """
+
+    def __init__(self, network: Network, noise: CircuitNoise, drives: Drives) -> None:
+        """Prepare.
+
+        Args:
+            network: calibrated, in evaluation mode, not quantized.
+            noise: of the circuit.
+            drives: chooses how far sums reach on the torus.
+        """
+        self.network, self.noise, self.drives, self.known = network, noise, drives, drives.known
+        self.clear: dict[str, Tensor] = {}
+        self.noisy: dict[str, Tensor] = {}
+        self.spread: dict[str, Tensor] = {}
+
+    def run(self, integers: Tensor) -> None:
+        """Goes through the steps in order; ``integers`` are the network's inputs, those from elsewhere last."""
+        network = self.network
+        before = network.torus()
+        network.quantize(True)
+        network.noise = self.noise
+        self.clear[IMAGE], self.noisy[IMAGE] = integers[: self.known], network.fresh(integers, before)
+        for step, node in network.steps():
+            own = _unrounded(node)
+            given = [self.noisy[name] for name in step.inputs]
+            network.noise = None
+            wanted = network.evaluate(step, own, [self.clear[name] for name in step.inputs], before)
+            network.noise = self.noise
+            if isinstance(node, ShiftConv2d | ShiftLinear):
+                self._round(node, given[0][: self.known], wanted)
+            elif isinstance(node, Head):
+                self._answer(node, given[0][: self.known], wanted)
+            elif isinstance(node, Activation):
+                self._follow(step, node, given[0], self.clear[step.inputs[0]])
+            elif isinstance(node, MaxPool2d):
+                self.drives.watch(step, given[0], node.kernel, node.stride, node.padding)
+            self.clear[step.name] = wanted
+            self.noisy[step.name] = network.evaluate(step, node, given, network.torus())
+            if step.name in network.wiring.owner.values():
+                self.spread[step.name] = deviation(self.noisy[step.name][: self.known])
+            for name in set(step.inputs):
+                if network.wiring.last_use[name] == step.name:
+                    del self.clear[name], self.noisy[name]
+
+    def _round(self, layer: ShiftConv2d | ShiftLinear, x: Tensor, wanted: Tensor) -> None:
+        if rounding.fits(layer):
+            rounding.choose(layer, rounding.moments(layer, x, wanted))
+
+    def _answer(self, node: Head, x: Tensor, wanted: Tensor) -> None:
+        sums = (wanted - node.bias) / node.logit()
+        self._round(node.linear, x, sums)
+        node.bias.copy_((wanted - node.linear(x) * node.logit()).mean(0))
+        node.peak.copy_(node.sums(x).abs().max())
+
+    def _follow(self, step: Step, node: Activation, x: Tensor, wanted: Tensor) -> None:
+        """The activation's statistics become those of ``x``; its function stays the same one of what ``wanted`` tells about the module."""
+        known = x[: self.known]
+        axes = [0, *range(2, x.dim())]
+        mean, target = known.mean(axes), wanted.mean(axes)
+        varies = ((known - per_channel(mean, x)) ** 2).mean(axes)
+        together = ((known - per_channel(mean, x)) * (wanted - per_channel(target, x))).mean(axes)
+        least = (wanted.var(axes, unbiased=False) * varies).sqrt() / 2
+        moving = varies > STILL
+        unit = torch.where(moving, torch.maximum(together, least) / varies.clamp_min(STILL), torch.ones(()))
+        std = deviation(known)
+        factor = node.std / (std * unit)
+        node.offset.copy_(((target - node.mean) / node.std + node.offset) * factor)
+        node.mean.copy_(mean)
+        node.std.copy_(std)
+        node.spread.copy_(self.spread.get(self.network.wiring.owner[step.name] or "", std))
+        if isinstance(node, ReLU):
+            node.top.mul_(factor)
+            node.floor.copy_(torch.minimum(node.floor, node.top))
+        elif isinstance(node, LookUp):
+            node.low.mul_(factor)
+            node.high.mul_(factor)
+            node.gain.div_(factor)
+        self.drives.choose(step, node, x)
+
+
+def _unrounded(node: nn.Module) -> nn.Module:
+    """The node as it is before anything is rounded."""
+    own = deepcopy(node)
+    for part in own.modules():
+        if isinstance(part, ShiftWeights | Activation):
+            part.quantized = False
+    return own
