@@ -1,4 +1,4 @@
-"""Evaluate a Program on encrypted images: CKKS ciphertexts in, one packed CKKS answer out, progress on the way.
+"""Evaluate a Program on encrypted images: CKKS ciphertexts in, a packed CKKS answer for each image out, progress on the way.
 
 Runs each layer's circuit (he_layers.layers) on LWE ciphertext lists. Knows no secret, no HTTP and no bytes.
 
@@ -108,8 +108,9 @@ Lookup = Callable[[LweCiphertextList, FloatArray, NDArray[np.int32]], LweCiphert
 class EncryptedCircuit:
     """The circuit operations (he_layers.layers.layer.Circuit) on LWE ciphertexts.
 
-    A list is under the CKKS input key, under the big key, or under both one after the other: its dimension tells. The last comes from
-    adding the first two (a max-pool right after the first linear layer) and costs a second key switch at its next look-up.
+    A list is under the CKKS input key, under the big key, or under both one after the other. The last comes from adding the first two (a
+    max-pool right after the first linear layer) and costs a second key switch at its next look-up. A row has a value of each image that is
+    evaluated, with one mask for all of them as soon as they have been looked up.
     """
 
     def __init__(self, keys: ServerKeys, *, threads: int, lookup: Lookup | None = None) -> None:
@@ -118,8 +119,6 @@ class EncryptedCircuit:
         self._lookup = lookup or (lambda x, tables, index: pbs.pbs(x, keys, tables, index, threads=threads))
         self.threads = threads
         self.slice_rows = SLICE_ROWS
-        self.input_dimension = keys.params.input_ring.ring_degree
-        self.big_dimension = keys.params.big_dimension
 
     def linear(self, x: LweCiphertextList, layer: LinearLayer, shape: Shape) -> LweCiphertextList:
         """The layer's integer combinations of rows."""
@@ -136,24 +135,24 @@ class EncryptedCircuit:
     def add(self, a: LweCiphertextList, b: LweCiphertextList) -> LweCiphertextList:
         """Sum of rows, under the keys of both."""
         a, b = self._under_same_keys(a, b)
-        return LweCiphertextList(a.data + b.data)
+        return replace(a, data=a.data + b.data)
 
     def subtract(self, a: LweCiphertextList, b: LweCiphertextList) -> LweCiphertextList:
         """Difference of rows, under the keys of both."""
         a, b = self._under_same_keys(a, b)
-        return LweCiphertextList(a.data - b.data)
+        return replace(a, data=a.data - b.data)
 
     def select(self, x: LweCiphertextList, index: IntArray) -> LweCiphertextList:
         """The rows at the given places."""
-        return LweCiphertextList(x.data[index])
+        return replace(x, data=x.data[index])
 
     def join(self, parts: Sequence[LweCiphertextList]) -> LweCiphertextList:
         """All rows, one part after the other, under the keys of all; a single part is not copied."""
         if len(parts) == 1:
             return parts[0]
-        if len({part.dimension for part in parts}) > 1:
+        if len({(part.input_words, part.dimension) for part in parts}) > 1:
             parts = [self._under_both_keys(part) for part in parts]
-        return LweCiphertextList(np.concatenate([part.data for part in parts]))
+        return replace(parts[0], data=np.concatenate([part.data for part in parts]))
 
     def lookup(self, x: LweCiphertextList, tables: FloatArray, table_index: NDArray[np.int32]) -> LweCiphertextList:
         """Key switch, modulus switch, blind rotation, sample extraction."""
@@ -161,11 +160,11 @@ class EncryptedCircuit:
 
     def rows(self, x: LweCiphertextList, start: int, stop: int) -> LweCiphertextList:
         """The rows from ``start`` up to ``stop``; not copied."""
-        return LweCiphertextList(x.data[start:stop])
+        return replace(x, data=x.data[start:stop])
 
     def room(self, count: int, like: LweCiphertextList) -> LweCiphertextList:
         """Room for ``count`` rows under the keys of ``like``."""
-        return LweCiphertextList(np.empty((count, like.data.shape[1]), dtype=np.uint32))
+        return replace(like, data=np.empty((count, like.data.shape[1]), dtype=np.uint32))
 
     def put(self, room: LweCiphertextList, start: int, part: LweCiphertextList) -> None:
         """Writes rows into a room, from ``start`` on."""
@@ -174,58 +173,68 @@ class EncryptedCircuit:
     def _under_same_keys(
         self, a: LweCiphertextList, b: LweCiphertextList
     ) -> tuple[LweCiphertextList, LweCiphertextList]:
-        if a.dimension == b.dimension:
+        if (a.input_words, a.dimension) == (b.input_words, b.dimension):
             return a, b
         return self._under_both_keys(a), self._under_both_keys(b)
 
     def _under_both_keys(self, x: LweCiphertextList) -> LweCiphertextList:
         """The same rows with a mask of zeros for the key that they lack."""
-        both = self.input_dimension + self.big_dimension
+        params = self.keys.params
+        input_words = x.bodies * params.input_ring.ring_degree
+        both = input_words + params.big_dimension
         if x.dimension == both:
             return x
-        data = np.zeros((len(x), both + 1), dtype=np.uint32)
-        start = 0 if x.dimension == self.input_dimension else self.input_dimension
-        data[:, start : start + x.dimension] = x.data[:, :-1]
-        data[:, -1] = x.data[:, -1]
-        return LweCiphertextList(data)
+        data = np.zeros((len(x), both + x.bodies), dtype=np.uint32)
+        start = 0 if x.input_words else input_words
+        data[:, start : start + x.dimension] = x.data[:, : x.dimension]
+        data[:, both:] = x.data[:, x.dimension :]
+        return replace(x, data=data, input_words=input_words)
 
 
 def run(
     program: Program,
     keys: ServerKeys,
-    ciphertexts: Sequence[CkksCiphertext],
+    images: Sequence[Sequence[CkksCiphertext]],
     *,
     threads: int = 1,
     lookup: Lookup | None = None,
 ) -> Iterator[Progress]:
-    """Evaluates a Program on one encrypted image, chain by chain and slice by slice.
+    """Evaluates a Program on encrypted images of one client, chain by chain and slice by slice.
 
     Args:
         program: the network.
         keys: expanded evaluation keys of the ciphertexts' owner.
-        ciphertexts: the image's values in C order, all in one ciphertext or some in each.
+        images: one, or as many as may share a mask (``ParameterSet.bodies``) for little more than the price of one; of each the ciphertexts
+            of its values in C order, all in one or some in each.
         threads: of the kernel.
         lookup: what computes a layer's look-ups; by default this process does.
 
     Yields:
-        Progress after every slice; the last item has the answer.
+        Progress after every slice, with the look-ups of each image; the last item has their answers.
 
     Raises:
-        BadShapeError: the ciphertexts hold another number of values than the Program's input.
+        BadShapeError: the ciphertexts hold another number of values than the Program's input, or there are too many images.
         WrongParamsError: keys and ciphertexts do not belong to one parameter set, the Program's or one that may stand in for it.
     """
-    check_images(program, keys.params, ciphertexts)
+    for image in images:
+        check_images(program, keys.params, image)
+    if not 1 <= len(images) <= keys.params.bodies:
+        raise BadShapeError(
+            f"{len(images)} images are evaluated together; under {keys.params.name} up to {keys.params.bodies} are"
+        )
     started = perf_counter()
-    binding = Binding.of(ciphertexts, program.digest)
+    bindings = [Binding.of(image, program.digest) for image in images]
     circuit = EncryptedCircuit(keys, threads=threads, lookup=lookup)
-    slices = walk(
-        program,
-        circuit,
-        circuit.join([lwe.sample_extract(ciphertext) for ciphertext in ciphertexts]),
-        keys.params.polynomial_size,
-    )
+    pixels = [circuit.join([lwe.sample_extract(ciphertext) for ciphertext in image]) for image in images]
+    slices = walk(program, circuit, lwe.side_by_side(pixels), keys.params.polynomial_size)
+    del pixels
     for done in slices:
-        answers = () if done.logits is None else (packing.packing_key_switch(done.logits, keys, binding),)
+        answers: tuple[PackedAnswer, ...] = ()
+        if done.logits is not None:
+            logits = done.logits
+            answers = tuple(
+                packing.packing_key_switch(logits, keys, binding, body=body) for body, binding in enumerate(bindings)
+            )
         yield Progress.of(done, program, seconds=perf_counter() - started, answers=answers)
 
 

@@ -55,6 +55,6 @@ def encrypted_logits(program: Program, images: NDArray[np.uint8], *, threads: in
     for image in images:
         turns = program.integers(image[None]).reshape(-1).astype(np.float64) * program.input.delta
         ciphertext = ckks.encrypt(keys, KEY_ID, turns)
-        *_, last = evaluate.run(program, server_keys, [ciphertext], threads=threads)
+        *_, last = evaluate.run(program, server_keys, [[ciphertext]], threads=threads)
         assert last.answer is not None, "the last item of an evaluation carries the answer"
         yield program.logits(ckks.decrypt(keys, last.answer))

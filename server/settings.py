@@ -199,9 +199,15 @@ class Settings(BaseSettings):
 
     @property
     def slice_images(self) -> int:
-        """Images of a job that are evaluated before another tenant has its turn. A device evaluates a request's images together."""
-        together = self.engine_url.scheme == "torch" and "images_per_turn" not in self.model_fields_set
-        return self.max_batch if together else self.images_per_turn
+        """Images of a job that are evaluated before another tenant has its turn.
+
+        If the operator names no number: a device evaluates a request's images together, and so are as many as may share a mask.
+        """
+        if "images_per_turn" in self.model_fields_set:
+            return self.images_per_turn
+        if self.engine_url.scheme == "torch":
+            return self.max_batch
+        return max((self.images_per_turn, *(SETS[name].bodies for name in self.stand_ins)))
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -94,14 +94,14 @@ def _rotation_noise(bench: Workbench, keys: DeviceKeys, count: int) -> dict[str,
     """Random tables at random phases: the result against the table at the very point that was looked up."""
     size, rng = bench.params.polynomial_size, bench.rng
     switched = rng.integers(0, 2 * size, (count, bench.params.lwe_dimension + 1), dtype=np.int32)
-    key = bench.client.small_lwe_key.astype(np.int64)
+    key = bench.client.small_lwe_keys[0].astype(np.int64)
     point = (switched[:, -1] - switched[:, :-1].astype(np.int64) @ key) % (2 * size)
     table, index = rng.uniform(-0.25, 0.25, (1, size)), torch.zeros(count, dtype=torch.int64, device=bench.device)
     on_device = torch.from_numpy(switched).to(bench.device), torch.from_numpy(table).to(bench.device)
     rows = words_from(pbs.rotate(on_device[0], keys, on_device[1], index))
     want = np.where(point < size, table[0, point % size], -table[0, point % size])
-    errors = (phases(rows, bench.client.big_lwe_key) - want + 0.5) % 1 - 0.5
-    predicted, measured = noise.pbs_variance(bench.params) ** 0.5, float(np.sqrt(np.mean(errors**2)))
+    errors = (phases(LweCiphertextList(rows), bench.client.big_lwe_keys[0]) - want + 0.5) % 1 - 0.5
+    predicted, measured = noise.pbs_variance(bench.params, 1) ** 0.5, float(np.sqrt(np.mean(errors**2)))
     return {
         "samples": count,
         "predicted_std": predicted,

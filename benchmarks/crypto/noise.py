@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ class Laboratory:
 
     def __init__(self, parameter_set: ParameterSet) -> None:
         self.params = parameter_set
+        self.bodies = parameter_set.bodies  # values of a row; fewer use the first keys
         self.keys = ClientKeys.generate(parameter_set)
         self.sent = self.keys.evaluation_keys(THREADS)
         self.server = self.sent.expand(THREADS)
@@ -41,7 +43,7 @@ class Laboratory:
         for _ in range(-(-count // size)):
             values = self.rng.uniform(-0.2, 0.2, size)
             rows = lwe.sample_extract(ckks.encrypt(self.keys, KEY_ID, values))
-            errors.append(phases(rows.data, self.keys.input_secret) - values)
+            errors.append(phases(rows, self.keys.input_secret) - values)
         return np.concatenate(errors)[:count]
 
     def shift_linear(self, count: int) -> Errors:
@@ -55,24 +57,26 @@ class Laboratory:
             row, column = np.repeat(np.arange(inputs // 16), 16), np.arange(inputs)
             matrix = lwe.ShiftMatrix.from_entries(inputs // 16, inputs, row, column, np.tile(weights, inputs // 16))
             sums = lwe.linear(x, matrix, threads=THREADS)
-            errors.append(phases(sums.data, self.keys.input_secret) - values.reshape(-1, 16) @ weights)
+            errors.append(phases(sums, self.keys.input_secret) - values.reshape(-1, 16) @ weights)
         return np.concatenate(errors)[:count]
 
-    def key_switch(self, source: NDArray[np.int8], count: int) -> Errors:
-        """Switch noiseless ciphertexts under `source` to the small key."""
-        values = self.rng.uniform(-0.25, 0.25, count)
-        switched = lwe.key_switch(self._encrypted(values, source), self.server, threads=THREADS)
-        return phases(switched.data, self.keys.small_lwe_key) - values
+    def key_switch(self, count: int, *, from_input: bool, from_big: bool) -> Errors:
+        """Switch noiseless ciphertexts under the input key, the big key or both to the small key."""
+        values = self._values(0.25, count)
+        input_keys = self.keys.input_keys[: self.bodies, : from_input * self.bodies * len(self.keys.input_secret)]
+        big_keys = self.keys.big_lwe_keys[: self.bodies, : from_big * self.params.big_dimension]
+        x = self._encrypted(values, np.concatenate([input_keys, big_keys], axis=1), input_words=input_keys.shape[1])
+        return phases(lwe.key_switch(x, self.server, threads=THREADS), self.small_keys) - values
 
     def modulus_switch(self, count: int) -> Errors:
         """Round noiseless ciphertexts under the small key to the 2N grid."""
-        values = self.rng.uniform(-0.25, 0.25, count)
+        values = self._values(0.25, count)
         return self._points(self._switched(values)) / (2 * self.params.polynomial_size) - values
 
     def bootstrap(self, count: int) -> Errors:
         """Look up a random table: the result against the table at the very point that was looked up."""
         size, gadget = self.params.polynomial_size, self.params.pbs
-        switched = self._switched(self.rng.uniform(-0.5, 0.5, count))
+        switched = self._switched(self._values(0.5, count))
         point = self._points(switched) % (2 * size)
         table = self.rng.uniform(-0.25, 0.25, (1, size))
         rows = _kernel.blind_rotate(
@@ -84,10 +88,13 @@ class Laboratory:
             levels=gadget.levels,
             grouping_factor=self.params.grouping_factor,
             block_length=self.params.block_length,
+            key_bodies=self.params.bodies,
             threads=THREADS,
         )
         want = np.where(point < size, table[0, point % size], -table[0, point % size])
-        return np.asarray(phases(rows, self.keys.big_lwe_key) - want)
+        return np.asarray(
+            phases(LweCiphertextList(rows, bodies=self.bodies), self.keys.big_lwe_keys[: self.bodies]) - want
+        )
 
     def packing(self, count: int, **changes: float) -> Errors:
         """Pack noiseless ciphertexts ten by ten and decrypt, with changes to what only packing reads of the parameters."""
@@ -95,68 +102,109 @@ class Laboratory:
         keys, server = replace(self.keys, params=parameter_set), replace(self.server, params=parameter_set)
         errors = []
         for _ in range(-(-count // LOGITS)):
-            values = self.rng.uniform(-0.45, 0.45, LOGITS)
-            answer = packing.packing_key_switch(self._encrypted(values, self.keys.big_lwe_key), server, BINDING)
-            errors.append(ckks.decrypt(keys, answer) - values)
+            values = self._values(0.45, LOGITS)
+            x = self._encrypted(values, self.keys.big_lwe_keys[: self.bodies])
+            answers = [packing.packing_key_switch(x, server, BINDING, body=body) for body in range(self.bodies)]
+            errors.append(np.stack([ckks.decrypt(keys, answer) for answer in answers], axis=1) - values)
         return np.concatenate(errors)[:count]
 
     def packing_key_switch(self, count: int) -> Errors:
         """Pack without flooding and with words so fine that neither hides the noise of the key switches."""
         return self.packing(count, flooding_log2_std_dev=-45.0, answer_bits=40)
 
-    def _encrypted(self, values: Errors, key: NDArray[np.int8]) -> LweCiphertextList:
-        mask = self.rng.integers(0, 2**32, (len(values), len(key)), dtype=np.uint32)
-        body = mask @ key.astype(np.int32).astype(np.uint32) + lwe.to_words(values)
-        return LweCiphertextList(np.concatenate([mask, body[:, None]], axis=1))
+    @property
+    def small_keys(self) -> NDArray[np.int8]:
+        """Of the values of a row, [bodies, n]."""
+        return self.keys.small_lwe_keys[: self.bodies]
+
+    def _values(self, largest: float, count: int) -> Errors:
+        return self.rng.uniform(-largest, largest, (count, self.bodies))
+
+    def _encrypted(self, values: Errors, keys: NDArray[np.int8], input_words: int = 0) -> LweCiphertextList:
+        mask = self.rng.integers(0, 2**32, (len(values), keys.shape[1]), dtype=np.uint32)
+        bodies = mask @ keys.T.astype(np.int32).astype(np.uint32) + lwe.to_words(values)
+        return LweCiphertextList(np.concatenate([mask, bodies], axis=1), input_words=input_words, bodies=self.bodies)
 
     def _switched(self, values: Errors) -> NDArray[np.int32]:
-        small = self._encrypted(values, self.keys.small_lwe_key)
         return _kernel.modulus_switch(
-            small.data, polynomial_size=self.params.polynomial_size, block_length=self.params.block_length
+            self._encrypted(values, self.small_keys).data,
+            polynomial_size=self.params.polynomial_size,
+            block_length=self.params.block_length,
+            bodies=self.bodies,
         )
 
     def _points(self, switched: NDArray[np.int32]) -> NDArray[np.int64]:
-        key = self.keys.small_lwe_key.astype(np.int64)
-        return switched[:, -1].astype(np.int64) - switched[:, :-1].astype(np.int64) @ key
+        n = self.params.lwe_dimension
+        return switched[:, n:].astype(np.int64) - switched[:, :n].astype(np.int64) @ self.small_keys.T.astype(np.int64)
 
 
-def phases(rows: NDArray[np.uint32], key: NDArray[np.int8]) -> Errors:
-    """Decrypts LWE rows to turns, including their noise."""
-    words = rows[:, -1] - rows[:, :-1] @ key.astype(np.int32).astype(np.uint32)
+def phases(x: LweCiphertextList, keys: NDArray[np.int8]) -> Errors:
+    """Decrypts LWE rows to turns, including their noise: [count, bodies] for keys [bodies, dimension], [count] for a single key."""
+    products = x.data[:, : x.dimension] @ keys.T.astype(np.int32).astype(np.uint32)
+    words = (x.data[:, x.dimension :] if keys.ndim > 1 else x.data[:, x.dimension]) - products
     return np.asarray(words.astype(np.int32) / 2.0**32)
+
+
+def correlation(errors: Errors) -> float:
+    """Of the errors of a row's two bodies, [count, 2]."""
+    return float(np.mean(errors[:, 0] * errors[:, 1]) / errors[:, 0].std() / errors[:, 1].std())
 
 
 def measure_noise(name: str) -> Iterator[dict[str, Any]]:
     """Yields predicted and measured standard deviation, their ratio and the number of samples, one object per primitive.
 
+    Of a set whose ciphertexts share a mask there are errors of each body and their correlation, and objects for lone ciphertexts, too.
+
     A standard deviation from m samples has a relative error of 1 / sqrt(2 m): 1.8 % from 1500.
     """
     parameter_set = params.get(name)
     laboratory = Laboratory(parameter_set)
-    keys = laboratory.keys
-    both = np.concatenate([keys.input_secret, keys.big_lwe_key])
-    from_input, from_big = noise.input_key_switch_variance(parameter_set), noise.key_switch_variance(parameter_set)
-    fresh = noise.fresh_ckks_variance(parameter_set)
-    experiments: list[tuple[str, float, int, Callable[[int], Errors]]] = [
-        ("fresh_ckks_and_sample_extract", fresh, 4096, laboratory.fresh),
-        ("shift_linear", fresh * 4 * (1 + 4 + 16 + 64), 2048, laboratory.shift_linear),
-        ("key_switch_from_input", from_input, 1500, lambda count: laboratory.key_switch(keys.input_secret, count)),
-        ("key_switch_from_big", from_big, 1500, lambda count: laboratory.key_switch(keys.big_lwe_key, count)),
-        ("key_switch_from_both", from_input + from_big, 1500, lambda count: laboratory.key_switch(both, count)),
-        ("modulus_switch", noise.modulus_switch_variance(parameter_set), 4000, laboratory.modulus_switch),
-        ("bootstrap", noise.pbs_variance(parameter_set), 1500, laboratory.bootstrap),
-        ("packing_key_switch", noise.packing_key_switch_variance(parameter_set), 1500, laboratory.packing_key_switch),
-        ("packing", noise.packing_variance(parameter_set), 1500, laboratory.packing),
-    ]
-    for primitive, variance, samples, experiment in watched(experiments, "primitives"):
-        errors = (experiment(samples) + 0.5) % 1 - 0.5
-        measured = float(np.sqrt(np.mean(errors**2)))
-        yield envelope("noise", threads=THREADS) | {
-            "params": name,
-            "params_id": parameter_set.id,
-            "primitive": primitive,
-            "predicted_std": variance**0.5,
-            "measured_std": measured,
-            "ratio": round(measured / variance**0.5, 4),
-            "samples": samples,
-        }
+    for bodies in sorted({1, parameter_set.bodies}, reverse=True):
+        laboratory.bodies = bodies
+        from_input, from_big = (
+            noise.input_key_switch_variance(parameter_set, bodies),
+            noise.key_switch_variance(parameter_set),
+        )
+        fresh = noise.fresh_ckks_variance(parameter_set)
+        experiments: list[tuple[str, float, int, Callable[[int], Errors]]] = [
+            ("fresh_ckks_and_sample_extract", fresh, 4096, laboratory.fresh),
+            ("shift_linear", fresh * 4 * (1 + 4 + 16 + 64), 2048, laboratory.shift_linear),
+            (
+                "key_switch_from_input",
+                from_input,
+                1500,
+                partial(laboratory.key_switch, from_input=True, from_big=False),
+            ),
+            ("key_switch_from_big", from_big, 1500, partial(laboratory.key_switch, from_input=False, from_big=True)),
+            (
+                "key_switch_from_both",
+                from_input + from_big,
+                1500,
+                partial(laboratory.key_switch, from_input=True, from_big=True),
+            ),
+            ("modulus_switch", noise.modulus_switch_variance(parameter_set), 4000, laboratory.modulus_switch),
+            ("bootstrap", noise.pbs_variance(parameter_set, bodies), 1500, laboratory.bootstrap),
+            (
+                "packing_key_switch",
+                noise.packing_key_switch_variance(parameter_set),
+                1500,
+                laboratory.packing_key_switch,
+            ),
+            ("packing", noise.packing_variance(parameter_set), 1500, laboratory.packing),
+        ]
+        for primitive, variance, samples, experiment in watched(experiments, "primitives"):
+            errors = (experiment(samples) + 0.5) % 1 - 0.5
+            measured = float(np.sqrt(np.mean(errors**2)))
+            result = envelope("noise", threads=THREADS) | {
+                "params": name,
+                "params_id": parameter_set.id,
+                "primitive": primitive,
+                "bodies": bodies,
+                "predicted_std": variance**0.5,
+                "measured_std": measured,
+                "ratio": round(measured / variance**0.5, 4),
+                "samples": errors.size,
+            }
+            if errors.ndim > 1 and bodies > 1:
+                result |= {"correlation": round(correlation(errors), 4)}
+            yield result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ REPETITIONS = 9
 LOGITS = 10
 IMAGE = (1, 28, 28)
 NAMES = tuple(name for name, parameter_set in params.SETS.items() if not parameter_set.is_toy)
+ALONE = "_alone"
+"""Ends the names of primitives on ciphertexts with a mask of their own, under a set whose ciphertexts may share masks."""
 KEY_ID = "00" * 32  # nothing is sent anywhere
 
 
@@ -48,16 +50,19 @@ class Primitive:
 class Workbench:
     """Keys and random inputs of the right shapes for all primitives of one parameter set."""
 
-    def __init__(self, parameter_set: ParameterSet, batch: int) -> None:
-        """Args: batch: ciphertexts in one call of the key switch and of the bootstrap."""
+    def __init__(self, parameter_set: ParameterSet, batch: int, bodies: int) -> None:
+        """Args: batch: rows in one call of the key switch and of the bootstrap. bodies: ciphertexts of a row, with a mask in common."""
+        self.bodies = bodies
         self.params, self.batch, rng = parameter_set, batch, np.random.default_rng(0)
         self.keys = ClientKeys.generate(parameter_set)
         self.sent = self.keys.evaluation_keys(os.cpu_count() or 1)
         self.server = self.sent.expand(os.cpu_count() or 1)
         self.image = ckks.encrypt(self.keys, KEY_ID, rng.uniform(-0.2, 0.2, int(np.prod(IMAGE))))
         self.pixels = lwe.sample_extract(self.image)
-        self.from_input = LweCiphertextList(np.resize(self.pixels.data, (batch, self.pixels.data.shape[1])))
-        self.big = LweCiphertextList(rng.integers(0, 2**32, (batch, parameter_set.big_dimension + 1), dtype=np.uint32))
+        pixels = replace(self.pixels, data=np.resize(self.pixels.data, (batch, self.pixels.data.shape[1])))
+        self.from_input = lwe.side_by_side([pixels] * bodies)
+        words = rng.integers(0, 2**32, (batch, parameter_set.big_dimension + bodies), dtype=np.uint32)
+        self.big = LweCiphertextList(words, bodies=bodies)
         self.small = lwe.key_switch(self.big, self.server, threads=os.cpu_count() or 1)
         self.switched = self._modulus_switch()
         self.table = rng.uniform(-0.25, 0.25, (1, parameter_set.polynomial_size))
@@ -69,10 +74,10 @@ class Workbench:
 
     def primitives(self) -> dict[str, Primitive]:
         """All calls by name; ``floor`` is the transforms and products of the bootstrap alone."""
-        server, batch = self.server, self.batch
+        server, batch = self.server, self.batch * self.bodies
         rotated = server.fourier_bsk.nbytes + self.switched.nbytes + self.big.data.nbytes
         maps = self.matrix.rows * self.pixels.data.shape[1] * 4
-        logits = LweCiphertextList(np.resize(self.big.data, (LOGITS, self.big.data.shape[1])))
+        logits = replace(self.big, data=np.resize(self.big.data, (LOGITS, self.big.data.shape[1])))
         binding = Binding(key_id=KEY_ID, request=KEY_ID, program=KEY_ID)
         return {
             "key_generation": Primitive(
@@ -95,7 +100,9 @@ class Workbench:
             "key_switch_from_input": Primitive(
                 call=lambda threads: lwe.key_switch(self.from_input, server, threads=threads),
                 items=batch,
-                nbytes=server.input_ksk.nbytes + self.from_input.data.nbytes + self.small.data.nbytes,
+                nbytes=sum(key.nbytes for key in server.input_ksk[: self.bodies])
+                + self.from_input.data.nbytes
+                + self.small.data.nbytes,
             ),
             "key_switch": Primitive(
                 call=lambda threads: lwe.key_switch(self.big, server, threads=threads),
@@ -120,7 +127,10 @@ class Workbench:
 
     def _modulus_switch(self) -> NDArray[np.int32]:
         return _kernel.modulus_switch(
-            self.small.data, polynomial_size=self.params.polynomial_size, block_length=self.params.block_length
+            self.small.data,
+            polynomial_size=self.params.polynomial_size,
+            block_length=self.params.block_length,
+            bodies=self.bodies,
         )
 
     def _rotation(self, kernel: Callable[..., object]) -> Callable[[int], object]:
@@ -134,6 +144,7 @@ class Workbench:
             levels=gadget.levels,
             grouping_factor=self.params.grouping_factor,
             block_length=self.params.block_length,
+            key_bodies=self.params.bodies,
             threads=threads,
         )
 
@@ -143,14 +154,18 @@ def time_primitives(name: str, *, threads: tuple[int, ...], batch: int) -> Itera
 
     ``median_us_per_item`` is wall-clock time per item, times threads: per item and core. A bootstrap's object also has ``floor_us``, the
     same transforms and products alone, and ``ratio_to_floor``; one of several threads has ``speed_up`` over the first number of threads.
+    Of a set whose ciphertexts share masks, items are ciphertexts that do; those that have a mask for themselves are timed besides (ALONE).
 
     Args:
         name: of the parameter set.
         threads: of the kernel, all in the same run.
-        batch: ciphertexts in one call of the key switch and of the bootstrap.
+        batch: rows of ciphertexts in one call of the key switch and of the bootstrap.
     """
     parameter_set = params.get(name)
-    primitives = Workbench(parameter_set, batch).primitives()
+    primitives = Workbench(parameter_set, batch, parameter_set.bodies).primitives()
+    if parameter_set.bodies > 1:
+        lone = Workbench(parameter_set, batch, 1).primitives()
+        primitives |= {f"{op}{ALONE}": lone[op] for op in ("key_switch", "bootstrap", "floor")}
     runs = [(op, count) for op, made in primitives.items() for count in threads if made.threaded or count == threads[0]]
     times: dict[tuple[str, int], list[float]] = {run: [] for run in runs}
     for repetition in watched(range(REPETITIONS + 1), f"{name}: rounds"):
@@ -160,7 +175,7 @@ def time_primitives(name: str, *, threads: tuple[int, ...], batch: int) -> Itera
             if repetition:  # the first round warms the caches
                 times[op, count].append(time.perf_counter() - started)
     for op, count in runs:
-        if op == "floor":
+        if op.startswith("floor"):
             continue
         made, used = primitives[op], count if primitives[op].threaded else 1
         low, median, high = np.quantile(times[op, count], [0.1, 0.5, 0.9]) * 1e6 * used / made.items
@@ -172,8 +187,8 @@ def time_primitives(name: str, *, threads: tuple[int, ...], batch: int) -> Itera
             "p90": round(high, 1),
             "bytes_touched_per_item": round(made.nbytes / made.items),
         }
-        if op == "bootstrap":
-            floor = float(np.median(times["floor", count])) * 1e6 * used / made.items
+        if op.startswith("bootstrap"):
+            floor = float(np.median(times[op.replace("bootstrap", "floor"), count])) * 1e6 * used / made.items
             result |= {"floor_us": round(floor, 1), "ratio_to_floor": round(median / floor, 3)}
         if made.threaded and count != threads[0]:
             result |= {"speed_up": round(float(np.median(times[op, threads[0]]) / np.median(times[op, count])), 3)}

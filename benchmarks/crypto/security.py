@@ -14,6 +14,7 @@ from ciphershift.benchmarks.crypto.noise import Errors, Laboratory, phases
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.progress import watched
 from ciphershift.he_layers.crypto import noise, params
+from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.published import PublishedRow
@@ -43,27 +44,30 @@ class OpenedObjects:
             case "c0":
                 return self._laboratory.fresh(CKKS_SAMPLES)
             case "input_ksk":
-                return self._key_switch_key(self._laboratory.server.input_ksk, self.keys.input_secret)
+                return self._key_switch_key(self._laboratory.server.input_ksk[0], self.keys.input_keys)
             case "ksk":
-                return self._key_switch_key(self._laboratory.server.ksk, self.keys.big_lwe_key)
+                return self._key_switch_key(self._laboratory.server.ksk, self.keys.big_lwe_keys)
             case "bsk":
                 return self._bootstrapping_key()
             case "answer_key":
                 return self._answer_key()
         raise ValueError(field)
 
-    def _key_switch_key(self, tiles: NDArray[np.uint32], source: NDArray[np.int8]) -> Errors:
-        gadget, size = self.params.key_switch, self.params.lwe_dimension + 1
+    def _key_switch_key(self, tiles: NDArray[np.uint32], sources: NDArray[np.int8]) -> Errors:
+        """Of the first rows, each body under its own key."""
+        gadget, size = self.params.key_switch, self.params.lwe_dimension + self.params.bodies
         count = min(tiles.shape[1], -(-SAMPLES // gadget.levels) * gadget.levels)
         rows = np.concatenate(list(tiles[:, :count]), axis=1)[:, :size]
         units = np.exp2(-gadget.base_log * np.arange(1.0, gadget.levels + 1))
-        return phases(rows, self.keys.small_lwe_key) - np.outer(source, units).reshape(-1)[:count]
+        messages = np.stack([np.outer(source, units).reshape(-1)[:count] for source in sources], axis=1)
+        found = phases(LweCiphertextList(rows, bodies=len(sources)), self.keys.small_lwe_keys)
+        return np.asarray((found - messages).reshape(-1))
 
     def _bootstrapping_key(self) -> Errors:
         k, size, levels = self.params.glwe_dimension, self.params.polynomial_size, self.params.pbs.levels
-        products = np.concatenate(
-            [_negacyclic(part) for part in self.keys.glwe_key]
-        )  # [k * N, N]: masks times this is <mask, S>
+        glwe_keys = self.keys.glwe_key.reshape(-1, k, size)
+        # Of each body [k * N, N]: masks times this is <mask, S>.
+        products = [np.concatenate([_negacyclic(part) for part in key]) for key in glwe_keys]
         errors: list[Errors] = []
         for i in range(min(self.params.bsk_entries, -(-SAMPLES // (self.params.ggsw_rows * size)))):
             masks = _kernel.bootstrapping_key_masks(
@@ -73,15 +77,16 @@ class OpenedObjects:
                 glwe_dimension=k,
                 polynomial_size=size,
             )
-            words = self.sent.bsk[i] - masks.reshape(self.params.ggsw_rows, k * size) @ products
-            bit = int(self.keys.bsk_bits[i])
-            for row, word in enumerate(words):
+            flat = masks.reshape(self.params.ggsw_rows, k * size)
+            for row, body in np.ndindex(self.params.ggsw_rows, self.params.bodies):
+                word = self.sent.bsk[i, row, body] - flat[row] @ products[body]
+                bit = int(self.keys.bsk_bits[i, body])
                 message = np.zeros(size, dtype=np.int64)
                 part, level = divmod(row, levels)
-                if part == k:
+                if part == k + body:
                     message[0] = bit
-                else:
-                    message = -bit * self.keys.glwe_key[part].astype(np.int64)
+                elif part < k:
+                    message = -bit * glwe_keys[body, part].astype(np.int64)
                 unit = np.uint64(1 << (64 - self.params.pbs.base_log * (level + 1)))
                 errors.append((word - message.astype(np.uint64) * unit).astype(np.int64) / 2.0**64)
         return np.concatenate(errors)
@@ -93,10 +98,11 @@ class OpenedObjects:
         errors: list[Errors] = []
         for row, (body, mask) in enumerate(self._laboratory.server.answer_key):
             part, level = divmod(row, gadget.levels)
-            if part == 0:
-                source = np.concatenate([self.keys.big_lwe_key, np.zeros(ring.ring_degree - self.params.big_dimension)])
+            if part < self.params.bodies:
+                zeros = np.zeros(ring.ring_degree - self.params.big_dimension)
+                source = np.concatenate([self.keys.big_lwe_keys[part], zeros])
             elif row < len(self.sent.answer_key) - 1:
-                source = _automorphism(secret, (1 << part) + 1)
+                source = _automorphism(secret, (2 << (part - self.params.bodies)) + 1)
             else:
                 source = np.zeros(ring.ring_degree)  # the public key
             phase = _kernel.ntt_inverse(

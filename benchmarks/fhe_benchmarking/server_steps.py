@@ -36,7 +36,7 @@ def compute(instance: Instance) -> None:
     values = int(np.prod(network.input.shape))
     for upload in sorted(instance.uploads.iterdir()):
         image = CkksCiphertext.from_bytes(upload.read_bytes(), params, key_id, values)
-        *_, last = evaluate.run(network, keys, [image], threads=available_cpus())
+        *_, last = evaluate.run(network, keys, [[image]], threads=available_cpus())
         assert last.answer is not None, "the last item of an evaluation carries the answer"
         write(instance.downloads / upload.name, last.answer.to_bytes())
         sys.stdout.write(f"         [server] image {upload.stem}: {last.seconds:.3f} s\n")

@@ -39,7 +39,7 @@ def compare_with_prediction(model: str, *, repetitions: int) -> dict[str, Any]:
         times = timing.measure(parameter_set, settings.engine_url.threads)
         seconds = [sum(cost.layer_seconds(work[name], parameter_set, times) for name in chain) for chain in chains]
         predicted.append([*seconds, sum(seconds)])
-        steps = evaluate.run(program, server_keys, [image], threads=settings.engine_url.threads)
+        steps = evaluate.run(program, server_keys, [[image]], threads=settings.engine_url.threads)
         ends = list({progress.layer: progress.seconds for progress in steps}.values())  # of each chain, its last slice
         measured.append([*np.diff([0.0, *ends]), ends[-1]])
     predicted_medians, measured_medians = (

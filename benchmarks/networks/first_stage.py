@@ -63,7 +63,7 @@ def run_first_stage(name: str, *, maps: int, threads: int) -> dict[str, Any]:
     seconds = []
     for _ in range(RUNS):
         started = time.perf_counter()
-        for _ in evaluate.run(program, server_keys, [image], threads=threads):
+        for _ in evaluate.run(program, server_keys, [[image]], threads=threads):
             pass
         seconds.append(time.perf_counter() - started)
     measured = min(seconds)

@@ -175,7 +175,7 @@ class Networks:
         """Seconds for one image by the native kernel on all threads."""
         program, encrypted, plain = self._prepare(name, 1)
         started = time.perf_counter()
-        (*_, last) = evaluate.run(program, self.bench.server, encrypted, threads=self.bench.threads)
+        (*_, last) = evaluate.run(program, self.bench.server, [encrypted], threads=self.bench.threads)
         seconds = time.perf_counter() - started
         return {"seconds": round(seconds, 3), "agree": int((self._predictions(last.answers) == plain).sum())}
 

@@ -68,7 +68,7 @@ def time_widths(name: str, *, maps: Sequence[int] = MAPS, threads: int, repetiti
         seconds = []
         for _ in range(repetitions):
             started = time.perf_counter()
-            for _ in evaluate.run(program, server_keys, [image], threads=threads):
+            for _ in evaluate.run(program, server_keys, [[image]], threads=threads):
                 pass
             seconds.append(time.perf_counter() - started)
         yield envelope("growth", threads=threads, params=parameter_set) | {

@@ -39,15 +39,15 @@ def measure_layers(program: Program, images: NDArray[np.uint8], *, threads: int)
 
     keys = ClientKeys.generate(parameter_set)
     circuit = EncryptedCircuit(keys.evaluation_keys(threads).expand(threads), threads=threads)
-    secrets = {len(key): key for key in (keys.input_secret, keys.big_lwe_key)}
-    both = np.concatenate([keys.input_secret, keys.big_lwe_key])
+    secrets = {len(key): key for key in (keys.input_secret, keys.big_lwe_keys[0])}
+    both = np.concatenate([keys.input_secret, keys.big_lwe_keys[0]])
     secrets[len(both)] = both
     encrypted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in clear}
     for image in turns:
         pixels = lwe.sample_extract(ckks.encrypt(keys, KEY_ID, image))
         steps = watched(program.walk(circuit, pixels, size), f"{program.name}: noise by layer", len(program.stages))
         for stage, x in steps:
-            encrypted[stage.layer.name].append(phases(x.data, secrets[x.dimension]))
+            encrypted[stage.layer.name].append(phases(x, secrets[x.dimension]))
     found = []
     for name, values in clear.items():
         measured = _deviations(np.stack(encrypted[name])[None], values)[0]

@@ -55,7 +55,7 @@ def _evaluate(folder: Path, threads: int) -> dict[str, Any]:
 
     _kernel.blind_rotate = blind_rotate
     before, started = _peak_bytes(), time.perf_counter()
-    for _ in evaluate.run(program, server_keys, [image], threads=threads):
+    for _ in evaluate.run(program, server_keys, [[image]], threads=threads):
         pass
     return {
         "peak_memory_before_bytes": before,

@@ -149,7 +149,7 @@ def ours(folder: Path, test: Split, *, count: int) -> dict[str, Any]:
     seconds, digits = [], []
     for image in pixels:
         ciphertext = ckks.encrypt(keys, KEY_ID, image)
-        *_, last = evaluate.run(program, server_keys, [ciphertext], threads=threads)
+        *_, last = evaluate.run(program, server_keys, [[ciphertext]], threads=threads)
         assert last.answer is not None, "the last item of an evaluation carries the answer"
         seconds.append(last.seconds)
         digits.append(int(program.logits(ckks.decrypt(keys, last.answer)).argmax()))

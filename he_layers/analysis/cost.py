@@ -25,9 +25,9 @@ class Ciphertexts:
     under_input_key: bool
     under_big_key: bool
 
-    def dimension(self, params: ParameterSet) -> int:
-        """Words of one mask."""
-        return self.under_input_key * params.input_ring.ring_degree + self.under_big_key * params.big_dimension
+    def dimension(self, params: ParameterSet, bodies: int = 1) -> int:
+        """Words of one row's mask, or masks, where ``bodies`` images are evaluated together."""
+        return self.under_input_key * bodies * params.input_ring.ring_degree + self.under_big_key * params.big_dimension
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,15 +107,15 @@ def work(program: Program) -> list[LayerWork]:
 
 
 def layer_seconds(layer: LayerWork, params: ParameterSet, times: PrimitiveTimes) -> float:
-    """Predicted seconds of one layer for one image."""
-    seconds = layer.packed * times.packing_logit
+    """Predicted seconds of one layer for one image, of ``times.bodies`` that are evaluated together."""
+    seconds, bodies = 0.0, times.bodies
     for products, x in layer.products:
-        seconds += products * (x.dimension(params) + 1) * times.linear_word
+        seconds += products * (x.dimension(params, bodies) + bodies) * times.linear_word
     for x in layer.lookups:
         rounds = math.ceil(x.count / times.lanes) / times.threads
-        switch = x.under_input_key * times.input_key_switch + x.under_big_key * times.big_key_switch
+        switch = x.under_input_key * bodies * times.input_key_switch + x.under_big_key * times.big_key_switch
         seconds += max(rounds, 1) * times.bootstrap + x.count * switch
-    return seconds
+    return seconds / bodies + layer.packed * times.packing_logit
 
 
 def seconds(layers: list[LayerWork], params: ParameterSet, times: PrimitiveTimes) -> float:

@@ -152,6 +152,7 @@ def _sets(base: ParameterSet, input_ring: CkksRing, input_body_bits: int) -> Ite
             answer_ring=answer_ring,
             grouping_factor=grouping_factor,
             block_length=block_length,
+            bodies=1,
             lwe_dimension=LWE_DIMENSIONS.start * block_length,  # replaced below
         )
         lookup = replace(lookup, pbs=_quietest_gadget(lookup, levels))

@@ -19,9 +19,19 @@ from ciphershift.protocol.container import Bytes, Field, Kind
 
 @dataclass(frozen=True, slots=True)
 class LweCiphertextList:
-    """LWE ciphertexts as rows of torus words (value * 2**32): uint32 [count, dimension + 1], mask first, body last."""
+    """LWE ciphertexts as rows of torus words (value * 2**32): uint32 [count, dimension + bodies], mask first.
+
+    A row with several bodies holds as many values, each under keys of its own, with one mask under the big keys.
+
+    Attributes:
+        data: the rows.
+        input_words: words of the mask that belong to the CKKS input secret, before those of the big key: a mask for each body.
+        bodies: values of a row.
+    """
 
     data: NDArray[np.uint32]
+    input_words: int = 0
+    bodies: int = 1
 
     def __len__(self) -> int:
         """Number of ciphertexts."""
@@ -30,7 +40,11 @@ class LweCiphertextList:
     @property
     def dimension(self) -> int:
         """Words of a mask."""
-        return int(self.data.shape[1]) - 1
+        return int(self.data.shape[1]) - self.bodies
+
+    def body(self, index: int) -> NDArray[np.uint32]:
+        """The rows of one body's values, with the mask that they share, [count, dimension + 1]."""
+        return np.concatenate([self.data[:, : self.dimension], self.data[:, self.dimension + index, None]], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,19 +29,22 @@ class EvaluationKeys:
 
     params: ParameterSet
     mask_seed: bytes  # 32 bytes; every mask is a ChaCha20 stream of it
-    input_ksk: NDArray[np.uint32]  # [input ring degree * levels]
-    ksk: NDArray[np.uint32]  # [k * N * levels]
-    bsk: NDArray[np.uint64]  # [entries, rows, N], multiples of 2**(64 - bsk_body_bits)
+    input_ksk: NDArray[
+        np.uint32
+    ]  # [bodies * input ring degree * levels, bodies]: first the rows that bring a value to the first body
+    ksk: NDArray[np.uint32]  # [k * N * levels, bodies]
+    bsk: NDArray[np.uint64]  # [entries, rows, bodies, N], multiples of 2**(64 - bsk_body_bits)
     answer_key: NDArray[np.uint64]  # [rows, answer ring degree], NTT form
 
     @staticmethod
     def _fields(params: ParameterSet) -> Sequence[Field]:
-        levels, answer = params.key_switch.levels, params.answer_ring
+        row, answer = params.bodies * params.key_switch.levels, params.answer_ring
+        bsk_words = params.bsk_entries * params.ggsw_rows * params.bodies * params.polynomial_size
         return (
             Field("mask_seed", SEED_BYTES, 8),
-            Field("input_ksk", params.input_ring.ring_degree * levels, 32),
-            Field("ksk", params.big_dimension * levels, 32),
-            Field("bsk", params.bsk_entries * params.ggsw_rows * params.polynomial_size, params.bsk_body_bits),
+            Field("input_ksk", params.bodies * params.input_ring.ring_degree * row, 32),
+            Field("ksk", params.big_dimension * row, 32),
+            Field("bsk", bsk_words, params.bsk_body_bits),
             Field("answer_key", params.answer_key_rows * answer.ring_degree, answer.modulus_bits),
         )
 
@@ -53,7 +56,7 @@ class EvaluationKeys:
             return PublishedRow(
                 what=what,
                 fields=(field,),
-                key="small_lwe_key",
+                key="small_lwe_keys",
                 secret="binary",
                 dimension=params.lwe_dimension,
                 modulus_log2=32.0,
@@ -69,7 +72,7 @@ class EvaluationKeys:
             PublishedRow(
                 what="bootstrapping key",
                 fields=("bsk",),
-                key="big_lwe_key",
+                key="big_lwe_keys",
                 secret="binary",
                 dimension=params.big_dimension,
                 modulus_log2=64.0,
@@ -129,9 +132,9 @@ class EvaluationKeys:
         return cls(
             params=params,
             mask_seed=values["mask_seed"].astype(np.uint8).tobytes(),
-            input_ksk=values["input_ksk"].astype(np.uint32),
-            ksk=values["ksk"].astype(np.uint32),
-            bsk=bsk.reshape(params.bsk_entries, params.ggsw_rows, params.polynomial_size),
+            input_ksk=values["input_ksk"].astype(np.uint32).reshape(-1, params.bodies),
+            ksk=values["ksk"].astype(np.uint32).reshape(-1, params.bodies),
+            bsk=bsk.reshape(params.bsk_entries, params.ggsw_rows, params.bodies, params.polynomial_size),
             answer_key=values["answer_key"].reshape(params.answer_key_rows, params.answer_ring.ring_degree),
         )
 
@@ -148,9 +151,13 @@ class EvaluationKeys:
                 threads=threads,
             )
 
+        to_one_body = params.input_ring.ring_degree * params.key_switch.levels
         return ServerKeys(
             params=params,
-            input_ksk=key_switch_key(self.input_ksk, 0),
+            input_ksk=tuple(
+                key_switch_key(self.input_ksk[first : first + to_one_body], first)
+                for first in range(0, len(self.input_ksk), to_one_body)
+            ),
             ksk=key_switch_key(self.ksk, len(self.input_ksk)),
             fourier_bsk=_kernel.expand_bootstrapping_key(
                 self.bsk,
@@ -175,12 +182,17 @@ class ServerKeys:
     """Evaluation keys ready for the kernel; about six times the size of the bundle they came from."""
 
     params: ParameterSet
-    input_ksk: NDArray[np.uint32]  # [tiles, input ring degree * levels, 32]: n + 1 columns in tiles of 32
+    input_ksk: tuple[
+        NDArray[np.uint32], ...
+    ]  # to each body: [tiles, input ring degree * levels, 32]: n + bodies columns in tiles of 32
     ksk: NDArray[np.uint32]  # [tiles, k * N * levels, 32]
-    fourier_bsk: NDArray[np.float64]  # [steps * ggsws_per_step, N/2, k + 1, rows, (re, im)]; steps: see ParameterSet
+    fourier_bsk: NDArray[
+        np.float64
+    ]  # [steps * ggsws_per_step, N/2, k + bodies, rows, (re, im)]; steps: see ParameterSet
     answer_key: NDArray[np.uint64]  # [rows, (body, mask), answer ring degree]
 
     @property
     def nbytes(self) -> int:
         """Bytes held in memory."""
-        return self.input_ksk.nbytes + self.ksk.nbytes + self.fourier_bsk.nbytes + self.answer_key.nbytes
+        input_ksk = sum(key.nbytes for key in self.input_ksk)
+        return input_ksk + self.ksk.nbytes + self.fourier_bsk.nbytes + self.answer_key.nbytes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -43,7 +44,7 @@ def sample_extract(ciphertext: CkksCiphertext) -> LweCiphertextList:
         part = rows[start : start + n, :n]
         np.subtract(np.uint32(0), windows[: len(part)], out=part)
     rows[:, n] = ciphertext.c0.astype(np.uint32) << np.uint32(32 - params.input_body_bits)
-    return LweCiphertextList(rows)
+    return LweCiphertextList(rows, input_words=n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def linear(x: LweCiphertextList, matrix: ShiftMatrix, *, threads: int = 1) -> Lw
     """Applies a shift matrix to the list: out_o = sum_i w_oi x_i.
 
     Returns:
-        [matrix.rows, dimension + 1].
+        [matrix.rows, dimension + bodies].
 
     Raises:
         BadShapeError: the list has another length than the matrix has columns.
@@ -107,23 +108,39 @@ def linear(x: LweCiphertextList, matrix: ShiftMatrix, *, threads: int = 1) -> Lw
     """
     if len(x) != matrix.columns:
         raise BadShapeError(f"the list has {len(x)} ciphertexts, the matrix takes {matrix.columns}")
-    return LweCiphertextList(
-        _kernel.linear(x.data, matrix.indptr, matrix.indices, matrix.exponents, matrix.signs, threads=threads)
-    )
+    data = _kernel.linear(x.data, matrix.indptr, matrix.indices, matrix.exponents, matrix.signs, threads=threads)
+    return replace(x, data=data)
 
 
 def add_constant(x: LweCiphertextList, words: NDArray[np.uint32]) -> LweCiphertextList:
-    """Adds a public torus word to the body of each ciphertext; no noise."""
+    """Adds a public torus word to the bodies of each row; no noise."""
     data = x.data.copy()
-    data[:, -1] += words
-    return LweCiphertextList(data)
+    data[:, x.dimension :] += words[:, None]
+    return replace(x, data=data)
+
+
+def side_by_side(lists: Sequence[LweCiphertextList]) -> LweCiphertextList:
+    """Joins lists of equal length under the CKKS secret, row by row: the masks of all, then their bodies.
+
+    Returns:
+        [count, ring_degree * lists + lists], a body for each list; a single list is not copied.
+    """
+    if len(lists) == 1:
+        return lists[0]
+    masks, bodies = [x.data[:, :-1] for x in lists], [x.data[:, -1:] for x in lists]
+    return LweCiphertextList(
+        np.concatenate([*masks, *bodies], axis=1), input_words=sum(x.input_words for x in lists), bodies=len(lists)
+    )
 
 
 def key_switch(x: LweCiphertextList, keys: ServerKeys, *, threads: int = 1) -> LweCiphertextList:
     """Brings ciphertexts to the small key, from the CKKS secret, from the big key, or from both one after the other.
 
+    Values of one row come to share a mask: from the big keys, whose mask they share already, in one key switch; from the CKKS secret in one
+    for each body, which leaves the other bodies' values as they are.
+
     Returns:
-        [count, lwe_dimension + 1].
+        [count, lwe_dimension + bodies].
 
     Raises:
         BadShapeError: the ciphertexts are under none of these keys.
@@ -131,7 +148,18 @@ def key_switch(x: LweCiphertextList, keys: ServerKeys, *, threads: int = 1) -> L
     Noise: noise.input_key_switch_variance, noise.key_switch_variance, or the sum of the two.
     """
     params = keys.params
-    from_input, from_big = params.input_ring.ring_degree, params.big_dimension
+    to_one_body = params.input_ring.ring_degree
+    big_words = x.dimension - x.input_words
+    if (
+        x.bodies > params.bodies
+        or x.input_words not in (0, x.bodies * to_one_body)
+        or big_words not in (0, params.big_dimension)
+        or not x.dimension
+    ):
+        raise BadShapeError(
+            f"ciphertexts of {x.bodies} bodies, with {x.input_words} and {big_words} words under the input and the big key, "
+            f"are under no key of {params.name}"
+        )
 
     def switch(data: NDArray[np.uint32], key: NDArray[np.uint32], binary_key: bool) -> NDArray[np.uint32]:
         gadget = params.key_switch
@@ -142,16 +170,20 @@ def key_switch(x: LweCiphertextList, keys: ServerKeys, *, threads: int = 1) -> L
             base_log=gadget.base_log,
             levels=gadget.levels,
             binary_key=binary_key,
+            bodies=x.bodies,
+            key_bodies=params.bodies,
             threads=threads,
         )
 
-    if x.dimension == from_input:
-        return LweCiphertextList(switch(x.data, keys.input_ksk, False))
-    if x.dimension == from_big:
-        return LweCiphertextList(switch(x.data, keys.ksk, True))
-    if x.dimension == from_input + from_big:
-        input_part = np.zeros((len(x), from_input + 1), dtype=np.uint32)
-        input_part[:, :-1] = x.data[:, :from_input]
-        big_part = np.ascontiguousarray(x.data[:, from_input:])
-        return LweCiphertextList(switch(input_part, keys.input_ksk, False) + switch(big_part, keys.ksk, True))
-    raise BadShapeError(f"ciphertexts of dimension {x.dimension} are under no key of {params.name}")
+    starts = range(0, x.input_words, to_one_body)
+    parts = [(start, start + to_one_body, key) for start, key in zip(starts, keys.input_ksk, strict=False)]
+    parts += [(x.input_words, x.dimension, keys.ksk)] if big_words else []
+    if len(parts) == 1:
+        return LweCiphertextList(switch(x.data, parts[0][2], bool(big_words)), bodies=x.bodies)
+    total = np.zeros((len(x), params.lwe_dimension + x.bodies), dtype=np.uint32)
+    total[:, params.lwe_dimension :] = x.data[:, x.dimension :]
+    for start, stop, key in parts:
+        mask = np.zeros((len(x), stop - start + x.bodies), dtype=np.uint32)
+        mask[:, : stop - start] = x.data[:, start:stop]
+        total += switch(mask, key, key is keys.ksk)
+    return LweCiphertextList(total, bodies=x.bodies)

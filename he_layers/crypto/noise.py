@@ -47,20 +47,27 @@ def _digit_mean_square(gadget: Gadget) -> float:
     )
 
 
-def _key_switch(params: ParameterSet, dimension: int, key_variance: float) -> float:
+def _key_switch(params: ParameterSet, dimension: int, key_variance: float, keys: int = 1) -> float:
     gadget = params.key_switch
-    rows = dimension * gadget.levels * _digit_mean_square(gadget) * math.exp2(2 * params.lwe_log2_std_dev)
+    rows = keys * dimension * gadget.levels * _digit_mean_square(gadget) * math.exp2(2 * params.lwe_log2_std_dev)
     rounding = dimension * key_variance * math.exp2(-2 * gadget.base_log * gadget.levels) / 12
     return rows + rounding
 
 
-def input_key_switch_variance(params: ParameterSet) -> float:
-    """CKKS secret -> small key: N L E[d^2] sigma^2 for the rows, N B^-2L / 12 * E[s^2] for what the digits leave out (s ternary, 2/3)."""
-    return _key_switch(params, params.input_ring.ring_degree, 2 / 3)
+def input_key_switch_variance(params: ParameterSet, bodies: int | None = None) -> float:
+    """CKKS secret -> small key: N L E[d^2] sigma^2 for the rows, N B^-2L / 12 * E[s^2] for what the digits leave out (s ternary, 2/3).
+
+    Each of ``bodies`` values that come to share a mask has a key switch of its own, whose rows leave their noise in all of them; by
+    default as many as the set has, so the most.
+    """
+    return _key_switch(params, params.input_ring.ring_degree, 2 / 3, params.bodies if bodies is None else bodies)
 
 
 def key_switch_variance(params: ParameterSet) -> float:
-    """Big -> small key: likewise, with Var[s] = 1/4 for a binary key, since the mean of what is left out is taken from the body."""
+    """Big -> small key: likewise, with Var[s] = 1/4 for a binary key, since the mean of what is left out is taken from the body.
+
+    Values that share a mask have one key switch, each with noise of its own.
+    """
     return _key_switch(params, params.big_dimension, 1 / 4)
 
 
@@ -73,15 +80,19 @@ def modulus_switch_variance(params: ParameterSet) -> float:
     return (params.lwe_dimension * params.small_key_variance + 1) / 12 / (2 * params.polynomial_size) ** 2
 
 
-def pbs_variance(params: ParameterSet) -> float:
+def pbs_variance(params: ParameterSet, bodies: int | None = None) -> float:
     """Output of a bootstrap: in each of its steps ggsws_per_step external products, each times (X^a - 1), hence the factor 2.
 
-    External product: (k+1) L N B^2/12 sigma^2 for the key's noise (and its rounding on the wire); (1 + kN/2) B^-2L / 12, where the key
+    External product: (k+w) L N B^2/12 sigma^2 for the key's noise (and its rounding on the wire); (1 + kN/2) B^-2L / 12, where the key
     holds a one, for what the digits leave out: in one of the step's products at most, and in none if all its bits are zero; and the
     transforms' rounding, amplified by the key like any error of the masks. All bits of a step are zero with probability 2^-g where g
     bits are uniform, and 1 / (l + 1) where they are a block of l.
+
+    w is 1, or how many values share a mask (``bodies``; by default as many as the set has, so the most). An error of the mask is in all of
+    them, but later steps turn it by another amount under each key, so that their errors are as good as uncorrelated.
     """
-    rows, n = params.ggsw_rows, params.polynomial_size
+    rows = (params.glwe_dimension + (params.bodies if bodies is None else bodies)) * params.pbs.levels
+    n = params.polynomial_size
     base, spread = math.exp2(params.pbs.base_log), 1 + params.big_dimension / 2
     sigma2 = math.exp2(2 * params.glwe_log2_std_dev) + math.exp2(-2 * params.bsk_body_bits) / 12
     key_noise = rows * n * (base**2 + 2) / 12 * sigma2

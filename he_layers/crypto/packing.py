@@ -27,10 +27,16 @@ class AnswerKeys(Protocol):
         """[rows, (body, mask), answer ring degree]."""
 
 
-def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding) -> PackedAnswer:
+def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding, *, body: int = 0) -> PackedAnswer:
     """Packs up to N ciphertexts, adds a fresh public encryption of zero and flooding noise, and rounds to the wire's precision.
 
     Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2. Every coefficient without a message is left out of the answer.
+
+    Args:
+        x: under the big keys.
+        keys: expanded evaluation keys.
+        binding: what the answer belongs to.
+        body: which of the values of a row are packed.
 
     Raises:
         BadShapeError: the ciphertexts are not under the big key, or too many for one ring.
@@ -38,10 +44,10 @@ def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding)
     Noise: noise.packing_variance.
     """
     params, ring = keys.params, keys.params.answer_ring
-    if x.dimension != params.big_dimension or not 1 <= len(x) <= ring.ring_degree:
+    if x.input_words or x.dimension != params.big_dimension or not 1 <= len(x) <= ring.ring_degree:
         raise BadShapeError(f"{len(x)} ciphertexts of dimension {x.dimension} cannot be packed under {params.name}")
     c0, c1 = _kernel.packing_key_switch(
-        x.data,
+        x.body(body),
         keys.answer_key,
         modulus=ring.modulus,
         base_log=params.answer.base_log,
@@ -49,6 +55,7 @@ def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding)
         error_std_dev=SEAL_STD_DEV,
         flooding_std_dev=2.0**params.flooding_log2_std_dev * ring.modulus,
         seed=os.urandom(32),
+        body=body,
     )
     step = ring.ring_degree >> (len(x) - 1).bit_length()
     bits = params.answer_bits

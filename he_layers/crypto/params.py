@@ -51,6 +51,10 @@ class ParameterSet:
       and for a whole block of a block-binary key (Lee, Min, Seo, Song, eprint 2023/958), of which at most one bit is 1;
     - a pair (``grouping_factor == 2``): three GGSWs encrypt s (1 - t), (1 - s) t and s t; the factors are X^a - 1, X^b - 1, X^(a + b) - 1.
 
+    With ``bodies`` of 2, two ciphertexts under different keys may share a mask ("Sharing the Mask", Bergerat et al., TCHES 2025/4), and
+    with it key switch, exponents and most of a bootstrap; each GGSW then holds a bit of each small key. A lone ciphertext uses the first
+    keys.
+
     Raises:
         ParameterError: sizes that do not fit together; the message names field, value and bound.
     """
@@ -74,6 +78,7 @@ class ParameterSet:
     block_length: int = (
         1  # the small key is blocks of so many bits: no one or a single one, all alike likely; 1: uniform bits
     )
+    bodies: int = 1  # ciphertexts that may share one mask, each under a small key and a GLWE key of its own: 1 or 2
 
     def __post_init__(self) -> None:
         """Checks that the sizes fit together."""
@@ -104,6 +109,8 @@ class ParameterSet:
                 f"{self.name}: grouping_factor = {self.grouping_factor} groups uniform bits, a step takes one block of "
                 f"{self.block_length} already; leave grouping_factor at 1"
             )
+        if self.bodies not in (1, 2):
+            raise ParameterError(f"{self.name}: bodies = {self.bodies}; one or two ciphertexts share a mask")
         if self.key_switch.base_log * self.key_switch.levels > 31:
             raise ParameterError(f"{self.name}: the key switch decomposes more than 31 bits")
         if self.key_switch.base_log > 6:
@@ -118,8 +125,8 @@ class ParameterSet:
 
     @property
     def ggsw_rows(self) -> int:
-        """Rows of one bootstrapping key entry, each with one body polynomial on the wire."""
-        return (self.glwe_dimension + 1) * self.pbs.levels
+        """Rows of one bootstrapping key entry, each with ``bodies`` body polynomials on the wire."""
+        return (self.glwe_dimension + self.bodies) * self.pbs.levels
 
     @property
     def bits_per_step(self) -> int:
@@ -153,8 +160,8 @@ class ParameterSet:
 
     @property
     def answer_key_rows(self) -> int:
-        """Rows of the answer key: one key switch, log2 N automorphisms, one public key."""
-        return self.answer_ring.ring_degree.bit_length() * self.answer.levels + 1
+        """Rows of the answer key: a key switch for each big key, log2 N automorphisms, one public key."""
+        return (self.bodies + self.answer_ring.ring_degree.bit_length() - 1) * self.answer.levels + 1
 
     @property
     def id(self) -> str:
@@ -170,7 +177,7 @@ class ParameterSet:
 def canonical_json(params: ParameterSet) -> str:
     """Returns what a set's id is the SHA-256 of."""
     fields = asdict(params)
-    for younger in ("grouping_factor", "block_length"):
+    for younger in ("grouping_factor", "block_length", "bodies"):
         if fields[younger] == 1:
             del fields[younger]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -251,6 +258,18 @@ FAST_N512_BLOCK4 = replace(
     block_length=4,
 )
 
+# FAST_N512_BLOCK3 for look-ups of two images at a time: two ciphertexts share a mask (docs/decisions/0084-shared-masks.md). Their first
+# layer reads the noise of two key switch keys, hence n=816 at 2^-15.74: 133.0 bits by the exact count. Bodies of 47 bits keep the keys
+# below 30 MB.
+FAST_N512_BLOCK3_SHARED2 = replace(
+    FAST_N512_BLOCK3,
+    name="FAST_N512_BLOCK3_SHARED2",
+    lwe_dimension=816,
+    lwe_log2_std_dev=-15.74,
+    bsk_body_bits=47,
+    bodies=2,
+)
+
 # EXACT_N2048 with the small key in blocks of three bits: 297 steps for 832. Key switch keys n=891 at 2^-17.78, 140.4 and 132.2 bits.
 EXACT_N2048_BLOCK3 = replace(
     EXACT_N2048,
@@ -276,17 +295,22 @@ TOY_EXACT_N512 = replace(
 # TOY_N128 with blocks, for tests of them.
 TOY_N128_BLOCK3 = replace(TOY_N128, name="TOY_N128_BLOCK3", lwe_dimension=66, block_length=3)
 
+# The same with masks that two ciphertexts share.
+TOY_N128_SHARED2 = replace(TOY_N128_BLOCK3, name="TOY_N128_SHARED2", bodies=2)
+
 SETS = {
     params.name: params
     for params in (
         FAST_N512_PAIRS,
         FAST_N512_BLOCK3,
         FAST_N512_BLOCK4,
+        FAST_N512_BLOCK3_SHARED2,
         FAST_N512,
         EXACT_N2048,
         EXACT_N2048_BLOCK3,
         TOY_N128,
         TOY_N128_BLOCK3,
+        TOY_N128_SHARED2,
         TOY_EXACT_N512,
     )
 }

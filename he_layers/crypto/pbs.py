@@ -26,11 +26,11 @@ def pbs(
         keys: expanded evaluation keys.
         tables: torus values, float64 [tables, N]: row t at index j is f_t(j / 2N). The other half of the torus is its negative,
             f(phi + 1/2) = -f(phi): the ring is negacyclic.
-        table_index: which table each ciphertext uses, int32 [count].
+        table_index: which table each row uses, int32 [count].
         threads: threads of the kernel.
 
     Returns:
-        [count, k * N + 1], under the big key.
+        [count, k * N + bodies], under the big keys.
 
     Raises:
         BadShapeError: see key_switch.
@@ -41,18 +41,18 @@ def pbs(
     params = keys.params
     small = key_switch(x, keys, threads=threads)
     switched = _kernel.modulus_switch(
-        small.data, polynomial_size=params.polynomial_size, block_length=params.block_length
+        small.data, polynomial_size=params.polynomial_size, block_length=params.block_length, bodies=x.bodies
     )
-    return LweCiphertextList(
-        _kernel.blind_rotate(
-            switched,
-            np.ascontiguousarray(tables, dtype=np.float64),
-            np.ascontiguousarray(table_index, dtype=np.int32),
-            keys.fourier_bsk,
-            base_log=params.pbs.base_log,
-            levels=params.pbs.levels,
-            grouping_factor=params.grouping_factor,
-            block_length=params.block_length,
-            threads=threads,
-        )
+    rotated = _kernel.blind_rotate(
+        switched,
+        np.ascontiguousarray(tables, dtype=np.float64),
+        np.ascontiguousarray(table_index, dtype=np.int32),
+        keys.fourier_bsk,
+        base_log=params.pbs.base_log,
+        levels=params.pbs.levels,
+        grouping_factor=params.grouping_factor,
+        block_length=params.block_length,
+        key_bodies=params.bodies,
+        threads=threads,
     )
+    return LweCiphertextList(rotated, bodies=x.bodies)

@@ -97,7 +97,7 @@ class PublishedRow:
 
     what: str
     fields: tuple[str, ...]  # of the object's payload
-    key: str  # which of ClientKeys' secrets hides it
+    key: str  # which of ClientKeys' secrets hides it; several where bodies share a mask, each hidden by one
     secret: str  # that secret's distribution: "binary" or "ternary"
     dimension: int  # of the secret: n, k * N or the ring degree
     modulus_log2: float  # at which it is published

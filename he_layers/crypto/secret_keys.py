@@ -24,8 +24,8 @@ from ciphershift.protocol import container
 from ciphershift.protocol.container import Bytes, Field, Kind
 
 _PAIR_COEFFICIENTS = 16
-PAIR_BYTES = container.HEADER_BYTES + SEED_BYTES + 4 * _PAIR_COEFFICIENTS * 32
-"""What `ClientKeys.require_pair` reads of a bundle at most: no set has more than 32 levels."""
+PAIR_BYTES = container.HEADER_BYTES + SEED_BYTES + 4 * _PAIR_COEFFICIENTS * 32 * 2
+"""What `ClientKeys.require_pair` reads of a bundle at most: no set has more than 32 levels or two bodies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
@@ -37,35 +37,46 @@ class ClientKeys:
     answer_secret: NDArray[np.int8] = field(repr=False)  # ternary, answer ring
     small_lwe_key: NDArray[np.int8] = field(
         repr=False
-    )  # binary, n; in blocks with at most a single one if params.block_length > 1
-    glwe_key: NDArray[np.int8] = field(repr=False)  # binary, [k, N]; flat it is the big LWE key
+    )  # binary, n for each body; in blocks with at most a single one if params.block_length > 1
+    glwe_key: NDArray[np.int8] = field(repr=False)  # binary, [bodies * k, N]; flat it is the big LWE keys
 
     @classmethod
     def generate(cls, params: ParameterSet) -> Self:
         """Draws fresh keys."""
-        glwe_bits = _kernel.uniform_binary(os.urandom(32), params.big_dimension, 0)
+        glwe_bits = _kernel.uniform_binary(os.urandom(32), params.bodies * params.big_dimension, 0)
         return cls(
             params=params,
             input_secret=seal.generate_secret(params.input_ring),
             answer_secret=seal.generate_secret(params.answer_ring),
             small_lwe_key=_kernel.block_binary(
-                os.urandom(32), params.lwe_dimension // params.block_length, params.block_length
+                os.urandom(32), params.bodies * params.lwe_dimension // params.block_length, params.block_length
             ),
-            glwe_key=glwe_bits.reshape(params.glwe_dimension, params.polynomial_size),
+            glwe_key=glwe_bits.reshape(-1, params.polynomial_size),
         )
 
     @property
-    def big_lwe_key(self) -> NDArray[np.int8]:
-        """The key of look-up results: all coefficients of the GLWE key."""
-        return self.glwe_key.reshape(-1)
+    def input_keys(self) -> NDArray[np.int8]:
+        """The keys of pixels side by side, [bodies, bodies * ring degree]: each body has a mask of its own under the same secret."""
+        return np.kron(np.eye(self.params.bodies, dtype=np.int8), self.input_secret)
+
+    @property
+    def small_lwe_keys(self) -> NDArray[np.int8]:
+        """The small key of each body, [bodies, n]."""
+        return self.small_lwe_key.reshape(self.params.bodies, -1)
+
+    @property
+    def big_lwe_keys(self) -> NDArray[np.int8]:
+        """The keys of look-up results, [bodies, k * N]: all coefficients of each body's GLWE key."""
+        return self.glwe_key.reshape(self.params.bodies, -1)
 
     @property
     def bsk_bits(self) -> NDArray[np.int8]:
-        """What the bootstrapping key encrypts: the small key's bits; or s (1 - t), (1 - s) t and s t for every pair of bits s, t."""
-        if self.params.grouping_factor == 1:
-            return self.small_lwe_key
-        s, t = self.small_lwe_key.reshape(-1, 2).T
-        return np.stack([s * (1 - t), (1 - s) * t, s * t], axis=1).reshape(-1)
+        """What the bootstrapping key encrypts, [entries, bodies]: the small keys' bits; or s (1 - t), (1 - s) t, s t for each pair s, t."""
+        bits = self.small_lwe_keys
+        if self.params.grouping_factor > 1:
+            s, t = bits[:, 0::2], bits[:, 1::2]
+            bits = np.stack([s * (1 - t), (1 - s) * t, s * t], axis=2).reshape(len(bits), -1)
+        return np.ascontiguousarray(bits.T)
 
     def evaluation_keys(self, threads: int = 2) -> EvaluationKeys:
         """Encrypts each secret under the next; fresh masks and noise at every call.
@@ -78,7 +89,7 @@ class ClientKeys:
         def key_switch_key(source: NDArray[np.int8], first_row: int) -> NDArray[np.uint32]:
             return _kernel.key_switch_key_bodies(
                 source,
-                self.small_lwe_key,
+                self.small_lwe_keys,
                 base_log=params.key_switch.base_log,
                 levels=params.key_switch.levels,
                 std_dev=2.0**params.lwe_log2_std_dev,
@@ -88,15 +99,15 @@ class ClientKeys:
                 threads=threads,
             )
 
-        input_ksk = key_switch_key(self.input_secret, 0)
+        input_ksk = key_switch_key(self.input_keys, 0)
         return EvaluationKeys(
             params=params,
             mask_seed=mask_seed,
             input_ksk=input_ksk,
-            ksk=key_switch_key(self.big_lwe_key, len(input_ksk)),
+            ksk=key_switch_key(self.big_lwe_keys, len(input_ksk)),
             bsk=_kernel.bootstrapping_key_bodies(
                 self.bsk_bits,
-                self.glwe_key,
+                self.glwe_key.reshape(params.bodies, params.glwe_dimension, params.polynomial_size),
                 base_log=params.pbs.base_log,
                 levels=params.pbs.levels,
                 std_dev=2.0**params.glwe_log2_std_dev,
@@ -106,7 +117,7 @@ class ClientKeys:
                 threads=threads,
             ),
             answer_key=_kernel.answer_key_bodies(
-                self.big_lwe_key,
+                self.big_lwe_keys,
                 self.answer_secret,
                 modulus=params.answer_ring.modulus,
                 base_log=params.answer.base_log,
@@ -128,13 +139,14 @@ class ClientKeys:
         Raises:
             WrongKeyError: they belong to other secrets, or the bundle is cut short.
         """
-        params, rows = self.params, _PAIR_COEFFICIENTS * self.params.key_switch.levels
+        params = self.params
+        words = _PAIR_COEFFICIENTS * params.key_switch.levels * params.bodies
         seed = bytes(bundle[container.HEADER_BYTES :][:SEED_BYTES])
-        given = bytes(bundle[container.HEADER_BYTES + SEED_BYTES :][: 4 * rows])
-        if len(given) == 4 * rows:
+        given = bytes(bundle[container.HEADER_BYTES + SEED_BYTES :][: 4 * words])
+        if len(given) == 4 * words:
             without_noise = _kernel.key_switch_key_bodies(
-                self.input_secret[:_PAIR_COEFFICIENTS],
-                self.small_lwe_key,
+                np.ascontiguousarray(self.input_keys[:, :_PAIR_COEFFICIENTS]),
+                self.small_lwe_keys,
                 base_log=params.key_switch.base_log,
                 levels=params.key_switch.levels,
                 std_dev=0.0,
@@ -143,7 +155,9 @@ class ClientKeys:
                 noise_seed=bytes(32),
                 threads=1,
             )
-            noise = (np.frombuffer(given, dtype="<u4") - without_noise).astype(np.uint32).view(np.int32) / 2.0**32
+            noise = (np.frombuffer(given, dtype="<u4") - without_noise.reshape(-1)).astype(np.uint32).view(
+                np.int32
+            ) / 2.0**32
             if np.sqrt(np.mean(noise**2)) < 8 * 2.0**params.lwe_log2_std_dev:
                 return
         raise WrongKeyError("the evaluation keys were made from other secret keys than these")
@@ -153,8 +167,8 @@ class ClientKeys:
         return (
             Field("input_secret", params.input_ring.ring_degree, 2),
             Field("answer_secret", params.answer_ring.ring_degree, 2),
-            Field("small_lwe_key", params.lwe_dimension, 2),
-            Field("glwe_key", params.big_dimension, 2),
+            Field("small_lwe_key", params.bodies * params.lwe_dimension, 2),
+            Field("glwe_key", params.bodies * params.big_dimension, 2),
         )
 
     @classmethod
@@ -192,7 +206,7 @@ class ClientKeys:
             raise NotConformantError(
                 f"small_lwe_key has a block of {params.block_length} bits with two ones; the key file is damaged, make new keys"
             )
-        keys["glwe_key"] = keys["glwe_key"].reshape(params.glwe_dimension, params.polynomial_size)
+        keys["glwe_key"] = keys["glwe_key"].reshape(-1, params.polynomial_size)
         return cls(params=params, **keys)
 
     def erase(self) -> None:

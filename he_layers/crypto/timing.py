@@ -32,12 +32,13 @@ class PrimitiveTimes:
 
     Attributes:
         threads: of the kernel.
-        lanes: ciphertexts that a thread bootstraps side by side; a call with fewer takes as long.
-        bootstrap: ``lanes`` ciphertexts on one thread while the others do the same.
+        lanes: rows of ciphertexts that a thread bootstraps side by side; a call with fewer takes as long.
+        bootstrap: ``lanes`` rows on one thread while the others do the same.
         input_key_switch: one ciphertext under the CKKS key, all threads together.
-        big_key_switch: one ciphertext under the big key, all threads together.
+        big_key_switch: one row under the big keys, all threads together.
         linear_word: one word of one weight's product, all threads together.
         packing_logit: bringing one logit into the answer.
+        bodies: ciphertexts of a row, one of each image that is evaluated.
     """
 
     threads: int
@@ -47,15 +48,29 @@ class PrimitiveTimes:
     big_key_switch: float
     linear_word: float
     packing_logit: float
+    bodies: int = 1
 
 
-def measure(params: ParameterSet, threads: int) -> PrimitiveTimes:
-    """Times the primitives of one parameter set; a fraction of a second, and nothing for what another set had in common."""
+def measure(params: ParameterSet, threads: int, bodies: int = 1) -> PrimitiveTimes:
+    """Times the primitives of one parameter set; a fraction of a second, and nothing for what another set had in common.
+
+    Args:
+        params: the set.
+        threads: of the kernel.
+        bodies: images that are evaluated together, as many as may share a mask or fewer.
+    """
     gadget = params.key_switch
     step = _step_seconds(
-        params.glwe_dimension, params.polynomial_size, params.pbs, params.grouping_factor, params.block_length, threads
+        params.glwe_dimension,
+        params.polynomial_size,
+        params.pbs,
+        params.grouping_factor,
+        params.block_length,
+        bodies,
+        params.bodies,
+        threads,
     )
-    per_word = _key_switch_seconds(gadget, threads) * (params.lwe_dimension + 1)
+    per_word = _key_switch_seconds(gadget, threads) * (params.lwe_dimension + bodies)
     return PrimitiveTimes(
         threads=threads,
         lanes=_kernel.lanes(),
@@ -64,6 +79,7 @@ def measure(params: ParameterSet, threads: int) -> PrimitiveTimes:
         big_key_switch=per_word * params.big_dimension,
         linear_word=_linear_word_seconds(threads),
         packing_logit=_packing_seconds(params.answer_ring, params.answer) / LOGITS,
+        bodies=bodies,
     )
 
 
@@ -79,16 +95,23 @@ def _median_seconds(call: Callable[[], object]) -> float:
 
 @cache
 def _step_seconds(
-    glwe_dimension: int, polynomial_size: int, gadget: Gadget, grouping_factor: int, block_length: int, threads: int
+    glwe_dimension: int,
+    polynomial_size: int,
+    gadget: Gadget,
+    grouping_factor: int,
+    block_length: int,
+    bodies: int,
+    key_bodies: int,
+    threads: int,
 ) -> float:
-    """One step of the blind rotation for one vector of ciphertexts on each thread."""
+    """One step of the blind rotation for one vector of rows on each thread."""
     bits = grouping_factor * block_length
-    rng, columns, steps = np.random.default_rng(0), glwe_dimension + 1, BITS // bits
+    rng, columns, steps = np.random.default_rng(0), glwe_dimension + key_bodies, BITS // bits
     groups = 4 * threads
     count = groups * _kernel.lanes()
     entries = steps * (2**grouping_factor - 1 if block_length == 1 else block_length)
     key = rng.uniform(-1, 1, (entries, polynomial_size // 2, columns, columns * gadget.levels, 2))
-    switched = rng.integers(0, 2 * polynomial_size, (count, steps * bits + 1), dtype=np.int32)
+    switched = rng.integers(0, 2 * polynomial_size, (count, steps * bits + bodies), dtype=np.int32)
     table, index = rng.uniform(-0.25, 0.25, (1, polynomial_size)), np.zeros(count, np.int32)
     seconds = _median_seconds(
         lambda: _kernel.blind_rotate(
@@ -100,6 +123,7 @@ def _step_seconds(
             levels=gadget.levels,
             grouping_factor=grouping_factor,
             block_length=block_length,
+            key_bodies=key_bodies,
             threads=threads,
         )
     )

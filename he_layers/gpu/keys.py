@@ -21,7 +21,10 @@ from ciphershift.he_layers.gpu.steps import StepShape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceKeys:
-    """Evaluation keys of one client. The answer key stays on the host, where the few logits are packed."""
+    """Evaluation keys of one client. The answer key stays on the host, where the few logits are packed.
+
+    Of keys for several ciphertexts with one mask only those of the first are used: here each image is evaluated by itself.
+    """
 
     params: ParameterSet
     device: torch.device
@@ -45,7 +48,8 @@ class DeviceKeys:
         params, shape = keys.params, StepShape.of(keys.params)
         fourier = tables(params.polynomial_size, device)
         rotation = fused.fused_rotation(params, fourier, device) if use_fused else None
-        raw = torch.from_numpy(keys.fourier_bsk).to(device)
+        first = np.ascontiguousarray(keys.fourier_bsk[:, :, : shape.polynomials, : shape.rows])
+        raw = torch.from_numpy(first).to(device)
         natural = torch.from_numpy(natural_order(fourier.points)).to(device)
         ordered = torch.view_as_complex(raw)[:, natural]
         del raw
@@ -53,7 +57,7 @@ class DeviceKeys:
         return cls(
             params=params,
             device=device,
-            input_ksk=_key_switch_key(keys.input_ksk, params, device),
+            input_ksk=_key_switch_key(keys.input_ksk[0], params, device),
             ksk=_key_switch_key(keys.ksk, params, device),
             bsk=bsk,
             answer_key=keys.answer_key,

@@ -40,7 +40,7 @@ class StepShape:
             keys=params.ggsws_per_step,
             products=params.ggsws_per_step > params.bits_per_step,
             steps=params.steps,
-            rows=params.ggsw_rows,
+            rows=(params.glwe_dimension + 1) * params.pbs.levels,
             polynomials=params.glwe_dimension + 1,
         )
 

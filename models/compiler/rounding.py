@@ -81,19 +81,21 @@ def fits(layer: ShiftConv2d | ShiftLinear) -> bool:
 
 
 def choose(layer: ShiftConv2d | ShiftLinear, known: Moments) -> None:
-    """Makes the layer's weights powers of two times a scale; channels of which nothing would be left keep their weights."""
+    """Makes the layer's weights powers of two times a scale.
+
+    Weights that are 0 stay 0, and channels of which nothing would be left keep their weights.
+    """
     groups, outputs, _ = known.sums.shape
     before = layer.scale().detach().double().flatten().expand(groups * outputs)
     free = layer.reference is None
     scale = before.view(groups, 1, outputs, 1) * (FREE if free else FIXED).view(1, -1, 1, 1)
     weight = layer.weight.detach().double().view(groups, 1, outputs, -1)
-    mask = torch.ones_like(weight) if layer.mask is None else layer.mask.view(weight.shape).double()
-    integers = to_powers_of_two(weight / scale, layer.exponents) * mask
+    integers = to_powers_of_two(weight / scale, layer.exponents)
     real = integers.clone()
     for _ in range(SWEEPS):
         if free:
             scale = _refitted(integers, scale, known, one=not layer.per_channel)
-        real = _descend(integers, scale, known, layer.exponents, mask)
+        real = _descend(integers, scale, known, layer.exponents, present=weight != 0)
     tried = integers * scale
     loss = (tried @ known.inputs[:, None] * tried).sum(-1) - 2 * (tried * known.sums[:, None]).sum(-1)
     if not layer.per_channel:
@@ -119,8 +121,15 @@ def _refitted(integers: Tensor, scale: Tensor, known: Moments, *, one: bool) -> 
     return torch.where((match > 0) & (size > 0), match / size.clamp_min(1e-30), scale)
 
 
-def _descend(integers: Tensor, scale: Tensor, known: Moments, exponents: int, mask: Tensor) -> Tensor:
+def _descend(integers: Tensor, scale: Tensor, known: Moments, exponents: int, *, present: Tensor) -> Tensor:
     """Sets each weight of the candidates [groups, candidates, O, I] to the best power of two beside the others, one after the other.
+
+    Args:
+        integers: changed in place.
+        scale: of each channel, [groups, candidates, O, 1].
+        known: second moments.
+        exponents: powers of two that there are.
+        present: which weights there are, bool [groups, 1, O, I].
 
     Returns:
         The best real numbers, of which these are the nearest powers of two, in units of the scale: training goes on from them.
@@ -134,9 +143,9 @@ def _descend(integers: Tensor, scale: Tensor, known: Moments, exponents: int, ma
         before, within = integers[..., block].clone(), rest[..., block].clone()
         for place in range(before.shape[-1]):
             at, column = slice(start + place, start + place + 1), slice(place, place + 1)
-            best = integers[..., at] + within[..., column] / (own[..., at] * scale)
-            rounded = to_powers_of_two(best, exponents) * mask[..., at]
-            real[..., at] = best.clamp(-most, most) * mask[..., at]
+            best = (integers[..., at] + within[..., column] / (own[..., at] * scale)) * present[..., at]
+            rounded = to_powers_of_two(best, exponents)
+            real[..., at] = best.clamp(-most, most)
             within -= (rounded - integers[..., at]) * scale * inputs[..., at, block]
             integers[..., at] = rounded
         rest -= (integers[..., block] - before) * scale @ inputs[..., block, :]

@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -64,10 +65,10 @@ class LookupWorker:
         self._threads = threads
 
     def look_up(
-        self, keys: ServerKeys, rows: NDArray[np.uint32], tables: FloatArray, index: NDArray[np.int32]
-    ) -> NDArray[np.uint32]:
+        self, keys: ServerKeys, x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]
+    ) -> LweCiphertextList:
         """Evaluates one chunk of a layer."""
-        return pbs.pbs(LweCiphertextList(rows), keys, tables, index, threads=self._threads).data
+        return pbs.pbs(x, keys, tables, index, threads=self._threads)
 
     def resident_bytes(self) -> int:
         """Resident memory of the process; an answer also shows that the actor is alive."""
@@ -116,8 +117,8 @@ class Coordinator(KernelWorker):
         def lookup(x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]) -> LweCiphertextList:
             return self._share(reference, x, tables, index)
 
-        (image,) = images
-        return evaluate.run(model.program, keys, [image], threads=self._threads, lookup=lookup)
+        together = [[image] for image in images]
+        return evaluate.run(model.program, keys, together, threads=self._threads, lookup=lookup)
 
     def _share(
         self, keys: Any, x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]
@@ -127,14 +128,12 @@ class Coordinator(KernelWorker):
         todo = deque(_chunks(len(x), CHUNKS_PER_WORKER * len(self._lookup_workers)))
         idle = deque(self._lookup_workers)
         running: dict[Any, tuple[slice | None, Any]] = {}
-        parts: dict[int, NDArray[np.uint32]] = {}
+        parts: dict[int, LweCiphertextList] = {}
         while todo or any(chunk for chunk, _ in running.values()):
             while todo and idle:
                 chunk, lookup_worker = todo.popleft(), idle.popleft()
-                running[lookup_worker.look_up.remote(keys, x.data[chunk], shared_tables, index[chunk])] = (
-                    chunk,
-                    lookup_worker,
-                )
+                rows = replace(x, data=x.data[chunk])
+                running[lookup_worker.look_up.remote(keys, rows, shared_tables, index[chunk])] = (chunk, lookup_worker)
             (done,), _ = ray.wait(list(running), num_returns=1)
             finished, lookup_worker = running.pop(done)
             try:
@@ -151,7 +150,7 @@ class Coordinator(KernelWorker):
             idle.append(lookup_worker)
             if finished is not None:
                 parts[finished.start] = result
-        return LweCiphertextList(np.concatenate([parts[start] for start in sorted(parts)]))
+        return LweCiphertextList(np.concatenate([parts[start].data for start in sorted(parts)]), bodies=x.bodies)
 
 
 def _chunks(count: int, pieces: int) -> Iterator[slice]:

@@ -151,8 +151,10 @@ class KernelWorker(Worker[ServerKeys]):
     def _evaluate(
         self, model: Model, keys: ServerKeys, images: Sequence[CkksCiphertext]
     ) -> Iterator[evaluate.Progress]:
-        (image,) = images
-        return evaluate.run(model.program, keys, [image], threads=self._threads)
+        return evaluate.run(model.program, keys, [[image] for image in images], threads=self._threads)
+
+    def _images_together(self, model: Model) -> int:
+        return model.params.bodies
 
 
 def read_bundle(task: Task) -> Bytes:

@@ -33,7 +33,7 @@ def answer_of(keys: ClientKeys) -> Evaluate:
     server_keys: ServerKeys = keys.evaluation_keys(2).expand(2)
 
     def run(program: Program, image: CkksCiphertext) -> PackedAnswer:
-        *_, last = evaluate.run(program, server_keys, [image], threads=2)
+        *_, last = evaluate.run(program, server_keys, [[image]], threads=2)
         assert last.answer is not None
         return last.answer
 

@@ -31,7 +31,7 @@ def logits(tiny_program: Program, tiny_images: NDArray[np.uint8]) -> tuple[NDArr
         keys = ClientKeys.generate(parameter_set)
         server_keys = keys.evaluation_keys(2).expand(2)
         for _ in range(RUNS):
-            *_, last = evaluate.run(tiny_program, server_keys, [ckks.encrypt(keys, KEY_ID, turns)], threads=2)
+            *_, last = evaluate.run(tiny_program, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], threads=2)
             assert last.answer is not None
             encrypted.append(ckks.decrypt(keys, last.answer) * tiny_program.turns_to_logits)
     return np.stack(encrypted), simulated

@@ -164,7 +164,7 @@ def decrypted(
     rows = []
     for integers in network.input.integers(images):
         ciphertext = ckks.encrypt(keys, "00" * 32, integers.reshape(-1) * network.input.delta)
-        *_, last = evaluate.run(network, server_keys, [ciphertext], threads=2)
+        *_, last = evaluate.run(network, server_keys, [[ciphertext]], threads=2)
         assert last.answer is not None
         rows.append(np.rint(ckks.decrypt(keys, last.answer) / network.logit_delta))
     return np.stack(rows)

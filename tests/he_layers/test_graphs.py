@@ -118,7 +118,7 @@ def test_encrypted_branches_are_the_simulated_ones(
     server_keys = keys.evaluation_keys().expand(1)
     for image, mean, std in zip(IMAGES, simulated.mean(axis=0), simulated.std(axis=0), strict=True):
         turns = branched.input.integers(image[None]).reshape(-1) * branched.input.delta
-        steps = list(evaluate.run(branched, server_keys, [ckks.encrypt(keys, KEY_ID, turns)], threads=2))
+        steps = list(evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], threads=2))
         assert steps[-1].answer is not None
         logits = ckks.decrypt(keys, steps[-1].answer) * branched.turns_to_logits
         assert np.abs((logits - mean) / std).max() < 5

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from ciphershift import errors
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Client, Keystore
-from ciphershift.he_layers import simulate
-from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers import evaluate, simulate
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
+from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.program import Program
 from ciphershift.server.repository import Repository
 from ciphershift.server.settings import ZOO, Settings
@@ -49,19 +51,44 @@ def test_a_set_with_more_noise_or_of_other_sizes_does_not_stand_in(
 
 @pytest.fixture(scope="module")
 def block_server(zoo: Path) -> Iterator[ServerProcess]:
-    with running_server(models=zoo, allow_toy_parameters=True, parameter_sets="TOY_N128_BLOCK3") as process:
+    with running_server(models=zoo, allow_toy_parameters=True, parameter_sets="TOY_N128_SHARED2") as process:
         yield process
 
 
 def test_encrypted_logits_under_block_keys_are_the_simulated_ones(
     block_server: ServerProcess, keystore: Keystore, tiny_program: Program, tiny_images: NDArray[np.uint8]
 ) -> None:
-    blocks, rng = params.get("TOY_N128_BLOCK3"), np.random.default_rng(2)
+    """Of three images two share their masks, and one is left over."""
+    blocks, rng = params.get("TOY_N128_SHARED2"), np.random.default_rng(2)
+    tiny_images = tiny_images[:3]
     runs = np.stack([simulate.run(tiny_program, blocks, tiny_images, rng) for _ in range(REPEATS)])
     with Client(block_server.url, keystore=keystore, allow_toy_parameters=True) as client:
         assert client.profile().params is blocks
         logits = client.predict(tiny_images)
     assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5.0
+
+
+def test_more_images_than_share_a_mask_are_refused(tiny_program: Program) -> None:
+    shared = params.get("TOY_N128_SHARED2")
+    keys = ClientKeys.generate(shared)
+    images = [[ckks.encrypt(keys, "00" * 32, np.zeros(64))]] * 3
+    for wrong in (images, []):
+        with pytest.raises(errors.BadShapeError, match="up to 2"):
+            list(evaluate.run(tiny_program, keys.evaluation_keys().expand(2), wrong))
+
+
+def test_images_that_may_share_masks_have_one_turn_unless_the_operator_says_otherwise() -> None:
+    shared = "FAST_N512_BLOCK3_SHARED2, EXACT_N2048_BLOCK3"
+    assert [Settings(parameter_sets=names).slice_images for names in (shared, "FAST_N512_BLOCK3", "own")] == [2, 1, 1]
+    assert Settings(parameter_sets=shared, images_per_turn=1).slice_images == 1
+    assert Settings(parameter_sets=shared, engine="torch://cpu", max_batch=7).slice_images == 7
+
+
+def test_networks_of_the_zoo_may_share_masks_where_the_operator_says_so(tmp_path: Path) -> None:
+    """Nowhere more noise than under the pairs that they were made for; keys and memory within what is promised of them."""
+    (tmp_path / "mnist-tiny").symlink_to(ZOO / "mnist-tiny")
+    assert served(tmp_path, parameter_sets="FAST_N512_BLOCK3_SHARED2") == {"mnist-tiny": "FAST_N512_BLOCK3_SHARED2"}
+    assert EvaluationKeys.nbytes(params.get("FAST_N512_BLOCK3_SHARED2")) < 30_000_000
 
 
 def test_a_client_can_refuse_block_keys(

@@ -67,26 +67,27 @@ def digits(word: int, base_log: int, levels: int) -> tuple[list[int], int]:
     return out[::-1], rest
 
 
-def key_switch(x: U32, key: U32, base_log: int, levels: int, binary_key: bool) -> U32:
-    """(0, b) - sum digit * key row, and half of what the digits leave out taken from the body under a binary key."""
+def key_switch(x: U32, key: U32, base_log: int, levels: int, binary_key: bool, bodies: int = 1) -> U32:
+    """(0, b) - sum digit * key row, and half of what the digits leave out taken from each body under a binary key."""
     out = np.zeros((len(x), key.shape[1]), dtype=np.uint32)
     for c, row in enumerate(x):
-        parts = [digits(int(word), base_log, levels) for word in row[:-1]]
+        parts = [digits(int(word), base_log, levels) for word in row[:-bodies]]
         flat = np.array([d for part, _ in parts for d in part], dtype=np.int64)
         total = -(flat @ key.astype(np.int64))
-        total[-1] += int(row[-1])
-        total[-1] -= sum(rest for _, rest in parts) >> 1 if binary_key else 0
+        total[-bodies:] += row[-bodies:].astype(np.int64)
+        total[-bodies:] -= sum(rest for _, rest in parts) >> 1 if binary_key else 0
         out[c] = (total % 2**32).astype(np.uint32)
     return out
 
 
-def modulus_switch(x: U32, polynomial_size: int, block_length: int = 1) -> NDArray[np.int64]:
-    """Nearest multiples of 2^32 / 2N; what the mask's rounding error is on average under the key is taken from the body."""
+def modulus_switch(x: U32, polynomial_size: int, block_length: int = 1, bodies: int = 1) -> NDArray[np.int64]:
+    """Nearest multiples of 2^32 / 2N; what the mask's rounding error is on average under the key is taken from each body."""
     step = 2**32 // (2 * polynomial_size)
-    mask = x[:, :-1].astype(np.int64)
+    mask = x[:, :-bodies].astype(np.int64)
     rounded = (mask + step // 2) // step
-    body = x[:, -1].astype(np.int64) - (mask - rounded * step).sum(axis=1) // (block_length + 1)
-    return np.concatenate([rounded, ((body + step // 2) // step)[:, None]], axis=1) % (2 * polynomial_size)
+    mean = (mask - rounded * step).sum(axis=1, keepdims=True) // (block_length + 1)
+    of_bodies = (x[:, -bodies:].astype(np.int64) - mean + step // 2) // step
+    return np.concatenate([rounded, of_bodies], axis=1) % (2 * polynomial_size)
 
 
 def rotate(poly: NDArray[np.object_], power: int) -> NDArray[np.object_]:
@@ -104,20 +105,23 @@ def blind_rotate(
     levels: int,
     grouping_factor: int = 1,
     block_length: int = 1,
+    bodies: int = 1,
 ) -> list[int]:
-    """Blind rotation and sample extraction of one ciphertext, exact modulo 2^64.
+    """Blind rotation and sample extraction of one row of ciphertexts with a mask in common, exact modulo 2^64.
 
     Args:
-        switched: [n + 1].
-        table: test polynomial, torus words [N].
-        bsk: [entries, rows, k + 1, N], masks and bodies: for every step one entry for each way in which not all of its bits are 0.
+        switched: [n + bodies].
+        table: test polynomial, torus words [N], for all bodies.
+        bsk: [entries, rows, k + bodies, N], masks and bodies: for every step one entry for each way in which not all of its bits are 0.
         base_log, levels: of the gadget.
         grouping_factor: uniform bits of the key in one step.
         block_length: bits of the key in one step of which at most one is 1.
+        bodies: of the row.
     """
     n, k1 = len(table), bsk.shape[2]
     acc = np.zeros((k1, n), dtype=object)
-    acc[-1] = rotate(table.astype(object), -int(switched[-1]))
+    for body in range(1, bodies + 1):
+        acc[-body] = rotate(table.astype(object), -int(switched[-body]))
     bits, per_step = grouping_factor * block_length, block_length if block_length > 1 else 2**grouping_factor - 1
     for step, ggsws in enumerate(bsk.reshape(-1, per_step, *bsk.shape[1:])):
         powers = [int(power) for power in switched[step * bits : (step + 1) * bits]]
@@ -133,5 +137,5 @@ def blind_rotate(
                 parts = [negacyclic(digit, row[q].astype(object)) for digit, row in zip(digits, ggsw, strict=True)]
                 product = np.asarray(sum(parts))
                 acc[q] = (acc[q] + rotate(product, power % (2 * n)) - product) % 2**64
-    mask = [v for p in acc[:-1] for v in [p[0], *(-p[:0:-1])]]
-    return [int(v) % 2**64 for v in [*mask, acc[-1][0]]]
+    mask = [v for p in acc[:-bodies] for v in [p[0], *(-p[:0:-1])]]
+    return [int(v) % 2**64 for v in [*mask, *acc[-bodies:, 0]]]

@@ -56,27 +56,28 @@ EXPORT(block_binary) void block_binary_key(const uint8_t* seed, size_t blocks, s
 EXPORT(uniform_ternary) void uniform_ternary_key(const uint8_t* seed, size_t count, int8_t* key) { uniform_ternary(seed_at(seed), count, key); }
 
 EXPORT(key_switch_key_bodies)
-void key_switch_key_bodies(const int8_t* input_key, size_t input_dimension, const int8_t* output_key, size_t output_dimension, int base_log,
-                           int levels, double std_dev, size_t first_row, const uint8_t* mask_seed, const uint8_t* noise_seed, uint32_t* out) {
-    const LweKeySwitchShape shape{input_dimension, output_dimension, base_log, levels, first_row};
-    key_switch_bodies(shape, input_key, output_key, std_dev, seed_at(mask_seed), seed_at(noise_seed), 1, out);
+void key_switch_key_bodies(const int8_t* input_keys, size_t input_dimension, const int8_t* output_keys, size_t output_dimension,
+                           size_t bodies, int base_log, int levels, double std_dev, size_t first_row, const uint8_t* mask_seed,
+                           const uint8_t* noise_seed, uint32_t* out) {
+    const LweKeySwitchShape shape{input_dimension, output_dimension, bodies, base_log, levels, first_row};
+    key_switch_bodies(shape, input_keys, output_keys, std_dev, seed_at(mask_seed), seed_at(noise_seed), 1, out);
 }
 
 // `entries` GGSW ciphertexts from `first_entry` on, whose bits are at `bits`; bodies as multiples of 2^(64 - body_bits), shifted down.
 EXPORT(bootstrapping_key_bodies)
-void bootstrapping_key_bodies(const int8_t* bits, size_t entries, size_t first_entry, const int8_t* glwe_key, size_t glwe_dimension,
-                              size_t polynomial_size, int base_log, int levels, double std_dev, const uint8_t* mask_seed,
+void bootstrapping_key_bodies(const int8_t* bits, size_t entries, size_t first_entry, const int8_t* glwe_keys, size_t glwe_dimension,
+                              size_t bodies, size_t polynomial_size, int base_log, int levels, double std_dev, const uint8_t* mask_seed,
                               const uint8_t* noise_seed, int body_bits, uint64_t* out) {
-    const BootstrapShape shape{entries, glwe_dimension, polynomial_size, base_log, levels, first_entry};
-    bootstrap_bodies(shape, bits, glwe_key, std_dev, seed_at(mask_seed), seed_at(noise_seed), body_bits, 1, out);
+    const BootstrapShape shape{entries, glwe_dimension, bodies, polynomial_size, base_log, levels, first_entry};
+    bootstrap_bodies(shape, bits, glwe_keys, std_dev, seed_at(mask_seed), seed_at(noise_seed), body_bits, 1, out);
     for (size_t j = 0; j < entries * shape.body_words(); ++j) out[j] >>= 64 - body_bits;
 }
 
 EXPORT(answer_key_bodies)
-void answer_key_bodies(const int8_t* big_key, size_t big_dimension, const int8_t* secret, size_t degree, uint64_t modulus, int base_log,
-                       int levels, double std_dev, const uint8_t* mask_seed, const uint8_t* noise_seed, uint64_t* out) {
-    const AnswerRing ring(degree, modulus, {big_dimension, base_log, levels});
-    ring.bodies(big_key, secret, std_dev, seed_at(mask_seed), seed_at(noise_seed), out);
+void answer_key_bodies(const int8_t* big_keys, size_t big_dimension, size_t bodies, const int8_t* secret, size_t degree, uint64_t modulus,
+                       int base_log, int levels, double std_dev, const uint8_t* mask_seed, const uint8_t* noise_seed, uint64_t* out) {
+    const AnswerRing ring(degree, modulus, {big_dimension, base_log, levels, bodies});
+    ring.bodies(big_keys, secret, std_dev, seed_at(mask_seed), seed_at(noise_seed), out);
 }
 
 EXPORT(ckks_encrypt)

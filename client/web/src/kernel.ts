@@ -6,7 +6,7 @@
 import type { Bytes } from "./bytes.js";
 import { WrongKeyError } from "./errors.js";
 import { CODE } from "./kernel-module.js";
-import type { Gadget, ParameterSet, Ring } from "./params.js";
+import type { ParameterSet, Ring } from "./params.js";
 
 type Numbers = Int8Array | Uint8Array | Uint32Array | BigUint64Array | Float64Array;
 type Maker<T extends Numbers> = { new (buffer: ArrayBuffer, offset: number, length: number): T; readonly BYTES_PER_ELEMENT: number };
@@ -67,37 +67,51 @@ export class Kernel {
     return this.#call("uniform_ternary", [seed, count], new Out(Int8Array, count))[0];
   }
 
-  /** Bodies of a key switch key, one for each row, from row `firstRow` on of all that share the mask seed. */
+  /**
+   * Bodies of a key switch key, params.bodies for each row, from row `firstRow` on of all that share the mask seed. Sources and targets are
+   * keys of one length, one after the other, one of each for every body.
+   */
   keySwitchKeyBodies(
-    source: Int8Array, target: Int8Array, gadget: Gadget, stdDev: number, firstRow: number, maskSeed: Bytes, noiseSeed: Bytes,
+    sources: Int8Array, targets: Int8Array, params: ParameterSet, stdDev: number, firstRow: number, maskSeed: Bytes, noiseSeed: Bytes,
   ): Uint32Array {
+    const { bodies, keySwitch } = params;
     return this.#call(
       "key_switch_key_bodies",
-      [source, source.length, target, target.length, gadget.baseLog, gadget.levels, stdDev, firstRow, maskSeed, noiseSeed],
-      new Out(Uint32Array, source.length * gadget.levels),
+      [
+        sources, sources.length / bodies, targets, targets.length / bodies, bodies, keySwitch.baseLog, keySwitch.levels, stdDev,
+        firstRow, maskSeed, noiseSeed,
+      ],
+      new Out(Uint32Array, sources.length * keySwitch.levels),
     )[0];
   }
 
-  /** Bodies of the GGSW ciphertexts of `bits`, entries `firstEntry` and so on of the bootstrapping key, in units of 2^-bskBodyBits. */
+  /**
+   * Bodies of the GGSW ciphertexts of `bits`, entries `firstEntry` and so on of the bootstrapping key, in units of 2^-bskBodyBits. Each
+   * entry has a bit for every body; the GLWE keys of all bodies follow each other.
+   */
   bootstrappingKeyBodies(
-    bits: Int8Array, firstEntry: number, glweKey: Int8Array, params: ParameterSet, maskSeed: Bytes, noiseSeed: Bytes,
+    bits: Int8Array, firstEntry: number, glweKeys: Int8Array, params: ParameterSet, maskSeed: Bytes, noiseSeed: Bytes,
   ): BigUint64Array {
+    const entries = bits.length / params.bodies;
     return this.#call(
       "bootstrapping_key_bodies",
       [
-        bits, bits.length, firstEntry, glweKey, params.glweDimension, params.polynomialSize, params.pbs.baseLog, params.pbs.levels,
-        params.glweStdDev, maskSeed, noiseSeed, params.bskBodyBits,
+        bits, entries, firstEntry, glweKeys, params.glweDimension, params.bodies, params.polynomialSize, params.pbs.baseLog,
+        params.pbs.levels, params.glweStdDev, maskSeed, noiseSeed, params.bskBodyBits,
       ],
-      new Out(BigUint64Array, bits.length * params.bodyWords),
+      new Out(BigUint64Array, entries * params.bodyWords),
     )[0];
   }
 
   /** Bodies of the answer key, row by row, in NTT form. */
-  answerKeyBodies(bigKey: Int8Array, secret: Int8Array, params: ParameterSet, maskSeed: Bytes, noiseSeed: Bytes): BigUint64Array {
-    const { answerRing, answer } = params;
+  answerKeyBodies(bigKeys: Int8Array, secret: Int8Array, params: ParameterSet, maskSeed: Bytes, noiseSeed: Bytes): BigUint64Array {
+    const { answerRing, answer, bodies } = params;
     return this.#call(
       "answer_key_bodies",
-      [bigKey, bigKey.length, secret, answerRing.degree, BigInt(answerRing.modulus), answer.baseLog, answer.levels, SEAL_STD_DEV, maskSeed, noiseSeed],
+      [
+        bigKeys, bigKeys.length / bodies, bodies, secret, answerRing.degree, BigInt(answerRing.modulus), answer.baseLog, answer.levels,
+        SEAL_STD_DEV, maskSeed, noiseSeed,
+      ],
       new Out(BigUint64Array, params.answerKeyRows * answerRing.degree),
     )[0];
   }

@@ -45,6 +45,7 @@ interface Json {
   answer_bits: number;
   grouping_factor?: number;
   block_length?: number;
+  bodies?: number;
 }
 
 /** All that client and server must agree on. */
@@ -70,6 +71,8 @@ export class ParameterSet {
   readonly groupingFactor: number;
   /** The small key is blocks of so many bits with at most a single one; 1: uniform bits. */
   readonly blockLength: number;
+  /** Ciphertexts that may share one mask, each under keys of its own. */
+  readonly bodies: number;
 
   private constructor(id: string, json: Json) {
     this.id = id;
@@ -89,6 +92,7 @@ export class ParameterSet {
     this.answerBits = json.answer_bits;
     this.groupingFactor = json.grouping_factor ?? 1;
     this.blockLength = json.block_length ?? 1;
+    this.bodies = json.bodies ?? 1;
   }
 
   /** All registered sets. */
@@ -118,7 +122,7 @@ export class ParameterSet {
 
   /** Words of one bootstrapping key entry's bodies. */
   get bodyWords(): number {
-    return (this.glweDimension + 1) * this.pbs.levels * this.polynomialSize;
+    return (this.glweDimension + this.bodies) * this.pbs.levels * this.bodies * this.polynomialSize;
   }
 
   /** GGSW ciphertexts of the bootstrapping key: one for every bit, or three for every two bits. */
@@ -126,9 +130,9 @@ export class ParameterSet {
     return (this.lweDimension / this.groupingFactor) * (2 ** this.groupingFactor - 1);
   }
 
-  /** Rows of the answer key: one key switch, log2 N automorphisms, one public key. */
+  /** Rows of the answer key: a key switch for each big key, log2 N automorphisms, one public key. */
   get answerKeyRows(): number {
-    return (Math.log2(this.answerRing.degree) + 1) * this.answer.levels + 1;
+    return (Math.log2(this.answerRing.degree) + this.bodies) * this.answer.levels + 1;
   }
 
   /** Whether this set is below 128 bits, for tests only. */

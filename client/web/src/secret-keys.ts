@@ -13,8 +13,8 @@ const ENTRIES_AT_ONCE = 16; // GGSW ciphertexts between two chances for the page
 interface Secrets {
   readonly inputSecret: Int8Array; // ternary, input ring
   readonly answerSecret: Int8Array; // ternary, answer ring
-  readonly smallLweKey: Int8Array; // binary, n
-  readonly glweKey: Int8Array; // binary, k * N; it is the big LWE key, too
+  readonly smallLweKey: Int8Array; // binary, n for each body
+  readonly glweKey: Int8Array; // binary, k * N for each body; it is the big LWE keys, too
 }
 
 /** Evaluation keys in their container, and their id. */
@@ -41,8 +41,8 @@ export class ClientKeys {
     return new ClientKeys(params, kernel, {
       inputSecret: kernel.uniformTernary(freshSeed(), params.inputRing.degree),
       answerSecret: kernel.uniformTernary(freshSeed(), params.answerRing.degree),
-      smallLweKey: kernel.blockBinary(freshSeed(), params.lweDimension / params.blockLength, params.blockLength),
-      glweKey: kernel.blockBinary(freshSeed(), params.bigDimension, 1),
+      smallLweKey: kernel.blockBinary(freshSeed(), (params.bodies * params.lweDimension) / params.blockLength, params.blockLength),
+      glweKey: kernel.blockBinary(freshSeed(), params.bodies * params.bigDimension, 1),
     });
   }
 
@@ -117,20 +117,23 @@ export class ClientKeys {
     const maskSeed = freshSeed();
     write(maskSeed);
     let firstRow = 0;
-    for (const source of [inputSecret, glweKey]) {
-      const bodies = kernel.keySwitchKeyBodies(source, smallLweKey, params.keySwitch, params.lweStdDev, firstRow, maskSeed, freshSeed());
-      write(new Uint8Array(bodies.buffer));
-      firstRow += bodies.length;
+    const pixelKeys = inputKeys(params, inputSecret);
+    for (const sources of [pixelKeys, glweKey]) {
+      const words = kernel.keySwitchKeyBodies(sources, smallLweKey, params, params.lweStdDev, firstRow, maskSeed, freshSeed());
+      write(new Uint8Array(words.buffer));
+      firstRow += words.length / params.bodies;
       await breathe();
     }
     const bits = bootstrappedBits(params, smallLweKey);
     const noiseSeed = freshSeed();
-    for (let entry = 0; entry < bits.length; entry += ENTRIES_AT_ONCE) {
-      const some = bits.subarray(entry, entry + ENTRIES_AT_ONCE);
+    for (let entry = 0; entry < params.bskEntries; entry += ENTRIES_AT_ONCE) {
+      const some = bits.subarray(entry * params.bodies, (entry + ENTRIES_AT_ONCE) * params.bodies);
       write(kernel.packBits(kernel.bootstrappingKeyBodies(some, entry, glweKey, params, maskSeed, noiseSeed), params.bskBodyBits));
-      observe((entry + some.length) / bits.length);
+      observe(Math.min(1, (entry + ENTRIES_AT_ONCE) / params.bskEntries));
       await breathe();
     }
+    pixelKeys.fill(0);
+    bits.fill(0);
     const answerKey = kernel.answerKeyBodies(glweKey, answerSecret, params, maskSeed, freshSeed());
     write(kernel.packBits(answerKey, params.answerRing.modulusBits));
     return { keyId: await seal(data, Kind.EVALUATION_KEYS, params.id, null), bytes: data };
@@ -157,10 +160,13 @@ export class ClientKeys {
     const { params } = this;
     const { inputSecret, smallLweKey } = this.#secrets;
     const maskSeed = bundle.slice(HEADER_BYTES, HEADER_BYTES + SEED_BYTES) as Bytes;
-    const given = bundle.slice(HEADER_BYTES + SEED_BYTES, HEADER_BYTES + SEED_BYTES + 4 * PAIR_COEFFICIENTS * params.keySwitch.levels);
-    if (given.length === 4 * PAIR_COEFFICIENTS * params.keySwitch.levels) {
-      const some = inputSecret.slice(0, PAIR_COEFFICIENTS);
-      const bodies = this.#kernel.keySwitchKeyBodies(some, smallLweKey, params.keySwitch, 0, 0, maskSeed, new Uint8Array(SEED_BYTES));
+    const bytes = 4 * PAIR_COEFFICIENTS * params.keySwitch.levels * params.bodies;
+    const given = bundle.slice(HEADER_BYTES + SEED_BYTES, HEADER_BYTES + SEED_BYTES + bytes);
+    if (given.length === bytes) {
+      const some = new Int8Array(PAIR_COEFFICIENTS * params.bodies); // these rows bring the secret to the first body, and nothing to others
+      some.set(inputSecret.subarray(0, PAIR_COEFFICIENTS));
+      const bodies = this.#kernel.keySwitchKeyBodies(some, smallLweKey, params, 0, 0, maskSeed, new Uint8Array(SEED_BYTES));
+      some.fill(0);
       const noise = Array.from(new Uint32Array(given.buffer), (body, at) => (body - bodies[at]!) | 0); // modulo 2^32
       const deviation = Math.sqrt(noise.reduce((sum, each) => sum + each ** 2, 0) / noise.length) / 2 ** 32;
       if (deviation < 8 * params.lweStdDev) return;
@@ -184,26 +190,42 @@ function secretFields(params: ParameterSet): Field[] {
   return [
     { name: "input_secret", count: params.inputRing.degree, bits: 2 },
     { name: "answer_secret", count: params.answerRing.degree, bits: 2 },
-    { name: "small_lwe_key", count: params.lweDimension, bits: 2 },
-    { name: "glwe_key", count: params.bigDimension, bits: 2 },
+    { name: "small_lwe_key", count: params.bodies * params.lweDimension, bits: 2 },
+    { name: "glwe_key", count: params.bodies * params.bigDimension, bits: 2 },
   ];
 }
 
 /** The fields of a bundle of evaluation keys. */
 export function evaluationFields(params: ParameterSet): Field[] {
-  const { levels } = params.keySwitch;
+  const row = params.bodies * params.keySwitch.levels;
   return [
     { name: "mask_seed", count: 32, bits: 8 },
-    { name: "input_ksk", count: params.inputRing.degree * levels, bits: 32 },
-    { name: "ksk", count: params.bigDimension * levels, bits: 32 },
+    { name: "input_ksk", count: params.bodies * params.inputRing.degree * row, bits: 32 },
+    { name: "ksk", count: params.bigDimension * row, bits: 32 },
     { name: "bsk", count: params.bskEntries * params.bodyWords, bits: params.bskBodyBits },
     { name: "answer_key", count: params.answerKeyRows * params.answerRing.degree, bits: params.answerRing.modulusBits },
   ];
 }
 
-/** What the bootstrapping key encrypts: the small key's bits; or s (1 - t), (1 - s) t and s t for every pair of bits s, t. */
-function bootstrappedBits(params: ParameterSet, key: Int8Array): Int8Array {
-  if (params.groupingFactor === 1) return key;
+/** The keys of pixels side by side, one for each body: every body has a mask of its own under the same secret. */
+function inputKeys(params: ParameterSet, secret: Int8Array): Int8Array {
+  const keys = new Int8Array(params.bodies ** 2 * secret.length);
+  for (let body = 0; body < params.bodies; body++) keys.set(secret, body * (params.bodies + 1) * secret.length);
+  return keys;
+}
+
+/** What the bootstrapping key encrypts, entry by entry a bit for each body: the small key's bits, or those of bitsOfPairs. */
+function bootstrappedBits(params: ParameterSet, keys: Int8Array): Int8Array {
+  const bits = new Int8Array(params.bskEntries * params.bodies);
+  for (let body = 0; body < params.bodies; body++) {
+    const key = keys.subarray(body * params.lweDimension, (body + 1) * params.lweDimension);
+    (params.groupingFactor === 1 ? key : bitsOfPairs(key)).forEach((bit, entry) => (bits[entry * params.bodies + body] = bit));
+  }
+  return bits;
+}
+
+/** s (1 - t), (1 - s) t and s t for every pair of bits s, t. */
+function bitsOfPairs(key: Int8Array): Int8Array {
   const bits = new Int8Array((key.length / 2) * 3);
   for (let pair = 0; 2 * pair < key.length; pair++) {
     const [s, t] = [key[2 * pair]!, key[2 * pair + 1]!];

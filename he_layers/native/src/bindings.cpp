@@ -46,15 +46,29 @@ static void check_gadget(int base_log, int levels, int bits) {
             "gadget of base 2^" + std::to_string(base_log) + " with " + std::to_string(levels) + " levels must fit " + std::to_string(bits) + " bits");
 }
 
-static void check_ring(size_t glwe_dimension, size_t polynomial_size, int base_log, int levels) {
+static void check_polynomial_size(size_t polynomial_size) {
     require(polynomial_size >= 128 && polynomial_size <= 8192 && !(polynomial_size & (polynomial_size - 1)),
             "polynomial_size " + say(polynomial_size) + " is not a power of two in 128..8192");
+}
+
+static void check_bodies(size_t bodies, size_t key_bodies) {
+    require(bodies >= 1 && bodies <= key_bodies && key_bodies <= 16,
+            "rows of " + say(bodies) + " bodies cannot use a key of " + say(key_bodies));
+}
+
+// Whether there is a kernel for rows of so many bodies under a key of so many.
+static void check_ring(size_t glwe_dimension, size_t bodies, size_t key_bodies, size_t polynomial_size, int base_log, int levels) {
+    check_polynomial_size(polynomial_size);
     check_gadget(base_log, levels, 48);
+    check_bodies(bodies, key_bodies);
     require(glwe_dimension >= 1 && glwe_dimension <= 16, "glwe_dimension " + say(glwe_dimension) + " is not in 1..16");
-    const size_t shape = (glwe_dimension + 1) * 100 + (glwe_dimension + 1) * (size_t)levels;
+    const size_t columns = glwe_dimension + bodies, key_columns = glwe_dimension + key_bodies;
     bool known = false;
-    for (size_t s : {202, 204, 206, 303, 306, 404, 408, 505, 510, 909}) known |= s == shape;
-    require(known, "no kernel for glwe_dimension " + say(glwe_dimension) + " with " + std::to_string(levels) + " levels");
+#define CS_SHAPE(COLUMNS, KEY_COLUMNS, LEVELS) known |= columns == COLUMNS && key_columns == KEY_COLUMNS && levels == LEVELS;
+    CS_ROTATION_SHAPES
+#undef CS_SHAPE
+    require(known, "no kernel for glwe_dimension " + say(glwe_dimension) + " with " + std::to_string(levels) + " levels and rows of " +
+                       say(bodies) + " bodies under a key of " + say(key_bodies));
 }
 
 // The GIL is dropped in `call`; everything it touches has been checked.
@@ -111,44 +125,46 @@ static Out<uint64_t> ntt(In<uint64_t, 1> x, uint64_t modulus) {
     return out;
 }
 
-static Out<uint32_t> key_switch_key_bodies(In<int8_t, 1> input_key, In<int8_t, 1> output_key, int base_log, int levels, double std_dev,
+static Out<uint32_t> key_switch_key_bodies(In<int8_t, 2> input_keys, In<int8_t, 2> output_keys, int base_log, int levels, double std_dev,
                                            size_t first_row, const nb::bytes& mask_seed, const nb::bytes& noise_seed, size_t threads) {
     check_gadget(base_log, levels, 31);
-    const LweKeySwitchShape shape{input_key.shape(0), output_key.shape(0), base_log, levels, first_row};
+    require(input_keys.shape(0) == output_keys.shape(0), "one input key and one output key for each body");
+    const LweKeySwitchShape shape{input_keys.shape(1), output_keys.shape(1), input_keys.shape(0), base_log, levels, first_row};
     const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
-    auto out = make<uint32_t>({shape.rows()});
-    without_gil([&] { key_switch_bodies(shape, input_key.data(), output_key.data(), std_dev, masks, noise, threads, out.data()); });
+    auto out = make<uint32_t>({shape.rows(), shape.bodies});
+    without_gil([&] { key_switch_bodies(shape, input_keys.data(), output_keys.data(), std_dev, masks, noise, threads, out.data()); });
     return out;
 }
 
-static Out<uint32_t> expand_key_switch(In<uint32_t, 1> bodies, const nb::bytes& mask_seed, size_t first_row, size_t output_dimension, size_t threads) {
-    const LweKeySwitchShape shape{bodies.shape(0), output_dimension, 1, 1, first_row};
+static Out<uint32_t> expand_key_switch(In<uint32_t, 2> bodies, const nb::bytes& mask_seed, size_t first_row, size_t output_dimension, size_t threads) {
+    const LweKeySwitchShape shape{bodies.shape(0), output_dimension, bodies.shape(1), 1, 1, first_row};
     const Seed masks = seed_from(mask_seed);
-    auto out = make<uint32_t>({key_switch_tiles(output_dimension), shape.rows(), KEY_TILE});
+    auto out = make<uint32_t>({key_switch_tiles(output_dimension + shape.bodies), shape.rows(), KEY_TILE});
     without_gil([&] { expand_key_switch_key(shape, bodies.data(), masks, threads, out.data()); });
     return out;
 }
 
-static Out<uint64_t> bootstrapping_key_bodies(In<int8_t, 1> bits, In<int8_t, 2> glwe_key, int base_log, int levels, double std_dev,
+static Out<uint64_t> bootstrapping_key_bodies(In<int8_t, 2> bits, In<int8_t, 3> glwe_keys, int base_log, int levels, double std_dev,
                                               const nb::bytes& mask_seed, const nb::bytes& noise_seed, int body_bits, size_t threads) {
-    check_ring(glwe_key.shape(0), glwe_key.shape(1), base_log, levels);
+    require(bits.shape(1) == glwe_keys.shape(0), "one bit of an entry and one GLWE key for each body");
     require(body_bits >= 1 && body_bits <= 64, "body_bits must be in 1..64");
-    const BootstrapShape shape{bits.shape(0), glwe_key.shape(0), glwe_key.shape(1), base_log, levels};
+    const BootstrapShape shape{bits.shape(0), glwe_keys.shape(1), glwe_keys.shape(0), glwe_keys.shape(2), base_log, levels};
+    check_ring(shape.glwe_dimension, shape.bodies, shape.bodies, shape.polynomial_size, base_log, levels);
     const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
-    auto out = make<uint64_t>({shape.entries, shape.rows(), shape.polynomial_size});
+    auto out = make<uint64_t>({shape.entries, shape.rows(), shape.bodies, shape.polynomial_size});
     without_gil([&] {
-        bootstrap_bodies(shape, bits.data(), glwe_key.data(), std_dev, masks, noise, body_bits, threads, out.data());
+        bootstrap_bodies(shape, bits.data(), glwe_keys.data(), std_dev, masks, noise, body_bits, threads, out.data());
     });
     return out;
 }
 
-static Out<double> expand_bootstrapping(In<uint64_t, 3> bodies, const nb::bytes& mask_seed, size_t glwe_dimension, int base_log, int levels,
+static Out<double> expand_bootstrapping(In<uint64_t, 4> bodies, const nb::bytes& mask_seed, size_t glwe_dimension, int base_log, int levels,
                                         size_t threads) {
-    check_ring(glwe_dimension, bodies.shape(2), base_log, levels);
-    const BootstrapShape shape{bodies.shape(0), glwe_dimension, bodies.shape(2), base_log, levels};
+    const BootstrapShape shape{bodies.shape(0), glwe_dimension, bodies.shape(2), bodies.shape(3), base_log, levels};
+    check_ring(shape.glwe_dimension, shape.bodies, shape.bodies, shape.polynomial_size, base_log, levels);
     require(bodies.shape(1) == shape.rows(), "bootstrapping key has " + say(bodies.shape(1)) + " rows, need " + say(shape.rows()));
     const Seed masks = seed_from(mask_seed);
-    auto out = make<double>({shape.entries, shape.polynomial_size / 2, glwe_dimension + 1, shape.rows(), 2});
+    auto out = make<double>({shape.entries, shape.polynomial_size / 2, shape.columns(), shape.rows(), 2});
     without_gil([&] {
         expand_bootstrapping_key(shape, bodies.data(), masks, fft_tables(shape.polynomial_size), threads, out.data());
     });
@@ -158,29 +174,31 @@ static Out<double> expand_bootstrapping(In<uint64_t, 3> bodies, const nb::bytes&
 // The masks of one GGSW, [rows][k][N]: what the bodies were computed from; for tests of the key's noise.
 static Out<uint64_t> bootstrapping_key_masks(const nb::bytes& mask_seed, size_t index, size_t rows, size_t glwe_dimension,
                                              size_t polynomial_size) {
-    const BootstrapShape shape{1, glwe_dimension, polynomial_size, 1, (int)(rows / (glwe_dimension + 1))};
-    require(rows == shape.rows(), "rows must be a multiple of glwe_dimension + 1");
+    require(rows > glwe_dimension, "there are more rows than mask polynomials");
+    const BootstrapShape shape{1, glwe_dimension, rows - glwe_dimension, polynomial_size, 1, 1};
     auto out = make<uint64_t>({rows, glwe_dimension, polynomial_size});
     bootstrap_masks(shape, seed_from(mask_seed), index, out.data());
     return out;
 }
 
 static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 3> key, size_t output_dimension, int base_log, int levels, bool binary_key,
-                                size_t threads) {
+                                size_t bodies, size_t key_bodies, size_t threads) {
     check_gadget(base_log, levels, 31);
     require(base_log <= 6, "a key switch looks up digits of at most 6 bits, not " + std::to_string(base_log));
-    require(in.shape(1) >= 2 && output_dimension >= 1, "a row needs a mask and a body");
-    require(key.shape(0) == key_switch_tiles(output_dimension) && key.shape(2) == KEY_TILE, "key switch key has the wrong number of columns");
-    KeySwitchJob job{in.shape(0), in.shape(1) - 1, output_dimension, base_log, levels, binary_key, in.data(), key.data(), nullptr};
+    check_bodies(bodies, key_bodies);
+    require(in.shape(1) > bodies && output_dimension >= 1, "a row needs a mask and its bodies");
+    require(key.shape(0) == key_switch_tiles(output_dimension + key_bodies) && key.shape(2) == KEY_TILE,
+            "key switch key has the wrong number of columns");
+    KeySwitchJob job{in.shape(0), in.shape(1) - bodies, output_dimension, bodies, base_log, levels, binary_key, in.data(), key.data(), nullptr};
     require(key.shape(1) == job.input_dimension * (size_t)levels,
             "key switch key has " + say(key.shape(1)) + " rows, need " + say(job.input_dimension * (size_t)levels));
-    auto out = make<uint32_t>({job.count, output_dimension + 1});
+    auto out = make<uint32_t>({job.count, output_dimension + bodies});
     job.out = out.data();
     without_gil([&] {
         const Scratch digits(kernel().key_switch_digit_bytes(job));
         uint8_t* const at = static_cast<uint8_t*>(digits.get());
         share(job.count, threads, 16, [&](size_t begin, size_t end, size_t) { kernel().key_switch_digits(job, begin, end, at); });
-        share(key.shape(0), threads, 1, [&](size_t tile, size_t, size_t) {
+        share(key_switch_tiles(output_dimension + bodies), threads, 1, [&](size_t tile, size_t, size_t) {
             const Scratch scratch(kernel().key_switch_scratch(job));
             kernel().key_switch_tile(job, at, tile, scratch.get());
         });
@@ -190,14 +208,15 @@ static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 3> key, size_t 
 
 static int64_t floor_divide(int64_t x, int64_t positive) { return (x - ((x % positive) + positive) % positive) / positive; }
 
-// Rounds mask and body from 2^32 to 2N, taking the mean of the mask's rounding error under the key out of the body: the part 1 / (l + 1)
+// Rounds mask and bodies from 2^32 to 2N, taking the mean of the mask's rounding error under the key out of each body: the part 1 / (l + 1)
 // of it where the key is binary in blocks of l.
-static Out<int32_t> modulus_switch(In<uint32_t, 2> in, size_t polynomial_size, size_t block_length) {
+static Out<int32_t> modulus_switch(In<uint32_t, 2> in, size_t polynomial_size, size_t block_length, size_t bodies) {
     require(polynomial_size >= 2 && polynomial_size <= 1u << 20 && !(polynomial_size & (polynomial_size - 1)),
             "polynomial_size is not a power of two");
     require(block_length >= 1 && block_length <= 64, "block_length " + say(block_length) + " is not in 1..64");
+    require(bodies >= 1 && in.shape(1) > bodies, "a row needs a mask and its bodies");
     const int shift = 31 - __builtin_ctzll(polynomial_size);
-    const size_t words = in.shape(1);
+    const size_t words = in.shape(1), n = words - bodies;
     const uint32_t half = 1u << (shift - 1), modulus_mask = (uint32_t)(2 * polynomial_size - 1);
     auto out = make<int32_t>({in.shape(0), words});
     without_gil([&] {
@@ -205,13 +224,15 @@ static Out<int32_t> modulus_switch(In<uint32_t, 2> in, size_t polynomial_size, s
             const uint32_t* row = in.data() + c * words;
             int32_t* switched = out.data() + c * words;
             int64_t error = 0;
-            for (size_t j = 0; j + 1 < words; ++j) {
+            for (size_t j = 0; j < n; ++j) {
                 const uint32_t rounded = (row[j] + half) >> shift;
                 error += (int32_t)(row[j] - (rounded << shift));
                 switched[j] = (int32_t)(rounded & modulus_mask);
             }
-            const uint32_t body = row[words - 1] - (uint32_t)floor_divide(error, (int64_t)block_length + 1);
-            switched[words - 1] = (int32_t)(((body + half) >> shift) & modulus_mask);
+            for (size_t j = n; j < words; ++j) {
+                const uint32_t body = row[j] - (uint32_t)floor_divide(error, (int64_t)block_length + 1);
+                switched[j] = (int32_t)(((body + half) >> shift) & modulus_mask);
+            }
         }
     });
     return out;
@@ -223,33 +244,35 @@ struct RotateInputs {
 };
 
 static RotateInputs rotate_inputs(In<int32_t, 2>& switched, In<double, 2>& tables, In<int32_t, 1>& index, In<double, 5>& key, int base_log,
-                                  int levels, int grouping_factor, int block_length) {
-    const size_t k = key.shape(2) - 1, n = tables.shape(1);
-    check_ring(k, n, base_log, levels);
-    require(key.shape(1) == n / 2 && key.shape(3) == (k + 1) * (size_t)levels && key.shape(4) == 2, "bootstrapping key has the wrong shape");
+                                  int levels, int grouping_factor, int block_length, size_t key_bodies) {
+    const size_t columns = key.shape(2), n = tables.shape(1);
+    require(key_bodies >= 1 && key_bodies < columns, "a bootstrapping key has a mask and a body at least");
+    require(key.shape(1) == n / 2 && key.shape(3) == columns * (size_t)levels && key.shape(4) == 2, "bootstrapping key has the wrong shape");
     require(grouping_factor == 1 || grouping_factor == 2, "grouping_factor must be 1 or 2, not " + std::to_string(grouping_factor));
     require(block_length >= 1 && block_length <= 4, "block_length must be in 1..4, not " + std::to_string(block_length));
     require(block_length == 1 || grouping_factor == 1, "a step takes a pair of bits or a block, not pairs of blocks");
     const size_t bits = (size_t)(grouping_factor * block_length), keys = block_length > 1 ? bits : (1u << grouping_factor) - 1;
     const size_t steps = key.shape(0) / keys;
     require(key.shape(0) == steps * keys, "bootstrapping key has " + say(key.shape(0)) + " entries, a step needs " + say(keys));
-    require(switched.shape(1) == steps * bits + 1,
-            "LWE list has " + say(switched.shape(1)) + " words, parameters need " + say(steps * bits + 1));
+    const size_t words = steps * bits, bodies = switched.shape(1) - words, k = columns - key_bodies;
+    require(switched.shape(1) > words && bodies <= key_bodies,
+            "LWE list has " + say(switched.shape(1)) + " words, parameters need " + say(words + key_bodies));
+    check_ring(k, bodies, key_bodies, n, base_log, levels);
     require(index.shape(0) == switched.shape(0), "one table index per ciphertext");
     for (size_t i = 0; i < index.shape(0); ++i)
         require(index.data()[i] >= 0 && (size_t)index.data()[i] < tables.shape(0), "table index " + say(i) + " is out of range");
     for (size_t i = 0; i < switched.size(); ++i)
         require(switched.data()[i] >= 0 && (size_t)switched.data()[i] < 2 * n, "switched word " + say(i) + " is not below 2N");
-    const BlindRotateJob job{switched.shape(0), switched.shape(1) - 1, k, n, base_log, levels, (int)bits, (int)keys, switched.data(),
+    const BlindRotateJob job{switched.shape(0), words, k, n, bodies, key_bodies, base_log, levels, (int)bits, (int)keys, switched.data(),
                              tables.data(), index.data(), key.data(), fft_tables(n), nullptr};
     return {job, (job.count + kernel().lanes - 1) / kernel().lanes};
 }
 
 static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log,
-                                  int levels, int grouping_factor, int block_length, size_t threads) {
-    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor, block_length);
+                                  int levels, int grouping_factor, int block_length, size_t key_bodies, size_t threads) {
+    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor, block_length, key_bodies);
     BlindRotateJob& job = inputs.job;
-    auto out = make<uint32_t>({job.count, job.glwe_dimension * job.polynomial_size + 1});
+    auto out = make<uint32_t>({job.count, job.glwe_dimension * job.polynomial_size + job.bodies});
     job.out = out.data();
     without_gil([&] {
         share(inputs.groups, threads, MAX_GROUPS, [&](size_t begin, size_t end, size_t) {
@@ -261,8 +284,8 @@ static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables,
 }
 
 static size_t bootstrap_floor(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log, int levels,
-                              int grouping_factor, int block_length, size_t threads) {
-    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor, block_length);
+                              int grouping_factor, int block_length, size_t key_bodies, size_t threads) {
+    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor, block_length, key_bodies);
     without_gil([&] {
         share(inputs.groups, threads, MAX_GROUPS, [&](size_t begin, size_t end, size_t) {
             const Scratch scratch(kernel().blind_rotate_scratch(inputs.job));
@@ -306,32 +329,39 @@ static Out<uint32_t> linear(In<uint32_t, 2> in, In<int64_t, 1> indptr, In<int32_
 static Out<double> negacyclic_product(In<double, 2> a, In<double, 2> b) {
     const size_t lanes = kernel().lanes, n = a.shape(1);
     require(a.shape(0) == lanes && b.shape(0) == lanes && b.shape(1) == n, "both operands need one row per lane and equal length");
-    check_ring(1, n, 1, 1);
+    check_polynomial_size(n);
     auto out = make<double>({lanes, n});
     const Scratch scratch(2 * n * lanes * 8);
     kernel().negacyclic_product(a.data(), b.data(), n, fft_tables(n), scratch.get(), out.data());
     return out;
 }
 
-static AnswerRing answer_ring(size_t degree, uint64_t modulus, size_t big_dimension, int base_log, int levels) {
+static AnswerRing answer_ring(size_t degree, uint64_t modulus, size_t big_keys, size_t big_dimension, int base_log, int levels) {
     check_gadget(base_log, levels, 48);
+    require(big_keys >= 1, "an answer key needs a big key");
     require(big_dimension >= 1 && big_dimension <= degree, "big dimension " + say(big_dimension) + " exceeds the answer ring's degree " + say(degree));
-    return AnswerRing(degree, modulus, {big_dimension, base_log, levels});
+    return AnswerRing(degree, modulus, {big_dimension, base_log, levels, big_keys});
 }
 
-static Out<uint64_t> answer_key_bodies(In<int8_t, 1> big_key, In<int8_t, 1> secret, uint64_t modulus, int base_log, int levels, double std_dev,
+// The ring of an answer key of so many rows, which tell for how many big keys it is.
+static AnswerRing answer_ring_of(size_t rows, size_t degree, uint64_t modulus, size_t big_dimension, int base_log, int levels) {
+    const size_t with_one = answer_ring(degree, modulus, 1, big_dimension, base_log, levels).rows(), more = rows - with_one;
+    require(rows >= with_one && more % (size_t)levels == 0, "answer key has " + say(rows) + " rows, need " + say(with_one));
+    return answer_ring(degree, modulus, 1 + more / (size_t)levels, big_dimension, base_log, levels);
+}
+
+static Out<uint64_t> answer_key_bodies(In<int8_t, 2> big_keys, In<int8_t, 1> secret, uint64_t modulus, int base_log, int levels, double std_dev,
                                        const nb::bytes& mask_seed, const nb::bytes& noise_seed) {
-    const AnswerRing ring = answer_ring(secret.shape(0), modulus, big_key.shape(0), base_log, levels);
+    const AnswerRing ring = answer_ring(secret.shape(0), modulus, big_keys.shape(0), big_keys.shape(1), base_log, levels);
     const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
     auto out = make<uint64_t>({ring.rows(), ring.degree()});
-    without_gil([&] { ring.bodies(big_key.data(), secret.data(), std_dev, masks, noise, out.data()); });
+    without_gil([&] { ring.bodies(big_keys.data(), secret.data(), std_dev, masks, noise, out.data()); });
     return out;
 }
 
 static Out<uint64_t> expand_answer_key(In<uint64_t, 2> bodies, const nb::bytes& mask_seed, uint64_t modulus, int base_log, int levels) {
     const size_t n = bodies.shape(1);
-    const AnswerRing ring = answer_ring(n, modulus, 1, base_log, levels);
-    require(bodies.shape(0) == ring.rows(), "answer key has " + say(bodies.shape(0)) + " rows, need " + say(ring.rows()));
+    const AnswerRing ring = answer_ring_of(bodies.shape(0), n, modulus, 1, base_log, levels);
     const Seed masks = seed_from(mask_seed);
     auto out = make<uint64_t>({ring.rows(), 2, n});
     without_gil([&] {
@@ -344,17 +374,17 @@ static Out<uint64_t> expand_answer_key(In<uint64_t, 2> bodies, const nb::bytes& 
 }
 
 static Out<uint64_t> packing_key_switch(In<uint32_t, 2> in, In<uint64_t, 3> key, uint64_t modulus, int base_log, int levels,
-                                        double error_std_dev, double flooding_std_dev, const nb::bytes& seed) {
+                                        double error_std_dev, double flooding_std_dev, const nb::bytes& seed, size_t body) {
     const size_t n = key.shape(2);
     require(in.shape(1) >= 2, "a row needs a mask and a body");
-    const AnswerRing ring = answer_ring(n, modulus, in.shape(1) - 1, base_log, levels);
-    require(key.shape(0) == ring.rows() && key.shape(1) == 2, "answer key has the wrong shape");
+    const AnswerRing ring = answer_ring_of(key.shape(0), n, modulus, in.shape(1) - 1, base_log, levels);
+    require(key.shape(1) == 2 && body < ring.big_keys(), "answer key has the wrong shape");
     require(in.shape(0) >= 1 && in.shape(0) <= n, "cannot pack " + say(in.shape(0)) + " ciphertexts into degree " + say(n));
     for (size_t i = 0; i < key.size(); ++i) require(key.data()[i] < modulus, "answer key residue " + say(i) + " is not below the modulus");
     const Seed randomness = seed_from(seed);
     auto out = make<uint64_t>({2, n});
     without_gil([&] {
-        ring.pack(in.data(), in.shape(0), key.data(), error_std_dev, flooding_std_dev, randomness, out.data(), out.data() + n);
+        ring.pack(in.data(), in.shape(0), body, key.data(), error_std_dev, flooding_std_dev, randomness, out.data(), out.data() + n);
     });
     return out;
 }
@@ -369,11 +399,11 @@ NB_MODULE(_kernel, m) {
     m.def("gaussian", &gaussian, nb::arg("seed"), nb::arg("count"), nb::arg("std_dev"));
     m.def("ntt_forward", &ntt<true>, nb::arg("x").noconvert(), nb::arg("modulus"));
     m.def("ntt_inverse", &ntt<false>, nb::arg("x").noconvert(), nb::arg("modulus"));
-    m.def("key_switch_key_bodies", &key_switch_key_bodies, nb::arg("input_key").noconvert(), nb::arg("output_key").noconvert(), nb::kw_only(),
+    m.def("key_switch_key_bodies", &key_switch_key_bodies, nb::arg("input_keys").noconvert(), nb::arg("output_keys").noconvert(), nb::kw_only(),
           nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("first_row"), nb::arg("mask_seed"), nb::arg("noise_seed"), nb::arg("threads"));
     m.def("expand_key_switch_key", &expand_key_switch, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"), nb::arg("first_row"),
           nb::arg("output_dimension"), nb::arg("threads"));
-    m.def("bootstrapping_key_bodies", &bootstrapping_key_bodies, nb::arg("bits").noconvert(), nb::arg("glwe_key").noconvert(), nb::kw_only(),
+    m.def("bootstrapping_key_bodies", &bootstrapping_key_bodies, nb::arg("bits").noconvert(), nb::arg("glwe_keys").noconvert(), nb::kw_only(),
           nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("mask_seed"), nb::arg("noise_seed"), nb::arg("body_bits"),
           nb::arg("threads"));
     m.def("expand_bootstrapping_key", &expand_bootstrapping, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"),
@@ -381,22 +411,22 @@ NB_MODULE(_kernel, m) {
     m.def("bootstrapping_key_masks", &bootstrapping_key_masks, nb::kw_only(), nb::arg("mask_seed"), nb::arg("index"), nb::arg("rows"),
           nb::arg("glwe_dimension"), nb::arg("polynomial_size"));
     m.def("key_switch", &key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("output_dimension"),
-          nb::arg("base_log"), nb::arg("levels"), nb::arg("binary_key"), nb::arg("threads"));
+          nb::arg("base_log"), nb::arg("levels"), nb::arg("binary_key"), nb::arg("bodies") = 1, nb::arg("key_bodies") = 1, nb::arg("threads"));
     m.def("modulus_switch", &modulus_switch, nb::arg("x").noconvert(), nb::kw_only(), nb::arg("polynomial_size"),
-          nb::arg("block_length") = 1);
+          nb::arg("block_length") = 1, nb::arg("bodies") = 1);
     m.def("blind_rotate", &blind_rotate, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
           nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("grouping_factor"),
-          nb::arg("block_length") = 1, nb::arg("threads"));
+          nb::arg("block_length") = 1, nb::arg("key_bodies") = 1, nb::arg("threads"));
     m.def("bootstrap_floor", &bootstrap_floor, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
           nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("grouping_factor"),
-          nb::arg("block_length") = 1, nb::arg("threads"));
+          nb::arg("block_length") = 1, nb::arg("key_bodies") = 1, nb::arg("threads"));
     m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(),
           nb::arg("exponents").noconvert(), nb::arg("signs").noconvert(), nb::kw_only(), nb::arg("threads"));
     m.def("negacyclic_product", &negacyclic_product, nb::arg("a").noconvert(), nb::arg("b").noconvert());
-    m.def("answer_key_bodies", &answer_key_bodies, nb::arg("big_key").noconvert(), nb::arg("secret").noconvert(), nb::kw_only(),
+    m.def("answer_key_bodies", &answer_key_bodies, nb::arg("big_keys").noconvert(), nb::arg("secret").noconvert(), nb::kw_only(),
           nb::arg("modulus"), nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("mask_seed"), nb::arg("noise_seed"));
     m.def("expand_answer_key", &expand_answer_key, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"), nb::arg("modulus"),
           nb::arg("base_log"), nb::arg("levels"));
     m.def("packing_key_switch", &packing_key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("modulus"),
-          nb::arg("base_log"), nb::arg("levels"), nb::arg("error_std_dev"), nb::arg("flooding_std_dev"), nb::arg("seed"));
+          nb::arg("base_log"), nb::arg("levels"), nb::arg("error_std_dev"), nb::arg("flooding_std_dev"), nb::arg("seed"), nb::arg("body") = 0);
 }

@@ -10,6 +10,9 @@
 //     X^(a s + b t) = 1 + (X^a - 1) s (1 - t) + (X^b - 1) (1 - s) t + (X^(a + b) - 1) s t;
 // - a block of l bits s_c of which at most one is 1, by l keys (Lee, Min, Seo, Song, eprint 2023/958):
 //     X^(sum_c a_c s_c) = 1 + sum_c (X^a_c - 1) s_c; a single bit is a block of one.
+//
+// Ciphertexts that share a mask have the exponents in common. Each body turns by bits of its own, which the key's rows hold for it: the
+// row of mask polynomial p has the phase -s_j S_j,p under the key of body j, the row of body j has s_j there and 0 under the other keys.
 #pragma once
 #include "fft.hpp"
 #include "kernel_table.hpp"
@@ -21,21 +24,20 @@ constexpr size_t LOW = 16;  // a rotation factor is the product of one of LOW an
 constexpr int MOST_STEP_BITS = 4;
 
 struct RotateScratch {
-    complex_vd* points;                                        // [(k + 1) * levels][M]
+    complex_vd* points;                                        // [columns * levels][M]
     complex_vd *low[MOST_STEP_BITS], *high[MOST_STEP_BITS];    // [LOW], [M / LOW]: of each of a step's exponents
-    vd* accumulators;                                          // [groups][k + 1][N]
+    vd* accumulators;                                          // [groups][columns][N]
 };
 
 static size_t ggsw_doubles(const BlindRotateJob& job) {
-    const size_t k1 = job.glwe_dimension + 1;
-    return k1 * k1 * job.levels * job.polynomial_size;
+    return job.key_columns() * job.key_columns() * job.levels * job.polynomial_size;
 }
 
-static size_t group_vectors(const BlindRotateJob& job) { return (job.glwe_dimension + 1) * job.polynomial_size; }
+static size_t group_vectors(const BlindRotateJob& job) { return job.columns() * job.polynomial_size; }
 
 static size_t fixed_vectors(const BlindRotateJob& job) {
     const size_t m = job.polynomial_size / 2;
-    return 2 * ((job.glwe_dimension + 1) * job.levels * m + job.step_bits * (LOW + m / LOW));
+    return 2 * (job.columns() * job.levels * m + job.step_bits * (LOW + m / LOW));
 }
 
 static size_t blind_rotate_scratch(const BlindRotateJob& job) {
@@ -43,7 +45,7 @@ static size_t blind_rotate_scratch(const BlindRotateJob& job) {
 }
 
 static RotateScratch carve(const BlindRotateJob& job, void* scratch) {
-    const size_t m = job.polynomial_size / 2, points = (job.glwe_dimension + 1) * job.levels * m;
+    const size_t m = job.polynomial_size / 2, points = job.columns() * job.levels * m;
     RotateScratch s{};
     s.points = static_cast<complex_vd*>(scratch);
     complex_vd* factors = s.points + points;
@@ -94,7 +96,7 @@ CS_INLINE void step_factors(const RotateScratch& s, size_t l, size_t h, complex_
 }
 
 // out[q] <- sum_c sum_r y[c][r] * key_c[q][r] for COUNT outputs side by side, so that no sum waits for its last term alone.
-template <int ROWS, int KEYS, int COUNT>
+template <int ROWS, int KEY_ROWS, int KEYS, int COUNT>
 CS_INLINE void multiply_outputs(const complex_vd* y, const double* key, size_t key_stride, complex_vd* out, size_t m) {
     vd re[COUNT], im[COUNT];
 #pragma GCC unroll 8
@@ -105,7 +107,7 @@ CS_INLINE void multiply_outputs(const complex_vd* y, const double* key, size_t k
             const vd yr = keep_in_register(y[r].re), yi = keep_in_register(y[r].im);
 #pragma GCC unroll 8
             for (int q = 0; q < COUNT; ++q) {
-                const complex_vd w = broadcast(key + 2 * (q * ROWS + r));
+                const complex_vd w = broadcast(key + 2 * (q * KEY_ROWS + r));
                 re[q] = re[q] + yr * w.re - yi * w.im;
                 im[q] = im[q] + yr * w.im + yi * w.re;
             }
@@ -117,12 +119,14 @@ CS_INLINE void multiply_outputs(const complex_vd* y, const double* key, size_t k
     }
 }
 
-// points[q][m] <- sum_c sum_r factor_c[m] * points[r][m] * key_c[m][q][r], in place; without ROTATE all factors are 1.
-template <int K1, int ROWS, int BITS, int KEYS, bool ROTATE>
+// points[q][m] <- sum_c sum_r factor_c[m] * points[r][m] * key_c[m][q][r], in place; without ROTATE all factors are 1. The key has
+// KEY_COLUMNS outputs and KEY_COLUMNS * LEVELS rows, of which the first are used.
+template <int COLUMNS, int KEY_COLUMNS, int LEVELS, int BITS, int KEYS, bool ROTATE>
 static void multiply_keys(complex_vd* points, size_t m, const RotateScratch& s, const double* key, size_t key_stride) {
-    constexpr int SIDE_BY_SIDE = 5, LAST = K1 % SIDE_BY_SIDE;  // ten sums and two factors fill the registers of AVX2
+    constexpr int ROWS = COLUMNS * LEVELS, KEY_ROWS = KEY_COLUMNS * LEVELS;
+    constexpr int SIDE_BY_SIDE = COLUMNS == 6 ? 3 : 5, LAST = COLUMNS % SIDE_BY_SIDE;  // ten sums and two factors fill the registers of AVX2
     for (size_t h = 0; h < m / LOW; ++h)
-        for (size_t l = 0; l < LOW; ++l, key += 2 * K1 * ROWS) {
+        for (size_t l = 0; l < LOW; ++l, key += 2 * KEY_COLUMNS * KEY_ROWS) {
             const size_t at = h * LOW + l;
             complex_vd f[KEYS], y[KEYS * ROWS];
             if (ROTATE) step_factors<BITS, KEYS>(s, l, h, f);
@@ -136,27 +140,20 @@ static void multiply_keys(complex_vd* points, size_t m, const RotateScratch& s, 
                 }
             }
             int q = 0;
-            for (; q + SIDE_BY_SIDE <= K1; q += SIDE_BY_SIDE)
-                multiply_outputs<ROWS, KEYS, SIDE_BY_SIDE>(y, key + 2 * ROWS * q, key_stride, points + q * m + at, m);
-            if (LAST) multiply_outputs<ROWS, KEYS, LAST ? LAST : 1>(y, key + 2 * ROWS * q, key_stride, points + q * m + at, m);
+            for (; q + SIDE_BY_SIDE <= COLUMNS; q += SIDE_BY_SIDE)
+                multiply_outputs<ROWS, KEY_ROWS, KEYS, SIDE_BY_SIDE>(y, key + 2 * KEY_ROWS * q, key_stride, points + q * m + at, m);
+            if (LAST) multiply_outputs<ROWS, KEY_ROWS, KEYS, LAST ? LAST : 1>(y, key + 2 * KEY_ROWS * q, key_stride, points + q * m + at, m);
         }
 }
 
 template <int BITS, int KEYS, bool ROTATE>
 static void multiply_keys_any(const BlindRotateJob& job, const RotateScratch& s, const double* key) {
-    const size_t k1 = job.glwe_dimension + 1, m = job.polynomial_size / 2, stride = ggsw_doubles(job);
-    switch (k1 * 100 + k1 * job.levels) {
-        case 202: return multiply_keys<2, 2, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 204: return multiply_keys<2, 4, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 206: return multiply_keys<2, 6, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 303: return multiply_keys<3, 3, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 306: return multiply_keys<3, 6, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 404: return multiply_keys<4, 4, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 408: return multiply_keys<4, 8, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 505: return multiply_keys<5, 5, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 510: return multiply_keys<5, 10, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-        case 909: return multiply_keys<9, 9, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-    }
+    const size_t m = job.polynomial_size / 2, stride = ggsw_doubles(job);
+#define CS_SHAPE(COLUMNS, KEY_COLUMNS, LEVELS) \
+    case (COLUMNS) * 10000 + (KEY_COLUMNS) * 100 + (LEVELS): \
+        return multiply_keys<COLUMNS, KEY_COLUMNS, LEVELS, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+    switch (job.columns() * 10000 + job.key_columns() * 100 + job.levels) { CS_ROTATION_SHAPES }
+#undef CS_SHAPE
 }
 
 template <bool ROTATE>
@@ -172,8 +169,8 @@ static void multiply_step(const BlindRotateJob& job, const RotateScratch& s, con
 
 // One step of the blind rotation: acc <- acc + sum_c factor_c (acc [] ggsw_c).
 static void rotate_step(const BlindRotateJob& job, vd* acc, RotateScratch& s, const double* key) {
-    const size_t n = job.polynomial_size, m = n / 2, k1 = job.glwe_dimension + 1, levels = job.levels;
-    for (size_t p = 0; p < k1; ++p) {
+    const size_t n = job.polynomial_size, m = n / 2, columns = job.columns(), levels = job.levels;
+    for (size_t p = 0; p < columns; ++p) {
         const vd* re = acc + p * n;
         const vd* im = re + m;
         for (size_t level = 0; level < levels; ++level) {
@@ -196,7 +193,7 @@ static void rotate_step(const BlindRotateJob& job, vd* acc, RotateScratch& s, co
         }
     }
     multiply_step<true>(job, s, key);
-    for (size_t q = 0; q < k1; ++q) {
+    for (size_t q = 0; q < columns; ++q) {
         vd* re = acc + q * n;
         vd* im = re + m;
         fft_inverse(s.points + q * m, job.twiddles, m, [=](size_t j, const complex_vd& y, const double* u) {
@@ -211,17 +208,19 @@ static uint32_t to_word(double torus) {  // |torus| <= 1/2
     return (uint32_t)(int64_t)__builtin_floor(torus * 0x1p32 + 0.5);
 }
 
-// acc <- (0, ..., 0, X^-b v): v_t is read at index t + b, negated past N.
+// acc <- (0, ..., 0, X^-b v) for each body b: v_t is read at index t + b, negated past N.
 static void load_table(const BlindRotateJob& job, const int32_t* const* switched, const double* const* tables, vd* acc) {
     const size_t n = job.polynomial_size, k = job.glwe_dimension;
     for (size_t j = 0; j < k * n; ++j) acc[j] = vd{};
-    for (int lane = 0; lane < LANES; ++lane) {
-        const size_t b = (size_t)switched[lane][job.lwe_dimension];
-        for (size_t t = 0; t < n; ++t) {
-            const size_t at = (t + b) & (2 * n - 1);
-            acc[k * n + t][lane] = at < n ? tables[lane][at] : -tables[lane][at - n];
+    for (int lane = 0; lane < LANES; ++lane)
+        for (size_t body = 0; body < job.bodies; ++body) {
+            const size_t b = (size_t)switched[lane][job.lwe_dimension + body];
+            vd* to = acc + (k + body) * n;
+            for (size_t t = 0; t < n; ++t) {
+                const size_t at = (t + b) & (2 * n - 1);
+                to[t][lane] = at < n ? tables[lane][at] : -tables[lane][at - n];
+            }
         }
-    }
 }
 
 static void extract(const BlindRotateJob& job, const vd* acc, int lane, uint32_t* out) {
@@ -230,13 +229,14 @@ static void extract(const BlindRotateJob& job, const vd* acc, int lane, uint32_t
         out[p * n] = to_word(acc[p * n][lane]);
         for (size_t j = 1; j < n; ++j) out[p * n + j] = to_word(-acc[p * n + n - j][lane]);
     }
-    out[k * n] = to_word(acc[k * n][lane]);
+    for (size_t body = 0; body < job.bodies; ++body) out[k * n + body] = to_word(acc[(k + body) * n][lane]);
 }
 
 // The whole job's share [first_group, last_group): each step of the key is read once for all of it.
 static void blind_rotate(const BlindRotateJob& job, size_t first_group, size_t last_group, void* memory) {
     RotateScratch s = carve(job, memory);
-    const size_t n = job.polynomial_size, k1 = job.glwe_dimension + 1, row = job.lwe_dimension + 1, groups = last_group - first_group;
+    const size_t n = job.polynomial_size, row = job.lwe_dimension + job.bodies, groups = last_group - first_group;
+    const size_t out_row = job.glwe_dimension * n + job.bodies;
     const size_t step_doubles = job.step_keys * ggsw_doubles(job), together = job.step_bits;
     const int32_t* lanes[MAX_GROUPS][LANES];
     for (size_t g = 0; g < groups; ++g) {
@@ -247,34 +247,34 @@ static void blind_rotate(const BlindRotateJob& job, size_t first_group, size_t l
             lanes[g][lane] = job.switched + at * row;
             tables[lane] = job.tables + (size_t)job.table_index[at] * n;
         }
-        load_table(job, lanes[g], tables, s.accumulators + g * k1 * n);
+        load_table(job, lanes[g], tables, s.accumulators + g * group_vectors(job));
     }
     for (size_t i = 0; i < job.lwe_dimension / together; ++i)
         for (size_t g = 0; g < groups; ++g) {
             for (size_t bit = 0; bit < together; ++bit) rotation_factors(job, lanes[g], i * together + bit, s.low[bit], s.high[bit]);
-            rotate_step(job, s.accumulators + g * k1 * n, s, job.fourier_bsk + i * step_doubles);
+            rotate_step(job, s.accumulators + g * group_vectors(job), s, job.fourier_bsk + i * step_doubles);
         }
     for (size_t g = 0; g < groups; ++g)
         for (int lane = 0; lane < LANES; ++lane) {
             const size_t at = (first_group + g) * LANES + lane;
-            if (at < job.count) extract(job, s.accumulators + g * k1 * n, lane, job.out + at * ((k1 - 1) * n + 1));
+            if (at < job.count) extract(job, s.accumulators + g * group_vectors(job), lane, job.out + at * out_row);
         }
 }
 
-// The arithmetic that one bootstrap cannot do without: (k+1)(levels+1) transforms for each step and the products with its keys, on one
+// The arithmetic that one bootstrap cannot do without: columns (levels + 1) transforms for each step and the products with its keys, on one
 // resident set of points; no decomposition, no rotation, one step's keys. What is above it is data movement and rounding.
 static void bootstrap_floor(const BlindRotateJob& job, size_t groups, void* memory) {
     RotateScratch s = carve(job, memory);
-    const size_t m = job.polynomial_size / 2, k1 = job.glwe_dimension + 1;
+    const size_t m = job.polynomial_size / 2, columns = job.columns();
     for (size_t j = 0; j < fixed_vectors(job) / 2; ++j) s.points[j] = complex_vd{};
     for (size_t i = 0; i < job.lwe_dimension / job.step_bits; ++i)
         for (size_t g = 0; g < groups; ++g) {
-            for (size_t p = 0; p < k1 * job.levels; ++p) {
+            for (size_t p = 0; p < columns * job.levels; ++p) {
                 complex_vd* z = s.points + p * m;
                 fft_forward(z, job.twiddles, m, [=](size_t j) { return complex_vd{z[j].re, z[j].im}; });
             }
             multiply_step<false>(job, s, job.fourier_bsk);
-            for (size_t q = 0; q < k1; ++q) {
+            for (size_t q = 0; q < columns; ++q) {
                 complex_vd* z = s.points + q * m;
                 fft_inverse(z, job.twiddles, m, [=](size_t j, const complex_vd& y, const double*) {
                     z[j].re = y.re;
@@ -284,10 +284,10 @@ static void bootstrap_floor(const BlindRotateJob& job, size_t groups, void* memo
         }
 }
 
-// words: [rows][k + 1][N] -> out: [N/2][k + 1 outputs][rows][re, im], scaled so that digits are fractions and no 1/M is left.
-static void ggsw_to_fourier(const uint64_t* words, size_t k, size_t n, int base_log, int levels, const double* twiddles, void* scratch,
+// words: [columns * levels][columns][N] -> out: [N/2][columns][columns * levels][re, im], scaled so that digits are fractions and no 1/M is left.
+static void ggsw_to_fourier(const uint64_t* words, size_t columns, size_t n, int base_log, int levels, const double* twiddles, void* scratch,
                             double* out) {
-    const size_t m = n / 2, k1 = k + 1, rows = k1 * levels, polynomials = rows * k1;
+    const size_t m = n / 2, rows = columns * levels, polynomials = rows * columns;
     complex_vd* z = static_cast<complex_vd*>(scratch);
     for (size_t first = 0; first < polynomials; first += LANES) {
         const size_t lanes = polynomials - first < (size_t)LANES ? polynomials - first : LANES;
@@ -301,10 +301,10 @@ static void ggsw_to_fourier(const uint64_t* words, size_t k, size_t n, int base_
             return x;
         });
         for (size_t lane = 0; lane < lanes; ++lane) {
-            const size_t r = (first + lane) / k1, q = (first + lane) % k1, level = r % levels;
+            const size_t r = (first + lane) / columns, q = (first + lane) % columns, level = r % levels;
             const double scale = (double)(1ull << (base_log * (level + 1))) / (double)m;
             for (size_t at = 0; at < m; ++at) {
-                double* target = out + 2 * ((at * k1 + q) * rows + r);
+                double* target = out + 2 * ((at * columns + q) * rows + r);
                 target[0] = z[at].re[lane] * scale;
                 target[1] = z[at].im[lane] * scale;
             }

@@ -4,30 +4,40 @@
 #include <cstddef>
 #include <cstdint>
 
+// `bodies` ciphertexts may share one mask, each under a key of its own: a row then has so many bodies behind its mask. Keys have as many
+// bodies (key_bodies) or more; fewer ciphertexts use the first of them ("Sharing the Mask", Bergerat et al., TCHES 2025/4).
 struct BlindRotateJob {
     size_t count, lwe_dimension, glwe_dimension, polynomial_size;
+    size_t bodies, key_bodies;
     int base_log, levels;
     int step_bits, step_keys;     // bits of the small key and GGSWs of one step: (2, 3) or (l, l) with l from 1 to 4; step_bits divides n
-    const int32_t* switched;      // [count][n + 1], values in [0, 2N)
+    const int32_t* switched;      // [count][n + bodies], values in [0, 2N)
     const double* tables;         // [tables][N], torus
-    const int32_t* table_index;   // [count]
-    const double* fourier_bsk;    // [n / step_bits * step_keys][N/2][k + 1 outputs][(k + 1) * levels rows][re, im]
+    const int32_t* table_index;   // [count], for all bodies of a row
+    const double* fourier_bsk;    // [n / step_bits * step_keys][N/2][k + key_bodies outputs][(k + key_bodies) * levels rows][re, im]
     const double* twiddles;       // see fft_tables.hpp
-    uint32_t* out;                // [count][k * N + 1]
+    uint32_t* out;                // [count][k * N + bodies]
+    size_t columns() const { return glwe_dimension + bodies; }          // polynomials of an accumulator
+    size_t key_columns() const { return glwe_dimension + key_bodies; }
 };
+
+// Columns of the ciphertexts, columns of the key, levels: what there are loops for.
+#define CS_ROTATION_SHAPES                                                                                                            \
+    CS_SHAPE(2, 2, 1) CS_SHAPE(2, 2, 2) CS_SHAPE(2, 2, 3) CS_SHAPE(3, 3, 1) CS_SHAPE(3, 3, 2) CS_SHAPE(4, 4, 1) CS_SHAPE(4, 4, 2)    \
+    CS_SHAPE(5, 5, 1) CS_SHAPE(5, 5, 2) CS_SHAPE(5, 6, 1) CS_SHAPE(6, 6, 1) CS_SHAPE(9, 9, 1)
 
 struct KeySwitchJob {
-    size_t count, input_dimension, output_dimension;
+    size_t count, input_dimension, output_dimension, bodies;
     int base_log, levels;
     bool binary_key;              // the input key has mean 1/2 (else 0)
-    const uint32_t* in;           // [count][input_dimension + 1]
-    const uint32_t* key;          // [key_switch_tiles(output_dimension)][input_dimension * levels][KEY_TILE]
-    uint32_t* out;                // [count][output_dimension + 1]
+    const uint32_t* in;           // [count][input_dimension + bodies]
+    const uint32_t* key;          // [key_switch_tiles(output_dimension + key bodies)][input_dimension * levels][KEY_TILE]
+    uint32_t* out;                // [count][output_dimension + bodies]
 };
 
-// A key switch key lies in tiles of KEY_TILE columns (mask and body, filled up with zeros), so that a tile is read from end to end.
+// A key switch key lies in tiles of KEY_TILE columns (mask and bodies, filled up with zeros), so that a tile is read from end to end.
 constexpr size_t KEY_TILE = 32;
-constexpr size_t key_switch_tiles(size_t output_dimension) { return (output_dimension + KEY_TILE) / KEY_TILE; }
+constexpr size_t key_switch_tiles(size_t columns) { return (columns + KEY_TILE - 1) / KEY_TILE; }
 
 struct LinearJob {
     size_t outputs, width;        // width = words of a row
@@ -54,8 +64,8 @@ struct KernelTable {
     void (*key_switch_digits)(const KeySwitchJob&, size_t begin, size_t end, uint8_t* digits);    // first all ciphertexts,
     void (*key_switch_tile)(const KeySwitchJob&, const uint8_t* digits, size_t tile, void* scratch);  // then all tiles
     void (*linear)(const LinearJob&, size_t begin, size_t end, void* scratch);
-    // Fourier transform of `rows` polynomials of torus words into one GGSW of the bootstrapping key.
-    void (*ggsw_to_fourier)(const uint64_t* words, size_t glwe_dimension, size_t polynomial_size, int base_log, int levels,
+    // Fourier transform of columns * levels rows of torus polynomials into one GGSW of the bootstrapping key.
+    void (*ggsw_to_fourier)(const uint64_t* words, size_t columns, size_t polynomial_size, int base_log, int levels,
                             const double* twiddles, void* scratch, double* out);
     // acc += key * mask mod X^N + 1, key binary given by its set bits; exact modulo 2^64.
     void (*add_binary_product)(uint64_t* acc, const uint64_t* mask, const int32_t* set_bits, size_t bits, size_t polynomial_size,

@@ -54,7 +54,7 @@ static void key_switch_digits(const KeySwitchJob& job, size_t begin, size_t end,
     const uint32_t base = 1u << base_log, half = base / 2;
     const size_t entries = g.entries();
     for (size_t c = begin; c < end; ++c) {
-        const uint32_t* row = job.in + c * (job.input_dimension + 1);
+        const uint32_t* row = job.in + c * (job.input_dimension + job.bodies);
         int64_t error = 0;
         for (size_t first = 0; first < job.input_dimension; first += CHUNK) {
             const size_t here = job.input_dimension - first < CHUNK ? job.input_dimension - first : CHUNK;
@@ -82,7 +82,9 @@ static void key_switch_digits(const KeySwitchJob& job, size_t begin, size_t end,
             }
         }
         // What rounding took from the mask comes back times the key: half of it, on average, for a binary key.
-        job.out[c * (job.output_dimension + 1) + job.output_dimension] = row[job.input_dimension] - (job.binary_key ? (uint32_t)(error >> 1) : 0);
+        for (size_t body = 0; body < job.bodies; ++body)
+            job.out[c * (job.output_dimension + job.bodies) + job.output_dimension + body] =
+                row[job.input_dimension + body] - (job.binary_key ? (uint32_t)(error >> 1) : 0);
     }
 }
 
@@ -137,8 +139,8 @@ static void lay_out_table(const DigitGroups& g, const vw* key, int levels, vw* t
 // Columns of one tile for all ciphertexts.
 static void key_switch_tile(const KeySwitchJob& job, const uint8_t* digits, size_t tile, void* memory) {
     const DigitGroups g(job);
-    const size_t n1 = job.output_dimension + 1, entries = g.entries(), table_vectors = g.rows * TILE_VECTORS;
-    const size_t first_column = tile * KEY_TILE, columns = n1 - first_column < KEY_TILE ? n1 - first_column : KEY_TILE;
+    const size_t width = job.output_dimension + job.bodies, entries = g.entries(), table_vectors = g.rows * TILE_VECTORS;
+    const size_t first_column = tile * KEY_TILE, columns = width - first_column < KEY_TILE ? width - first_column : KEY_TILE;
     vw* tables = static_cast<vw*>(memory);
     vw* sums = tables + entries * table_vectors;
     const vw* key = reinterpret_cast<const vw*>(job.key) + tile * job.input_dimension * g.levels * TILE_VECTORS;
@@ -160,9 +162,9 @@ static void key_switch_tile(const KeySwitchJob& job, const uint8_t* digits, size
             }
         }
         for (size_t c = 0; c < here; ++c) {
-            uint32_t* out = job.out + (begin + c) * n1 + first_column;
+            uint32_t* out = job.out + (begin + c) * width + first_column;
             const uint32_t* sum = reinterpret_cast<const uint32_t*>(sums + c * TILE_VECTORS);
-            for (size_t j = 0; j < columns; ++j) out[j] = (first_column + j + 1 == n1 ? out[j] : 0) + sum[j];
+            for (size_t j = 0; j < columns; ++j) out[j] = (first_column + j >= job.output_dimension ? out[j] : 0) + sum[j];
         }
     }
 }

@@ -7,7 +7,7 @@
 #include "threads.hpp"
 
 struct LweKeySwitchShape {
-    size_t input_dimension, output_dimension;
+    size_t input_dimension, output_dimension, bodies;
     int base_log, levels;
     size_t first_row;  // where this key's rows start among all that share the mask seed: no mask is ever used twice
     size_t rows() const { return input_dimension * levels; }
@@ -18,9 +18,10 @@ inline void key_switch_mask(const Seed& seed, size_t row, uint32_t* mask, size_t
     RandomStream(seed, kKeySwitchMask, row).fill(mask, words);
 }
 
-// bodies[i * levels + j] = <mask, s> + e + input_key[i] 2^(32 - base_log (j + 1)).
-inline void key_switch_bodies(const LweKeySwitchShape& shape, const int8_t* input_key, const int8_t* output_key, double std_dev,
-                              const Seed& mask_seed, const Seed& noise_seed, size_t threads, uint32_t* bodies) {
+// out[i * levels + level][body] = <mask, s_body> + e + input_keys[body][i] 2^(32 - base_log (level + 1)): one mask for all bodies, each under
+// its own of output_keys [bodies][n].
+inline void key_switch_bodies(const LweKeySwitchShape& shape, const int8_t* input_keys, const int8_t* output_keys, double std_dev,
+                              const Seed& mask_seed, const Seed& noise_seed, size_t threads, uint32_t* out) {
     share(shape.input_dimension, threads, 64, [&](size_t begin, size_t end, size_t) {
         std::vector<uint32_t> mask(shape.output_dimension);
         for (size_t i = begin; i < end; ++i) {
@@ -28,9 +29,13 @@ inline void key_switch_bodies(const LweKeySwitchShape& shape, const int8_t* inpu
             for (int level = 0; level < shape.levels; ++level) {
                 const size_t row = i * shape.levels + level;
                 key_switch_mask(mask_seed, shape.first_row + row, mask.data(), mask.size());
-                uint32_t body = (uint32_t)std::llrint(noise.normal() * std_dev * 0x1p32);
-                for (size_t j = 0; j < mask.size(); ++j) body += mask[j] * (uint32_t)(int32_t)output_key[j];
-                bodies[row] = body + ((uint32_t)(int32_t)input_key[i] << (32 - shape.base_log * (level + 1)));
+                for (size_t body = 0; body < shape.bodies; ++body) {
+                    const int8_t* key = output_keys + body * mask.size();
+                    uint32_t word = (uint32_t)std::llrint(noise.normal() * std_dev * 0x1p32);
+                    for (size_t j = 0; j < mask.size(); ++j) word += mask[j] * (uint32_t)(int32_t)key[j];
+                    const uint32_t message = (uint32_t)(int32_t)input_keys[body * shape.input_dimension + i];
+                    out[row * shape.bodies + body] = word + (message << (32 - shape.base_log * (level + 1)));
+                }
             }
         }
     });
@@ -38,23 +43,24 @@ inline void key_switch_bodies(const LweKeySwitchShape& shape, const int8_t* inpu
 
 inline void expand_key_switch_key(const LweKeySwitchShape& shape, const uint32_t* bodies, const Seed& mask_seed, size_t threads,
                                   uint32_t* key) {
-    const size_t n = shape.output_dimension, tiles = key_switch_tiles(n);
+    const size_t n = shape.output_dimension, tiles = key_switch_tiles(n + shape.bodies);
     share(shape.rows(), threads, 256, [&](size_t begin, size_t end, size_t) {
         std::vector<uint32_t> words(tiles * KEY_TILE);
         for (size_t row = begin; row < end; ++row) {
             key_switch_mask(mask_seed, shape.first_row + row, words.data(), n);
-            words[n] = bodies[row];
+            std::memcpy(&words[n], bodies + row * shape.bodies, shape.bodies * 4);
             for (size_t k = 0; k < tiles; ++k) std::memcpy(key + (k * shape.rows() + row) * KEY_TILE, &words[k * KEY_TILE], KEY_TILE * 4);
         }
     });
 }
 
 struct BootstrapShape {
-    size_t entries, glwe_dimension, polynomial_size;  // entries: GGSW ciphertexts
+    size_t entries, glwe_dimension, bodies, polynomial_size;  // entries: GGSW ciphertexts
     int base_log, levels;
     size_t first_entry = 0;  // where these start among all that share the seeds: no mask and no noise is ever used twice
-    size_t rows() const { return (glwe_dimension + 1) * levels; }
-    size_t body_words() const { return rows() * polynomial_size; }
+    size_t columns() const { return glwe_dimension + bodies; }
+    size_t rows() const { return columns() * levels; }
+    size_t body_words() const { return rows() * bodies * polynomial_size; }
 };
 
 // The masks of all rows of GGSW i: [rows][k][N].
@@ -63,52 +69,56 @@ inline void bootstrap_masks(const BootstrapShape& shape, const Seed& seed, size_
         .fill(reinterpret_cast<uint32_t*>(masks), 2 * shape.rows() * shape.glwe_dimension * shape.polynomial_size);
 }
 
-// bodies[i][r] = <mask, S> + e + message: row (p, level) holds -bit_i S_p for p < k and bit_i for p = k, times 2^(64 - base_log (level + 1)),
-// all in the body, so that the masks are the seed's alone. Rounded to body_bits, which is below the noise.
-inline void bootstrap_bodies(const BootstrapShape& shape, const int8_t* bits, const int8_t* glwe_key, double std_dev,
-                             const Seed& mask_seed, const Seed& noise_seed, int body_bits, size_t threads, uint64_t* bodies) {
+// out[i][r][body] = <mask, S_body> + e + message: row (p, level) holds -bit S_body,p for p < k, bit for p = k + body and 0 for the other
+// bodies' rows, times 2^(64 - base_log (level + 1)), all in the body, so that the masks are the seed's alone. Here bit is bits[i][body], and
+// S_body one of glwe_keys [bodies][k][N]. Rounded to body_bits, which is below the noise.
+inline void bootstrap_bodies(const BootstrapShape& shape, const int8_t* bits, const int8_t* glwe_keys, double std_dev,
+                             const Seed& mask_seed, const Seed& noise_seed, int body_bits, size_t threads, uint64_t* out) {
     const size_t n = shape.polynomial_size, k = shape.glwe_dimension;
-    std::vector<std::vector<int32_t>> ones(k);
-    for (size_t p = 0; p < k; ++p)
+    std::vector<std::vector<int32_t>> ones(shape.bodies * k);
+    for (size_t p = 0; p < ones.size(); ++p)
         for (size_t t = 0; t < n; ++t)
-            if (glwe_key[p * n + t]) ones[p].push_back((int32_t)t);
+            if (glwe_keys[p * n + t]) ones[p].push_back((int32_t)t);
     const uint64_t half = body_bits < 64 ? 1ull << (63 - body_bits) : 0, keep = body_bits < 64 ? ~0ull << (64 - body_bits) : ~0ull;
     share(shape.entries, threads, 16, [&](size_t begin, size_t end, size_t) {
         std::vector<uint64_t> masks(shape.rows() * k * n), extended(2 * n);
         for (size_t i = begin; i < end; ++i) {
             bootstrap_masks(shape, mask_seed, i, masks.data());
             RandomStream noise(noise_seed, kBootstrapNoise, shape.first_entry + i);
-            for (size_t r = 0; r < shape.rows(); ++r) {
-                uint64_t* body = bodies + i * shape.body_words() + r * n;
-                for (size_t j = 0; j < n; ++j) body[j] = (uint64_t)std::llrint(noise.normal() * std_dev * 0x1p64);
-                for (size_t p = 0; p < k; ++p)
-                    kernel().add_binary_product(body, masks.data() + (r * k + p) * n, ones[p].data(), ones[p].size(), n, extended.data());
-                const size_t p = r / shape.levels, level = r % shape.levels;
-                const uint64_t gadget = bits[i] ? 1ull << (64 - shape.base_log * (level + 1)) : 0;
-                if (p == k) body[0] += gadget;
-                else
-                    for (size_t j = 0; j < n; ++j) body[j] -= glwe_key[p * n + j] ? gadget : 0;
-                for (size_t j = 0; j < n; ++j) body[j] = (body[j] + half) & keep;
-            }
+            uint64_t* words = out + i * shape.body_words();
+            for (size_t r = 0; r < shape.rows(); ++r)
+                for (size_t body = 0; body < shape.bodies; ++body, words += n) {
+                    for (size_t j = 0; j < n; ++j) words[j] = (uint64_t)std::llrint(noise.normal() * std_dev * 0x1p64);
+                    for (size_t p = 0; p < k; ++p) {
+                        const std::vector<int32_t>& set = ones[body * k + p];
+                        kernel().add_binary_product(words, masks.data() + (r * k + p) * n, set.data(), set.size(), n, extended.data());
+                    }
+                    const size_t p = r / shape.levels, level = r % shape.levels;
+                    const uint64_t gadget = bits[i * shape.bodies + body] ? 1ull << (64 - shape.base_log * (level + 1)) : 0;
+                    if (p == k + body) words[0] += gadget;
+                    else if (p < k)
+                        for (size_t j = 0; j < n; ++j) words[j] -= glwe_keys[(body * k + p) * n + j] ? gadget : 0;
+                    for (size_t j = 0; j < n; ++j) words[j] = (words[j] + half) & keep;
+                }
         }
     });
 }
 
-// fourier: [entries][N/2][k + 1][rows][re, im].
+// fourier: [entries][N/2][columns][rows][re, im].
 inline void expand_bootstrapping_key(const BootstrapShape& shape, const uint64_t* bodies, const Seed& mask_seed, const double* twiddles,
                                      size_t threads, double* fourier) {
-    const size_t n = shape.polynomial_size, k = shape.glwe_dimension, k1 = k + 1, rows = shape.rows();
+    const size_t n = shape.polynomial_size, k = shape.glwe_dimension, columns = shape.columns(), rows = shape.rows();
     share(shape.entries, threads, 16, [&](size_t begin, size_t end, size_t) {
-        std::vector<uint64_t> masks(rows * k * n), words(rows * k1 * n);
+        std::vector<uint64_t> masks(rows * k * n), words(rows * columns * n);
         const Scratch scratch(n / 2 * kernel().lanes * 16);
         for (size_t i = begin; i < end; ++i) {
             bootstrap_masks(shape, mask_seed, i, masks.data());
             for (size_t r = 0; r < rows; ++r) {
-                std::memcpy(words.data() + r * k1 * n, masks.data() + r * k * n, k * n * 8);
-                std::memcpy(words.data() + (r * k1 + k) * n, bodies + i * shape.body_words() + r * n, n * 8);
+                std::memcpy(words.data() + r * columns * n, masks.data() + r * k * n, k * n * 8);
+                std::memcpy(words.data() + (r * columns + k) * n, bodies + i * shape.body_words() + r * shape.bodies * n, shape.bodies * n * 8);
             }
-            kernel().ggsw_to_fourier(words.data(), k, n, shape.base_log, shape.levels, twiddles, scratch.get(),
-                                     fourier + i * n * k1 * rows);
+            kernel().ggsw_to_fourier(words.data(), columns, n, shape.base_log, shape.levels, twiddles, scratch.get(),
+                                     fourier + i * n * columns * rows);
         }
     });
 }

@@ -2,8 +2,8 @@
 // (Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2), then re-randomised with a public encryption of zero.
 //
 // Rows of the answer key, each an RLWE pair (body, mask) in NTT form modulo q with body + mask s = e + gadget * source:
-//   rows [0, levels)                      source = the big LWE key, read as a ring element
-//   rows [g levels, (g + 1) levels)       source = s(X^(2^g + 1)), g = 1 .. log2 N
+//   `levels` rows for each big LWE key    source = that key, read as a ring element
+//   `levels` rows for each g = 1 .. log2 N  source = s(X^(2^g + 1))
 //   the last row                          source = 0: the public key
 #pragma once
 #include <algorithm>
@@ -14,6 +14,7 @@
 struct AnswerShape {
     size_t big_dimension;  // k * N of the look-up ring, at most the answer ring's degree
     int base_log, levels;
+    size_t big_keys = 1;   // as many as bodies share a mask
 };
 
 class AnswerRing {
@@ -21,15 +22,16 @@ class AnswerRing {
     AnswerRing(size_t degree, uint64_t modulus, AnswerShape shape) : ntt_(degree, modulus), shape_(shape), log_(__builtin_ctzll(degree)) {}
 
     size_t degree() const { return ntt_.size(); }
-    size_t rows() const { return (1 + log_) * shape_.levels + 1; }
+    size_t big_keys() const { return shape_.big_keys; }
+    size_t rows() const { return (shape_.big_keys + log_) * shape_.levels + 1; }
 
     void mask(const Seed& seed, size_t row, uint64_t* out) const {
         RandomStream stream(seed, kRingMask, row);
         for (size_t j = 0; j < degree(); ++j) out[j] = stream.below(ntt_.modulus());
     }
 
-    // bodies: [rows][N], NTT form.
-    void bodies(const int8_t* big_key, const int8_t* secret, double std_dev, const Seed& mask_seed, const Seed& noise_seed,
+    // big_keys: [big_keys][big_dimension]; bodies: [rows][N], NTT form.
+    void bodies(const int8_t* big_keys, const int8_t* secret, double std_dev, const Seed& mask_seed, const Seed& noise_seed,
                 uint64_t* out) const {
         const size_t n = degree();
         std::vector<uint64_t> s(n), source(n), mask_words(n);
@@ -37,12 +39,12 @@ class AnswerRing {
         std::vector<uint64_t> s_ntt = s;
         ntt_.forward(s_ntt.data());
         for (size_t row = 0; row < rows(); ++row) {
-            const size_t g = row / shape_.levels, level = row % shape_.levels;
+            const size_t part = row / shape_.levels, level = row % shape_.levels;
             std::fill(source.begin(), source.end(), 0);
-            if (g == 0)
-                for (size_t j = 0; j < shape_.big_dimension; ++j) source[j] = ntt_.from_signed(big_key[j]);
-            else if (g <= (size_t)log_)
-                automorphism(s.data(), (size_t)1 << g, source.data());
+            if (part < shape_.big_keys)
+                for (size_t j = 0; j < shape_.big_dimension; ++j) source[j] = ntt_.from_signed(big_keys[part * shape_.big_dimension + j]);
+            else if (part < shape_.big_keys + log_)
+                automorphism(s.data(), (size_t)2 << (part - shape_.big_keys), source.data());
             RandomStream noise(noise_seed, kRingNoise, row);
             for (size_t j = 0; j < n; ++j)
                 source[j] = ntt_.add(ntt_.multiply(source[j], gadget(level)), ntt_.from_signed(std::llrint(noise.normal() * std_dev)));
@@ -52,13 +54,13 @@ class AnswerRing {
         }
     }
 
-    // in: [count][big_dimension + 1] torus words -> c0, c1: [N] residues; message i at coefficient i * N / 2^ceil(log2 count).
-    void pack(const uint32_t* in, size_t count, const uint64_t* key, double error_std_dev, double flooding_std_dev, const Seed& seed,
+    // in: [count][big_dimension + 1] torus words under big key `body` -> c0, c1: [N] residues; message i at coefficient i * N / 2^ceil(log2 count).
+    void pack(const uint32_t* in, size_t count, size_t body, const uint64_t* key, double error_std_dev, double flooding_std_dev, const Seed& seed,
               uint64_t* c0, uint64_t* c1) const {
         int depth = 0;
         while (((size_t)1 << depth) < count) ++depth;
         std::vector<Pair> leaves((size_t)1 << depth, Pair(degree()));
-        for (size_t i = 0; i < count; ++i) leaves[i] = embed(in + i * (shape_.big_dimension + 1), key);
+        for (size_t i = 0; i < count; ++i) leaves[i] = embed(in + i * (shape_.big_dimension + 1), key + 2 * body * shape_.levels * degree());
         Pair packed = merge(leaves, depth, key);
         for (int g = log_; g > depth; --g) add_into(packed, rotate(packed, g, key));
         rerandomise(packed, key + 2 * (rows() - 1) * degree(), error_std_dev, flooding_std_dev, seed);
@@ -128,7 +130,7 @@ class AnswerRing {
         return sum;
     }
 
-    // One LWE row as a ring ciphertext whose constant coefficient is the message times N^-1 (the trace multiplies by N).
+    // One LWE row as a ring ciphertext whose constant coefficient is the message times N^-1 (the trace multiplies by N); key: of its big key.
     Pair embed(const uint32_t* row, const uint64_t* key) const {
         const size_t n = degree(), big = shape_.big_dimension;
         const auto residue = [&](uint32_t word) {
@@ -146,7 +148,7 @@ class AnswerRing {
         std::vector<uint64_t> c0(degree()), c1(degree());
         automorphism(x.c0.data(), (size_t)1 << g, c0.data());
         automorphism(x.c1.data(), (size_t)1 << g, c1.data());
-        return switch_key(c0, c1, key + 2 * (size_t)g * shape_.levels * degree());
+        return switch_key(c0, c1, key + 2 * (shape_.big_keys + (size_t)g - 1) * shape_.levels * degree());
     }
 
     Pair merge(const std::vector<Pair>& leaves, int depth, const uint64_t* key) const {

@@ -5,6 +5,13 @@ from ciphershift.benchmarks.crypto import primitives
 FIELDS = {"op", "params_id", "isa", "threads", "batch", "median_us_per_item", "p10", "p90", "bytes_touched_per_item"}
 
 
+def test_ciphertexts_that_share_masks_are_timed_together_and_alone() -> None:
+    results = list(primitives.time_primitives("TOY_N128_SHARED2", threads=(1,), batch=5))
+    batches = {result["op"]: result["batch"] for result in results}
+    assert [batches[op] for op in ("key_switch", "bootstrap", "key_switch_alone", "bootstrap_alone")] == [10, 10, 5, 5]
+    assert all(result["ratio_to_floor"] > 0 for result in results if result["op"].startswith("bootstrap"))
+
+
 def test_every_primitive_is_timed_for_each_number_of_threads() -> None:
     results = list(primitives.time_primitives("TOY_N128", threads=(1, 2), batch=9))
     assert all(result.keys() >= FIELDS for result in results)

@@ -42,16 +42,15 @@ DECRYPT = f"""{OPEN}
 
 
 def looked_up(pair: KeyPair, image: CkksCiphertext) -> tuple[bytes, Binding]:
-    """What a server makes of an image: half of each value's distance from -1/4, by look-ups."""
+    """What a server makes of an image: half of each value's distance from -1/4, by look-ups; as the last of all that may share masks."""
     set_ = pair.client_keys.params
     server: ServerKeys = EvaluationKeys.from_bytes(pair.evaluation_keys.read_bytes(), set_).expand()
     quarter = lwe.to_words(np.full(len(image.c0), 0.25))
     table = (np.arange(set_.polynomial_size) / (4 * set_.polynomial_size))[None]
-    rows = pbs.pbs(
-        lwe.add_constant(lwe.sample_extract(image), quarter), server, table, np.zeros(len(image.c0), np.int32)
-    )
+    pixels = lwe.side_by_side([lwe.sample_extract(image)] * set_.bodies)
+    rows = pbs.pbs(lwe.add_constant(pixels, quarter), server, table, np.zeros(len(image.c0), np.int32))
     binding = Binding.of([image], PROGRAM)
-    return packing.packing_key_switch(rows, server, binding).to_bytes(), binding
+    return packing.packing_key_switch(rows, server, binding, body=set_.bodies - 1).to_bytes(), binding
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -115,12 +114,13 @@ def phases(pair: KeyPair, image: CkksCiphertext) -> NDArray[np.float64]:
     return words.astype(np.int32) / 2.0**32
 
 
-def test_both_kernels_make_the_same_keys_of_the_same_seeds(node: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("name", ["TOY_N128", "TOY_N128_SHARED2"])
+def test_both_kernels_make_the_same_keys_of_the_same_seeds(node: Callable[..., Any], name: str) -> None:
     """Masks are the same words; noise goes through logarithm and sine of two C libraries, so a body may be off by one unit."""
-    toy = params.get("TOY_N128")
+    toy = params.get(name)
     rng = np.random.default_rng(5)
-    small = rng.integers(0, 2, toy.lwe_dimension, dtype=np.int8)
-    glwe = rng.integers(0, 2, toy.big_dimension, dtype=np.int8)
+    small = rng.integers(0, 2, (toy.bodies, toy.lwe_dimension), dtype=np.int8)
+    glwe = rng.integers(0, 2, (toy.bodies, toy.big_dimension), dtype=np.int8)
     secret = rng.integers(-1, 2, toy.answer_ring.ring_degree, dtype=np.int8)
     masks, noise_seed = bytes(range(32)), bytes(range(32, 64))
     found = node(
@@ -128,16 +128,19 @@ def test_both_kernels_make_the_same_keys_of_the_same_seeds(node: Callable[..., A
         import { Kernel } from "./dist/kernel.js";
         import { ParameterSet } from "./dist/params.js";
         const [small, glwe, secret] = process.argv.slice(1, 4).map(text => Int8Array.from(JSON.parse(text)));
-        const params = await ParameterSet.get("TOY_N128"), kernel = await Kernel.create();
+        const params = await ParameterSet.get(process.argv[4]), kernel = await Kernel.create();
         const seed = first => Uint8Array.from({ length: 32 }, (_, at) => first + at), seeds = [seed(0), seed(32)];
-        const text = words => Array.from(words, String);
+        const text = words => Array.from(words, String), length = params.lweDimension;
+        const bodies = Array.from({ length: params.bodies }, (_, body) => body * length);
+        const bits = Int8Array.from([3, 4, 5, 6, 7, 8].flatMap(entry => bodies.map(start => small[start + entry])));
         console.log(JSON.stringify([
-          text(kernel.keySwitchKeyBodies(glwe, small, params.keySwitch, params.lweStdDev, 77, ...seeds)),
-          text(kernel.bootstrappingKeyBodies(small.slice(3, 9), 3, glwe, params, ...seeds)),
+          text(kernel.keySwitchKeyBodies(glwe, small, params, params.lweStdDev, 77, ...seeds)),
+          text(kernel.bootstrappingKeyBodies(bits, 3, glwe, params, ...seeds)),
           text(kernel.answerKeyBodies(glwe, secret, params, ...seeds)),
         ]));
         """,
-        *(json.dumps(key.tolist()) for key in (small, glwe, secret)),
+        *(json.dumps(key.reshape(-1).tolist()) for key in (small, glwe, secret)),
+        name,
     )
     key_switch, bootstrapping, answer = ([int(word) for word in words] for words in found)
     gadget = toy.key_switch
@@ -157,8 +160,8 @@ def test_both_kernels_make_the_same_keys_of_the_same_seeds(node: Callable[..., A
         32,
     )
     whole = _kernel.bootstrapping_key_bodies(
-        small,
-        glwe.reshape(toy.glwe_dimension, -1),
+        np.ascontiguousarray(small.T),
+        glwe.reshape(toy.bodies, toy.glwe_dimension, -1),
         base_log=toy.pbs.base_log,
         levels=toy.pbs.levels,
         std_dev=2.0**toy.glwe_log2_std_dev,

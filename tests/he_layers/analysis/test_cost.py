@@ -1,5 +1,7 @@
 """The work that is priced is the work that is done, and prices add up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ def test_the_work_is_what_an_evaluation_does(tiny_program: Program, monkeypatch:
     monkeypatch.setattr(pbs, "pbs", spy)
     keys = ClientKeys.generate(TOY)
     image = ckks.encrypt(keys, "00" * 32, np.zeros(64))
-    list(evaluate.run(tiny_program, keys.evaluation_keys().expand(2), [image], threads=2))
+    list(evaluate.run(tiny_program, keys.evaluation_keys().expand(2), [[image]], threads=2))
     layers = cost.work(tiny_program)
     assert seen == [(x.count, x.dimension(TOY)) for layer in layers for x in layer.lookups]
     assert sum(count for count, _ in seen) == tiny_program.lookups
@@ -58,6 +60,18 @@ def test_key_switches_are_priced_by_the_keys_that_a_batch_is_under(tiny_program:
     assert cost.predict(tiny_program, TOY, times) == sum(by_name.values())
 
 
+def test_images_that_share_masks_share_the_price_of_a_row(tiny_program: Program) -> None:
+    """A bootstrap and a key switch for two images; the key switch from the input, each with a mask of its own, for one."""
+    both = replace(UNIT, input_key_switch=1.0, big_key_switch=100.0, linear_word=1.0, packing_logit=7.0, bodies=2)
+    alone = replace(both, bodies=1)
+    pool, dense = (cost.work(tiny_program)[at] for at in (1, 4))
+    bootstraps = 3 * 4.5
+    assert cost.layer_seconds(pool, TOY, alone) == bootstraps + 36 * (1 + 1 + 101)
+    assert cost.layer_seconds(pool, TOY, both) == bootstraps / 2 + 36 * (1 + 1 + 51)
+    ((products, _),) = dense.products
+    assert cost.layer_seconds(dense, TOY, both) == products * (TOY.big_dimension + 2) / 2 + 3 * 7.0
+
+
 def test_measured_times_are_kept_until_they_are_forgotten() -> None:
     first = timing.measure(TOY, 1)
     assert min(first.bootstrap, first.input_key_switch, first.big_key_switch, first.linear_word) > 0
@@ -65,3 +79,5 @@ def test_measured_times_are_kept_until_they_are_forgotten() -> None:
     assert timing.measure(TOY, 1) == first
     timing.forget()
     assert timing.measure(TOY, 1) != first
+    shared = params.get("TOY_N128_SHARED2")
+    assert [timing.measure(shared, 1, bodies).bodies for bodies in (1, 2)] == [1, 2]

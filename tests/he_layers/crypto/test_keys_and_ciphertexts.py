@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import tenseal.sealapi as sealapi
 
-from ciphershift.errors import BadShapeError, NotConformantError
+from ciphershift.errors import BadShapeError, NotConformantError, WrongKeyError
 from ciphershift.he_layers.crypto import ckks, lwe, noise, params, pbs, seal
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
-from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.secret_keys import PAIR_BYTES, ClientKeys
 from ciphershift.protocol import container
 from ciphershift.protocol.container import Kind
 
 TOY = params.get("TOY_N128")
+SHARED = params.get("TOY_N128_SHARED2")
 KEY_ID = "ab" * 32
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -97,11 +99,12 @@ def test_ciphertext_with_residues_above_the_modulus_or_without_mask_is_refused(k
             CkksCiphertext.from_bytes(forged, TOY, KEY_ID, 4)
 
 
-def test_evaluation_keys_survive_their_bytes(keys: ClientKeys) -> None:
-    sent = keys.evaluation_keys()
+@pytest.mark.parametrize("toy", [TOY, SHARED], ids=lambda toy: toy.name)
+def test_evaluation_keys_survive_their_bytes(toy: ParameterSet) -> None:
+    sent = ClientKeys.generate(toy).evaluation_keys()
     data = sent.to_bytes()
-    assert len(data) == EvaluationKeys.nbytes(TOY)
-    read = EvaluationKeys.from_bytes(data, TOY)
+    assert len(data) == EvaluationKeys.nbytes(toy)
+    read = EvaluationKeys.from_bytes(data, toy)
     for name in ("mask_seed", "input_ksk", "ksk", "bsk", "answer_key"):
         assert np.array_equal(getattr(sent, name), getattr(read, name))
 
@@ -115,11 +118,25 @@ def test_answer_key_above_its_modulus_is_refused(keys: ClientKeys) -> None:
         EvaluationKeys.from_bytes(forged, TOY)
 
 
-def test_key_switch_keys_never_share_a_mask(keys: ClientKeys) -> None:
-    """Two rows with one mask would show the difference of their messages."""
-    server = keys.evaluation_keys().expand()
-    masks = np.concatenate([server.input_ksk[0], server.ksk[0]])
+@pytest.mark.parametrize("toy", [TOY, SHARED], ids=lambda toy: toy.name)
+def test_key_switch_keys_never_share_a_mask(toy: ParameterSet) -> None:
+    """Two rows with one mask under one key would show the difference of their messages."""
+    server = ClientKeys.generate(toy).evaluation_keys().expand()
+    masks = np.concatenate([key[0] for key in (*server.input_ksk, server.ksk)])
     assert len(np.unique(masks, axis=0)) == len(masks)
+
+
+def test_bodies_that_share_masks_have_keys_of_their_own() -> None:
+    """Under one key the difference of two bodies would be that of their messages."""
+    keys = ClientKeys.generate(SHARED)
+    for pair in (keys.small_lwe_keys, keys.big_lwe_keys):
+        assert len(pair) == SHARED.bodies == 2
+        assert not np.array_equal(*pair)
+    assert np.array_equal(ClientKeys.from_bytes(keys.to_bytes(), SHARED).big_lwe_keys, keys.big_lwe_keys)
+    data = keys.evaluation_keys().to_bytes()
+    keys.require_pair(data[:PAIR_BYTES])
+    with pytest.raises(WrongKeyError, match="other secret keys"):
+        ClientKeys.generate(SHARED).require_pair(data)
 
 
 def test_client_keys_survive_their_bytes_and_show_nothing(keys: ClientKeys) -> None:
@@ -142,28 +159,38 @@ def test_a_block_key_survives_its_bytes_and_one_with_two_ones_in_a_block_is_refu
         ClientKeys.from_bytes(keys.to_bytes(), blocks)
 
 
-@pytest.mark.parametrize("name", [name for name in params.SETS if name.startswith("TOY_N128")])
-def test_a_look_up_gives_the_value_of_the_table(name: str) -> None:
-    """Sixteen points of the torus under six keys, far enough from the next for the noise: each reads its own entry."""
+@pytest.mark.parametrize(
+    ("name", "bodies"),
+    [(name, 1) for name in params.SETS if name.startswith("TOY_N128")] + [(SHARED.name, SHARED.bodies)],
+)
+def test_a_look_up_gives_the_value_of_the_table(name: str, bodies: int) -> None:
+    """Sixteen points of the torus under six keys, far enough from the next for the noise: each reads its own entry, and so does a second
+    body with other points under the same masks."""
     toy = params.get(name)
     size, count = toy.polynomial_size, 16
     table = np.repeat(np.arange(8) / 32, size // 8)[None]  # eight steps on half of the torus
-    phases = (np.arange(count) + 0.5) / count
-    expected = np.concatenate([np.arange(8), -np.arange(8)]) / 32
+    point = (np.arange(count)[:, None] + 5 * np.arange(bodies)) % count
+    expected = np.concatenate([np.arange(8), -np.arange(8)])[point] / 32
     for _ in range(6):
         keys = ClientKeys.generate(toy)
         mask = np.random.default_rng(2).integers(0, 2**32, (count, toy.big_dimension), dtype=np.uint32)
-        body = mask @ keys.big_lwe_key.astype(np.int32).astype(np.uint32) + lwe.to_words(phases)
-        x = LweCiphertextList(np.concatenate([mask, body[:, None]], axis=1))
+        key = keys.big_lwe_keys[:bodies].T.astype(np.uint32)
+        x = LweCiphertextList(np.hstack([mask, mask @ key + lwe.to_words((point + 0.5) / count)]), bodies=bodies)
         found = pbs.pbs(x, keys.evaluation_keys().expand(), table, np.zeros(count, np.int32)).data
-        words = found[:, -1] - found[:, :-1] @ keys.big_lwe_key.astype(np.int32).astype(np.uint32)
+        words = found[:, -bodies:] - found[:, :-bodies] @ key
         assert np.abs(words.astype(np.int32) / 2.0**32 - expected).max() < 0.01
 
 
 def test_lists_under_a_foreign_key_are_refused(keys: ClientKeys) -> None:
     server = keys.evaluation_keys().expand()
-    with pytest.raises(BadShapeError, match="dimension 99"):
-        pbs.pbs(LweCiphertextList(np.zeros((1, 100), np.uint32)), server, np.zeros((1, 128)), np.zeros(1, np.int32))
+    rows, table, index = np.zeros((1, 100), np.uint32), np.zeros((1, 128)), np.zeros(1, np.int32)
+    with pytest.raises(BadShapeError, match="0 and 99 words"):
+        pbs.pbs(LweCiphertextList(rows), server, table, index)
+    with pytest.raises(BadShapeError, match="99 and 0 words"):
+        pbs.pbs(LweCiphertextList(rows, input_words=99), server, table, index)
+    pair = LweCiphertextList(np.zeros((1, TOY.big_dimension + 2), np.uint32), bodies=2)
+    with pytest.raises(BadShapeError, match="2 bodies"):
+        pbs.pbs(pair, server, table, index)
 
 
 def test_shift_matrix_takes_powers_of_two_only() -> None:

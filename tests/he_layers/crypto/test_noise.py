@@ -1,8 +1,13 @@
 """Measured noise against its formula."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from ciphershift.benchmarks.crypto import noise
+from ciphershift.he_layers.crypto import noise as formulas
+from ciphershift.he_layers.crypto import params
 
 PRIMITIVES = {
     "fresh_ckks_and_sample_extract",
@@ -17,15 +22,33 @@ PRIMITIVES = {
 }
 
 
-OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("FAST_N512_PAIRS", "FAST_N512_BLOCK4")]
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("FAST_N512_PAIRS", "FAST_N512_BLOCK4", "FAST_N512_BLOCK3_SHARED2")
+]
 
 
 @pytest.fixture(scope="module", params=["FAST_N512_BLOCK3", *OTHERS])
-def ratios(request: pytest.FixtureRequest) -> dict[str, float]:
-    return {result["primitive"]: result["ratio"] for result in noise.measure_noise(request.param)}
+def results(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    return list(noise.measure_noise(request.param))
 
 
-def test_every_primitive_adds_the_noise_of_its_formula(ratios: dict[str, float]) -> None:
-    """Counts of 1500 and more: a ratio of standard deviations within 10 % is at least four standard errors."""
-    assert set(ratios) == PRIMITIVES
-    assert all(0.9 < ratio < 1.1 for ratio in ratios.values()), ratios
+def test_every_primitive_adds_the_noise_of_its_formula(results: list[dict[str, Any]]) -> None:
+    """Counts of 1500 and more: a ratio of standard deviations within 10 % is at least four standard errors; alone and with shared masks."""
+    assert {result["primitive"] for result in results} == PRIMITIVES
+    assert len(results) == len(PRIMITIVES) * params.get(results[0]["params"]).bodies
+    assert all(0.9 < result["ratio"] < 1.1 for result in results), results
+    assert all(abs(result["correlation"]) < 0.15 for result in results if "correlation" in result), results
+
+
+def test_ciphertexts_that_share_a_mask_have_the_noise_of_the_formula_each() -> None:
+    """1500 rows under a toy set, whose short keys move a deviation by some per cent: each body, and nothing in common."""
+    toy = params.get("TOY_N128_SHARED2")
+    laboratory = noise.Laboratory(toy)
+    switched = laboratory.key_switch(1500, from_input=True, from_big=True)
+    predicted = formulas.input_key_switch_variance(toy) + formulas.key_switch_variance(toy)
+    for errors, variance in ((switched, predicted), (laboratory.bootstrap(1500), formulas.pbs_variance(toy))):
+        errors = (errors + 0.5) % 1 - 0.5
+        assert errors.shape == (1500, 2)
+        assert np.all(np.abs(np.sqrt(np.mean(errors**2, axis=0) / variance) - 1) < 0.2)
+        assert abs(noise.correlation(errors)) < 0.15

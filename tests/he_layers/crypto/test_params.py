@@ -25,6 +25,7 @@ def test_ids_of_older_sets_are_what_they_were_before_younger_fields() -> None:
     assert params.FAST_N512_BLOCK4.id == "ea296f105b1d1ca3a75ccc9672d577109664fd62c740e4c9a83445948aaace00"
     assert params.EXACT_N2048_BLOCK3.id == "350b5148908896d1987fe68087a3c5fa892a1f022365adcc3f706f3449fc057f"
     assert len({replace(params.TOY_N128_BLOCK3, block_length=length).id for length in (1, 2, 3)}) == 3
+    assert params.TOY_N128_SHARED2.id != replace(params.TOY_N128_SHARED2, bodies=1).id
 
 
 @pytest.mark.parametrize("parameter_set", params.SETS.values(), ids=lambda parameter_set: parameter_set.name)
@@ -55,5 +56,7 @@ def test_unknown_and_unfit_sets_are_named() -> None:
         replace(params.FAST_N512, block_length=3)
     with pytest.raises(ParameterError, match="leave grouping_factor at 1"):
         replace(params.FAST_N512_PAIRS, block_length=4)
+    with pytest.raises(ParameterError, match="bodies = 3"):
+        replace(FAST, bodies=3)
     with pytest.raises(ParameterError, match=r"base is 2\^7"):
         replace(FAST, key_switch=Gadget(base_log=7, levels=2))

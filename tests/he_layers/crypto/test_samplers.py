@@ -67,7 +67,10 @@ def test_key_bits_are_unbiased_and_independent() -> None:
 def test_binary_keys_are_dense_and_unbiased_at_every_place() -> None:
     """Forty keys: the bits of all, and the sum at each place."""
     keys = np.stack(
-        [np.concatenate([k.small_lwe_key, k.big_lwe_key]) for k in (ClientKeys.generate(FAST) for _ in range(40))]
+        [
+            np.concatenate([k.small_lwe_key, k.glwe_key.reshape(-1)])
+            for k in (ClientKeys.generate(FAST) for _ in range(40))
+        ]
     )
     assert abs(keys.mean() - 0.5) < 5 * 0.5 / np.sqrt(keys.size)
     assert np.abs(keys.mean(axis=0) - 0.5).max() < 5 * 0.5 / np.sqrt(40)

@@ -61,7 +61,7 @@ def test_encrypted_top_one_answers_hold_one_winner_and_nothing_of_the_logits(
     rows = []
     for integers in only_class.input.integers(tiny_images):
         image = ckks.encrypt(keys, "00" * 32, integers.reshape(-1) * only_class.input.delta)
-        *_, last = evaluate.run(only_class, server_keys, [image], threads=2)
+        *_, last = evaluate.run(only_class, server_keys, [[image]], threads=2)
         assert last.answer is not None
         rows.append(ckks.decrypt(keys, last.answer) * only_class.turns_to_logits)
     turns = np.stack(rows)

@@ -33,8 +33,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "ntt_forward": lambda: {"x": words(np.uint64, 64), "modulus": PRIME},
     "ntt_inverse": lambda: {"x": words(np.uint64, 64), "modulus": PRIME},
     "key_switch_key_bodies": lambda: {
-        "input_key": words(np.int8, 20) % 2,
-        "output_key": words(np.int8, 12) % 2,
+        "input_keys": words(np.int8, 2, 20) % 2,
+        "output_keys": words(np.int8, 2, 12) % 2,
         "base_log": 3,
         "levels": 4,
         "std_dev": 1e-4,
@@ -44,15 +44,15 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "threads": 2,
     },
     "expand_key_switch_key": lambda: {
-        "bodies": words(np.uint32, 80),
+        "bodies": words(np.uint32, 80, 2),
         "mask_seed": SEED,
         "first_row": 0,
         "output_dimension": 12,
         "threads": 2,
     },
     "bootstrapping_key_bodies": lambda: {
-        "bits": words(np.int8, BITS) % 2,
-        "glwe_key": words(np.int8, K, N) % 2,
+        "bits": words(np.int8, BITS, 1) % 2,
+        "glwe_keys": words(np.int8, 1, K, N) % 2,
         "base_log": 20,
         "levels": 2,
         "std_dev": 1e-9,
@@ -62,7 +62,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "threads": 2,
     },
     "expand_bootstrapping_key": lambda: {
-        "bodies": words(np.uint64, BITS, 2 * (K + 1), N),
+        "bodies": words(np.uint64, BITS, 2 * (K + 1), 1, N),
         "mask_seed": SEED,
         "glwe_dimension": K,
         "base_log": 20,
@@ -77,15 +77,17 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "polynomial_size": N,
     },
     "key_switch": lambda: {
-        "x": words(np.uint32, 5, 21),
+        "x": words(np.uint32, 5, 22),
         "key": words(np.uint32, 1, 80, TILE),
         "output_dimension": 12,
         "base_log": 3,
         "levels": 4,
         "binary_key": True,
+        "bodies": 2,
+        "key_bodies": 2,
         "threads": 2,
     },
-    "modulus_switch": lambda: {"x": words(np.uint32, 5, 13), "polynomial_size": N, "block_length": 2},
+    "modulus_switch": lambda: {"x": words(np.uint32, 5, 14), "polynomial_size": N, "block_length": 2, "bodies": 2},
     "blind_rotate": lambda: rotation(),
     "bootstrap_floor": lambda: rotation(),
     "linear": lambda: {
@@ -117,27 +119,30 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "error_std_dev": 3.2,
         "flooding_std_dev": 10.0,
         "seed": SEED,
+        "body": 1,
     },
 }
 
 
 def rotation() -> dict[str, Any]:
+    """Rows of two bodies, which there are loops for where k is 4."""
     return {
-        "switched": words(np.int32, 3, BITS + 1),
+        "switched": words(np.int32, 3, BITS + 2),
         "tables": words(np.float64, 2, N),
         "table_index": np.array([0, 1, 1], dtype=np.int32),
-        "fourier_bsk": words(np.float64, BITS, N // 2, K + 1, 2 * (K + 1), 2),
-        "base_log": 20,
-        "levels": 2,
+        "fourier_bsk": words(np.float64, BITS, N // 2, 6, 6, 2),
+        "base_log": 23,
+        "levels": 1,
         "grouping_factor": 1,
         "block_length": 2,
+        "key_bodies": 2,
         "threads": 2,
     }
 
 
 def answer_key() -> dict[str, Any]:
     return {
-        "big_key": words(np.int8, 30) % 2,
+        "big_keys": words(np.int8, 2, 30) % 2,
         "secret": words(np.int8, 64) % 2,
         "modulus": PRIME,
         "base_log": 5,

@@ -16,11 +16,11 @@ x = rng.integers(0, 2**32, (30, 513), dtype=np.uint32)
 small, glwe = kernel.uniform_binary(seed, 20, 0), kernel.uniform_binary(seed, 512, 1)
 masks = dict(mask_seed=seed, threads=2)
 ksk = kernel.expand_key_switch_key(
-    kernel.key_switch_key_bodies(glwe, small, base_log=2, levels=6, std_dev=2.0**-20, first_row=0, noise_seed=seed, **masks),
+    kernel.key_switch_key_bodies(glwe[None], small[None], base_log=2, levels=6, std_dev=2.0**-20, first_row=0, noise_seed=seed, **masks),
     output_dimension=20, first_row=0, **masks)
 bits = kernel.uniform_binary(seed, 30, 2)
 bodies = kernel.bootstrapping_key_bodies(
-    bits, glwe.reshape(4, 128), base_log=23, levels=1, std_dev=2.0**-48, noise_seed=seed, body_bits=48, **masks)
+    bits[:, None], glwe.reshape(1, 4, 128), base_log=23, levels=1, std_dev=2.0**-48, noise_seed=seed, body_bits=48, **masks)
 bsk = kernel.expand_bootstrapping_key(bodies, glwe_dimension=4, base_log=23, levels=1, **masks)
 small_rows = kernel.key_switch(x, ksk, output_dimension=20, base_log=2, levels=6, binary_key=True, threads=2)
 switched = kernel.modulus_switch(small_rows, polynomial_size=128)
@@ -32,8 +32,19 @@ rotated = [
         grouping_factor=factor, block_length=length, threads=2)
     for bits, factor, length, entries in ((20, 1, 1, 20), (20, 2, 1, 30), (18, 1, 3, 18), (20, 1, 4, 20))
 ]
-phases = [(rows[:, -1] - rows[:, :-1] @ glwe.astype(np.uint32)).astype(np.int32) / 2**32 for rows in rotated]
-np.savez(sys.stdout.buffer, isa=kernel.isa(), ksk=ksk, bodies=bodies, switched=switched, blocks=np.concatenate(blocks), phases=phases)
+two_keys = kernel.uniform_binary(seed, 1024, 3)
+both = kernel.bootstrapping_key_bodies(
+    bits.reshape(15, 2), two_keys.reshape(2, 4, 128), base_log=23, levels=1, std_dev=2.0**-48,
+    noise_seed=seed, body_bits=47, **masks)
+shared = kernel.expand_bootstrapping_key(both, glwe_dimension=4, base_log=23, levels=1, **masks)
+pairs = kernel.blind_rotate(
+    np.ascontiguousarray(np.delete(switched, slice(15, 19), axis=1)), table, index, shared, base_log=23, levels=1,
+    grouping_factor=1, block_length=3, key_bodies=2, threads=2)
+words = [rows[:, -1] - rows[:, :-1] @ glwe.astype(np.uint32) for rows in rotated]
+words += list((pairs[:, 512:] - pairs[:, :512] @ two_keys.reshape(2, 512).T.astype(np.uint32)).T)
+phases = [of_list.astype(np.int32) / 2**32 for of_list in words]
+np.savez(sys.stdout.buffer, isa=kernel.isa(), ksk=ksk, bodies=bodies, both=both, switched=switched, blocks=np.concatenate(blocks),
+    phases=phases)
 """
 
 
@@ -53,7 +64,7 @@ def outputs(isa: str) -> dict[str, np.ndarray]:
 def test_every_path_agrees_with_the_portable_one(isa: str) -> None:
     portable, other = outputs("portable"), outputs(isa)
     assert str(other["isa"]) == isa
-    for name in ("ksk", "bodies", "switched", "blocks"):
+    for name in ("ksk", "bodies", "both", "switched", "blocks"):
         assert np.array_equal(portable[name], other[name])
     assert (
         np.abs(portable["phases"] - other["phases"]).max() < 2.0**-14

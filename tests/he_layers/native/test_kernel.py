@@ -52,23 +52,34 @@ def test_ntt_refuses_a_modulus_it_cannot_use(modulus: int) -> None:
 
 @pytest.mark.parametrize(("base_log", "levels"), [(2, 6), (1, 13), (4, 3), (6, 2), (3, 10)])
 @pytest.mark.parametrize("binary_key", [True, False])
-def test_key_switch_is_the_sum_of_digits_times_rows(base_log: int, levels: int, binary_key: bool) -> None:
-    x, key = words(5, 302), words(2, 301 * levels, 32)
+@pytest.mark.parametrize("bodies", [1, 2])
+def test_key_switch_is_the_sum_of_digits_times_rows(base_log: int, levels: int, binary_key: bool, bodies: int) -> None:
+    """Rows of two bodies, and of one under a key for two: its last column is the first of a third tile."""
+    x, key, n = words(5, 301 + bodies), words(3, 301 * levels, 32), 63
     got = _kernel.key_switch(
-        x, key, output_dimension=37, base_log=base_log, levels=levels, binary_key=binary_key, threads=2
+        x,
+        key,
+        output_dimension=n,
+        base_log=base_log,
+        levels=levels,
+        binary_key=binary_key,
+        bodies=bodies,
+        key_bodies=2,
+        threads=2,
     )
-    assert np.array_equal(
-        got, reference.key_switch(x, np.concatenate(key, axis=1)[:, :38], base_log, levels, binary_key)
-    )
+    rows = np.concatenate(key, axis=1)[:, : n + bodies]
+    assert np.array_equal(got, reference.key_switch(x, rows, base_log, levels, binary_key, bodies))
 
 
 @pytest.mark.parametrize("polynomial_size", [128, 512, 2048])
-@pytest.mark.parametrize("block_length", [1, 2, 3, 4])
-def test_modulus_switch_rounds_and_takes_the_mean_error_from_the_body(polynomial_size: int, block_length: int) -> None:
-    x = words(40, 101)
+@pytest.mark.parametrize(("block_length", "bodies"), [(1, 1), (2, 1), (3, 1), (4, 1), (3, 2)])
+def test_modulus_switch_rounds_and_takes_the_mean_error_from_the_body(
+    polynomial_size: int, block_length: int, bodies: int
+) -> None:
+    x = words(40, 100 + bodies)
     x[0], x[1, -1] = 2**32 - 1, 2**31
-    got = _kernel.modulus_switch(x, polynomial_size=polynomial_size, block_length=block_length)
-    assert np.array_equal(got, reference.modulus_switch(x, polynomial_size, block_length))
+    got = _kernel.modulus_switch(x, polynomial_size=polynomial_size, block_length=block_length, bodies=bodies)
+    assert np.array_equal(got, reference.modulus_switch(x, polynomial_size, block_length, bodies))
 
 
 def test_linear_is_the_integer_matrix_product_modulo_two_to_the_32() -> None:
@@ -98,16 +109,16 @@ def test_fourier_product_is_the_negacyclic_product(polynomial_size: int) -> None
         assert np.abs(got[lane] - exact).max() < np.abs(exact).max() * 2.0**-45
 
 
-@pytest.mark.parametrize(("k", "base_log", "levels"), [(1, 12, 2), (4, 23, 1)])
-def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int) -> None:
-    """Without noise a body is the product of masks and key, plus the message, modulo 2^64, to the last bit."""
+@pytest.mark.parametrize(("k", "base_log", "levels", "w"), [(1, 12, 2, 1), (4, 23, 1, 1), (4, 23, 1, 2)])
+def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int, w: int) -> None:
+    """Without noise a body is the product of masks and its key, plus its message, modulo 2^64, to the last bit."""
     n, size = 3, 128
-    lwe_key = np.array([1, 0, 1], dtype=np.int8)
-    glwe_key = RNG.integers(0, 2, (k, size)).astype(np.int8)
+    bits = np.array([[1, 0, 1], [0, 1, 1]], dtype=np.int8)[:w].T.copy()
+    glwe_keys = RNG.integers(0, 2, (w, k, size)).astype(np.int8)
     seed = os.urandom(32)
     bodies = _kernel.bootstrapping_key_bodies(
-        lwe_key,
-        glwe_key,
+        bits,
+        glwe_keys,
         base_log=base_log,
         levels=levels,
         std_dev=0.0,
@@ -118,53 +129,61 @@ def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int) 
     )
     for i in range(n):
         masks = _kernel.bootstrapping_key_masks(
-            mask_seed=seed, index=i, rows=(k + 1) * levels, glwe_dimension=k, polynomial_size=size
+            mask_seed=seed, index=i, rows=(k + w) * levels, glwe_dimension=k, polynomial_size=size
         )
-        for row in range((k + 1) * levels):
+        for row, body in np.ndindex((k + w) * levels, w):
             p, level = divmod(row, levels)
-            message = -glwe_key[p].astype(object) if p < k else np.eye(size, dtype=object)[0]
-            want = int(lwe_key[i]) * message * 2 ** (64 - base_log * (level + 1))
-            want = want + sum(reference.negacyclic(masks[row, q], glwe_key[q]) for q in range(k))
-            assert np.array_equal(bodies[i, row], (want % 2**64).astype(np.uint64))
+            message = -glwe_keys[body, p].astype(object) if p < k else (p == k + body) * np.eye(size, dtype=object)[0]
+            want = int(bits[i, body]) * message * 2 ** (64 - base_log * (level + 1))
+            want = want + sum(reference.negacyclic(masks[row, q], glwe_keys[body, q]) for q in range(k))
+            assert np.array_equal(bodies[i, row, body], (want % 2**64).astype(np.uint64))
 
 
-@pytest.mark.parametrize(("k", "base_log", "levels"), [(1, 14, 2), (2, 23, 1), (4, 10, 2)])
+ONE_BODY = [
+    (*ring, *steps, 1, 1)
+    for ring in ((1, 14, 2), (2, 23, 1), (4, 10, 2))
+    for steps in ((1, 1, 1), (4, 1, 1), (2, 2, 1), (6, 2, 1), (2, 1, 2), (3, 1, 3), (9, 1, 3), (8, 1, 4))
+]
+SHARED = [(4, 23, 1, *steps, w, 2) for steps in ((3, 1, 3), (9, 1, 3), (2, 2, 1)) for w in (1, 2)]
+
+
 @pytest.mark.parametrize(
-    ("n", "grouping_factor", "block_length"),
-    [(1, 1, 1), (4, 1, 1), (2, 2, 1), (6, 2, 1), (2, 1, 2), (3, 1, 3), (9, 1, 3), (8, 1, 4)],
+    ("k", "base_log", "levels", "n", "grouping_factor", "block_length", "w", "key_bodies"), ONE_BODY + SHARED
 )
 def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
-    k: int, base_log: int, levels: int, n: int, grouping_factor: int, block_length: int
+    k: int, base_log: int, levels: int, n: int, grouping_factor: int, block_length: int, w: int, key_bodies: int
 ) -> None:
     """After one step every word is within 2^-24 of the torus of the exact one. After more, a digit may round to the other side and the
-    masks with it, so the phases are compared: 2^-14, the size of what the digits leave out."""
+    masks with it, so the phases are compared: 2^-14, the size of what the digits leave out. Rows of one body use a key of two as they use
+    the part of it that is for the first."""
     size, count, entries = 128, 11, n if grouping_factor == 1 else n // 2 * 3
-    bits, glwe_key = RNG.integers(0, 2, entries).astype(np.int8), RNG.integers(0, 2, (k, size)).astype(np.int8)
-    seed, shape = os.urandom(32), {"base_log": base_log, "levels": levels}
+    bits = RNG.integers(0, 2, (entries, key_bodies)).astype(np.int8)
+    glwe_keys = RNG.integers(0, 2, (key_bodies, k, size)).astype(np.int8)
+    seed, shape, rows = os.urandom(32), {"base_log": base_log, "levels": levels}, (k + key_bodies) * levels
     bodies = _kernel.bootstrapping_key_bodies(
-        bits, glwe_key, **shape, std_dev=2.0**-45, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=1
+        bits, glwe_keys, **shape, std_dev=2.0**-45, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=1
     )
-    masks: dict[str, Any] = {"mask_seed": seed, "rows": (k + 1) * levels, "glwe_dimension": k, "polynomial_size": size}
+    masks: dict[str, Any] = {"mask_seed": seed, "rows": rows, "glwe_dimension": k, "polynomial_size": size}
     bsk = np.stack(
         [
-            np.concatenate([_kernel.bootstrapping_key_masks(index=i, **masks), bodies[i][:, None]], axis=1)
+            np.concatenate([_kernel.bootstrapping_key_masks(index=i, **masks), bodies[i]], axis=1)[:, : k + w]
             for i in range(entries)
         ]
-    )
+    )[:, : (k + w) * levels]
     fourier = _kernel.expand_bootstrapping_key(bodies, mask_seed=seed, glwe_dimension=k, **shape, threads=1)
     tables = RNG.integers(-(2**62), 2**62, (2, size)) // 2**20 * 2**20
-    switched = RNG.integers(0, 2 * size, (count, n + 1)).astype(np.int32)
+    switched = RNG.integers(0, 2 * size, (count, n + w)).astype(np.int32)
     switched[0] = 0
     index = RNG.integers(0, 2, count).astype(np.int32)
     shape |= {"grouping_factor": grouping_factor, "block_length": block_length}
-    got = _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **shape, threads=2)
-    key = glwe_key.reshape(-1).astype(np.int64)
+    got = _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **shape, key_bodies=key_bodies, threads=2)
+    keys = glwe_keys[:w].reshape(w, -1).astype(np.int64)
     for c in range(count):
-        exact = reference.blind_rotate(switched[c], tables[index[c]].astype(np.uint64), bsk, **shape)
+        exact = reference.blind_rotate(switched[c], tables[index[c]].astype(np.uint64), bsk, **shape, bodies=w)
         words_of = np.array([v >> 32 for v in exact], dtype=np.uint32)
         error = (got[c] - words_of).astype(np.int32)
-        phase = (error.astype(np.uint32)[-1] - error.astype(np.uint32)[:-1] @ key).astype(np.int32)
-        assert abs(int(phase)) < 2**18
+        phases = (error.astype(np.uint32)[-w:] - keys @ error.astype(np.uint32)[:-w]).astype(np.int32)
+        assert np.abs(phases).max() < 2**18
         assert n > grouping_factor * block_length or np.abs(error).max() < 2**8
 
 
@@ -199,7 +218,21 @@ def test_a_ciphertext_is_switched_alike_alone_and_among_many(threads: int) -> No
             ),
             "at most 6 bits, not 7",
         ),
+        (
+            lambda: _kernel.key_switch(
+                words(2, 6),
+                words(1, 8, 32),
+                output_dimension=2,
+                base_log=2,
+                levels=2,
+                binary_key=True,
+                bodies=2,
+                threads=1,
+            ),
+            "rows of 2 bodies cannot use a key of 1",
+        ),
         (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=100), "power of two"),
+        (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=128, bodies=5), "a mask and its bodies"),
         (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=128, block_length=0), "block_length 0"),
         (
             lambda: rotate_words(n=6, entries=6, grouping_factor=1, block_length=5),
