@@ -22,7 +22,7 @@ from ciphershift.client._receipts import Receipt, Receipts
 from ciphershift.client._requests import Deadline, Request, Retrying, Steps, Upload, submission
 from ciphershift.client._sse import Observer, follow
 from ciphershift.client._stems import Stems, opened
-from ciphershift.client._wire import ModelProfile, StemProfile, parse_answer, parse_models, read
+from ciphershift.client._wire import ModelProfile, Prediction, StemProfile, parse_answer, parse_models, read
 from ciphershift.client.jobs import JobList, JobStatus, job_path
 from ciphershift.client.keystore import KeyPair, Keystore
 from ciphershift.client.timings import Cost, Timings, Traffic
@@ -115,8 +115,14 @@ class Session:
         with self._bar() as bar:
             return (yield from self._prepare((yield from self.profile()), bar))
 
-    def predict(self, images: ArrayLike, timeout: float | None) -> Steps[FloatArray]:
-        """Returns the logits [n, classes] of images, sent in as few jobs as the server's batch limit allows."""
+    def predict(self, images: ArrayLike, timeout: float | None) -> Steps[Prediction]:
+        """Returns the logits [n, classes] of images, by name of the output if there are several."""
+        profile = yield from self.profile()
+        logits = yield from self.predict_all(images, timeout)
+        return (self._profile or profile).named(logits)
+
+    def predict_all(self, images: ArrayLike, timeout: float | None) -> Steps[FloatArray]:
+        """Returns the values of all outputs [n, classes] of images, sent in as few jobs as the server's batch limit allows."""
         known = self._profile
         try:
             return (yield from self._predict(images, timeout))
@@ -128,14 +134,14 @@ class Session:
                 raise
         return (yield from self._predict(images, timeout))
 
-    def predict_proba(self, images: ArrayLike, timeout: float | None) -> Steps[FloatArray]:
-        """Returns what the module gives, [n, classes]: softmax or sigmoid of the logits, computed here."""
+    def predict_proba(self, images: ArrayLike, timeout: float | None) -> Steps[Prediction]:
+        """Returns what the module gives, as `predict`: softmax or sigmoid of the logits, computed here."""
         profile = yield from self.profile()
         profile.probabilities(
             np.zeros((1, len(profile.classes)))
         )  # a model without one is refused before anything is sent
-        logits = yield from self.predict(images, timeout)
-        return profile.probabilities(logits)
+        logits = yield from self.predict_all(images, timeout)
+        return (self._profile or profile).probabilities(logits)
 
     def submit(self, images: ArrayLike) -> Steps[tuple[JobStatus, Cost]]:
         """Makes one job of images and returns at once; its receipt is kept on disk."""
@@ -167,8 +173,8 @@ class Session:
 
             return (yield from follow(self._retrying, job_id, Deadline.after(timeout), both))
 
-    def result(self, job_id: str, timeout: float | None, cost: Cost) -> Steps[FloatArray]:
-        """Returns the logits [n, classes] of a job, when it has them.
+    def result(self, job_id: str, timeout: float | None, cost: Cost) -> Steps[Prediction]:
+        """Returns the logits [n, classes] of a job, when it has them, by name of the output if there are several.
 
         Raises:
             UnknownJobError: it was not submitted with this keystore.
@@ -190,7 +196,7 @@ class Session:
         except WrongAnswerError:
             self._profile = None  # read again before the next job
             raise
-        return self._decrypt(receipt, answer, keys, cost.timings)
+        return receipt.profile.named(self._decrypt(receipt, answer, keys, cost.timings))
 
     def status(self, job_id: str) -> Steps[JobStatus]:
         """Asks how a job is doing."""

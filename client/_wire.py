@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import httpx
 import numpy as np
@@ -24,9 +24,12 @@ from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.stem import MAX_BYTES
 from ciphershift.protocol import scaling, schemas, tensors
 from ciphershift.protocol.encoding import Encoding
-from ciphershift.protocol.outputs import OUTPUTS
+from ciphershift.protocol.outputs import OUTPUTS, separated, slices
 
 _MAX_TEXT = 1000  # characters
+
+Prediction: TypeAlias = Any
+"""float64 [n, classes]; of a model with several outputs a dict of float64 [n, ...] by name. Any, since only the profile tells which."""
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(ge=1, le=65535)]
@@ -84,6 +87,14 @@ class InputEncoding(Message, schemas.InputEncoding):
     names: Annotated[tuple[Name, ...], Field(max_length=65535)] = ()
 
 
+class OutputProfile(Message, schemas.OutputProfile):
+    """One of several outputs, within bounds."""
+
+    name: Name
+    shape: Annotated[tuple[Side, ...], Field(min_length=1, max_length=3)]
+    factor: Factor
+
+
 class ModelProfile(Message, schemas.ModelProfile):
     """What the server says of a model, checked, so that nothing in it makes the client fail later."""
 
@@ -98,6 +109,7 @@ class ModelProfile(Message, schemas.ModelProfile):
     input_delta: float = Field(gt=0, lt=0.5)
     input_encoding: InputEncoding | None = None
     classes: tuple[Name, ...] = Field(min_length=1, max_length=1024)
+    outputs: Annotated[tuple[OutputProfile, ...], Field(min_length=1, max_length=1024)] | None = None
     turns_to_logits: Factor
     logit_step: Factor | None
     bootstraps: Count
@@ -111,15 +123,29 @@ class ModelProfile(Message, schemas.ModelProfile):
 
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Converts decrypted torus values to logits; in the exact profile they are rounded to whole multiples of `logit_step`."""
-        return scaling.to_logits(turns, self.turns_to_logits, self.logit_step)
+        logits = scaling.to_logits(turns, self.turns_to_logits, self.logit_step)
+        for part, place in slices(self.outputs or ()):
+            logits[..., place] *= part.factor
+        return logits
 
-    def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    def named(self, logits: NDArray[np.float64]) -> Prediction:
+        """Logits [n, classes] as the module returns them: those of several outputs by name."""
+        return logits if self.outputs is None else separated(self.outputs, logits)
+
+    def probabilities(self, logits: NDArray[np.float64]) -> Prediction:
         """What the module makes of its logits [n, classes] at its end. Raises ConfigurationError if it gives the logits themselves."""
-        if self.output_function is None:
+        ends = [self.output_function] if self.outputs is None else [part.function for part in self.outputs]
+        if not any(ends):
             raise ConfigurationError(
                 f"{self.model} ends in logits, without softmax or sigmoid: take predict, and apply your own"
             )
-        return OUTPUTS[self.output_function](logits)
+        if self.outputs is None:
+            return OUTPUTS[str(self.output_function)](logits)
+        given = logits.copy()
+        for part, place in slices(self.outputs):
+            if part.function:
+                given[:, place] = OUTPUTS[part.function](logits[:, place])
+        return self.named(given)
 
     @property
     def encoding(self) -> Encoding | None:
@@ -152,6 +178,12 @@ class ModelProfile(Message, schemas.ModelProfile):
                 raise MalformedError(
                     f"the profile of {self.model} encodes {sorted(lengths)} features, its input has {self.input_shape[0]}"
                 )
+        if self.outputs is not None and sum(math.prod(part.shape) for part in self.outputs) != len(self.classes):
+            raise MalformedError(
+                f"the profile of {self.model} has outputs of {[part.shape for part in self.outputs]}, and {len(self.classes)} classes"
+            )
+        if self.outputs is not None and len({part.name for part in self.outputs}) != len(self.outputs):
+            raise MalformedError(f"the profile of {self.model} has two outputs of one name")
         sizes = {
             "key_bytes": EvaluationKeys.nbytes(params),
             "upload_bytes": CkksCiphertext.nbytes(params, pixels),

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ciphershift.client._session import Session
 from ciphershift.client._sse import Observer
 from ciphershift.client._transport import AsyncTransport
-from ciphershift.client._wire import ModelProfile
+from ciphershift.client._wire import ModelProfile, Prediction
 from ciphershift.client.client import BaseClient, BaseJob
 from ciphershift.client.jobs import JobStatus
 from ciphershift.client.timings import Cost
@@ -41,8 +40,8 @@ class AsyncClient(BaseClient):
         """Makes keys and uploads the evaluation keys if the server lacks them; returns their id."""
         return (await self._transport.run(self._session.prepare())).key_id
 
-    async def predict(self, images: ArrayLike, *, timeout: float | None = None) -> NDArray[np.float64]:
-        """Returns logits [n, classes]; the server sees only ciphertexts.
+    async def predict(self, images: ArrayLike, *, timeout: float | None = None) -> Prediction:
+        """Returns logits [n, classes]; of a model with several outputs, a dict of [n, ...] by name. The server sees only ciphertexts.
 
         Args:
             images: uint8 from 0 to 255 or floats from 0 to 1, of shape [n, C, H, W], or [C, H, W]; C may be left out if it is 1. Of a
@@ -54,8 +53,8 @@ class AsyncClient(BaseClient):
         """
         return await self._transport.run(self._session.predict(images, timeout))
 
-    async def predict_proba(self, images: ArrayLike, *, timeout: float | None = None) -> NDArray[np.float64]:
-        """Returns what the module gives, [n, classes]: its softmax or sigmoid is computed here, after decryption.
+    async def predict_proba(self, images: ArrayLike, *, timeout: float | None = None) -> Prediction:
+        """Returns what the module gives, as `predict`: its softmax or sigmoid is computed here, after decryption.
 
         Arguments as of ``predict``.
 
@@ -133,8 +132,8 @@ class AsyncJob(BaseJob):
         self.status = await self._transport.run(self._session.wait(self.id, timeout, on_progress, self.timings))
         return self.status
 
-    async def result(self, timeout: float | None = None) -> NDArray[np.float64]:
-        """Waits for the logits [n, classes] and decrypts them; can be called again while the server keeps the answer.
+    async def result(self, timeout: float | None = None) -> Prediction:
+        """Waits for the logits, as `predict` gives them, and decrypts them; can be called again while the server keeps the answer.
 
         Raises:
             DeadlineError: the timeout has passed; the job goes on.

@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ciphershift.client._session import Session
 from ciphershift.client._sse import Observer
 from ciphershift.client._transport import Address, SyncTransport
-from ciphershift.client._wire import ModelProfile
+from ciphershift.client._wire import ModelProfile, Prediction
 from ciphershift.client.jobs import JobStatus
 from ciphershift.client.keystore import Keystore
 from ciphershift.client.timings import Cost, Timings, Traffic
@@ -147,8 +146,8 @@ class Client(BaseClient):
         """Makes keys and uploads the evaluation keys if the server lacks them; returns their id."""
         return self._transport.run(self._session.prepare()).key_id
 
-    def predict(self, images: ArrayLike, *, timeout: float | None = None) -> NDArray[np.float64]:
-        """Returns logits [n, classes]; the server sees only ciphertexts.
+    def predict(self, images: ArrayLike, *, timeout: float | None = None) -> Prediction:
+        """Returns logits [n, classes]; of a model with several outputs, a dict of [n, ...] by name. The server sees only ciphertexts.
 
         Args:
             images: uint8 from 0 to 255 or floats from 0 to 1, of shape [n, C, H, W], or [C, H, W]; C may be left out if it is 1. Of a
@@ -160,8 +159,8 @@ class Client(BaseClient):
         """
         return self._transport.run(self._session.predict(images, timeout))
 
-    def predict_proba(self, images: ArrayLike, *, timeout: float | None = None) -> NDArray[np.float64]:
-        """Returns what the module gives, [n, classes]: its softmax or sigmoid is computed here, after decryption.
+    def predict_proba(self, images: ArrayLike, *, timeout: float | None = None) -> Prediction:
+        """Returns what the module gives, as `predict`: its softmax or sigmoid is computed here, after decryption.
 
         Arguments as of ``predict``.
 
@@ -239,8 +238,8 @@ class Job(BaseJob):
         self.status = self._transport.run(self._session.wait(self.id, timeout, on_progress, self.timings))
         return self.status
 
-    def result(self, timeout: float | None = None) -> NDArray[np.float64]:
-        """Waits for the logits [n, classes] and decrypts them; can be called again while the server keeps the answer.
+    def result(self, timeout: float | None = None) -> Prediction:
+        """Waits for the logits, as `predict` gives them, and decrypts them; can be called again while the server keeps the answer.
 
         Raises:
             DeadlineError: the timeout has passed; the job goes on.

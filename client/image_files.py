@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ciphershift.client._wire import ModelProfile
+from ciphershift.client._wire import ModelProfile, Prediction
 from ciphershift.errors import BadShapeError, MalformedError, OutOfLevelsError, TooLargeError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow reads more, some of them through external programs
@@ -86,11 +86,31 @@ def _opaque(image: Image.Image, name: str) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "black" if is_light else "white"), layered)
 
 
-def describe(name: str, logits: NDArray[np.float64], profile: ModelProfile) -> str:
-    """Returns one line with the predicted class of an image."""
+def rows(prediction: Prediction) -> Iterator[Prediction]:
+    """Yields what a prediction of several images says of each; of several outputs, by name."""
+    if isinstance(prediction, dict):
+        for values in zip(*prediction.values(), strict=True):
+            yield dict(zip(prediction, values, strict=True))
+    else:
+        yield from prediction
+
+
+def describe(name: str, row: Prediction, profile: ModelProfile) -> str:
+    """Returns one line with the predicted class of an image, or with what each of several outputs says."""
+    said, start = [], 0
+    for output, values in (row if isinstance(row, dict) else {"": row}).items():
+        logits = np.reshape(values, -1)
+        said.append(f"{output} {_best(logits, profile.classes[start : start + len(logits)])}".strip())
+        start += len(logits)
+    return f"{name}: {'; '.join(said)}"
+
+
+def _best(logits: NDArray[np.float64], classes: Sequence[str]) -> str:
+    """The greatest of several logits and the next one; an only one with its value."""
+    if len(logits) == 1:
+        return f"{classes[0]} ({logits[0]:.2f})"
     first, second = np.argsort(logits)[::-1][:2]
-    classes = profile.classes
-    return f"{name}: {classes[first]} (logit {logits[first]:.2f}; next {classes[second]} with {logits[second]:.2f})"
+    return f"{classes[first]} (logit {logits[first]:.2f}; next {classes[second]} with {logits[second]:.2f})"
 
 
 def _image_shape(shape: tuple[int, ...]) -> Shape:

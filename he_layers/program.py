@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -27,7 +28,7 @@ from ciphershift.he_layers.stem import FILE as STEM_FILE
 from ciphershift.he_layers.stem import Stem
 from ciphershift.protocol import scaling
 from ciphershift.protocol.encoding import Encoding
-from ciphershift.protocol.outputs import OUTPUTS
+from ciphershift.protocol.outputs import OUTPUTS, Part
 
 FORMAT = 1
 PROFILES = ("fast", "exact")
@@ -87,14 +88,16 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputSpec:
-    """Class names in order, and the logit that one integer unit of the last layer stands for.
+    """Names of the values in order, and the logit that one integer unit of the last layer stands for.
 
-    ``function``: what the module does to its logits at its end (protocol.outputs), which the client does after decryption.
+    ``function``: what the module does to its logits at its end (protocol.outputs), which the client does after decryption. ``parts``: the
+    outputs, if there are several, or one that is no vector; each has a function of its own, and ``scale`` times its factor.
     """
 
     classes: tuple[str, ...]
     scale: float
     function: str | None = None
+    parts: tuple[Part, ...] | None = None
 
     def __post_init__(self) -> None:
         """Checks the values. Raises ProgramError."""
@@ -102,8 +105,28 @@ class OutputSpec:
             raise ProgramError(
                 f"output has {len(self.classes)} classes and scale {self.scale}; it takes at least one class and a positive scale"
             )
-        if self.function not in (None, *OUTPUTS):
-            raise ProgramError(f"output has the function {self.function!r}; known are {', '.join(OUTPUTS)}")
+        parts = self.parts or ()
+        for function in (self.function, *(part.function for part in parts)):
+            if function not in (None, *OUTPUTS):
+                raise ProgramError(f"output has the function {function!r}; known are {', '.join(OUTPUTS)}")
+        if parts and sum(prod(part.shape) for part in parts) != len(self.classes):
+            raise ProgramError(
+                f"the outputs have {[part.shape for part in parts]} values, and there are {len(self.classes)} names; give one for each"
+            )
+        if len({part.name for part in parts}) != len(parts) or any(not 0 < part.factor < np.inf for part in parts):
+            raise ProgramError(
+                f"the outputs are {[(part.name, part.factor) for part in parts]}; give each a name of its own and a positive factor"
+            )
+        if any(not 1 <= len(part.shape) <= 3 or min(part.shape) < 1 for part in parts):
+            raise ProgramError(
+                f"the outputs have the shapes {[part.shape for part in parts]}; each takes one to three sides"
+            )
+
+    @property
+    def scales(self) -> NDArray[np.float64]:
+        """Logit that one integer unit of each value stands for, [classes]."""
+        parts = self.parts or (Part(name="", shape=(len(self.classes),)),)
+        return self.scale * np.concatenate([np.full(prod(part.shape), part.factor) for part in parts])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -306,7 +329,8 @@ class Program:
 
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Decrypted torus values as logits; rounded to whole multiples of ``logit_step`` if there is one."""
-        return scaling.to_logits(turns, self.turns_to_logits, self.logit_step)
+        logits = scaling.to_logits(turns, self.turns_to_logits, self.logit_step)
+        return logits * (self.output.scales / self.output.scale)
 
     @cached_property
     def digest(self) -> str:
@@ -386,7 +410,7 @@ class Program:
             profile=description["profile"],
             input=_input_of(description["input"], shape),
             layers=tuple(layers),
-            output=OutputSpec(**description["output"] | {"classes": tuple(description["output"]["classes"])}),
+            output=_output_of(description["output"]),
             stem=Stem.from_spec(description["stem"], onnx, shape) if "stem" in description else None,
             recurrent=tuple(Certificate(**members) for members in description.get("recurrent", ())),
         )
@@ -411,6 +435,13 @@ def _input_of(spec: dict[str, Any], shape: Shape) -> InputSpec:
         members: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in encoding.items()}
         encoding = Encoding(**members)
     return InputSpec(**spec | {"shape": shape, "encoding": encoding})
+
+
+def _output_of(spec: dict[str, Any]) -> OutputSpec:
+    parts = spec.get("parts")
+    if parts is not None:
+        parts = tuple(Part(**part | {"shape": tuple(part["shape"])}) for part in parts)
+    return OutputSpec(**spec | {"classes": tuple(spec["classes"]), "parts": parts})
 
 
 def _joined_shape(layer: str, shapes: Sequence[Shape]) -> Shape:

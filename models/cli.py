@@ -20,6 +20,7 @@ from ciphershift.he_layers.program import Program
 from ciphershift.models import user_module, verification
 from ciphershift.models.compiler import answers
 from ciphershift.models.compiler.budget import Budget
+from ciphershift.models.compiler.onnx_graph import SUFFIX
 from ciphershift.models.cost_report import STEPS
 from ciphershift.models.cost_report import check as check_module
 from ciphershift.models.progress import Step
@@ -36,7 +37,9 @@ app = typer.Typer(
     "Examples:\n\n  ciphershift check docs/examples/lenet5.py:lenet5\n\n  ciphershift verify mnist-fast",
 )
 console = Console()
-Source = Annotated[str, typer.Argument(help="A function that returns an nn.Module, as path/to/file.py:factory.")]
+Source = Annotated[
+    str, typer.Argument(help="A function that returns an nn.Module, as path/to/file.py:factory; or an ONNX file.")
+]
 Input = Annotated[str | None, typer.Option("--input", help="Shape of an image, as 3x32x32.")]
 Params = Annotated[str, typer.Option("--params", help="Name of a parameter set.")]
 Work = Annotated[Path, typer.Option(help="Folder for checkpoints; an interrupted training goes on from there.")]
@@ -94,7 +97,6 @@ def check(
 @app.command()
 def convert(
     source: Source,
-    weights: Annotated[Path, typer.Option(help="The trained state dict: .safetensors, or a file of torch.save.")],
     dataset: Annotated[
         str,
         typer.Option(
@@ -102,6 +104,13 @@ def convert(
         ),
     ],
     name: Annotated[str, typer.Option(help="Name of the new model.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="The trained state dict: .safetensors, or a file of torch.save.",
+            show_default="an ONNX file has its own",
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of training after the conversion.")] = FINE_TUNING.epochs,
     learning_rate: Annotated[
         float, typer.Option(help="Learning rate at the start; it falls to zero.")
@@ -157,6 +166,8 @@ def convert(
       ciphershift convert docs/examples/lenet5.py:lenet5 --weights lenet5.pt --dataset mnist --name lenet5
 
       ciphershift convert net.py:net --weights net.pt --dataset patients.csv --target diagnosis --standardize --name patients
+
+      ciphershift convert net.onnx --dataset patients.csv --target diagnosis --name patients
     """
     _log()
     torch.set_num_threads(threads)
@@ -167,7 +178,10 @@ def convert(
         phases={"noisy": phase}, exponents=exponents, levels=levels, params=params, public=public, budget=budget
     )
     module = user_module.load_module(source)
-    user_module.load_weights(module, weights)
+    if weights is None and not source.endswith(SUFFIX):
+        raise typer.BadParameter("the module has no trained weights: name their file", param_hint="--weights")
+    if weights is not None:
+        user_module.load_weights(module, weights)
     reading = Reading(
         target=target,
         standardize=standardize,
@@ -198,7 +212,7 @@ def convert(
             work=work / name,
             output=output / name,
             source=source,
-            made_by=f"ciphershift convert {source} --weights {weights.name} --dataset {dataset} --name {name} "
+            made_by=f"ciphershift convert {source}{f' --weights {weights.name}' if weights else ''} --dataset {dataset} --name {name} "
             f"--epochs {epochs} --learning-rate {learning_rate} --exponents {exponents} --params {params}"
             f"{options}{' --standardize' if standardize else ''}"
             + ("" if regression is None else " --regression" if regression else " --classes")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from ciphershift.he_layers.program import Program
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.onnx_graph import as_module
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.trace import Trace, trace
 
@@ -67,7 +69,7 @@ STEPS = READING, BUILDING, TIMING, ADDING = (
 
 
 def check(
-    module: nn.Module,
+    module: nn.Module | Path | str,
     input_shape: Shape,
     *,
     params: str = parameter_sets.DEFAULT,
@@ -78,7 +80,7 @@ def check(
     """Reads a module for images of ``input_shape`` (C, H, W); trains nothing and changes nothing.
 
     Args:
-        module: to be converted.
+        module: to be converted, or the path of an ONNX file.
         input_shape: of an image.
         params: name of the parameter set.
         threads: that the server would use.
@@ -90,7 +92,7 @@ def check(
     """
     parameter_set = parameter_sets.get(params)
     show(READING)
-    whole = trace(module, input_shape, public)
+    whole = trace(as_module(module), input_shape, public)
     if not isinstance(whole, Trace):
         return Report(findings=tuple(whole))
     traced, input_shape = simplify(whole.result, whole.input_shape), whole.input_shape

@@ -1,4 +1,4 @@
-"""Find a user's module: ``path/to/file.py:factory``, and weights in a file beside it."""
+"""Find a user's module: ``path/to/file.py:factory``, and weights in a file beside it; or an ONNX file."""
 
 import importlib.util
 import pickle
@@ -14,6 +14,7 @@ from torch import nn
 
 from ciphershift.errors import UnreadableModuleError
 from ciphershift.he_layers.layers import Shape
+from ciphershift.models.compiler.onnx_graph import SUFFIX, OnnxModule, load_onnx
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 """Where checkpoints of training loops keep the state dict."""
@@ -24,14 +25,19 @@ USUAL_SHAPES = {1: (1, 28, 28), 3: (3, 32, 32)}
 
 
 def load_module(source: str) -> nn.Module:
-    """Calls ``factory`` in ``path/to/file.py:factory``; imports of the file find files beside it.
+    """Calls ``factory`` in ``path/to/file.py:factory``; imports of the file find files beside it. Or reads an ONNX file.
 
     Raises:
         UnreadableModuleError: there is no such file or function, or the user's code raises an error.
+        ConfigurationError, UnsupportedLayerError: see models.compiler.onnx_graph.load_onnx.
     """
+    if source.endswith(SUFFIX):
+        return load_onnx(Path(source))
     path, _, factory = source.rpartition(":")
     if not path or not Path(path).is_file():
-        raise UnreadableModuleError(f"{source!r} does not name a file and a function; write path/to/file.py:factory")
+        raise UnreadableModuleError(
+            f"{source!r} does not name a file and a function; write path/to/file.py:factory, or path/to/file.onnx"
+        )
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     if spec is None or spec.loader is None:
         raise UnreadableModuleError(f"{path} is not a Python file")
@@ -151,12 +157,18 @@ def _without_prefix(state: dict[str, torch.Tensor], wanted: dict[str, tuple[int,
 
 
 def input_shape(module: nn.Module, given: str | None) -> Shape:
-    """As given, "3x32x32" or "30"; otherwise the usual one for the channels of the first convolution. Raises UnreadableModuleError."""
+    """As given, "3x32x32" or "30"; otherwise what an ONNX file states, or the usual one for the channels of the first convolution.
+
+    Raises:
+        UnreadableModuleError: it is neither given nor known.
+    """
     if given is not None:
         sides = given.split("x")
         if len(sides) > 3 or not all(side.isdigit() and int(side) for side in sides):
             raise UnreadableModuleError(f"the input shape {given!r} is not of the form 3x32x32, 12x29 or 30")
         return tuple(map(int, sides))
+    if isinstance(module, OnnxModule) and module.input_shape:
+        return module.input_shape
     first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
     if first is None or first.in_channels not in USUAL_SHAPES:
         raise UnreadableModuleError("the shape of the input is not known; give it, as --input 3x32x32")

@@ -39,7 +39,7 @@ def verify(program: Program, images: NDArray[np.uint8], *, threads: int) -> Iter
     Raises:
         BadShapeError: the images are not of the Program's shape.
     """
-    plain = simulate.plain(program, images) * program.output.scale
+    plain = simulate.plain(program, images) * program.output.scales
     rng, parameter_set = np.random.default_rng(0), params.get(program.params)
     runs = np.stack([simulate.run(program, parameter_set, images, rng) for _ in range(SIMULATIONS)])
     for encrypted, expected, std in zip(

@@ -45,6 +45,15 @@ class InputEncoding(BaseModel):
     pixels: bool = False
 
 
+class OutputProfile(BaseModel):
+    """One of several outputs, or an output that is no vector; protocol.outputs.Part says what the members mean."""
+
+    name: str
+    shape: tuple[int, ...]
+    factor: float
+    function: Literal["softmax", "log_softmax", "sigmoid"] | None = None
+
+
 class ModelProfile(BaseModel):
     """What a client needs to make keys, encode an image and read the answer."""
 
@@ -58,7 +67,8 @@ class ModelProfile(BaseModel):
     input_levels: int
     input_delta: float
     input_encoding: InputEncoding | None = None  # None: pixels from 0 to 1; absent from older servers
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names of the values, those of all outputs one after the other
+    outputs: tuple[OutputProfile, ...] | None = None  # None: one vector of logits; absent from older servers
     turns_to_logits: float
     logit_step: float | None
     output_function: Literal["softmax", "log_softmax", "sigmoid"] | None = (

@@ -54,7 +54,7 @@ def logit_noise(program: Program, images: NDArray[np.uint8]) -> dict[str, Any]:
         program: the network.
         images: uint8 [B, C, H, W], two or more.
     """
-    plain = simulate.plain(program, images) * program.output.scale
+    plain = simulate.plain(program, images) * program.output.scales
     repeated = np.concatenate([images] * SIMULATIONS)
     simulated = simulate.run(program, params.get(program.params), repeated, np.random.default_rng(0))
     rows = verification.encrypted_logits(program, images, threads=available_cpus())

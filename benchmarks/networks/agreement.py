@@ -47,7 +47,7 @@ def count_agreement(model: str, *, images: int, start: int) -> dict[str, Any]:
             timings.append(client.timings)
         memory = server.peak_memory_bytes()
     predictions, seconds = np.argmax(logits, axis=1), [timing.total for timing in timings]
-    equal = np.isclose(np.stack(logits), integers * program.output.scale, rtol=0, atol=1e-6 * program.output.scale)
+    equal = np.isclose(np.stack(logits), integers * program.output.scales, rtol=0, atol=1e-6 * program.output.scales)
     return envelope("agreement", params=profile.params) | {
         "model": model,
         "program": program.digest,

@@ -63,7 +63,7 @@ def judge(program: Program, images: Images, polynomial_size: int) -> Judgment:
     values = circuit.encrypt(integers.reshape(len(images), -1) * program.input.delta)
     *_, (_, last) = program.walk(circuit, values, polynomial_size)
     encrypted = program.logits(circuit.decrypt(last))
-    plain = simulate.plain(program, images) * program.output.scale
+    plain = simulate.plain(program, images) * program.output.scales
     return Judgment(
         difference=np.abs(encrypted - plain).max(axis=1),
         beyond=np.broadcast_to(circuit.worst, len(images)),
@@ -116,7 +116,7 @@ def worst_inputs(program: Program, seeds: Images, *, generations: int, seed: int
     without noise; ``reproducible``: those of them whose class differs in nine of ten simulations with noise.
     """
     size = params.get(program.params).polynomial_size
-    spread = float((simulate.plain(program, seeds) * program.output.scale).std())
+    spread = float((simulate.plain(program, seeds) * program.output.scales).std())
     before = judge(program, seeds, size)
     found = search(program, seeds, generations=generations, rng=np.random.default_rng(seed))
     after = judge(program, found, size)

@@ -122,7 +122,7 @@ def result(
     """
     with open_client(url, None, ca_file, retry_timeout) as client:
         handle = client.job(job)
-        for number, row in enumerate(handle.result(timeout), start=1):
+        for number, row in enumerate(image_files.rows(handle.result(timeout)), start=1):
             typer.echo(image_files.describe(f"image {number}", row, handle.profile))
 
 

@@ -79,8 +79,8 @@ def predict(
     with open_client(url, model, ca_file, retry_timeout) as client:
         profile = client.profile()
         names, values = _samples(files, profile)
-        logits = client.predict(values, timeout=timeout)
-        for name, row in zip(names, logits, strict=True):
+        prediction = client.predict(values, timeout=timeout)
+        for name, row in zip(names, image_files.rows(prediction), strict=True):
             typer.echo(image_files.describe(name, row, profile))
         seconds = client.timings
         typer.echo(

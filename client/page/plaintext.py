@@ -42,7 +42,7 @@ def logits(folder: Path, model: str, digest: str, values: bytes) -> NDArray[np.f
     if len(values) != math.prod(shape):
         raise BadShapeError(f"the input has {len(values)} values, {model} takes {shape}")
     image = np.frombuffer(values, dtype=np.uint8).reshape(1, *shape)
-    found: NDArray[np.float64] = simulate.plain(program, image)[0] * program.output.scale
+    found: NDArray[np.float64] = simulate.plain(program, image)[0] * program.output.scales
     return found
 
 

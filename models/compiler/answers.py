@@ -61,8 +61,9 @@ def top_one(program: Program) -> Program:
     """The same network, answering 1 for the greatest logit and 0 for every other.
 
     Raises:
-        ProgramError: the program is of the exact profile, or does not end in logits.
+        ProgramError: the program is of the exact profile, does not end in logits, or has several outputs.
     """
+    _require_logits(program)
     scaled = _with_peak(program, TOP_ONE_PEAK)
     return replace(
         scaled,
@@ -77,8 +78,9 @@ def quantized(program: Program, levels: int) -> Program:
 
     Raises:
         OutOfLevelsError: fewer than 1 or more than 255 levels.
-        ProgramError: the program is of the exact profile, or does not end in logits.
+        ProgramError: the program is of the exact profile, does not end in logits, or has several outputs.
     """
+    _require_logits(program)
     if not 1 <= levels <= 255:
         raise OutOfLevelsError(f"levels = {levels}; it takes 1 to 255")
     scaled = _with_peak(program, QUANTIZED_PEAK)
@@ -96,6 +98,13 @@ def quantized(program: Program, levels: int) -> Program:
         layers=(*scaled.layers, ramp),
         output=OutputSpec(classes=program.output.classes, scale=2 * peak / levels * program.output.scale),
     )
+
+
+def _require_logits(program: Program) -> None:
+    if program.output.parts:
+        raise ProgramError(
+            f"{program.name!r} has several outputs, or one that is no vector; only logits have a greatest"
+        )
 
 
 def _with_peak(program: Program, peak: float) -> Program:

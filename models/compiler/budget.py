@@ -12,7 +12,8 @@ from ciphershift.models.compiler.network import Network
 
 FINER = ((4, 31), (6, 31), (6, 63))
 """Exponents and levels that are tried after those that were asked for; finer ones cost no time."""
-SETS = tuple(params.name for params in parameter_sets.SETS.values() if not params.is_toy)
+SETS = tuple(params.name for params in parameter_sets.SETS.values() if not params.is_toy and params.bodies == 1)
+"""Sets in which samples share masks are for several at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -178,8 +178,10 @@ class Calibration:
         linear = node.linear if isinstance(node, Head) else node
         gain = source.unit.abs().mean()
         first = self.network.wiring.ties.get(step.name, "")
-        if first not in self.done:
-            per_group = _per_group(source.unit / gain, operation)
+        per_group = _per_group(source.unit / gain, operation)
+        if isinstance(node, Head):
+            node.take(operation.weight * per_group)
+        elif first not in self.done:
             linear.weight.copy_(operation.weight * per_group)
         # Without padding, which is refused where there is a shift, a constant in the input is a constant in every sum.
         moved = (operation.weight * _per_group(source.shift, operation)).flatten(1).sum(1)
@@ -189,7 +191,7 @@ class Calibration:
             node.bias.copy_(bias)
             x = node.sums(source.x)
             node.peak.copy_(x[: self.known].abs().max())
-            return _Value(x=x, unit=node.logit().expand(len(bias)), shift=torch.zeros_like(bias))
+            return _Value(x=x, unit=node.logit(), shift=torch.zeros_like(bias))
         if first:
             return self._tied_linear(step, linear, source, gain, bias)
         if step.name in self.network.wiring.powers:

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ciphershift.errors import BadCalibrationError, BadStemError, NotEquivalentError, UnsupportedLayerError
 from ciphershift.he_layers.crypto import params as parameter_sets
@@ -20,8 +23,10 @@ from ciphershift.models.compiler.calibration import Calibration
 from ciphershift.models.compiler.drives import MAX_OUTSIDE, ROUNDING, Drives
 from ciphershift.models.compiler.fitting import require_finite
 from ciphershift.models.compiler.graph import Wiring
+from ciphershift.models.compiler.head import HEAD
 from ciphershift.models.compiler.inputs import Inputs, Logits
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.onnx_graph import OnnxModule, as_module
 from ciphershift.models.compiler.public import behind, stem_of
 from ciphershift.models.compiler.reconstruct import Reconstruction
 from ciphershift.models.compiler.simplify import simplify
@@ -55,7 +60,7 @@ class Unrounded:
 
 
 def convert(
-    module: nn.Module,
+    module: nn.Module | Path | str,
     calibration_data: Tensor | NDArray[np.floating],
     *,
     params: str = parameter_sets.DEFAULT,
@@ -78,7 +83,7 @@ def convert(
     models.training.loop.fine_tune. The same module, data and choices give the same network.
 
     Args:
-        module: made of the operations of docs/networks.md, for inputs in [0, 1], returning logits.
+        module: made of the operations of docs/networks.md, for inputs in [0, 1], returning logits; or the path of an ONNX file.
         calibration_data: some hundred inputs [count, ...] of the kind that the network will see: floating-point numbers in [0, 1].
         params: name of the parameter set.
         levels: greatest integer of an activation.
@@ -100,16 +105,18 @@ def convert(
             finite value for them.
         UnsupportedLayerError: lists everything that models.cost_report lists.
         BadStemError, TooLargeError, ConfigurationError: see models.compiler.public.
+        UnreadableModuleError: the ONNX file cannot be read.
         NotEquivalentError: a step of the converted network computes something else than the module's.
         OverBudgetError: says by how much the limits are missed.
     """
+    read = as_module(module)
     inputs = Inputs() if inputs is None else inputs
 
     def make(choice: Choice) -> Network:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             unrounded = before_rounding(
-                module,
+                read,
                 calibration_data,
                 params=choice.params,
                 levels=choice.levels,
@@ -128,11 +135,11 @@ def convert(
     values, targets = (calibration_data, None) if validation is None else validation
     samples = _checked(values, inputs)
     budget = Budget(max_seconds=max_seconds, max_drop=max_drop, threads=threads)
-    return within(budget, first, make, lambda network: _drop(module, network, samples, targets))
+    return within(budget, first, make, lambda network: _drop(read, network, samples, targets))
 
 
 def before_rounding(
-    module: nn.Module,
+    module: nn.Module | Path | str,
     calibration_data: Tensor | NDArray[np.floating],
     *,
     params: str = parameter_sets.DEFAULT,
@@ -143,6 +150,7 @@ def before_rounding(
     inputs: Inputs | None = None,
 ) -> Unrounded:
     """The first half of ``convert``, with the same arguments and errors."""
+    module = as_module(module)
     inputs = Inputs() if inputs is None else inputs
     samples = _checked(calibration_data, inputs)
     shape = tuple(samples.shape[1:])
@@ -151,6 +159,8 @@ def before_rounding(
         raise _refusal(read)
     if read.result.findings:
         raise _refusal(read.result.findings)
+    if isinstance(module, OnnxModule):
+        module.require_same(samples[:COMPARED])
     traced, stem = read.result, None
     if public and inputs != Inputs():
         raise BadStemError(
@@ -159,7 +169,8 @@ def before_rounding(
     truth = read.values(samples[:COMPARED])
     for operation in read.result.operations:
         require_finite(operation, truth.get(operation.name, torch.zeros(())))
-    _require_reproducible(module, samples[: len(truth[read.output])], truth[read.output])
+    returned = [truth[name] for name in read.result.returned.values()]
+    _require_reproducible(module, samples[: len(returned[0])], returned)
     if public:
         stem = stem_of(module, public, samples, truth[IMAGE])
         traced, shape = behind(traced, stem), stem.shape
@@ -169,15 +180,11 @@ def before_rounding(
     if simple.findings:
         raise _refusal(simple.findings)
     simple.operations = _with_free_units(simple.operations, shape)
-    network = Network(
-        simple.operations,
-        shape,
-        levels=levels,
-        exponents=exponents,
-        inputs=inputs,
-        ties=ties(simple.operations, shape, inputs),
-    )
-    network.stem, network.output, network.params = stem, simple.output, params
+    if simple.operations[-1].computes == HEAD:
+        truth[HEAD] = torch.cat([truth[name].flatten(1) for name in simple.returned.values()], dim=1)
+    options: dict[str, Any] = {"levels": levels, "exponents": exponents, "inputs": inputs, "parts": simple.parts}
+    network = Network(simple.operations, shape, **options, ties=ties(simple.operations, shape, inputs))
+    network.stem, network.params = stem, params
     network.eval()
     noise = CircuitNoise.predicted(parameter_sets.get(params))
     drives = Drives(network, noise, max_outside, len(samples))
@@ -194,6 +201,7 @@ def _drop(module: nn.Module, network: Network, samples: Tensor, targets: Targets
 
     Without targets the module's answers are what is to be met.
     """
+    network.require_logits()
     whole = Logits(module, network.output) if network.output else module
     with evaluation_mode(module), torch.no_grad():
         real = torch.cat([whole(part) for part in torch.split(samples, BATCH)]).double().numpy()
@@ -278,13 +286,14 @@ def _checked(data: Tensor | NDArray[np.floating], inputs: Inputs) -> Tensor:
     return inputs.to_module(samples)
 
 
-def _require_reproducible(module: nn.Module, samples: Tensor, traced: Tensor) -> None:
+def _require_reproducible(module: nn.Module, samples: Tensor, traced: list[Tensor]) -> None:
     """Raises NotEquivalentError if the module, called as it is, gives something else than what was read of it."""
     with evaluation_mode(module), torch.no_grad():
-        result = module(samples)
-    worst = float((result - traced).abs().max()) if result.shape == traced.shape else float("inf")
-    if not worst <= 1e-3 * max(float(traced.abs().max()), 1e-6):
-        raise NotEquivalentError(
-            f"the module gives results that differ by {worst:.3g} from those of its traced steps; "
-            "make it compute the same every time, for batches of any size"
-        )
+        results = [leaf for leaf in pytree.tree_leaves(module(samples)) if isinstance(leaf, Tensor)]
+    for result, expected in zip(results, traced, strict=True):
+        worst = float((result - expected).abs().max()) if result.shape == expected.shape else float("inf")
+        if not worst <= 1e-3 * max(float(expected.abs().max()), 1e-6):
+            raise NotEquivalentError(
+                f"the module gives results that differ by {worst:.3g} from those of its traced steps; "
+                "make it compute the same every time, for batches of any size"
+            )

@@ -1,6 +1,8 @@
 """From a trained network to a Program: integer weights, integer biases, multipliers and torus scales."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from typing import TypeVar
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ciphershift.errors import ProgramError
+from ciphershift.errors import BadShapeError, ProgramError
 from ciphershift.he_layers import layers
 from ciphershift.he_layers.layers.layer import MAX_EXPONENT
 from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
@@ -18,12 +20,16 @@ from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.activations import LookUp, ReLU
 from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
+from ciphershift.protocol.outputs import Part
 
 TABLE_STEPS = 256
 """Of a look-up's table: half a step is less than half of the noise that a look-up reads, under every set of the fast profile."""
 
 
-def export(network: Network, *, name: str, version: str, params: str, classes: tuple[str, ...]) -> Program:
+Classes = tuple[str, ...] | Mapping[str, tuple[str, ...]]
+
+
+def export(network: Network, *, name: str, version: str, params: str, classes: Classes) -> Program:
     """The Program that computes what ``network``, quantized, computes in evaluation mode.
 
     Args:
@@ -31,9 +37,11 @@ def export(network: Network, *, name: str, version: str, params: str, classes: t
         name: of the model.
         version: of the weights.
         params: name of the parameter set whose noise the network was trained with.
-        classes: names of the classes.
+        classes: names of the classes, or of other values; of several outputs, by name of the output. An output of the shape (C, H, W) or
+            (C, L) has one for each of its values or one for each channel.
 
     Raises:
+        BadShapeError: there are more or fewer names than values.
         ProgramError: a function has no finite value somewhere on the ramp of its look-up.
     """
     return _Exporter(network).program(name=name, version=version, params=params, classes=classes)
@@ -51,7 +59,7 @@ class _Exporter:
         self.gives: dict[str, tuple[str, ...]] = {IMAGE: (IMAGE,)}
         self.shared: dict[str, layers.Layer] = {}
 
-    def program(self, *, name: str, version: str, params: str, classes: tuple[str, ...]) -> Program:
+    def program(self, *, name: str, version: str, params: str, classes: Classes) -> Program:
         network, torus = self.network, self.torus
         for step, node in network.steps():
             self._step(step, node)
@@ -66,7 +74,7 @@ class _Exporter:
                 encoding=network.inputs.encoding,
             ),
             layers=tuple(self.layers),
-            output=OutputSpec(classes=classes, scale=float(network.head.logit()), function=network.output),
+            output=_output(network, classes),
             stem=network.stem,
         )
         return replace(program, recurrent=certificates(program))
@@ -214,6 +222,39 @@ class _Exporter:
             values=_rounded_up(step, values.reshape(TABLE_STEPS, -1).T).astype(np.int16),
             delta_out=float(self.torus.delta[step.name]),
         )
+
+
+def _output(network: Network, classes: Classes) -> OutputSpec:
+    """Names, scales and functions of what the network returns."""
+    given = classes if isinstance(classes, Mapping) else {"": classes}
+    if given.keys() != {part.name for part in network.parts}:
+        names = ", ".join(repr(part.name) for part in network.parts)
+        raise BadShapeError(
+            f"names are given for {', '.join(map(repr, given))}; the network returns {names}: give classes={{name: names of its values}}"
+            if names != "''"
+            else "the network returns one output: give the names of its values as a tuple"
+        )
+    spec = OutputSpec(
+        classes=tuple(name for part in network.parts for name in _names(part, given[part.name])),
+        scale=float(network.head.unit()),
+    )
+    factors = torch.split(network.head.factor, list(network.head.sizes))
+    parts = tuple(replace(p, factor=float(f[0])) for p, f in zip(network.parts, factors, strict=True))
+    if len(parts) == 1 and len(parts[0].shape) == 1:
+        return replace(spec, function=parts[0].function)
+    return replace(spec, parts=parts)
+
+
+def _names(part: Part, given: tuple[str, ...]) -> tuple[str, ...]:
+    """A name for each value of an output."""
+    if len(given) == prod(part.shape):
+        return given
+    if len(given) != part.shape[0]:
+        raise BadShapeError(
+            f"the output {part.name!r} has the shape {part.shape} and {len(given)} names; give {prod(part.shape)} or {part.shape[0]}"
+        )
+    places = [",".join(map(str, place)) for place in np.ndindex(*part.shape[1:])]
+    return tuple(f"{name}[{place}]" for name in given for place in places)
 
 
 def _linear(step: Step, node: ShiftConv2d | ShiftLinear, exponent: Tensor) -> layers.Layer:

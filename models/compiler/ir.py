@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ciphershift.he_layers.layers import Shape
+from ciphershift.protocol.outputs import Part
 
 Pair = tuple[int, int]
 Function = Callable[[Tensor], Tensor]
@@ -49,7 +50,7 @@ class Conv2d(Operation):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Linear(Operation):
-    """``weight`` [O, I] times a vector, plus ``bias`` [O].
+    """``weight`` [O, I] times a vector, plus ``bias`` [O]; weights where ``mask`` is false are no weights, but always 0.
 
     Attributes:
         source: number of the module's tensor that the weights come from, by which models.compiler.ties sees who shares them; 0 for none.
@@ -57,6 +58,7 @@ class Linear(Operation):
 
     weight: Tensor
     bias: Tensor
+    mask: Tensor | None = None
     source: int = 0
 
 
@@ -197,9 +199,14 @@ class Finding:
 class TraceResult:
     """Operations in order, each after its inputs, and everything that cannot be evaluated.
 
-    ``output``: what the client does to the logits (protocol.outputs).
+    Attributes:
+        operations: in order.
+        findings: what cannot be evaluated.
+        returned: names of the operations whose values the module returns, by the names that it gives them; "" for an only one.
+        parts: what the last operation gives, once it gives everything that is returned (models.compiler.head).
     """
 
     operations: list[Operation] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    output: str | None = None
+    returned: dict[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from ciphershift.models.compiler import ir
 
@@ -19,10 +20,10 @@ def merged_linear(first: ir.Operation, second: ir.Operation) -> ir.Operation | N
     if not (isinstance(first, ir.Conv2d) and isinstance(second, ir.Conv2d)):
         return None
     one_tap = second.weight.shape[2:] == (1, 1) and second.padding == (0, 0)
-    if not one_tap or first.groups != 1:
+    if not one_tap or (first.groups != 1 and second.groups != 1):
         return None
     if second.groups == 1:
-        weight = torch.einsum("om,mikl->oikl", second.weight[:, :, 0, 0], first.weight)
+        weight = torch.einsum("om,mikl->oikl", second.weight[:, :, 0, 0], _dense(first))
         bias = second.bias + second.weight[:, :, 0, 0] @ first.bias
     elif second.groups == len(first.weight) == len(second.weight):
         scale = second.weight.flatten()
@@ -33,3 +34,13 @@ def merged_linear(first: ir.Operation, second: ir.Operation) -> ir.Operation | N
     return replace(
         second, weight=weight, bias=bias, stride=stride, padding=first.padding, groups=1, inputs=first.inputs
     )
+
+
+def _dense(conv: ir.Conv2d) -> Tensor:
+    """The weights of a grouped convolution as those of one without groups: zeros between the groups."""
+    blocks = conv.weight.view(conv.groups, -1, *conv.weight.shape[1:])
+    inputs = conv.weight.shape[1]
+    weight = conv.weight.new_zeros(len(conv.weight), inputs * conv.groups, *conv.weight.shape[2:])
+    for group, block in enumerate(blocks.unbind()):
+        weight[group * len(block) : (group + 1) * len(block), group * inputs : (group + 1) * inputs] = block
+    return weight

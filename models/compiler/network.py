@@ -1,12 +1,14 @@
 """A trainable network of shift-linear layers and look-ups, built from operations (models.compiler.ir) as they are simplified."""
 
 from collections.abc import Iterator
+from math import prod
 from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ciphershift.errors import BadShapeError
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
@@ -21,6 +23,7 @@ from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, M
 from ciphershift.models.nn.lookup import with_noise
 from ciphershift.models.nn.recurrent import LIMIT
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
+from ciphershift.protocol.outputs import Part
 
 Node = TypeVar("Node", bound=nn.Module)
 SMALL_STEP = 0.99
@@ -35,7 +38,7 @@ class Network(nn.Module):
         levels: greatest integer of an activation.
         exponents: powers of two that a weight may take.
         inputs: what its integers stand for.
-        output: what the client does to the logits (protocol.outputs).
+        parts: what it returns, one output or several (protocol.outputs).
         wiring: which node reads which.
         stem: the public part of the module that this network is the rest of: the inputs here are what it gives, from 0 to 1.
         params: name of the parameter set that it is made for.
@@ -58,14 +61,15 @@ class Network(nn.Module):
         levels: int = 31,
         exponents: int = 4,
         inputs: Inputs | None = None,
+        parts: tuple[Part, ...] = (),
         ties: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.input_shape, self.levels, self.exponents = input_shape, levels, exponents
         self.inputs = Inputs() if inputs is None else inputs
         self.wiring = Wiring(operations, input_shape, ties, self.inputs.levels)
+        self.parts = parts or (Part(name="", shape=operations[-1].shape),)
         self.stem: Stem | None = None
-        self.output: str | None = None
         self.params = parameter_sets.DEFAULT
         self.noise: CircuitNoise | None = None
         self.placed: Torus | None = None
@@ -79,9 +83,8 @@ class Network(nn.Module):
             if isinstance(node := nodes[operation.name], Activation):
                 node.tied = operation.name in self.wiring.ties
         self._nodes = nn.ModuleList(nodes.values())
-        self._tied_weights = [
-            nodes[n] for n, one in self.wiring.ties.items() if n == one and isinstance(nodes[n], ShiftWeights)
-        ]
+        first = [nodes[name] for name, one in self.wiring.ties.items() if name == one]
+        self._tied_weights = [node for node in first if isinstance(node, ShiftWeights)]
         self._by_name = {name: place for place, name in enumerate(nodes)}
         self._recurrent = self.wiring.recurrent
         self._served = {owner: name for name, owner in self.wiring.owner.items() if owner}
@@ -99,7 +102,8 @@ class Network(nn.Module):
                 }
                 return ShiftConv2d(inputs * o.groups, maps, (kernel[0], kernel[1]), **options)
             case ir.Linear() if last:
-                return Head(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents)
+                sizes = tuple(prod(part.shape) for part in self.parts)
+                return Head(o.weight.shape[1], sizes, exponents=self.exponents, mask=o.mask)
             case ir.Linear():
                 own = o.name not in self.wiring.uniform
                 return ShiftLinear(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents, per_channel=own)
@@ -129,6 +133,20 @@ class Network(nn.Module):
         raise AssertionError(f"{o.name} is no operation that is left after models.compiler.simplify")
 
     @property
+    def output(self) -> str | None:
+        """What the client does to the logits of an only output (protocol.outputs)."""
+        return self.parts[0].function if len(self.parts) == 1 else None
+
+    def require_logits(self) -> None:
+        """Raises BadShapeError unless there is one output, a vector: what labels are for."""
+        if len(self.parts) > 1 or len(self.parts[0].shape) > 1:
+            given = ", ".join(f"{part.name or 'one'} {part.shape}" for part in self.parts)
+            raise BadShapeError(
+                f"the network returns {given}, and labels are for one vector of logits: train it in a loop of your own, whose loss "
+                "takes network(x), the values of all outputs one after the other"
+            )
+
+    @property
     def head(self) -> Head:
         """The last node."""
         head = self._nodes[-1]
@@ -156,7 +174,7 @@ class Network(nn.Module):
             self.placed.take(self.torus())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1], or of other data bytes / 255 (Inputs.bytes_of) -> logits [B, classes]."""
+        """Images [B, C, H, W] in [0, 1], or of other data bytes / 255 (Inputs.bytes_of) -> all values of ``parts`` [B, values]."""
         torus = self.placed or self.torus()
         for weights in self._tied_weights:
             weights.hold(True)

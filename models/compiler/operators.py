@@ -13,7 +13,7 @@ from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.places import PLACE_MAPS, move, values_in
 from ciphershift.models.compiler.step import Call, Postponed, UnsupportedStepError, Value, pair
 from ciphershift.models.compiler.unsupported import NORM, PRODUCT, unsupported
-from ciphershift.models.compiler.windows import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
+from ciphershift.models.compiler.windows import adaptive_avg_pool, adaptive_max_pool, avg_pool, grid, max_pool
 from ciphershift.models.nn.activations import per_channel
 
 
@@ -58,9 +58,8 @@ def _conv2d(
     if not (_constant(weight) and _constant(bias)):
         raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
     source, weight = _source(weight), _dilated(weight.detach(), pair(dilation))
-    kernel = tuple(weight.shape[2:])
     if isinstance(padding, str):
-        sides = (0, 0) if padding == "valid" else tuple(side - 1 for side in kernel)
+        sides = (0, 0) if padding == "valid" else tuple(side - 1 for side in weight.shape[2:])
         if any(side % 2 for side in sides):
             x = _padded(call, x, sides)
             sides = (0, 0)
@@ -68,7 +67,7 @@ def _conv2d(
     return call.add(
         ir.Conv2d,
         x,
-        shape=call.shape,
+        shape=call.shape if len(call.shape) == 3 else (call.shape[0], 1, call.shape[1]),
         weight=weight,
         bias=_bias(bias, len(weight)),
         source=source,
@@ -88,28 +87,77 @@ def _conv1d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Value:
+    """A series as an image of one row."""
+    if not _constant(weight):
+        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+    rows = call.reshape(x, (x.shape[0], 1, x.shape[1]))
+    around = padding if isinstance(padding, str) else (0, _single(padding))
+    options = ((1, _single(stride)), around, (1, _single(dilation)), groups)
+    return call.reshape(_conv2d(call, rows, weight[:, :, None], bias, *options), call.shape)
+
+
+def _conv_transpose2d(
+    call: Call,
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Value:
+    """A convolution with the kernel turned around, on the input with zeros between its values and around them."""
     if not (_constant(weight) and _constant(bias)):
         raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
-    weight = _dilated(weight.detach()[:, :, None], (1, _single(dilation)))
-    if isinstance(padding, str):
-        side = 0 if padding == "valid" else weight.shape[-1] - 1
-        if side % 2:
-            raise UnsupportedStepError(
-                "pads one side more than the other", "use a kernel of odd size or padding='valid'"
-            )
-        padding = side // 2
-    rows = call.reshape(x, (x.shape[0], 1, x.shape[1]))
-    result = call.add(
+    inputs, maps, *_ = weight.shape
+    turned = weight.detach().view(groups, inputs // groups, maps, *weight.shape[2:]).transpose(1, 2).flip(3, 4)
+    turned = _dilated(turned.reshape(groups * maps, inputs // groups, *weight.shape[2:]), pair(dilation))
+    before = [side - 1 - p for side, p in zip(turned.shape[2:], pair(padding), strict=True)]
+    sizes = [
+        (n - 1) * s + 1 + 2 * b + more
+        for n, s, b, more in zip(x.shape[1:], pair(stride), before, pair(output_padding), strict=True)
+    ]
+    rows, columns = (
+        [(place - b) // s if 0 <= place - b < n * s and (place - b) % s == 0 else -1 for place in range(size)]
+        for size, b, s, n in zip(sizes, before, pair(stride), x.shape[1:], strict=True)
+    )
+    wide = call.gather((x,), grid(x, rows, columns), (x.shape[0], *sizes))
+    shape = call.shape if len(call.shape) == 3 else (call.shape[0], 1, call.shape[1])
+    return call.add(
         ir.Conv2d,
-        rows,
-        shape=(call.shape[0], 1, call.shape[1]),
-        weight=weight,
-        bias=_bias(bias, len(weight)),
-        stride=(1, _single(stride)),
-        padding=(0, _single(padding)),
+        wide,
+        shape=shape,
+        weight=turned,
+        bias=_bias(bias, len(turned)),
+        stride=(1, 1),
+        padding=(0, 0),
         groups=groups,
     )
-    return call.reshape(result, call.shape)
+
+
+def _conv_transpose1d(
+    call: Call,
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Value:
+    if not _constant(weight):
+        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+    rows = call.reshape(x, (x.shape[0], 1, x.shape[1]))
+    options = (
+        (1, _single(stride)),
+        (0, _single(padding)),
+        (0, _single(output_padding)),
+        groups,
+        (1, _single(dilation)),
+    )
+    return call.reshape(_conv_transpose2d(call, rows, weight[:, :, None], bias, *options), call.shape)
 
 
 def _dilated(weight: Tensor, dilation: ir.Pair) -> Tensor:
@@ -397,6 +445,8 @@ def _prelu(call: Call, x: Value, weight: Tensor) -> Value:
 READERS: dict[str, Callable[..., Value]] = {
     "conv2d": _conv2d,
     "conv1d": _conv1d,
+    "conv_transpose2d": _conv_transpose2d,
+    "conv_transpose1d": _conv_transpose1d,
     "linear": _linear,
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_native_batch_norm_legit": _batch_statistics,

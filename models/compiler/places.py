@@ -134,7 +134,10 @@ def _moved(call: Call, tensors: tuple[Tensor, ...]) -> Tensor:
 def place_map(call: Call, values: tuple[Value, ...]) -> Tensor:
     """Flat index of every place of the result into the values one after the other; -1 for zero."""
     numbers, total = _numbered(values)
-    result = _moved(call, numbers)
+    try:
+        result = _moved(call, numbers)
+    except RuntimeError as error:  # a step before it, which has a finding of its own, gave another number of values
+        raise UnsupportedStepError("moves values between samples", "treat every sample alike") from error
     if tuple(result.shape) != (BATCH, *call.shape):
         raise UnsupportedStepError("mixes the samples of a batch", "join along the channels: dim=1")
     places: Tensor = result[0].reshape(-1)

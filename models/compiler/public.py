@@ -72,7 +72,7 @@ def behind(traced: ir.TraceResult, stem: Stem) -> ir.TraceResult:
     operations = [
         replace(o, inputs=tuple(RANGE if name == IMAGE else name for name in o.inputs)) for o in traced.operations
     ]
-    return ir.TraceResult(operations=[first, *operations], findings=traced.findings)
+    return replace(traced, operations=[first, *operations])
 
 
 def _onnx(module: nn.Module, public: str, input_shape: Shape) -> bytes:

@@ -14,11 +14,11 @@ from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.compose import compose_moves, without_idle_moves
+from ciphershift.models.compiler.head import with_one_head
 from ciphershift.models.compiler.merge import merged_linear
 from ciphershift.models.compiler.pointwise import functions_of_one_number
 from ciphershift.models.compiler.products import carry_levels, products
 from ciphershift.models.compiler.unsupported import PRODUCT
-from ciphershift.protocol.outputs import OUTPUTS
 
 PASSIVE = (ir.Affine, ir.Reshape, ir.Flatten, ir.Gather, ir.Concat, ir.ChannelShuffle, ir.AvgPool2d)
 """Read sums where their source has sums, levels where it has levels."""
@@ -34,7 +34,9 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
     """
     if not traced.operations:
         return traced
-    operations, output = _without_output(_without_identity(traced.operations))
+    if not traced.findings:
+        traced = with_one_head(traced, input_shape)
+    operations = _without_unused(_without_identity(traced.operations))
     operations = products(functions_of_one_number(operations, input_shape))
     operations = without_idle_moves(compose_moves(_without_unused(operations), input_shape), input_shape)
     operations = _without_unused(_without_identity(operations))
@@ -44,12 +46,14 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
         _signs_into_convolutions,
         _free_terms,
         _merge_linear,
+        _look_up_between,
         _activations_before_moves,
         _pools_before_activations,
     ):
         operations = change(operations)
     # What stands in for an unsupported step would only raise findings that vanish with it.
-    return ir.TraceResult(operations=operations, findings=traced.findings or _misfits(operations, moved), output=output)
+    findings = traced.findings or _misfits(operations, moved)
+    return replace(traced, operations=operations, findings=findings)
 
 
 def readers(operations: list[ir.Operation]) -> Counter[str]:
@@ -69,16 +73,6 @@ def _without_identity(operations: list[ir.Operation]) -> list[ir.Operation]:
         else:
             kept.append(replace(operation, inputs=inputs))
     return kept or operations
-
-
-def _without_output(operations: list[ir.Operation]) -> tuple[list[ir.Operation], str | None]:
-    """The operations without a softmax or sigmoid right behind a linear layer at their end, and its name."""
-    last = operations[-1]
-    before = next((o for o in operations if o.name == last.inputs[0]), None)
-    function = last.function if isinstance(last, ir.Output) else getattr(last, "torch_name", "")
-    if not isinstance(before, ir.Linear) or function not in OUTPUTS:
-        return operations, None
-    return [o for o in operations if o is not last], str(function)
 
 
 def _without_unused(operations: list[ir.Operation]) -> list[ir.Operation]:
@@ -265,6 +259,29 @@ def _merge_linear(operations: list[ir.Operation]) -> list[ir.Operation]:
     return operations
 
 
+def _look_up_between(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """Sums that another linear layer reads, as those of MobileNet's linear bottlenecks, become levels: a look-up that changes nothing."""
+    sums: dict[str, bool] = {IMAGE: False}
+    for operation in operations:
+        linear = isinstance(operation, ir.Conv2d | ir.Linear)
+        if linear and any(sums[name] for name in operation.inputs):
+            (name,) = operation.inputs
+            source = next(o for o in operations if o.name == name)
+            kept = ir.LookUp(
+                name=f"{name}_kept",
+                place=source.place,
+                inputs=(name,),
+                shape=source.shape,
+                function=lambda x: x,
+                rises=True,
+            )
+            return _look_up_between(inserted_after(operations, source, kept))
+        sums[operation.name] = linear or (
+            not isinstance(operation, ir.Activation) and any(sums[name] for name in operation.inputs)
+        )
+    return operations
+
+
 def _activations_before_moves(operations: list[ir.Operation]) -> list[ir.Operation]:
     """An activation right after a step that moves values changes places with it, if there are not more values to look up then.
 
@@ -315,7 +332,6 @@ def _pools_before_activations(operations: list[ir.Operation]) -> list[ir.Operati
 def _misfits(operations: list[ir.Operation], input_moved: bool) -> list[ir.Finding]:
     """What the form above does not allow."""
     findings: list[ir.Finding] = []
-    sums: dict[str, bool] = {IMAGE: False}
     moved: dict[str, bool] = {IMAGE: input_moved}  # whether a zero of the circuit is not the module's zero
 
     def note(operation: ir.Operation, problem: str, instead: str) -> None:
@@ -332,7 +348,6 @@ def _misfits(operations: list[ir.Operation], input_moved: bool) -> list[ir.Findi
             note(operation, "is a function of several encrypted values, which is neither a sum nor a product", PRODUCT)
         if len(operation.shape) > 3:
             note(operation, f"gives a result of shape {operation.shape}", "use one to three axes besides the batch")
-        has_sums = any(sums[name] for name in operation.inputs)
         is_moved = any(moved[name] for name in operation.inputs)
         pads = any(getattr(operation, "padding", ())) or (
             isinstance(operation, ir.Gather) and bool((operation.index < 0).any())
@@ -343,21 +358,13 @@ def _misfits(operations: list[ir.Operation], input_moved: bool) -> list[ir.Findi
                 "pads with zeros after a shift (a batch norm, or a constant that is added)",
                 "use padding before the shift, or put the shift after the layer",
             )
-        if isinstance(operation, ir.Conv2d | ir.Linear):
-            if has_sums:
-                note(
-                    operation,
-                    "reads the sums of another linear layer",
-                    "put an activation (nn.ReLU) between them, or make them one layer",
-                )
-            has_sums, is_moved = True, False
-        elif isinstance(operation, ir.Activation):
-            has_sums = is_moved = False
+        if isinstance(operation, ir.Conv2d | ir.Linear | ir.Activation):
+            is_moved = False
         elif isinstance(operation, ir.Affine):
             if operation.scale.min() <= 0 and not _read_by_linear(operation, operations):
                 note(operation, "turns sums around that another step reads, too", "put it right after the convolution")
             is_moved = bool(operation.shift.any()) or is_moved
-        sums[operation.name], moved[operation.name] = has_sums, is_moved
+        moved[operation.name] = is_moved
     if not isinstance(operations[-1], ir.Linear):
         note(operations[-1], "is the last step", "end in nn.Linear: the logits leave without a look-up")
     if not any(isinstance(operation, ir.Activation) for operation in operations):

@@ -18,6 +18,7 @@ class UnsupportedStepError(Exception):
     def __init__(self, problem: str, instead: str) -> None:
         super().__init__(problem)
         self.problem, self.instead = problem, instead
+        self.place = "the module"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

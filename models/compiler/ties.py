@@ -152,7 +152,8 @@ def _image(shape: Shape, inputs: Inputs) -> Tensor:
     """For each place of the input a number below zero: the same where its integers stand for the same."""
     scales = torch.stack(inputs.scale(shape[0]), dim=1)
     _, numbers = torch.unique(scales, dim=0, return_inverse=True)
-    return (-2 - numbers).repeat_interleave(prod(shape[1:]))
+    places: Tensor = (-2 - numbers).repeat_interleave(prod(shape[1:]))
+    return places
 
 
 def _origins(operations: list[ir.Operation], image: Tensor, classes: dict[str, int]) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ class Trace:
 
     Attributes:
         result: operations and findings.
-        output: name of the step whose value the module returns.
+        structure: of what the module returns, as torch's pytree keeps it.
         input_shape: of the network's input, IMAGE: the module's, or what the public part gives.
     """
 
@@ -53,7 +53,7 @@ class Trace:
         self._exported = exported
         reader = _Reader(exported, input_shape, leaves, end)
         self.result, self._names = reader.read(), reader.names
-        self.output = reader.output
+        self.structure = exported.call_spec.out_spec
         self.input_shape = reader.shapes[IMAGE]
 
     def values(self, samples: Tensor) -> dict[str, Tensor]:
@@ -102,6 +102,8 @@ def trace(module: nn.Module, input_shape: Shape, public: str | None = None) -> T
         return findings
     try:
         whole = exported(module, torch.zeros(BATCH, *input_shape))
+    except UnsupportedStepError as error:  # of an ONNX file
+        return [ir.Finding(place=error.place, problem=error.problem, instead=error.instead)]
     except Exception as error:  # user's code runs here: whatever it raises is what we have to tell
         text = " ".join(str(error).split())
         text = text if len(text) <= LONGEST else text[:LONGEST] + " ..."
@@ -228,7 +230,6 @@ class _Reader:
         self.shapes: dict[str, Shape] = {IMAGE: tuple(input_shape)}
         self.constants: dict[fx.Node, Any] = {}
         self.postponed: dict[fx.Node, Postponed] = {}
-        self.output = IMAGE
 
     def read(self) -> ir.TraceResult:
         self._read_inputs()
@@ -337,18 +338,24 @@ class _Reader:
             self.traced.findings.append(finding)
 
     def _output(self, node: fx.Node) -> None:
+        """Names what is returned, and leaves out what nothing of it reads."""
         (results,) = node.args
-        values = [v for v in results if isinstance(v, fx.Node)] if isinstance(results, tuple | list) else []
-        name = self.names.get(values[0]) if len(values) == 1 and values[0] not in self.postponed else None
-        if name is None:
-            self._note("the module", f"returns {len(values)} tensors", "return the logits alone")
-        elif name == IMAGE or not self.traced.operations:
-            self._note("the module", "returns its input", "end in nn.Linear: the logits")
-            return
-        self.output = name or IMAGE
-        if name is not None and self.traced.operations[-1].name != name:
-            last = next(i for i, operation in enumerate(self.traced.operations) if operation.name == name)
-            del self.traced.operations[last + 1 :]  # nothing that is returned reads them
+        values = list(results) if isinstance(results, tuple | list) else [results]
+        names = _names(self.exported.call_spec.out_spec, len(values))
+        found = {name: self.names.get(v) for name, v in zip(names, values, strict=True) if isinstance(v, fx.Node)}
+        if len(found) != len(values) or not found:
+            self._note("the module", f"returns {len(values)} values, not all of which are tensors", "return tensors")
+        for name, operation in found.items():
+            which = f"the module's output {name}" if name else "the module"
+            if not operation:
+                self._note(which, "does not depend on the input", "leave it out")
+            elif operation == IMAGE:
+                self._note(which, "is its input", "end in nn.Linear: the logits")
+            else:
+                self.traced.returned[name] = operation
+        places = {operation.name: i for i, operation in enumerate(self.traced.operations)}
+        last = max((places[name] for name in self.traced.returned.values()), default=-1)
+        del self.traced.operations[last + 1 :]  # nothing that is returned reads them
 
     def _place(self, node: fx.Node) -> tuple[str, str]:
         """Where the user finds a call, and the path of the module if it is that module's own: path, or file and line."""
@@ -362,3 +369,15 @@ class _Reader:
                 text = "" if not code or code.startswith('File "') else f" ({code})"
                 return f"{file.name}:{header.split('line ')[1].split(',')[0]}{text}", ""
         return path or node.name, ""
+
+
+def _names(structure: Any, count: int) -> list[str]:
+    """A name for each tensor that a module returns: keys of dicts, names of fields, places in tuples; "" for an only one."""
+    if count == 1:
+        return [""]
+    paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(count), structure))
+    words = [[getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in path] for path, _ in paths]
+    return [
+        f"output{path[0]}" if len(path) == 1 and isinstance(path[0], int) else ".".join(map(str, path))
+        for path in words
+    ]

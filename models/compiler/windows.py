@@ -1,15 +1,18 @@
 """Pools of every kind as max-pools and average pools of plain windows."""
 
 from itertools import pairwise
-from math import prod
+from math import lcm, prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.step import Call, UnsupportedStepError, Value
 
 DIVISOR = "use windows that are all of one size: no ceil_mode, count_include_pad=True, an output size that divides the input's"
+MAX_WINDOW = 1024
+"""Values that are summed for one average."""
 
 
 def max_pool(
@@ -51,34 +54,72 @@ def avg_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Value:
-    """nn.AvgPool1d and nn.AvgPool2d, where every window is divided by the same number."""
+    """nn.AvgPool1d and nn.AvgPool2d with all options."""
     x, result = _as_image(call, x)
     kernel, padding = _sides(kernel, call), _sides(padding, call, row=0)
     stride = _sides(stride, call) if stride not in ((), [], None) else kernel
     uniform = result[1:] == _floor_size(x, kernel, stride, padding)
-    if not uniform or (padding != (0, 0) and not count_include_pad and divisor_override is None):
-        raise UnsupportedStepError("divides windows at the border by another number than the others", DIVISOR)
-    pooled = call.add(ir.AvgPool2d, x, shape=result, kernel=kernel, stride=stride, padding=padding)
+    counted = count_include_pad or padding == (0, 0) or divisor_override is not None
+    if uniform and counted:
+        pooled = call.add(ir.AvgPool2d, x, shape=result, kernel=kernel, stride=stride, padding=padding)
+    else:
+        windows = [
+            [
+                _window(i * s - p, k, side, p, whole=divisor_override is not None, padded=count_include_pad)
+                for i in range(count)
+            ]
+            for count, s, p, k, side in zip(result[1:], stride, padding, kernel, x.shape[1:], strict=True)
+        ]
+        pooled = _average(call, x, windows, result)
     if divisor_override is not None:
         pooled = call.affine(pooled, prod(kernel) / divisor_override, 0.0)
     return call.reshape(pooled, call.shape)
 
 
+def _window(start: int, length: int, side: int, padding: int, *, whole: bool, padded: bool) -> list[int]:
+    """Places that a window along one axis is divided by the number of; -1 where there is padding."""
+    end = start + length
+    if not whole:  # what lies beyond the padding never counts, and the padding itself only where it is asked for
+        start, end = (start, min(end, side + padding)) if padded else (max(start, 0), min(end, side))
+    return [place if 0 <= place < side else -1 for place in range(start, end)]
+
+
 def adaptive_avg_pool(call: Call, x: Value, size: Any) -> Value:
-    """nn.AdaptiveAvgPool1d and 2d, where all windows have one size."""
+    """nn.AdaptiveAvgPool1d and 2d, to any size."""
     x, result = _as_image(call, x)
     windows = [_adaptive(side, count) for side, count in zip(x.shape[1:], result[1:], strict=True)]
-    sizes = [{len(window) for window in axis} for axis in windows]
-    if any(len(size) > 1 for size in sizes):
-        raise UnsupportedStepError(f"averages {x.shape[1:]} to {result[1:]} with windows of different sizes", DIVISOR)
-    kernel = (len(windows[0][0]), len(windows[1][0]))
+    lengths = [{len(window) for window in axis} for axis in windows]
     strides = [{b.start - a.start for a, b in pairwise(axis)} or {len(axis[0])} for axis in windows]
-    if any(len(stride) > 1 for stride in strides):
-        x = _spread(call, x, [[list(window) for window in axis] for axis in windows])
-        strides = [{kernel[0]}, {kernel[1]}]
-    stride = (strides[0].pop(), strides[1].pop())
+    if any(len(found) > 1 for found in (*lengths, *strides)):
+        return call.reshape(
+            _average(call, x, [[list(window) for window in axis] for axis in windows], result), call.shape
+        )
+    kernel, stride = ((each[0].pop(), each[1].pop()) for each in (lengths, strides))
     pooled = call.add(ir.AvgPool2d, x, shape=result, kernel=kernel, stride=stride, padding=(0, 0))
     return call.reshape(pooled, call.shape)
+
+
+def _average(call: Call, x: Value, windows: list[list[list[int]]], result: tuple[int, int, int]) -> Value:
+    """The average of windows of several sizes: each value as often as makes all of them one size.
+
+    Args:
+        call: being read.
+        x: an image.
+        windows: places of each window along both axes, -1 for zero.
+        result: shape of the result.
+    """
+    kernel = (lcm(*map(len, windows[0])), lcm(*map(len, windows[1])))
+    if prod(kernel) > MAX_WINDOW:
+        raise UnsupportedStepError(
+            f"averages {x.shape[1:]} to {result[1:]} by windows that become one size only with {prod(kernel)} values",
+            DIVISOR,
+        )
+    rows, columns = (
+        [place for window in axis for place in window for _ in range(size // len(window))]
+        for axis, size in zip(windows, kernel, strict=True)
+    )
+    wide = call.gather((x,), grid(x, rows, columns), (x.shape[0], len(rows), len(columns)))
+    return call.add(ir.AvgPool2d, wide, shape=result, kernel=kernel, stride=kernel, padding=(0, 0))
 
 
 def _maximum(call: Call, x: Value, taps: list[list[list[int]]]) -> Value:
@@ -98,9 +139,15 @@ def _maximum(call: Call, x: Value, taps: list[list[list[int]]]) -> Value:
 
 def _spread(call: Call, x: Value, taps: list[list[list[int]]]) -> Value:
     """The windows side by side, so that they no longer overlap."""
-    rows, columns = (torch.tensor([place for window in axis for place in window]) for axis in taps)
-    places = torch.arange(prod(x.shape)).view(x.shape)[:, rows][:, :, columns]
-    return call.gather((x,), places.flatten(), tuple(places.shape))
+    rows, columns = ([place for window in axis for place in window] for axis in taps)
+    return call.gather((x,), grid(x, rows, columns), (x.shape[0], len(rows), len(columns)))
+
+
+def grid(x: Value, rows: list[int], columns: list[int]) -> Tensor:
+    """Flat places of an image's values at these rows and columns, in all channels; -1 for zero where either is -1."""
+    y, z = torch.tensor(rows), torch.tensor(columns)
+    places = torch.arange(prod(x.shape)).view(x.shape)[:, y.clamp_min(0)][:, :, z.clamp_min(0)]
+    return torch.where((y[:, None] >= 0) & (z >= 0), places, -1).flatten()
 
 
 def _adaptive(side: int, count: int) -> list[range]:

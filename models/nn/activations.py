@@ -3,7 +3,6 @@
 All normalize their input by the channel's mean and standard deviation, of the batch in training and tracked ones otherwise.
 """
 
-from abc import abstractmethod
 from collections.abc import Callable
 from types import ModuleType
 
@@ -82,13 +81,13 @@ class Activation(nn.Module):
             self.register_buffer(name, value)
         self.register_buffer("drive", torch.tensor(0.1))
 
-    @abstractmethod
     def slope(self, turns: Tensor) -> Tensor:
         """Greatest change of a result, in its integers, by one unit of the input, [C].
 
         Args:
             turns: for one unit of the input, [C].
         """
+        raise NotImplementedError(f"{type(self).__name__} has no slope")
 
     @property
     def span(self) -> int:

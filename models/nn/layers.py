@@ -108,33 +108,60 @@ class Gather(nn.Module):
 
 
 class Head(nn.Module):
-    """Last layer: shift-dense with bias, no look-up; its sums are the logits up to one scale.
+    """Last layer: shift-dense with bias, no look-up; its sums are the outputs up to one scale for each.
 
-    ``gain`` is the real value of one unit of its input; ``peak`` the greatest sum of late.
+    ``gain`` is the real value of one unit of its input; ``factor`` [values] that of an output beside the others; ``peak`` the greatest sum
+    of late.
     """
 
     peak: Tensor
     gain: Tensor
+    factor: Tensor
 
-    def __init__(self, inputs: int, classes: int, *, exponents: int) -> None:
+    def __init__(self, inputs: int, sizes: tuple[int, ...], *, exponents: int, mask: Tensor | None = None) -> None:
+        """Make it.
+
+        Args:
+            inputs: values that it reads.
+            sizes: values of each output.
+            exponents: powers of two that a weight may take.
+            mask: bool [values of all outputs, inputs], false where there is no weight.
+        """
         super().__init__()
-        self.linear = ShiftLinear(inputs, classes, per_channel=False, exponents=exponents)
-        self.bias = nn.Parameter(torch.zeros(classes))
+        self.sizes = sizes
+        self.linear = ShiftLinear(inputs, sum(sizes), per_channel=False, exponents=exponents, mask=mask)
+        self.bias = nn.Parameter(torch.zeros(sum(sizes)))
         self.frozen = False
         self.register_buffer("peak", torch.ones(()))
         self.register_buffer("gain", torch.ones(()))
+        self.register_buffer("factor", torch.ones(sum(sizes)))
 
-    def logit(self) -> Tensor:
-        """Logit that one integer unit of the sums stands for."""
+    def take(self, weight: Tensor) -> None:
+        """Real weights [values, inputs], each output in a unit of its own, so that the weights of all are of one size."""
+        sizes = [
+            float(self.linear.size_of(weight, rows))
+            for rows in torch.split(torch.arange(len(weight)), list(self.sizes))
+        ]
+        most = max(sizes)
+        factors = [size / most if size > 0 else 1.0 for size in sizes]
+        self.factor.copy_(torch.tensor(factors).repeat_interleave(torch.tensor(self.sizes)))
+        self.linear.weight.copy_(weight / self.factor[:, None])
+
+    def unit(self) -> Tensor:
+        """What one integer unit of the sums stands for, in an output whose factor is 1."""
         return self.linear.scale().view(()) * self.gain
 
+    def logit(self) -> Tensor:
+        """What one integer unit of each sum stands for, [values]."""
+        return self.unit() * self.factor
+
     def sums(self, x: Tensor) -> Tensor:
-        """Integers [B, I] -> sums [B, classes], bias and all."""
+        """Integers [B, I] -> sums [B, values], bias and all."""
         sums: Tensor = self.linear(x) + self.bias / self.logit()
         return sums
 
     def forward(self, x: Tensor, noise_std: Tensor | float) -> Tensor:
-        """Integers [B, I] -> logits [B, classes]; noise in units of the sums."""
+        """Integers [B, I] -> outputs [B, values]; noise in units of the sums."""
         sums = self.sums(x)
         if self.training and not self.frozen:
             greatest = sums.detach().abs().max()

@@ -31,13 +31,15 @@ class ShiftWeights(nn.Module):
     weight: Tensor
     reference: Tensor | None
     widening: Tensor | None
+    mask: Tensor | None
 
-    def __init__(self, *, per_channel: bool, exponents: int) -> None:
+    def __init__(self, *, per_channel: bool, exponents: int, mask: Tensor | None = None) -> None:
         """Choose the grid.
 
         Args:
             per_channel: one scale for each output channel, otherwise one for the whole layer.
             exponents: how many powers of two there are.
+            mask: bool, of the weights' shape, false where there is no weight; none if there are all.
         """
         super().__init__()
         if not 1 <= exponents <= MAX_EXPONENT + 1:
@@ -47,6 +49,12 @@ class ShiftWeights(nn.Module):
         self._held: Tensor | None = None
         self.register_buffer("reference", None)
         self.register_buffer("widening", None)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def size_of(self, weight: Tensor, rows: Tensor) -> Tensor:
+        """Root mean square of the weights that there are in some rows, []."""
+        count = weight[rows].numel() if self.mask is None else self.mask[rows].sum()
+        return (weight[rows].pow(2).sum() / max(int(count), 1)).sqrt()
 
     def refer_to(self, reference: Tensor) -> None:
         """From now on sums are in units of ``reference``, real [O] in the coordinates of ``weight``."""
@@ -72,7 +80,10 @@ class ShiftWeights(nn.Module):
         weight = self.weight.detach()
         axes = tuple(range(1, weight.dim())) if self.per_channel else tuple(range(weight.dim()))
         units_per_std = 2 ** (self.exponents - 1) / TOP_DEVIATIONS
-        scale: Tensor = weight.pow(2).mean(axes, keepdim=True).sqrt().clamp_min(1e-8) / units_per_std
+        square = weight.pow(2).mean(axes, keepdim=True)
+        if self.mask is not None:
+            square = square / self.mask.float().mean(axes, keepdim=True).clamp_min(1e-8)
+        scale: Tensor = square.sqrt().clamp_min(1e-8) / units_per_std
         if self.widening is not None:
             scale = scale * self.widening.view(-1, *[1] * (weight.dim() - 1))
         return scale
@@ -91,7 +102,8 @@ class ShiftWeights(nn.Module):
 
     def integer_weight(self) -> Tensor:
         """The weights in integer units: exact powers of two once ``quantized``, the unrounded ones before."""
-        scaled: Tensor = self.weight / self.scale()
+        weight = self.weight if self.mask is None else self.weight * self.mask
+        scaled: Tensor = weight / self.scale()
         if not self.quantized:
             return scaled
         rounded: Tensor = scaled + (to_powers_of_two(scaled, self.exponents) - scaled).detach()
@@ -138,8 +150,10 @@ class ShiftConv2d(ShiftWeights):
 class ShiftLinear(ShiftWeights):
     """Dense layer without bias; returns sums in units of its integer weights (or of its reference)."""
 
-    def __init__(self, inputs: int, outputs: int, *, per_channel: bool = True, exponents: int = 4) -> None:
-        super().__init__(per_channel=per_channel, exponents=exponents)
+    def __init__(
+        self, inputs: int, outputs: int, *, per_channel: bool = True, exponents: int = 4, mask: Tensor | None = None
+    ) -> None:
+        super().__init__(per_channel=per_channel, exponents=exponents, mask=mask)
         self.weight = nn.Parameter(nn.init.kaiming_normal_(torch.empty(outputs, inputs)))
 
     def forward(self, x: Tensor) -> Tensor:

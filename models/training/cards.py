@@ -80,7 +80,7 @@ def measure(program: Program, baseline: nn.Module, parts: Iterable[Split], *, se
         rows.append(
             (
                 logits(baseline, part.images),
-                simulate.plain(secret, images) * program.output.scale,
+                simulate.plain(secret, images) * program.output.scales,
                 simulate.run(secret, params, images, rng),
             )
         )

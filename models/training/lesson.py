@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.exact import ExactNetwork
-from ciphershift.models.nn.recurrent import contractive
+from ciphershift.models.nn.recurrent import Recurrent, contractive
 from ciphershift.models.training.augment import cut_out, distort, shift_and_mirror
 from ciphershift.models.training.capture import Captured
 from ciphershift.models.training.muon import Muon, adam
@@ -49,7 +49,7 @@ class Lesson:
         )
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._weights = list(network.parameters())
-        self._contractive = list(contractive(network))
+        self._contractive: list[Recurrent | Network] = list(contractive(network))
         if isinstance(network, Network):
             self._contractive.append(network)
         self.average = [weight.detach().clone() for weight in self._weights] if phase.average else []

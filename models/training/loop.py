@@ -88,7 +88,10 @@ def fit(
 
     Raises:
         ValueError: the phase is distilled and there is no teacher.
+        BadShapeError: the network has several outputs.
     """
+    if isinstance(network, Network):
+        network.require_logits()
     if phase.distilled and teacher is None:
         raise ValueError(
             "a phase that is distilled needs a teacher; give the float module that the network was converted from"

@@ -46,6 +46,9 @@ def profile_of(model: Model, max_batch: int) -> ModelProfile:
         if program.input.encoding is None
         else schemas.InputEncoding(**asdict(program.input.encoding)),
         classes=program.output.classes,
+        outputs=None
+        if program.output.parts is None
+        else tuple(schemas.OutputProfile(**asdict(part)) for part in program.output.parts),
         turns_to_logits=program.turns_to_logits,
         logit_step=program.logit_step,
         output_function=program.output.function,

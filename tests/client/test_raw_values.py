@@ -1,20 +1,23 @@
-"""A model of a table, asked through a real server: raw values in, logits or probabilities out."""
+"""Models of a table, asked through a real server: raw values in; logits, probabilities, or several outputs out."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ciphershift import Client, errors
-from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Keystore, tables
 from ciphershift.client.cli.predict import _samples
+from ciphershift.client.image_files import describe, rows
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.layers import Linear, LookUp
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.protocol.encoding import Encoding
+from ciphershift.protocol.outputs import Part
 
 ENCODING = Encoding(origin=(50.0, 0.0), step=(0.5, 2.0), lowest=(-80, -127), names=("age", "dose"))
 PROGRAM = Program(
@@ -35,17 +38,37 @@ PROGRAM = Program(
     ),
     output=OutputSpec(classes=("well", "ill"), scale=0.1, function="softmax"),
 )
+SEVERAL = replace(
+    PROGRAM,
+    name="several",
+    layers=(
+        *PROGRAM.layers[:-1],
+        Linear(name="outputs", weight=np.array([[1, -1, 2], [-2, 1, 1], [1, 1, 1]], dtype=np.int8)),
+    ),
+    output=OutputSpec(
+        classes=("well", "ill", "days"),
+        scale=0.1,
+        parts=(
+            Part(name="state", shape=(2,), function="softmax"),
+            Part(name="stay", shape=(1,), factor=0.001),
+        ),
+    ),
+)
 RAW = np.array([[61.0, -12.5], [34.2, 200.0], [50, 0]])
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory, keystore: Keystore) -> Iterator[Client]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder: Path = tmp_path_factory.mktemp("zoo")
     PROGRAM.save(folder / "table")
-    with (
-        running_server(models=folder, allow_toy_parameters=True, engine="local://?threads=1") as server,
-        Client(server.url, model="table", keystore=keystore, allow_toy_parameters=True) as client,
-    ):
+    SEVERAL.save(folder / "several")
+    with running_server(models=folder, allow_toy_parameters=True, engine="local://?threads=1") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: ServerProcess, keystore: Keystore) -> Iterator[Client]:
+    with Client(server.url, model="table", keystore=keystore, allow_toy_parameters=True) as client:
         yield client
 
 
@@ -73,6 +96,32 @@ def test_a_model_of_logits_has_no_probabilities(client: Client) -> None:
     profile = client.profile().model_copy(update={"output_function": None})
     with pytest.raises(errors.ConfigurationError, match="ends in logits"):
         profile.probabilities(np.zeros((1, 2)))
+
+
+def test_several_outputs_are_a_dict(server: ServerProcess, keystore: Keystore) -> None:
+    steps = (ENCODING.integers(RAW, 255) - np.array(ENCODING.lowest)).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    runs = np.stack([simulate.run(SEVERAL, params.get(SEVERAL.params), steps, rng) for _ in range(200)])
+    with Client(server.url, model="several", keystore=keystore, allow_toy_parameters=True) as client:
+        answer, given, profile = client.predict(RAW), client.predict_proba(RAW), client.profile()
+        job = client.submit(RAW[:1])
+        later = job.result()
+    assert {name: values.shape for name, values in answer.items()} == {"state": (3, 2), "stay": (3, 1)}
+    found = np.concatenate([answer["state"], answer["stay"]], axis=1)
+    assert np.abs((found - runs.mean(axis=0)) / runs.std(axis=0)).max() < 6.5
+    assert np.allclose(given["state"].sum(axis=1), 1)
+    assert np.abs(given["stay"]).max() < 0.1  # in its own unit
+    assert {name: values.shape for name, values in later.items()} == {"state": (1, 2), "stay": (1, 1)}
+    (first, *_) = (describe("row 1", row, profile) for row in rows(answer))
+    best = ("well", "ill")[int(answer["state"][0].argmax())]
+    assert first.startswith(f"row 1: state {best} (logit ")
+    assert first.endswith(f"; stay days ({answer['stay'][0, 0]:.2f})")
+
+
+def test_a_model_of_one_value_is_described(client: Client) -> None:
+    """It has no second class to name."""
+    profile = client.profile().model_copy(update={"classes": ("spam",)})
+    assert describe("mail.png", np.array([0.3]), profile) == "mail.png: spam (0.30)"
 
 
 def test_rows_of_a_table_are_predicted(client: Client, tmp_path: Path) -> None:

@@ -227,8 +227,9 @@ def test_a_file_that_is_no_image_is_said_so(page: Page) -> None:
 
 
 def test_a_table_has_fields_and_is_answered(hosted_page: Page) -> None:
-    """On the page that the server serves: with the names and ranges that the model's profile gives."""
+    """On the page that the server serves: with the names and ranges that the model's profile gives. First is one to draw for."""
     page = hosted_page
+    expect(page.get_by_label("Network")).to_have_value("mnist-she")
     page.get_by_label("Network").select_option("table")
     expect(page.locator("#pad")).to_be_hidden()
     page.get_by_role("button", name="Row 1: low").click()
@@ -388,6 +389,8 @@ def test_nothing_keeps_people_out(
     with visitor(browser, **options) as other:
         page = other.new_page()
         page.goto(address if network == "digits" else f"{hosted}/page/")
+        if network == "table":
+            page.get_by_label("Network").select_option("table")
         page.get_by_role("button", name="Test image 0: 7" if network == "digits" else "Row 1: low").click()
         expect(page.locator("#prepared")).to_be_visible()
         results = Axe().run(page)

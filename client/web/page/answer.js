@@ -13,19 +13,22 @@ export function blank(classes) {
 }
 
 /** Shows logits, and those of the plaintext network if there are any. */
-export function show(classes, logits, plain) {
+export function show(profile, logits, plain) {
+  const { classes } = profile;
   const best = largest(logits);
-  element("verdict-class").textContent = classes[best];
-  element("verdict").classList.toggle("long", classes[best].length > 2);
-  element("verdict").dataset.class = classes[best];
+  const said = verdict(profile, logits);
+  element("verdict-class").textContent = said;
+  element("verdict").classList.toggle("long", said.length > 2);
+  element("verdict").dataset.class = said;
   const second = logits.reduce((found, logit, i) => (i !== best && (found < 0 || logit > logits[found]) ? i : found), -1);
-  element("verdict-note").textContent = second < 0 ? "" : `logit ${number(logits[best])}; next is ${classes[second]} with ${number(logits[second])}`;
+  const isNoted = second >= 0 && !profile.outputs;
+  element("verdict-note").textContent = isNoted ? `logit ${number(logits[best])}; next is ${classes[second]} with ${number(logits[second])}` : "";
   element("compare").hidden = plain !== null;
   rows(classes, logits, plain);
   if (plain === null) return;
-  const clear = largest(plain);
+  const clear = verdict(profile, plain);
   const difference = Math.max(...logits.map((logit, i) => Math.abs(logit - plain[i])));
-  const says = clear === best ? "the same" : classes[clear];
+  const says = clear === said ? "the same" : clear;
   const how = difference < 0.005 ? "every logit is equal." : `no logit differs by more than ${number(difference)}, which is the encryption's noise.`;
   const mark = document.createElement("span");
   mark.className = "clear";
@@ -33,7 +36,26 @@ export function show(classes, logits, plain) {
   element("compared").replaceChildren(mark, ` the network says ${says}; ${how}`);
 }
 
-export function largest(values) {
+/** The values of all outputs, one after the other. */
+export function flat(prediction) {
+  const outputs = prediction instanceof Float64Array ? [prediction] : Object.values(prediction);
+  return outputs.flatMap((values) => Array.from(values));
+}
+
+/** The class of the greatest logit; of several outputs, what each says: a class, or a number. */
+export function verdict({ classes, outputs }, logits) {
+  let start = 0;
+  const parts = (outputs ?? [{ name: "", shape: [classes.length] }]).map(({ name, shape }) => {
+    const end = start + shape.reduce((product, side) => product * side, 1);
+    const values = logits.slice(start, end);
+    const said = values.length === 1 && outputs ? number(values[0]) : classes[start + largest(values)];
+    start = end;
+    return `${name} ${said}`.trim();
+  });
+  return parts.join("; ");
+}
+
+function largest(values) {
   return values.indexOf(Math.max(...values));
 }
 

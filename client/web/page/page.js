@@ -50,7 +50,8 @@ async function start() {
     ...clients.map(({ profile }) => new Option(`${profile.model} · ${count(profile.bootstraps)} look-ups`, profile.model)),
   );
   const isThere = clients.some(({ profile }) => profile.model === settings.model);
-  if (isThere) element("model").value = settings.model;
+  const first = clients.find(({ profile }) => isDrawn(profile)) ?? clients[0];
+  if (first) element("model").value = isThere ? settings.model : first.profile.model;
   if (clients.length) await choose();
   else say("The server has no models: ask its operator, or use another server.");
   if (settings.model && !isThere) throw new UnknownModelError(`The server has no model ${settings.model}; choose one from the list.`);
@@ -75,7 +76,7 @@ async function choose() {
 /** Shows what inputs of this model are made with: the pad, a place for files, or fields. */
 function showWidget(profile) {
   const isImage = takesImages(profile);
-  const draws = isImage && profile.sampleShape[0] === 1 && readsDigits(profile);
+  const draws = isDrawn(profile);
   element("drop").hidden = !isImage;
   element("fields").hidden = isImage;
   element("undo").hidden = !isImage;
@@ -255,12 +256,12 @@ async function predicted(client, values, signal) {
       say(progress.sentence(profile, status));
     }
   };
-  const logits = Array.from(await client.predict(values, { signal, onProgress }));
+  const logits = answer.flat(await client.predict(values, { signal, onProgress }));
   await keys.show(profile.params);
   last = { values, logits };
-  const best = profile.classes[answer.largest(logits)];
+  const best = answer.verdict(profile, logits);
   progress.advance(profile, profile.bootstraps);
-  answer.show(profile.classes, logits, null);
+  answer.show(profile, logits, null);
   element("compare").hidden = !settings.clear;
   progress.stages(client.timings);
   element("jump").textContent = `Answer: ${best}`;
@@ -297,7 +298,7 @@ async function compare() {
     element("compare").hidden = true;
     element("compared").textContent = `Not available: ${plain.message}`;
   } else {
-    answer.show(profile.classes, logits, plain);
+    answer.show(profile, logits, plain);
   }
 }
 
@@ -352,6 +353,10 @@ function press(name) {
 
 function chosen() {
   return clients.find(({ profile }) => profile.model === element("model").value);
+}
+
+function isDrawn(profile) {
+  return takesImages(profile) && profile.sampleShape[0] === 1 && readsDigits(profile);
 }
 
 function takesImages({ sampleShape }) {

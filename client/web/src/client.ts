@@ -18,7 +18,7 @@ import { Job, fetchAnswer, told } from "./job.js";
 import { type JobStatus, follow, jobPath, readStatus, statusOf } from "./jobs.js";
 import { type KeyPair, Keystore, MemoryStore } from "./keystore.js";
 import { type ConnectOptions, type RunOptions, type Timings, type Traffic, noTime } from "./options.js";
-import { type ModelProfile, logitsOf, readProfile, valuesOf } from "./profile.js";
+import { type ModelProfile, type Prediction, logitsOf, readProfile, valuesOf } from "./profile.js";
 import { parseAnswer, parseModels, submitCall } from "./protocol.js";
 import { Members } from "./reading.js";
 import { type Receipt, keepReceipt } from "./receipts.js";
@@ -91,16 +91,17 @@ export class Client {
   }
 
   /**
-   * Returns logits; the server sees ciphertexts alone.
+   * Returns logits; of a model with several outputs, logits by name: `predict<Record<string, Float64Array>>(image)`. The server sees
+   * ciphertexts alone.
    *
    * @param images one image, which gives one row of logits, or several, which give as many.
    * @throws CanceledError the signal was aborted.
    * @throws WrongAnswerError the model was changed twice meanwhile, or the server mixes up its answers.
    * @throws CiphershiftError its subclass says what to change.
    */
-  async predict(images: Pixels, options?: RunOptions): Promise<Float64Array>;
-  async predict(images: readonly Pixels[], options?: RunOptions): Promise<Float64Array[]>;
-  async predict(images: Pixels | readonly Pixels[], options: RunOptions = {}): Promise<Float64Array | Float64Array[]> {
+  async predict<P extends Prediction = Float64Array>(images: Pixels, options?: RunOptions): Promise<P>;
+  async predict<P extends Prediction = Float64Array>(images: readonly Pixels[], options?: RunOptions): Promise<P[]>;
+  async predict(images: Pixels | readonly Pixels[], options: RunOptions = {}): Promise<Prediction | Prediction[]> {
     const several = Array.isArray(images);
     const batch = (several ? images : [images]) as readonly Pixels[];
     if (!batch.length) throw new BadShapeError("no images were given: give at least one");
@@ -207,7 +208,7 @@ export class Client {
     });
   }
 
-  async #predict(images: readonly Pixels[], options: RunOptions): Promise<Float64Array[]> {
+  async #predict(images: readonly Pixels[], options: RunOptions): Promise<Prediction[]> {
     this.timings = noTime();
     const batch = await this.#levels(images);
     const keys = await this.#timed("keys", () => this.#prepared(options));
@@ -311,7 +312,7 @@ export class Client {
     );
   }
 
-  #decrypt({ profile }: Receipt, answers: readonly PackedAnswer[], keys: KeyPair): Float64Array[] {
+  #decrypt({ profile }: Receipt, answers: readonly PackedAnswer[], keys: KeyPair): Prediction[] {
     const started = performance.now();
     const rows = answers.map((answer) => logitsOf(profile, decrypt(keys.clientKeys, answer)));
     this.timings.decrypt += (performance.now() - started) / 1000;

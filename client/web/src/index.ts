@@ -14,5 +14,5 @@ export { type KeyFiles, Keystore, type KeystoreOptions, MemoryStore, type Store 
 export type { OnnxOptions, OnnxRuntime, OnnxSession, OnnxValue } from "./onnxruntime.js";
 export type { ConnectOptions, Progress, RunOptions, Timings, Traffic } from "./options.js";
 export { ParameterSet } from "./params.js";
-export type { LayerProfile, ModelProfile } from "./profile.js";
+export type { LayerProfile, ModelProfile, OutputProfile, Prediction } from "./profile.js";
 export type { StemProfile } from "./stem.js";

@@ -5,6 +5,7 @@ import type { Exchange } from "./exchange.js";
 import { type JobStatus, follow, isFinished, jobPath, readStatus, statusOf } from "./jobs.js";
 import type { Keystore } from "./keystore.js";
 import type { RunOptions } from "./options.js";
+import type { Prediction } from "./profile.js";
 import { answerLimit } from "./protocol.js";
 import { Members } from "./reading.js";
 import { type Receipt, findReceipt, forgetReceipt } from "./receipts.js";
@@ -14,7 +15,7 @@ import type { Answer } from "./transport.js";
 export interface Ways {
   readonly exchange: Exchange;
   readonly keystore: Keystore;
-  readonly read: (receipt: Receipt, answer: Answer) => Promise<Float64Array[]>;
+  readonly read: (receipt: Receipt, answer: Answer) => Promise<Prediction[]>;
 }
 
 /** Encrypted images on their way through a server. */
@@ -49,16 +50,17 @@ export class Job {
   }
 
   /**
-   * Waits for the logits, a row for each image, and decrypts them; can be called again while the server keeps the answer.
+   * Waits for the logits, a row for each image as `predict` gives it, and decrypts them; can be called again while the server keeps the answer.
    *
    * @throws UnknownJobError the images were not sent with this keystore.
    * @throws CanceledError, ExpiredError there is no answer any more.
    * @throws CiphershiftError why the job failed.
    */
-  async result(options: RunOptions = {}): Promise<Float64Array[]> {
+  async result<P extends Prediction = Float64Array>(options: RunOptions = {}): Promise<P[]> {
     const receipt = await findReceipt(this.#ways.keystore.store, this.id);
     const status = await this.wait(options);
-    return this.#ways.read(receipt, await told(options.signal, () => fetchAnswer(this.#ways.exchange, receipt, status, options.signal)));
+    const answer = await told(options.signal, () => fetchAnswer(this.#ways.exchange, receipt, status, options.signal));
+    return (await this.#ways.read(receipt, answer)) as P[];
   }
 
   /** Ends the job, or makes the server forget the answer of one that is finished. */

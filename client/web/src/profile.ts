@@ -18,6 +18,21 @@ export interface LayerProfile {
   readonly lookups: number;
 }
 
+/** One of several outputs, or an output that is no vector. */
+export interface OutputProfile {
+  /** Empty for an only output. */
+  readonly name: string;
+  /** For one sample. */
+  readonly shape: readonly number[];
+  /** Of its values, beside the scale that all outputs share. */
+  readonly factor: number;
+  /** What the module does to it at its end; null: nothing. */
+  readonly function: string | null;
+}
+
+/** What a model says of one input: logits, or those of several outputs by name. */
+export type Prediction = Float64Array | Readonly<Record<string, Float64Array>>;
+
 /** All that a client needs to make keys, encode an image and read the answer. */
 export interface ModelProfile {
   readonly model: string;
@@ -34,7 +49,10 @@ export interface ModelProfile {
   readonly inputDelta: number;
   /** How raw values become integers; null: bytes from 0 to 255, or floats from 0 to 1. */
   readonly inputEncoding: InputEncoding | null;
+  /** Names of the values, those of all outputs one after the other. */
   readonly classes: readonly string[];
+  /** Null: one vector of logits. */
+  readonly outputs: readonly OutputProfile[] | null;
   readonly turnsToLogits: number;
   /** In the exact profile, what every logit is a whole multiple of. */
   readonly logitStep: number | null;
@@ -66,6 +84,15 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     const members = new Members(value, "ModelProfile, layers");
     return { name: members.text("name", 128), kind: members.text("kind", 128), lookups: members.integer("lookups") };
   };
+  const output = (value: unknown): OutputProfile => {
+    const members = new Members(value, "ModelProfile, outputs");
+    return {
+      name: members.text("name", 128),
+      shape: members.list("shape", 1, 3, side),
+      factor: members.number("factor", 1e-12, 1e12),
+      function: members.optional("function", (name) => members.text(name, 128)),
+    };
+  };
   const step = profile.optional("logit_step", (name) => profile.number(name, Number.MIN_VALUE));
   const inputShape = profile.list("input_shape", 1, 3, side);
   const stem = profile.optional("stem", (name) => readStem(profile.object(name), inputShape[0]!));
@@ -81,6 +108,7 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     inputDelta: profile.number("input_delta", Number.MIN_VALUE, 0.5),
     inputEncoding: profile.optional("input_encoding", (name) => readEncoding(profile.object(name), inputShape[0]!)),
     classes: profile.list("classes", 1, 1024, (value) => printable(String(value)).slice(0, 128)),
+    outputs: profile.optional("outputs", (name) => profile.list(name, 1, 1024, output)),
     turnsToLogits: profile.number("turns_to_logits"),
     logitStep: step,
     bootstraps: profile.integer("bootstraps"),
@@ -93,6 +121,13 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     stem,
     json,
   };
+  const { outputs } = read;
+  if (outputs && outputs.reduce((sum, one) => sum + valuesOf(one.shape), 0) !== read.classes.length) {
+    throw new MalformedError(`the outputs of ${read.model} have other values than its ${read.classes.length} classes`);
+  }
+  if (outputs && new Set(outputs.map((one) => one.name)).size !== outputs.length) {
+    throw new MalformedError(`the profile of ${read.model} has two outputs of one name`);
+  }
   const sizes = sizesOf(read.params, valuesOf(read.inputShape), read.classes.length);
   for (const name of ["keyBytes", "uploadBytes", "downloadBytes"] as const) {
     if (read[name] !== sizes[name]) {
@@ -117,11 +152,20 @@ export function sizesOf(params: ParameterSet, pixels: number, classes: number): 
   };
 }
 
-/** Returns decrypted torus values as logits; in the exact profile the whole multiples that they are. */
-export function logitsOf(profile: ModelProfile, turns: Float64Array): Float64Array {
-  const { turnsToLogits, logitStep } = profile;
-  return turns.map((turn) => {
+/** Returns decrypted torus values as logits, in the exact profile the whole multiples that they are; those of several outputs by name. */
+export function logitsOf(profile: ModelProfile, turns: Float64Array): Prediction {
+  const { turnsToLogits, logitStep, outputs } = profile;
+  const logits = turns.map((turn) => {
     const logit = turn * turnsToLogits;
     return logitStep === null ? logit : Math.round(logit / logitStep) * logitStep;
   });
+  if (!outputs) return logits;
+  let start = 0;
+  const named = outputs.map(({ name, shape, factor }): [string, Float64Array] => {
+    const end = start + valuesOf(shape);
+    const values = logits.slice(start, end).map((value) => value * factor);
+    start = end;
+    return [name, values];
+  });
+  return outputs.length === 1 && outputs[0]!.name === "" ? named[0]![1] : Object.fromEntries(named);
 }

@@ -48,6 +48,18 @@ test("a profile is read, and one that is impossible is refused by the name of it
   await readProfile({ ...PROFILE, stem: null });
 });
 
+test("several outputs are logits by name, in their shapes and scales", async () => {
+  const one = { shape: [1], factor: 1, function: null };
+  const outputs = [{ ...one, name: "age", factor: 0.5 }, { ...one, name: "sex", function: "sigmoid" }];
+  const profile = await readProfile({ ...PROFILE, outputs });
+  assert.deepEqual(logitsOf(profile, Float64Array.of(0.25, 0.5)), { age: Float64Array.of(12.5), sex: Float64Array.of(50) });
+  const map = await readProfile({ ...PROFILE, outputs: [{ ...one, name: "", shape: [2, 1, 1] }] });
+  assert.deepEqual(logitsOf(map, Float64Array.of(0.25, 0.5)), Float64Array.of(25, 50));
+  for (const wrong of [[], outputs.slice(1), [outputs[0], { ...outputs[1], name: "age" }], [{ ...one, name: "x", shape: [2, 0] }], [{ ...one, name: "x", factor: -1, shape: [2] }]]) {
+    await assert.rejects(readProfile({ ...PROFILE, outputs: wrong }), { code: "malformed" });
+  }
+});
+
 test("what a profile says of a public part is read, and refused where it cannot be", async () => {
   const stem = {
     public: "features.0", meaning: "known to all", sha256: "ef".repeat(32), bytes: 100, input_shape: [1, 4, 4], low: [0], high: [2], most_outside: 0.1,

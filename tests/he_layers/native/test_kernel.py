@@ -144,7 +144,7 @@ ONE_BODY = [
     for ring in ((1, 14, 2), (2, 23, 1), (4, 10, 2))
     for steps in ((1, 1, 1), (4, 1, 1), (2, 2, 1), (6, 2, 1), (2, 1, 2), (3, 1, 3), (9, 1, 3), (8, 1, 4))
 ]
-SHARED = [(4, 23, 1, *steps, w, 2) for steps in ((3, 1, 3), (9, 1, 3), (2, 2, 1)) for w in (1, 2)]
+SHARED = [(4, 23, 1, *steps, 2) for steps in ((3, 1, 3, 1), (3, 1, 3, 2), (6, 1, 3, 2), (2, 2, 1, 2))]
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_sequences_of_every_length_and_of_one_step_more(steps: int) -> None:
 @pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
 def test_gated_layers_are_products(layer: type[nn.RNNBase]) -> None:
     torch.manual_seed(0)
-    module = Net(layer(FEATURES, 3, batch_first=True), width=3).eval()  # type: ignore[call-arg]
+    module = Net(layer(FEATURES, 3, batch_first=True), width=3).eval()  # type: ignore[call-arg, arg-type]
     x = (_samples(2) * 255).round() / 255
     network = _calibrated(module, 2)
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_training_keeps_a_contractive_network_so_and_its_program_states_it() -> 
     assert network.contractive
     (weights,) = (network.node(name) for name in network.gains())
     with torch.no_grad():
-        weights.weight.mul_(1.3)  # type: ignore[operator, union-attr]
+        weights.weight.mul_(1.3)  # type: ignore[operator]
     for _ in range(100):
         if network.contract():
             break

@@ -224,6 +224,30 @@ def built(seed: int = 0) -> dict[str, nn.Module]:
             c=conv(),
             head=head(36 + 60, 4),
         ),
+        "average pools whose windows differ": Net(
+            lambda s, x: (
+                lambda y: s.head(
+                    torch.cat(
+                        [
+                            flat(F.avg_pool2d(y, 3, 2, 1, count_include_pad=False)),
+                            flat(F.avg_pool2d(y, 4, 3, 1, ceil_mode=True)),
+                            flat(F.avg_pool2d(y, 4, 3, 1, ceil_mode=True, divisor_override=5)),
+                            flat(F.adaptive_avg_pool2d(y, (4, 5))),
+                        ],
+                        1,
+                    )
+                )
+            )(F.relu(s.c(x))),
+            c=conv(),
+            head=head(4 * (9 + 9 + 9 + 20), 4),
+        ),
+        "transposed convolutions": Net(
+            lambda s, x: s.head(flat(F.relu(s.b(F.relu(s.a(F.relu(s.c(x)))))))),
+            c=conv(1, 4, 3, stride=2),
+            a=nn.ConvTranspose2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), output_padding=(1, 0), groups=2),
+            b=nn.ConvTranspose2d(6, 2, 3, dilation=2, padding=3),
+            head=head(16, 4),
+        ),
         "upsampling and pixel shuffle": Net(
             lambda s, x: s.head(
                 flat(F.relu(s.d(F.interpolate(F.relu(F.pixel_shuffle(s.c(x), 2)), scale_factor=2, mode="nearest"))))
@@ -251,6 +275,13 @@ def built(seed: int = 0) -> dict[str, nn.Module]:
         ),
         "linear on the last axis": Net(
             lambda s, x: s.head(flat(F.relu(s.d(F.relu(s.c(x)))))), c=conv(), d=nn.Linear(6, 5), head=head(120, 4)
+        ),
+        "linear bottleneck": Net(
+            lambda s, x: (lambda y: s.head(flat(F.relu(s.d(y) + y))))(s.b(F.relu(s.a(x)))),
+            a=conv(1, 6, 3),
+            b=conv(6, 4, 1),
+            d=nn.Sequential(conv(4, 8, 3, padding=1), nn.ReLU6(), conv(8, 8, 3, padding=1, groups=8), conv(8, 4, 1)),
+            head=head(144, 4),
         ),
         "two linear layers in a row": nn.Sequential(
             conv(1, 6, 3, padding=1), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 7), nn.Linear(7, 4)
@@ -334,12 +365,6 @@ def test_vectors_series_and_padded_images_are_evaluated_encrypted(
             "cannot be traced",
         ),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Softmax(1), nn.Linear(9, 2)), "softmax"),
-        (
-            nn.Sequential(
-                conv(), nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)
-            ),
-            "divides",
-        ),
     ],
 )
 def test_what_cannot_be_converted_has_a_place_and_a_way_out(module: nn.Module, problem: str) -> None:
