@@ -30,8 +30,7 @@ def estimated(records: Sequence[Record], growth: Sequence[Record], stages: Seque
     text = (
         f"Predicted, not measured: images of 224 x 224 and SHE's recurrent net on this machine ({records[0]['threads']} threads, "
         f"{records[0]['params']}). None of these networks was trained here; noise may ask for a dearer set. The recurrent net is counted "
-        "only: its products of two encrypted values (two look-ups each) are not among our layers.\n\n"
-        + tables.table(head, rows)
+        "only, by its products of two encrypted values (two look-ups each).\n\n" + tables.table(head, rows)
     )
     for stage in stages:
         text += (

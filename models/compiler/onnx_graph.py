@@ -284,8 +284,7 @@ def _cure(node: Any) -> str:
     if node.domain not in DOMAINS:
         return f"it is of the domain {node.domain}: export the network with the operators of ai.onnx alone"
     return {
-        "LSTM": "products of encrypted values over time: use a 1-D convolution (TCN)",
-        "GRU": "products of encrypted values over time: use a 1-D convolution (TCN)",
+        **dict.fromkeys(("RNN", "LSTM", "GRU"), "convert the module of torch that the file was exported from"),
         "GroupNormalization": "use a batch norm",
     }.get(node.op_type, "see docs/networks.md for the operations that are")
 
