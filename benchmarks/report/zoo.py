@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from ciphershift.benchmarks.report.stored import Stored
 from ciphershift.benchmarks.report.tables import NONE, percent, seconds, size, table
 
 LETTERS = {"conv": "C", "linear": "F", "max_pool": "P", "avg_pool": "average", "relu": "A", "add": "+"}
+STEPS = re.compile(r"((?:[^-]+-){2,}?)\1{3,}")
+"""The same layers four times or more."""
 Card = Mapping[str, Any]
 
 
@@ -66,11 +69,12 @@ def _row(card: Card, run: Record | None) -> tuple[object, ...]:
 
 
 def _topology(layers: Sequence[Mapping[str, Any]]) -> str:
-    """In SHE's letters, with the number of maps or units."""
+    """In SHE's letters, with the number of maps or units; steps that repeat, as those of a recurrent network, are written once."""
     words = []
     for layer in layers:
         letter = LETTERS.get(layer["layer"])
         if letter in ("C", "F"):
             letter += str(layer["output"][0])
         words.append(letter)
-    return "-".join(word for word in words if word)
+    text = "-".join(word for word in words if word)
+    return STEPS.sub(lambda found: f"{found[0].count(found[1])} x ({found[1][:-1]})-", text)

@@ -214,6 +214,7 @@ def test_the_tables_have_each_network_with_its_newest_run_or_none() -> None:
     assert "| C3-A-C12-A-F160-A-F10 | 892 |" in full[name]
     assert full[name].endswith("| 6 of 7 | 1.5 s | 4.6 KB, 5.7 KB | 10 MB | 1 GB |")
     assert full["mnist-tiny"].endswith("| – | – | – | – | – |")
+    assert "| F64-F64-27 x (A-F64-F64-F64-+)-A-F10 |" in full["rows-rnn"]
     assert zoo.agreement(found) == (6, 7)
     of_another = [runs[1] | {"program": "of an older network"}]
     assert zoo.agreement(zoo.cards_with_runs(of_another, models)) == (0, 0)
