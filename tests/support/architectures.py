@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ciphershift.errors import BadCalibrationError
+from ciphershift.models.compiler.convert import before_rounding
 from ciphershift.models.compiler.ir import TraceResult
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.trace import Trace, trace
@@ -548,22 +550,34 @@ def settled(architecture: Architecture) -> nn.Module:
     return module.eval()
 
 
+CALIBRATION = 96
+"""Samples that an architecture is calibrated and compared on."""
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
 MARKS = ("<!-- table: written by python -m tests.support.architectures -->", "<!-- end of table -->")
 
 
 def row(architecture: Architecture) -> str:
-    """What conversion says of it: its look-ups, or what cannot be evaluated, where, and what to do."""
-    read = trace(settled(architecture), architecture.shape)
+    """What conversion says of it: that every step is the module's, and the look-ups; or what is wrong, where, and what to do."""
+    module = settled(architecture)
+    read = trace(module, architecture.shape)
     simple = simplify(read.result, architecture.shape) if isinstance(read, Trace) else TraceResult(findings=read)
     if simple.findings:
         first = simple.findings[0]
         said = f"{len(simple.findings)} findings, the first: {first}"
     else:
         returned = ", ".join(f"{part.name} {part.shape}".strip() for part in simple.parts)
-        said = f"converted, {sum(map(lookups, simple.operations))} look-ups, returns {returned}"
+        said = f"{_compared(module, architecture)}; {sum(map(lookups, simple.operations))} look-ups, returns {returned}"
     size = "x".join(map(str, architecture.shape))
     return f"| {architecture.name} | {architecture.source} | {size} | {said.replace('|', chr(92) + '|')} |"
+
+
+def _compared(module: nn.Module, architecture: Architecture) -> str:
+    """Whether every step is the module's before rounding, on samples of noise."""
+    try:
+        before_rounding(module, samples(architecture, CALIBRATION))
+    except BadCalibrationError as error:
+        return f"no finding; `{error.code}` with these random weights at {str(error).partition(': ')[0]}"
+    return "equal before rounding"
 
 
 def table() -> str:

@@ -20,7 +20,7 @@ SCRIPT = """
   const [file, width, height, inputShape, classes, kind] = process.argv.slice(1);
   const image = { width: Number(width), height: Number(height), data: new Uint8ClampedArray(readFileSync(file)) };
   try {
-    const profile = { model: "m", inputShape: JSON.parse(inputShape), classes: JSON.parse(classes) };
+    const profile = { model: "m", sampleShape: JSON.parse(inputShape), classes: JSON.parse(classes) };
     const { pixels, steps } = fit(image, profile, kind || undefined);
     console.log(JSON.stringify([Array.from(pixels), steps]));
   } catch (error) {
