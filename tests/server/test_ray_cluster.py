@@ -110,7 +110,7 @@ def test_a_worker_that_is_killed_in_mid_job_loses_nothing(bench: Bench, tiny_ima
         return (await running).logits
 
     rows = bench.run(run_and_kill)
-    assert len(steps) == 3 * len(images)
+    assert len(steps) == 3 * -(-len(images) // bench.together)
     runs = np.stack([simulate.run(bench.program, TOY, images, np.random.default_rng(i)) for i in range(50)])
     deviation = np.abs((bench.decrypt(encrypted, rows) - runs.mean(axis=0)) / runs.std(axis=0))
     assert deviation.max() < 6

@@ -203,14 +203,16 @@ def test_the_page_that_the_server_serves_computes_it_if_it_has_onnxruntime(
         page.goto(f"{server.url}/page/")
         page.locator("#file").set_input_files(chosen)
         expect(page.locator("#prepared-text")).to_contain_text(
-            "to the network's public part, in this browser: scan.png"
+            "to the network's public part, in this browser: scan.png", timeout=60_000
         )
         send(page)
-        expect(page.locator("#verdict-class")).to_have_text(wanted)
+        expect(page.locator("#verdict-class")).to_have_text(wanted, timeout=60_000)
         module = files / site.ONNXRUNTIME[0]
         module.write_bytes(module.read_bytes() + b"\n")
         page.reload()
         page.locator("#file").set_input_files(chosen)
         page.get_by_role("button", name="Encrypt and send").click()
-        expect(page.get_by_role("alert")).to_contain_text("which this page computes with onnxruntime-web")
+        expect(page.get_by_role("alert")).to_contain_text(
+            "which this page computes with onnxruntime-web", timeout=60_000
+        )
         page.close()

@@ -253,7 +253,7 @@ def test_an_operator_that_is_read_wrongly_cannot_get_through(monkeypatch: pytest
         (
             lambda m: m.graph.node[0].__setattr__("op_type", "LSTM"),
             UnsupportedLayerError,
-            "the_Relu: LSTM is not supported; products",
+            "the_Relu: LSTM is not supported; convert the module of torch",
         ),
         (
             lambda m: m.graph.node[0].__setattr__("domain", "com.microsoft"),

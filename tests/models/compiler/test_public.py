@@ -137,7 +137,7 @@ class Shortcut(nn.Module):
     [
         ("third", "name one of first, head, second"),
         ("second", "gives 2 results"),
-        ("head", "gives 1 results|returns its input|no activation"),
+        ("head", "is its input; end in nn.Linear"),
     ],
 )
 def test_a_cut_that_cannot_be_made_says_where_to_cut(public: str, problem: str) -> None:
