@@ -33,6 +33,7 @@ let pressed = null; // the name of the example
 let running = null; // the AbortController of the current run
 let last = null; // { values, logits } of the answer that is shown
 let again = start; // what "Try again" does
+let known = null; // the promise of the model that is chosen: what it takes is not known before
 
 const pad = new Pad(element("pad"), { changed: drawn, confirmed: send, tell: say });
 const fields = new Fields(element("fields"), filled);
@@ -154,12 +155,14 @@ function whatIsInTheFields() {
   }
 }
 
-function opened(files) {
-  if (!files.length) return;
-  press(null);
-  if (takesImages(chosen().profile)) offer(decoded(files[0]));
-  else attempt(numbers(files[0]).then((text) => fields.read(text)));
+async function opened([file]) {
+  if (!file) return;
   element("file").value = ""; // the same file can be chosen again
+  await known;
+  if (!chosen()) return; // the problem with the server is already shown
+  press(null);
+  if (takesImages(chosen().profile)) offer(decoded(file));
+  else attempt(numbers(file).then((text) => fields.read(text)));
 }
 
 /** Prepares the input that will be encrypted. */
@@ -216,7 +219,7 @@ function instruction() {
 }
 
 async function send() {
-  if (running || !chosen()) return;
+  if (running) return;
   const run = new AbortController();
   running = run;
   const started = performance.now();
@@ -227,7 +230,9 @@ async function send() {
   element("send").classList.replace("primary", "stop");
   again = send;
   try {
+    await known;
     await preparing?.catch(() => {}); // an input that was chosen just now
+    if (!chosen()) return; // the problem with the server is already shown
     if (input) await attempt(predicted(chosen(), input, run.signal));
     else if (!run.signal.aborted) await missed();
   } finally {
@@ -384,7 +389,7 @@ function percent(share) {
   return `${Math.round(100 * share)} %`;
 }
 
-element("model").addEventListener("change", () => attempt(choose()));
+element("model").addEventListener("change", () => (known = attempt(choose())));
 element("undo").addEventListener("click", () => pad.undo());
 element("clear").addEventListener("click", () => (element("fields").hidden ? pad : fields).clear());
 element("open").addEventListener("click", () => element("file").click());
@@ -401,7 +406,7 @@ element("api-key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   service.setApiKey(element("api-key").value);
   element("api-key").value = "";
-  attempt(start());
+  known = attempt(start());
 });
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   element("drop").addEventListener(name, (event) => {
@@ -410,4 +415,4 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
     if (name === "drop") opened(event.dataTransfer.files);
   });
 }
-attempt(start());
+known = attempt(start());

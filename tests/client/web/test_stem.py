@@ -201,7 +201,6 @@ def test_the_page_that_the_server_serves_computes_it_if_it_has_onnxruntime(
     with running_server(**settings) as server, headless() as browser:
         page = browser.new_page()
         page.goto(f"{server.url}/page/")
-        page.wait_for_load_state("networkidle")  # the page asks for the network's examples first
         page.locator("#file").set_input_files(chosen)
         expect(page.locator("#prepared-text")).to_contain_text(
             "to the network's public part, in this browser: scan.png", timeout=60_000
@@ -211,7 +210,6 @@ def test_the_page_that_the_server_serves_computes_it_if_it_has_onnxruntime(
         module = files / site.ONNXRUNTIME[0]
         module.write_bytes(module.read_bytes() + b"\n")
         page.reload()
-        page.wait_for_load_state("networkidle")
         page.locator("#file").set_input_files(chosen)
         page.get_by_role("button", name="Encrypt and send").click()
         expect(page.get_by_role("alert")).to_contain_text(
