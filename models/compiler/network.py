@@ -275,7 +275,7 @@ class Network(nn.Module):
         torus, found = self.placed or self.torus(), {}
         for name, activation in self._recurrent.items():
             weights, table = self.node(name), self.node(activation)
-            assert isinstance(weights, ShiftWeights) and isinstance(table, Activation), (
+            assert isinstance(weights, ShiftWeights) and isinstance(table, ReLU | LookUp), (
                 "a recurrent layer is one of these"
             )
             slope = table.slope(torus.turns(self.wiring.by_name[activation].inputs[0])).detach()

@@ -45,6 +45,12 @@ def _constant(value: Any) -> bool:
     return not isinstance(value, Value)
 
 
+def _require_constant(*weights: Any) -> None:
+    """Raises UnsupportedStepError for weights that depend on the input."""
+    if not all(map(_constant, weights)):
+        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+
+
 def _conv2d(
     call: Call,
     x: Value,
@@ -55,8 +61,7 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Value:
-    if not (_constant(weight) and _constant(bias)):
-        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+    _require_constant(weight, bias)
     source, weight = _source(weight), _dilated(weight.detach(), pair(dilation))
     if isinstance(padding, str):
         sides = (0, 0) if padding == "valid" else tuple(side - 1 for side in weight.shape[2:])
@@ -88,8 +93,7 @@ def _conv1d(
     groups: int = 1,
 ) -> Value:
     """A series as an image of one row."""
-    if not _constant(weight):
-        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+    _require_constant(weight)
     rows = call.reshape(x, (x.shape[0], 1, x.shape[1]))
     around = padding if isinstance(padding, str) else (0, _single(padding))
     options = ((1, _single(stride)), around, (1, _single(dilation)), groups)
@@ -108,8 +112,7 @@ def _conv_transpose2d(
     dilation: Any = 1,
 ) -> Value:
     """A convolution with the kernel turned around, on the input with zeros between its values and around them."""
-    if not (_constant(weight) and _constant(bias)):
-        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+    _require_constant(weight, bias)
     inputs, maps, *_ = weight.shape
     turned = weight.detach().view(groups, inputs // groups, maps, *weight.shape[2:]).transpose(1, 2).flip(3, 4)
     turned = _dilated(turned.reshape(groups * maps, inputs // groups, *weight.shape[2:]), pair(dilation))
@@ -147,8 +150,7 @@ def _conv_transpose1d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Value:
-    if not _constant(weight):
-        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+    _require_constant(weight)
     rows = call.reshape(x, (x.shape[0], 1, x.shape[1]))
     options = (
         (1, _single(stride)),
@@ -180,8 +182,7 @@ def _padded(call: Call, x: Value, more: tuple[int, ...]) -> Value:
 
 
 def _linear(call: Call, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
-    if not (_constant(weight) and _constant(bias)):
-        raise UnsupportedStepError("has weights that depend on the input", PRODUCT)
+    _require_constant(weight, bias)
     source, weight, bias = _source(weight), weight.detach().clone(), _bias(bias, len(weight))
     if len(x.shape) == 1:
         return call.add(ir.Linear, x, shape=call.shape, weight=weight, bias=bias, source=source)

@@ -60,20 +60,23 @@ def _layers(
     batch_first: bool,
 ) -> tuple[Tensor, ...]:
     """States of all steps, then the last ones of each layer and direction, as torch returns them."""
-    (count, step), each, ways = cell, 4 if has_biases else 2, 1 + bidirectional
-    if len(params) != each * num_layers * ways:
-        raise NotImplementedError("a recurrent layer with proj_size; leave it out")
+    (count, step), ways = cell, 1 + bidirectional
+    each = len(params) // (num_layers * ways)  # with a projection of the states (proj_size of nn.LSTM) one more
+    own = 4 if has_biases else 2
     x = x if batch_first else x.transpose(0, 1)
     last: list[State] = []
     for layer in range(num_layers):
         results = []
         for way in range(ways):
             number = layer * ways + way
-            gates = _gates(params[each * number : each * (number + 1)], count)
+            weights = params[each * number : each * (number + 1)]
+            gates, projection = _gates(weights[:own], count), weights[own:]
             state, states = tuple(h[number] for h in initial), []
             steps = x.unbind(1)
             for one in reversed(steps) if way else steps:
                 state = step(one, state, gates)
+                if projection:
+                    state = (functional.linear(state[0], projection[0]), *state[1:])
                 states.append(state[0])
             results.append(torch.stack(states[::-1] if way else states, dim=1))
             last.append(state)

@@ -81,14 +81,6 @@ class Activation(nn.Module):
             self.register_buffer(name, value)
         self.register_buffer("drive", torch.tensor(0.1))
 
-    def slope(self, turns: Tensor) -> Tensor:
-        """Greatest change of a result, in its integers, by one unit of the input, [C].
-
-        Args:
-            turns: for one unit of the input, [C].
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no slope")
-
     @property
     def span(self) -> int:
         """Steps between the least and the greatest integer."""
@@ -159,7 +151,11 @@ class ReLU(Activation):
         return torch.minimum(torch.maximum(self.top, self.floor), longest / (self.std * turns))
 
     def slope(self, turns: Tensor) -> Tensor:
-        """See Activation."""
+        """Greatest change of a result, in its integers, by one unit of the input, [C].
+
+        Args:
+            turns: for one unit of the input, [C].
+        """
         return self.levels / (self.tops(turns) * self.std)
 
     @property
@@ -234,7 +230,7 @@ class LookUp(Activation):
         return middle - half, middle + half
 
     def slope(self, turns: Tensor) -> Tensor:
-        """See Activation; between POINTS places of the ramp."""
+        """See ReLU; between POINTS places of the ramp."""
         low, high = self.bounds(turns)
         places = low + (high - low) * torch.linspace(0, 1, POINTS, device=low.device).view(-1, 1)
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,10 +148,14 @@ def test_sequences_of_every_length_and_of_one_step_more(steps: int) -> None:
         program.integers(np.zeros((1, steps + 1, FEATURES), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
-def test_gated_layers_are_products(layer: type[nn.RNNBase]) -> None:
+@pytest.mark.parametrize(
+    ("layer", "options", "width"),
+    [(nn.LSTM, {}, 3), (nn.GRU, {}, 3), (nn.LSTM, {"proj_size": 2}, 2), (nn.LSTM, {"proj_size": 2, "bias": False}, 2)],
+)
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")  # of torch, when the module itself runs
+def test_gated_layers_are_products(layer: type[nn.RNNBase], options: dict[str, Any], width: int) -> None:
     torch.manual_seed(0)
-    module = Net(layer(FEATURES, 3, batch_first=True), width=3).eval()  # type: ignore[call-arg, arg-type]
+    module = Net(layer(FEATURES, 3, batch_first=True, **options), width=width).eval()  # type: ignore[arg-type]
     x = (_samples(2) * 255).round() / 255
     network = _calibrated(module, 2)
     with torch.no_grad():
