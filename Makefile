@@ -42,15 +42,18 @@ $(SANITIZED)/.ready: $(VENV)/.ready-dev $(KERNEL)
 	$(INSTALL) --no-deps --upgrade --target $(SANITIZED) -C cmake.define.SANITIZE=ON -C install.strip=false -C build-dir=build/sanitized-cmake .
 	touch $@
 
+# Hash seeds decide which examples hypothesis tries. A report goes to a file; its head is printed last.
 sanitize: $(SANITIZED)/.ready
-	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	rm -f $(SANITIZED)/report.*
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZED)/report UBSAN_OPTIONS=print_stacktrace=1 PYTHONHASHSEED=0 \
 		KERNEL_UNDER_TEST=$(SANITIZED) CIPHERSHIFT_TEST_EXAMPLES=150 $(BIN)/python -m pytest -p tests.support.other_kernel -p no:xdist --capture=no \
-		tests/he_layers/native tests/he_layers/test_graphs.py $(ARGS)
+		tests/he_layers/native tests/he_layers/test_graphs.py $(ARGS) || { head -n 20 $(SANITIZED)/report.*; exit 1; }
 
-# Fuzzing led by coverage: containers, requests and Programs, SECONDS for each. What it finds it writes to build/fuzz.
-SECONDS := 40
+# Fuzzing led by coverage: containers, requests and Programs. What it finds it writes to build/fuzz. To search on: make fuzz FUZZ=-max_total_time=3600
+FUZZ := -seed=1 -runs=8000
 fuzz: $(VENV)/.ready-dev
-	for target in containers requests programs; do $(BIN)/python -m tests.fuzz.$$target $(SECONDS) || exit 1; done
+	for target in containers requests programs; do $(BIN)/python -m tests.fuzz.$$target $(FUZZ) || exit 1; done
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

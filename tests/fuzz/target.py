@@ -33,17 +33,17 @@ NUMBERS = (
 
 
 def run(name: str, one: Callable[[bytes], None], seeds: Sequence[bytes], packages: Sequence[str]) -> None:
-    """Runs a target for as many seconds as the command line says, from its seeds on; led by what is run of these packages."""
+    """Runs a target with libFuzzer's options of the command line, from its seeds on; led by what is run of these packages."""
     corpus = FOUND / name
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
     _instrument(packages)
     options = [
-        f"-max_total_time={sys.argv[1]}",
         f"-timeout={PER_INPUT_SECONDS}",
         "-max_len=65536",
         "-print_final_stats=1",
+        *sys.argv[1:],
     ]
     atheris.Setup([name, *options, f"-artifact_prefix={FOUND}/{name}-", str(corpus)], one)
     atheris.Fuzz()

@@ -56,6 +56,10 @@ static void check_bodies(size_t bodies, size_t key_bodies) {
             "rows of " + say(bodies) + " bodies cannot use a key of " + say(key_bodies));
 }
 
+static void check_columns(size_t output_dimension, size_t bodies) {
+    require(output_dimension >= 1 && bodies >= 1, "a key switch key has a mask and a body at least");
+}
+
 // Whether there is a kernel for rows of so many bodies under a key of so many.
 static void check_ring(size_t glwe_dimension, size_t bodies, size_t key_bodies, size_t polynomial_size, int base_log, int levels) {
     check_polynomial_size(polynomial_size);
@@ -130,6 +134,7 @@ static Out<uint32_t> key_switch_key_bodies(In<int8_t, 2> input_keys, In<int8_t, 
     check_gadget(base_log, levels, 31);
     require(input_keys.shape(0) == output_keys.shape(0), "one input key and one output key for each body");
     const LweKeySwitchShape shape{input_keys.shape(1), output_keys.shape(1), input_keys.shape(0), base_log, levels, first_row};
+    check_columns(shape.output_dimension, shape.bodies);
     const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
     auto out = make<uint32_t>({shape.rows(), shape.bodies});
     without_gil([&] { key_switch_bodies(shape, input_keys.data(), output_keys.data(), std_dev, masks, noise, threads, out.data()); });
@@ -138,6 +143,7 @@ static Out<uint32_t> key_switch_key_bodies(In<int8_t, 2> input_keys, In<int8_t, 
 
 static Out<uint32_t> expand_key_switch(In<uint32_t, 2> bodies, const nb::bytes& mask_seed, size_t first_row, size_t output_dimension, size_t threads) {
     const LweKeySwitchShape shape{bodies.shape(0), output_dimension, bodies.shape(1), 1, 1, first_row};
+    check_columns(output_dimension, shape.bodies);
     const Seed masks = seed_from(mask_seed);
     auto out = make<uint32_t>({key_switch_tiles(output_dimension + shape.bodies), shape.rows(), KEY_TILE});
     without_gil([&] { expand_key_switch_key(shape, bodies.data(), masks, threads, out.data()); });

@@ -231,6 +231,12 @@ def test_a_ciphertext_is_switched_alike_alone_and_among_many(threads: int) -> No
             ),
             "rows of 2 bodies cannot use a key of 1",
         ),
+        (
+            lambda: _kernel.expand_key_switch_key(
+                words(80, 0), mask_seed=bytes(32), first_row=0, output_dimension=0, threads=1
+            ),
+            "a mask and a body at least",
+        ),
         (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=100), "power of two"),
         (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=128, bodies=5), "a mask and its bodies"),
         (lambda: _kernel.modulus_switch(words(2, 5), polynomial_size=128, block_length=0), "block_length 0"),
