@@ -178,6 +178,8 @@ class ModelProfile(Message, schemas.ModelProfile):
                 raise MalformedError(
                     f"the profile of {self.model} encodes {sorted(lengths)} features, its input has {self.input_shape[0]}"
                 )
+        if self.input_sequences and (len(self.input_shape) != 2 or self.input_shape[0] < 2 or self.stem):
+            raise MalformedError(f"the profile of {self.model} says sequences, of which its input can be none")
         if self.outputs is not None and sum(math.prod(part.shape) for part in self.outputs) != len(self.classes):
             raise MalformedError(
                 f"the profile of {self.model} has outputs of {[part.shape for part in self.outputs]}, and {len(self.classes)} classes"

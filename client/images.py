@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ciphershift.client._wire import ModelProfile
 from ciphershift.errors import BadShapeError, OutOfLevelsError
 from ciphershift.protocol import scaling
+from ciphershift.protocol.sequences import padded
 
 
 def to_unit(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
@@ -17,7 +19,8 @@ def to_unit(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
 
     Args:
         images: uint8 from 0 to 255, or floats from 0 to 1; of the model's shape ([C, H, W] for images, where C may be left out if it is
-            1; [C, L] for series, [features] for vectors), or many of these, [n, ...].
+            1; [C, L] for series, [features] for vectors), or many of these, [n, ...]. Of a model that takes sequences also one
+            [features, own length], or many, which are padded.
         profile: of the model.
 
     Raises:
@@ -56,16 +59,37 @@ def to_integers(values: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]
 
 def _batch(values: ArrayLike, profile: ModelProfile) -> NDArray[Any]:
     """Samples [n, ...] of the model's shape. Raises BadShapeError."""
-    array, shape = np.asarray(values), profile.sample_shape
+    shape = profile.sample_shape
+    try:
+        array = np.asarray(_padded(values, profile) if profile.input_sequences else values)
+    except ValueError as error:  # what NumPy raises for rows of different lengths
+        raise BadShapeError(f"the samples have different shapes, {profile.model} takes {_shown(shape)}") from error
     batch = array.reshape(-1, *shape) if _fits(array.shape, shape) else None
     if batch is None or not len(batch):
-        raise BadShapeError(
-            f"images have shape {list(array.shape)}, {profile.model} takes [n, {', '.join(map(str, shape))}]"
-        )
+        raise BadShapeError(f"images have shape {list(array.shape)}, {profile.model} takes {_shown(shape)}")
     return batch
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return f"[n, {', '.join(map(str, shape))}]"
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     if shape in (wanted, (*shape[:1], *wanted)):
         return True
     return len(wanted) == 3 and wanted[0] == 1 and _fits(shape, wanted[1:])
+
+
+def _padded(values: ArrayLike, profile: ModelProfile) -> list[NDArray[Any]] | NDArray[Any]:
+    """Whole samples of one or many sequences, which may be whole samples already. Raises BadShapeError."""
+    features, length = profile.sample_shape
+    pieces = (
+        [np.asarray(piece) for piece in cast("Iterable[Any]", values)] if np.iterable(values) else [np.asarray(values)]
+    )
+    if {piece.ndim for piece in pieces} == {1}:  # rows of one sequence
+        pieces = [np.stack(pieces)]
+    if all(piece.shape == profile.sample_shape for piece in pieces):
+        return pieces
+    if profile.encoding is None or profile.encoding.pixels:  # bytes stand for 0 to 1, as the mask's two values do
+        pieces = [piece / scaling.PIXEL_MAX if piece.dtype == np.uint8 else piece for piece in pieces]
+    return padded(pieces, length, features - 1)

@@ -1,4 +1,4 @@
-"""Rows of a CSV in: a column of numbers is a feature, one of words a feature of 0 or 1 for each word that the model knows."""
+"""Rows of a CSV in, or steps: a column of numbers is a feature, one of words a feature of 0 or 1 for each word that the model knows."""
 
 from __future__ import annotations
 
@@ -26,12 +26,60 @@ def read(file: Path, names: Sequence[str], shape: tuple[int, ...]) -> tuple[NDAr
     """
     if len(shape) != 1 or not names:
         raise BadShapeError(f"{file}: rows of a table are for models with named features; this one takes {list(shape)}")
+    header, rows = _opened(file)
+    return _features(file, names, header, rows), [line for line, _ in rows]
+
+
+def read_sequence(file: Path, names: Sequence[str], features: int) -> NDArray[np.float64]:
+    """Reads a sequence [features, steps], a row for each step.
+
+    Args:
+        file: with a header, UTF-8.
+        names: of the model's features; none: the columns are the features, in their order.
+        features: of each step.
+
+    Raises:
+        BadShapeError: a column is missing, or there are others than the features.
+        MalformedError: see ``read``; or there is no header.
+    """
+    header, rows = _opened(file)
+    if not names and all(_is_number(name) for name in header):
+        raise MalformedError(
+            f"{file} has numbers in its first line, which is the header: put names of the columns there"
+        )
+    if not names and len(set(header)) != features:
+        raise BadShapeError(
+            f"{file} has {len(set(header))} columns with names of their own; the model takes {features}, and a row for each step"
+        )
+    return _features(file, names or header, header, rows).T
+
+
+Row = dict[str, str | None]
+
+
+def _opened(file: Path) -> tuple[list[str], list[tuple[int, Row]]]:
+    """Names of the columns; each row with the number of its line. Raises MalformedError."""
     with file.open(newline="", encoding="utf-8-sig") as opened:
         lines = csv.DictReader(opened)
         header = list(lines.fieldnames or ())
         rows = [(lines.line_num, row) for row in lines]
     if not rows:
         raise MalformedError(f"{file} has no row below its header")
+    return header, rows
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _features(
+    file: Path, names: Sequence[str], header: Sequence[str], rows: Sequence[tuple[int, Row]]
+) -> NDArray[np.float64]:
+    """Raw values [rows, features]."""
     words: dict[str, list[str]] = {}
     for name in names:
         column, _, word = name.rpartition("=")
@@ -39,12 +87,10 @@ def read(file: Path, names: Sequence[str], shape: tuple[int, ...]) -> tuple[NDAr
             words.setdefault(column, []).append(word)
         elif name not in header:
             raise BadShapeError(f"{file} has no column {column or name!r}; the model takes {', '.join(names)}")
-    return np.array([_values(file, line, row, names, words) for line, row in rows]), [line for line, _ in rows]
+    return np.array([_values(file, line, row, names, words) for line, row in rows])
 
 
-def _values(
-    file: Path, line: int, row: dict[str, str | None], names: Sequence[str], words: dict[str, list[str]]
-) -> list[float]:
+def _values(file: Path, line: int, row: Row, names: Sequence[str], words: dict[str, list[str]]) -> list[float]:
     for column, known in words.items():
         if row[column] not in known:
             raise MalformedError(

@@ -29,6 +29,7 @@ from ciphershift.he_layers.stem import Stem
 from ciphershift.protocol import scaling
 from ciphershift.protocol.encoding import Encoding
 from ciphershift.protocol.outputs import OUTPUTS, Part
+from ciphershift.protocol.sequences import padded
 
 FORMAT = 1
 PROFILES = ("fast", "exact")
@@ -43,12 +44,14 @@ class InputSpec:
     """Images (C, H, W), series (C, L) or vectors (features,): integers, ``delta`` turns for one of them.
 
     Without an ``encoding`` these are pixels, 0 to ``levels`` for 0 to 1; with one, each feature has its own range of ``levels`` steps.
+    With ``sequences`` a sample may be a sequence of 1 to L steps of C - 1 features, which the client pads (protocol.sequences).
     """
 
     shape: Shape
     levels: int
     delta: float
     encoding: Encoding | None = None
+    sequences: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values. Raises ProgramError or OutOfLevelsError."""
@@ -66,6 +69,24 @@ class InputSpec:
             raise ProgramError(
                 f"input of shape {self.shape} has an encoding of {len(self.encoding.origin)} features; give one for each of the first axis"
             )
+        if not isinstance(self.sequences, bool):
+            raise ProgramError(f"input says sequences = {self.sequences!r}; it is true or false")
+        if self.sequences:
+            self._require_padding()
+
+    def _require_padding(self) -> None:
+        """Checks that short sequences can be padded. Raises ProgramError."""
+        if len(self.shape) != 2 or self.shape[0] < 2:
+            raise ProgramError(
+                f"input of shape {self.shape} takes no sequences; these are (features and a mask, steps)"
+            )
+        if self.encoding is not None:
+            try:
+                self.encoding.integers(padded([np.zeros((self.shape[0] - 1, 1))], self.shape[1]), self.levels)
+            except OutOfLevelsError as error:
+                raise ProgramError(
+                    f"the encoding has no place for the zeros or the mask of a padding: {error}"
+                ) from error
 
     def integers(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Bytes [batch, C, H, W] as integers: pixels 0 to 255, or with an encoding steps above each feature's least value.
@@ -183,8 +204,10 @@ class Program:
 
     def __post_init__(self) -> None:
         """Checks that names are unique and that every layer fits its input. Raises ProgramError."""
-        if self.stem and self.input.encoding:
-            raise ProgramError("a program has a public part and an encoding; the part's range is its encoding")
+        if self.stem and (self.input.encoding or self.input.sequences):
+            raise ProgramError(
+                "a program has a public part, and an encoding or sequences; the part takes images, in its own range"
+            )
         if not (self.name and self.version and self.params):
             raise ProgramError("a program needs a name, a version and a parameter set")
         if self.profile not in PROFILES:
@@ -425,8 +448,8 @@ def _before(layers: Sequence[Layer], name: str, reader: str) -> Layer:
 
 
 def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:
-    """Without members that are None: they came after format 1, and older programs keep their digests."""
-    return {key: value for key, value in values.items() if value is not None}
+    """Without members that are None or False: they came after format 1, and older programs keep their digests."""
+    return {key: value for key, value in values.items() if value is not None and value is not False}
 
 
 def _input_of(spec: dict[str, Any], shape: Shape) -> InputSpec:

@@ -15,24 +15,34 @@ from numpy.typing import NDArray
 from ciphershift.errors import BadShapeError
 
 
-def padded(sequences: Sequence[NDArray[Any]], length: int) -> NDArray[np.float64]:
-    """Sequences [features, own length] as [count, features + 1, length].
+def are_padded(samples: NDArray[Any]) -> bool:
+    """Whether the last feature of samples [count, features + 1, length] may be that of ``padded``, but for rounding."""
+    if samples.ndim != 3 or samples.shape[1] < 2:
+        return False
+    runs = np.rint(samples[:, -1])
+    return bool(np.isin(runs, (0, 1)).all() and (np.diff(runs, axis=1) >= 0).all() and runs[:, -1].all())
+
+
+def padded(sequences: Sequence[NDArray[Any]], length: int, features: int | None = None) -> NDArray[Any]:
+    """Sequences [features, own length] as [count, features + 1, length], float64 if they are numbers.
 
     Args:
         sequences: of 1 to ``length`` steps, all with the same features.
         length: of the network's input.
+        features: of each step, without the one that is added; by default those of the first sequence.
 
     Raises:
-        BadShapeError: a sequence has no step or more than ``length``, or other features than the first.
+        BadShapeError: a sequence has no step or more than ``length``, or other features.
     """
     if not sequences:
         raise BadShapeError("there are no sequences; give at least one")
-    features = sequences[0].shape[0]
-    result = np.zeros((len(sequences), features + 1, length))
+    features = sequences[0].shape[0] if features is None else features
+    result = np.zeros((len(sequences), features + 1, length), dtype=np.result_type(np.float64, *sequences))
     for number, sequence in enumerate(sequences):
         if sequence.ndim != 2 or sequence.shape[0] != features or not 1 <= sequence.shape[1] <= length:
             raise BadShapeError(
-                f"sequence {number} has the shape {sequence.shape}; the network takes ({features}, 1 to {length}): cut it"
+                f"sequence {number} has the shape {list(sequence.shape)}; the network takes [{features} features, 1 to {length} steps], to "
+                "which the mask is added: cut longer sequences, leave out empty ones"
             )
         result[number, :features, length - sequence.shape[1] :] = sequence
         result[number, features, length - sequence.shape[1] :] = 1

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ciphershift.client import image_files
+from ciphershift.client.cli import samples
 from ciphershift.client.cli.options import (
     DEFAULT_RETRY_TIMEOUT,
     DEFAULT_URL,
@@ -40,7 +41,7 @@ def submit(
     ca_file: CaFile = None,
     retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
 ) -> None:
-    """Encrypt images, send them, and print the job's id without waiting for the answers.
+    """Encrypt images, rows of a table or sequences, send them, and print the job's id without waiting for the answers.
 
     A receipt is kept beside the keys; only this user's account can read the answers.
 
@@ -51,8 +52,8 @@ def submit(
       job=$(ciphershift jobs submit a.png b.png) && ciphershift jobs result $job
     """
     with open_client(url, model, ca_file, retry_timeout) as client:
-        shape = client.profile().sample_shape
-        typer.echo(client.submit(image_files.read(files, shape)).id)
+        _, values = samples.read(files, client.profile())
+        typer.echo(client.submit(values).id)
 
 
 @app.command("list")

@@ -35,7 +35,8 @@ DEFAULT_RETRY_TIMEOUT = 10.0
 Images = Annotated[
     list[Path],
     typer.Argument(
-        help="Image files: light on dark, of the model's own size. Or .csv files, of a model with named features.",
+        help="Image files: light on dark, of the model's own size. Or .csv files: rows of a model with named features; "
+        "of a model that takes sequences, one sequence each.",
         exists=True,
         dir_okay=False,
     ),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
-from ciphershift.client import image_files, tables
-from ciphershift.client._wire import ModelProfile
+from ciphershift.client import image_files
+from ciphershift.client.cli import samples
 from ciphershift.client.cli.options import (
     DEFAULT_RETRY_TIMEOUT,
     DEFAULT_URL,
@@ -64,7 +62,7 @@ def predict(
     timeout: Timeout = None,
     retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
 ) -> None:
-    """Encrypt images or rows of a table, have a server evaluate its network on them, and decrypt the answers.
+    """Encrypt images, rows of a table or sequences, have a server evaluate its network on them, and decrypt the answers.
 
     A bar shows the current layer and the time left; Ctrl-C also cancels the jobs on the server.
 
@@ -75,10 +73,12 @@ def predict(
       CIPHERSHIFT_API_KEY=csk_… ciphershift predict a.png b.png --url https://he.example.org
 
       ciphershift predict patients.csv --model readmission
+
+      ciphershift predict utterance.csv --model speaker-rnn    (a sequence: a row for each step)
     """
     with open_client(url, model, ca_file, retry_timeout) as client:
         profile = client.profile()
-        names, values = _samples(files, profile)
+        names, values = samples.read(files, profile)
         prediction = client.predict(values, timeout=timeout)
         for name, row in zip(names, image_files.rows(prediction), strict=True):
             typer.echo(image_files.describe(name, row, profile))
@@ -87,16 +87,6 @@ def predict(
             f"keys {seconds.keys:.2f} s, encrypt {seconds.encrypt:.2f} s, transfer {seconds.transfer:.2f} s, "
             f"server {seconds.server:.2f} s, decrypt {seconds.decrypt:.2f} s"
         )
-
-
-def _samples(files: list[Path], profile: ModelProfile) -> tuple[list[str], NDArray[Any]]:
-    """What is to be encrypted, and how each sample is called: an image by its file, a row by its file and line."""
-    if not any(file.suffix.lower() == ".csv" for file in files):
-        return [str(file) for file in files], image_files.read(files, profile.sample_shape)
-    features = profile.encoding.names if profile.encoding else ()
-    read = [(file, *tables.read(file, features, profile.sample_shape)) for file in files]
-    names = [f"{file}, line {line}" for file, _, lines in read for line in lines]
-    return names, np.concatenate([values for _, values, _ in read])
 
 
 @app.command()

@@ -34,6 +34,7 @@ from ciphershift.models.compiler.ties import ties
 from ciphershift.models.compiler.trace import BATCH, Trace, evaluation_mode, trace
 from ciphershift.models.nn.activations import per_channel
 from ciphershift.models.training.metrics import Targets, score
+from ciphershift.protocol.sequences import are_padded
 
 COMPARED = 10 * BATCH
 """Calibration samples on which every step is held against the module's."""
@@ -269,6 +270,11 @@ def _checked(data: Tensor | NDArray[np.floating], inputs: Inputs) -> Tensor:
     if wrong := int((~torch.isfinite(samples)).sum()):
         raise BadCalibrationError(
             f"the calibration data hold {wrong} values that are NaN or infinite; leave those samples out"
+        )
+    if inputs.sequences and not are_padded(samples.numpy()):
+        raise BadCalibrationError(
+            f"the calibration data, {list(samples.shape)}, are no padded sequences [count, features and mask, steps]: "
+            "ciphershift.protocol.sequences.padded makes them"
         )
     low, high = float(samples.min()), float(samples.max())
     if inputs.encoding is not None:

@@ -72,6 +72,7 @@ class _Exporter:
                 levels=network.inputs.levels,
                 delta=float(torus.delta[IMAGE]),
                 encoding=network.inputs.encoding,
+                sequences=network.inputs.sequences,
             ),
             layers=tuple(self.layers),
             output=_output(network, classes),

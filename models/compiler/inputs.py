@@ -27,12 +27,14 @@ class Inputs:
         std: that each feature is divided by then.
         levels: steps of a pixel or a feature, at most 255. A recurrent network does with few: it adds inputs to states, so that a step of
             the one is worth as many turns as a level of the other.
+        sequences: samples are padded sequences (protocol.sequences); clients may then send shorter ones.
     """
 
     encoding: Encoding | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     levels: int = PIXEL_LEVELS
+    sequences: bool = False
 
     def integers(self, x: Tensor) -> Tensor:
         """What training takes, bytes / 255 [B, features, ...], as integers above each feature's least."""

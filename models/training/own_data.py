@@ -44,6 +44,7 @@ class RawData:
         train: to learn from; ``validation`` to choose by; ``test`` to be looked at once.
         names: of the features; () where they have none.
         pixels: bytes from 0 to 255 stand for values from 0 to 1.
+        sequences: values are padded (protocol.sequences).
     """
 
     train: Labeled
@@ -52,6 +53,7 @@ class RawData:
     classes: tuple[str, ...]
     names: tuple[str, ...] = ()
     pixels: bool = False
+    sequences: bool = False
 
     def divided(self) -> "RawData":
         """With validation and test samples, drawn from the training samples by a fixed seed where there are none."""
@@ -188,6 +190,9 @@ def _images(folder: Path, classes: tuple[str, ...]) -> Labeled:
 
 
 VALUES, LABELS = ("images", "features", "sequences", "series", "x", "X", "data"), ("labels", "y", "target", "targets")
+MASK = "mask"
+"""Name of the feature that padding adds, where features have names."""
+Part = tuple[NDArray[Any], NDArray[Any], bool]
 
 
 def _arrays(path: Path, regression: bool | None) -> RawData:
@@ -196,7 +201,7 @@ def _arrays(path: Path, regression: bool | None) -> RawData:
             arrays = dict(file)
         except ValueError as error:
             raise UnreadableDataError(f"{path} holds pickled objects, which are not read: save plain arrays") from error
-    parts = {prefix: _pair(path, arrays, f"{prefix}_" if prefix else "") for prefix in ("train", "val", "test", "")}
+    parts = {prefix: _part(path, arrays, f"{prefix}_" if prefix else "") for prefix in ("train", "val", "test", "")}
     train = parts["train"] or parts[""]
     if train is None:
         raise UnreadableDataError(
@@ -206,8 +211,15 @@ def _arrays(path: Path, regression: bool | None) -> RawData:
     whole = np.concatenate([part[1] for part in parts.values() if part is not None])
     classes, labels_of = _targets(path, whole, tuple(map(str, arrays.get("classes", ()))), "target", regression)
     names = tuple(map(str, arrays["names"])) if "names" in arrays else ()
+    sequences = {part[2] for part in parts.values() if part is not None}
+    if len(sequences) > 1:
+        raise UnreadableDataError(
+            f"{path} has lengths of some of its series; give train_lengths, test_lengths and so on, or none"
+        )
+    if True in sequences and names:
+        names = (*names, MASK)
 
-    def labeled(part: tuple[NDArray[Any], NDArray[Any]] | None) -> Labeled | None:
+    def labeled(part: Part | None) -> Labeled | None:
         return None if part is None else Labeled(values=part[0], labels=labels_of(part[1]))
 
     given = labeled(train)
@@ -219,11 +231,12 @@ def _arrays(path: Path, regression: bool | None) -> RawData:
         classes=classes,
         names=names,
         pixels=given.values.dtype == np.uint8,
+        sequences=True in sequences,
     )
 
 
-def _pair(path: Path, arrays: dict[str, NDArray[Any]], prefix: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Values with the channels on the first axis, and labels [count]; series with lengths as protocol.sequences pads them."""
+def _part(path: Path, arrays: dict[str, NDArray[Any]], prefix: str) -> Part | None:
+    """Values with the channels on the first axis, labels [count], and whether they are series with lengths, which are padded."""
     values = next((arrays[prefix + name] for name in VALUES if prefix + name in arrays), None)
     labels = next((arrays[prefix + name] for name in LABELS if prefix + name in arrays), None)
     if values is None or labels is None:
@@ -231,7 +244,8 @@ def _pair(path: Path, arrays: dict[str, NDArray[Any]], prefix: str) -> tuple[NDA
     labels = labels.reshape(-1)
     if len(values) != len(labels):
         raise UnreadableDataError(f"{path} has {len(values)} samples and {len(labels)} labels ({prefix or 'all'})")
-    if (lengths := arrays.get(f"{prefix}lengths")) is not None and values.ndim == 3:
+    lengths = arrays.get(f"{prefix}lengths") if values.ndim == 3 else None
+    if lengths is not None:
         if lengths.shape != (len(values),) or not len(lengths) or lengths.min() < 1 or lengths.max() > values.shape[2]:
             raise UnreadableDataError(
                 f"{path}: {prefix}lengths must hold a length from 1 to {values.shape[2]} for each of the {len(values)} series"
@@ -244,7 +258,7 @@ def _pair(path: Path, arrays: dict[str, NDArray[Any]], prefix: str) -> tuple[NDA
         values = values[:, None]
     elif values.ndim == 4 and values.shape[3] in (1, 3) and values.shape[1] not in (1, 3):
         values = values.transpose(0, 3, 1, 2)
-    return values, labels
+    return values, labels, lengths is not None
 
 
 def _letters(words: NDArray[Any]) -> NDArray[np.float64]:

@@ -144,7 +144,8 @@ def _inputs(raw: RawData, reading: Reading) -> Inputs:
             )
     elif raw.pixels:
         return Inputs(levels=reading.levels)
+    fitted = np.concatenate([values, np.zeros_like(values[:1])]) if raw.sequences else values  # a padding has its zeros
     encoding = fit_encoding(
-        values, origin=mean, names=raw.names or reading.names, pixels=raw.pixels, levels=reading.levels
+        fitted, origin=mean, names=raw.names or reading.names, pixels=raw.pixels, levels=reading.levels
     )
-    return Inputs(encoding=encoding, mean=mean, std=std, levels=reading.levels)
+    return Inputs(encoding=encoding, mean=mean, std=std, levels=reading.levels, sequences=raw.sequences)

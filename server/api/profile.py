@@ -45,6 +45,7 @@ def profile_of(model: Model, max_batch: int) -> ModelProfile:
         input_encoding=None
         if program.input.encoding is None
         else schemas.InputEncoding(**asdict(program.input.encoding)),
+        input_sequences=program.input.sequences,
         classes=program.output.classes,
         outputs=None
         if program.output.parts is None

@@ -7,6 +7,7 @@ from ciphershift import errors
 from ciphershift.client._wire import InputEncoding, ModelProfile
 from ciphershift.client.images import to_integers, to_unit
 from ciphershift.he_layers.crypto import params
+from ciphershift.protocol.sequences import padded
 
 PROFILE = ModelProfile(
     model="m",
@@ -91,3 +92,71 @@ def test_a_raw_value_outside_is_an_error_that_names_its_feature() -> None:
 def test_an_encoding_of_another_number_of_features_is_refused() -> None:
     with pytest.raises(errors.MalformedError, match="encodes \\[2\\] features, its input has 3"):
         TABLE.model_copy(update={"input_shape": (3,), "params_id": params.get("TOY_N128").id}).require_consistent()
+
+
+LONGEST = 5
+SERIES = PROFILE.model_copy(
+    update={
+        "input_shape": (3, LONGEST),
+        "input_levels": 255,
+        "input_sequences": True,
+        "input_encoding": InputEncoding(origin=(0.0, 0.0, 0.0), step=(0.5, 2.0, 1 / 255), lowest=(-60, -100, 0)),
+    }
+)
+
+
+@pytest.mark.parametrize("length", [1, 2, LONGEST])
+def test_sequences_are_padded(length: int) -> None:
+    one = np.arange(2.0 * length).reshape(2, length)
+    whole = padded([one], LONGEST)
+    for given in (
+        one,
+        [one],
+        one[None],
+        one.tolist(),
+        [one.tolist()],
+        one.astype(np.int64),
+        whole,
+        whole[0],
+        list(whole),
+    ):
+        assert np.array_equal(to_integers(given, SERIES), to_integers(whole, SERIES))
+    several = to_integers([one, np.ones((2, 3)), np.ones((2, 1))], SERIES)
+    assert np.array_equal(several, to_integers(padded([one, np.ones((2, 3)), np.ones((2, 1))], LONGEST), SERIES))
+    assert several.reshape(3, 3, LONGEST)[:, 2].sum(axis=1).tolist() == [255 * length, 255 * 3, 255]
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, LONGEST + 1), (2, 0), (1, 2), (3, 2), (3, LONGEST + 1), (2,), (), (0, 2, 2), (1, 1, 2, 2)]
+)
+def test_other_sequences_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(errors.BadShapeError, match="takes "):
+        to_integers(np.zeros(shape), SERIES)
+
+
+def test_what_is_no_sequence_is_refused_by_its_place() -> None:
+    with pytest.raises(
+        errors.BadShapeError, match=r"sequence 1 .* \[2, 6\]; .* \[2 features, 1 to 5 steps\].* cut longer"
+    ):
+        to_integers([np.zeros((2, 2)), np.zeros((2, LONGEST + 1))], SERIES)
+    with pytest.raises(errors.BadShapeError, match="sequence 0"):  # whole samples are not mixed with sequences
+        to_integers([np.zeros((3, LONGEST)), np.zeros((2, 2))], SERIES)
+    with pytest.raises(errors.BadShapeError, match="different shapes"):
+        to_integers([[1.0, 2.0], [3.0]], SERIES)
+    with pytest.raises(errors.BadShapeError, match="different shapes"):  # also of a model that takes none
+        to_unit([np.zeros((4, 6)), np.zeros((4, 5))], PROFILE)
+    with pytest.raises(errors.OutOfLevelsError, match="type"):
+        to_integers([np.full((2, 2), "1")], SERIES)
+
+
+def test_bytes_of_a_sequence_stand_for_zero_to_one() -> None:
+    pixels = SERIES.model_copy(update={"input_encoding": None})
+    (found,) = to_unit([np.array([[0, 255], [51, 0]], dtype=np.uint8)], pixels)
+    assert found.tolist() == [[0, 0, 0, 0, 1], [0, 0, 0, 0.2, 0], [0, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, LONGEST), (1, 3, LONGEST)])
+def test_a_profile_of_sequences_that_cannot_be_is_refused(shape: tuple[int, ...]) -> None:
+    wrong = {"input_shape": shape, "input_encoding": None, "params_id": params.get("TOY_N128").id}
+    with pytest.raises(errors.MalformedError, match="sequences"):
+        SERIES.model_copy(update=wrong).require_consistent()

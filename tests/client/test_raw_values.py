@@ -10,7 +10,7 @@ import pytest
 from ciphershift import Client, errors
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Keystore, tables
-from ciphershift.client.cli.predict import _samples
+from ciphershift.client.cli import samples
 from ciphershift.client.image_files import describe, rows
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
@@ -127,7 +127,7 @@ def test_a_model_of_one_value_is_described(client: Client) -> None:
 def test_rows_of_a_table_are_predicted(client: Client, tmp_path: Path) -> None:
     file = tmp_path / "patients.csv"
     file.write_text("ward,dose,age\nnorth,-12.5,61\nsouth,200,34.2\n")
-    names, values = _samples([file], client.profile())
+    names, values = samples.read([file], client.profile())
     assert names == [f"{file}, line 2", f"{file}, line 3"]
     assert np.array_equal(values, RAW[:2])
     assert client.predict(values).shape == (2, 2)

@@ -13,6 +13,7 @@ from ciphershift.errors import BadShapeError, ProgramError, UnsupportedLayerErro
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.layers import Conv2d, Flatten, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+from tests.support import other_inputs
 
 
 def test_a_program_survives_its_files(tiny_program: Program, tiny_images: NDArray[np.uint8], tmp_path: Path) -> None:
@@ -64,6 +65,33 @@ def test_a_ramp_longer_than_the_window_is_refused(tiny_program: Program) -> None
 def test_an_input_that_wraps_is_refused() -> None:
     with pytest.raises(ProgramError, match=r"0\.5"):
         InputSpec(shape=(1, 8, 8), levels=255, delta=1 / 256)
+
+
+def test_sequences_are_said_by_programs_that_take_them(tiny_program: Program, tmp_path: Path) -> None:
+    program = other_inputs.sequences()
+    program.save(tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "program.json").read_text())["input"]["sequences"] is True
+    assert Program.load(tmp_path / "new").input == program.input
+    assert (
+        Program.load(tmp_path / "new").digest != replace(program, input=replace(program.input, sequences=False)).digest
+    )
+    tiny_program.save(tmp_path / "old")  # programs of before have no such member, and keep their digests
+    assert "sequences" not in json.loads((tmp_path / "old" / "program.json").read_text())["input"]
+
+
+def test_inputs_that_cannot_be_padded_are_refused() -> None:
+    good = other_inputs.sequences().input
+    assert good.encoding is not None
+    with pytest.raises(ProgramError, match="no sequences"):
+        InputSpec(shape=(1, 8), levels=15, delta=1 / 256, sequences=True)
+    with pytest.raises(ProgramError, match="no sequences"):
+        InputSpec(shape=(1, 8, 8), levels=15, delta=1 / 256, sequences=True)
+    with pytest.raises(ProgramError, match="true or false"):
+        replace(good, sequences="yes")  # type: ignore[arg-type]  # as a file may say
+    with pytest.raises(ProgramError, match=r"padding: change is 0 .* takes 5 to"):
+        replace(good, encoding=replace(good.encoding, origin=(5.0, 0.0, 0.0), lowest=(0, 0, 0)))
+    with pytest.raises(ProgramError, match="padding: mask is 1"):
+        replace(good, encoding=replace(good.encoding, step=(1.0, 1.0, 1 / 40)))
 
 
 def test_images_of_another_kind_are_refused(tiny_program: Program) -> None:

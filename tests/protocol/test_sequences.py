@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ciphershift.errors import BadShapeError
-from ciphershift.protocol.sequences import padded
+from ciphershift.protocol.sequences import are_padded, padded
 
 LONGEST = 5
 
@@ -28,3 +28,11 @@ def test_other_sequences_are_refused(shape: tuple[int, ...]) -> None:
 def test_no_sequences_are_refused() -> None:
     with pytest.raises(BadShapeError, match="at least one"):
         padded([], LONGEST)
+
+
+def test_padded_samples_are_told_from_others() -> None:
+    samples = padded([np.ones((2, 1)), np.ones((2, 3)), np.ones((2, LONGEST))], LONGEST)
+    assert are_padded(samples)
+    assert are_padded(samples + 0.01)
+    for wrong in (samples[:, :, ::-1], samples[:, ::-1] * 2, samples[:, :, :-1] * 0, samples[:, -1:], samples[:, -1]):
+        assert not are_padded(wrong)

@@ -1,4 +1,4 @@
-"""Two networks whose inputs are no drawings: a row of a table, and a gray photograph. Under the parameter set of the shipped ones."""
+"""Networks whose inputs are no drawings: a row of a table, a gray photograph, sequences. Under the parameter set of the shipped ones."""
 
 import base64
 import json
@@ -13,11 +13,19 @@ from ciphershift.protocol.encoding import Encoding
 FIELDS = [("length", 0.0, 50.0), ("width", 0.0, 50.0), ("dose", -1.0, 1.0), ("age", 20.0, 80.0)]
 LEVELS = 15
 LOW_ROW = [0.0, 3.5, 0.9, 80.0]
+SERIES = [
+    np.array([[0.9], [30.0]]),
+    np.array([[0.9, -0.9], [30.0, 0.0]]),
+    np.array([[-0.9, -0.9, 0.9], [1.0, 2.0, 3.0]]),
+    np.array([[0.9, 0.9, 0.9, -0.9], [60.0, 2.0, 3.0, 0.0]]),
+]
+SERIES_CLASSES = [1, 0, 3, 2]
+"""Of ``sequences``."""
 PARAMS = "FAST_N512_PAIRS"
 
 
 def save(folder: Path) -> None:
-    """Writes both into a folder of models."""
+    """Writes the first two into a folder of models."""
     _save(table(), folder, None, {"name": "row 1", "label": "low", "values": LOW_ROW})
     scan = base64.b64encode(bright_top().tobytes()).decode()
     _save(photograph(), folder, "photograph", {"name": "scan 1", "label": "bright top", "values": scan})
@@ -64,6 +72,37 @@ def photograph() -> Program:
             Linear(name="halves", weight=np.stack([half, -half])),
         ),
         output=OutputSpec(classes=("bright top", "bright bottom"), scale=1.0),
+    )
+
+
+def sequences() -> Program:
+    """Whether a sequence of up to four steps of two features has more than two, and the first feature's sign in the last: four look-ups."""
+    weight = np.zeros((2, 3, 4), dtype=np.int8)
+    weight[0, 2, [1, 3]] = 2, -1  # of the mask: + from three steps on
+    weight[1, 0, 3] = 2
+    flat = weight.reshape(2, 12)
+    steps = (2 / LEVELS, 60 / LEVELS, 1 / LEVELS)
+    return Program(
+        name="sequences",
+        version="1",
+        params=PARAMS,
+        input=InputSpec(
+            shape=(3, 4),
+            levels=LEVELS,
+            delta=1 / 256,
+            encoding=Encoding(origin=(0.0, 0.0, 0.0), step=steps, lowest=(-7, 0, 0), names=("change", "age", "mask")),
+            sequences=True,
+        ),
+        layers=(
+            Flatten(name="flatten"),
+            Linear(name="signs", weight=np.concatenate([flat, -flat])),
+            _relu(channels=4, multiplier=0.5),
+            Linear(
+                name="classes",
+                weight=np.array([[-1, -1, 1, 1], [-1, 1, 1, -1], [1, -1, -1, 1], [1, 1, -1, -1]], dtype=np.int8),
+            ),
+        ),
+        output=OutputSpec(classes=("short falling", "short rising", "long falling", "long rising"), scale=1.0),
     )
 
 

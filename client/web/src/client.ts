@@ -12,7 +12,7 @@ import {
   WrongKeyError,
 } from "./errors.js";
 import { Exchange } from "./exchange.js";
-import { type Pixels, toLevels, toUnit } from "./images.js";
+import { type Input, toLevels, toUnit } from "./images.js";
 import { MOST_EXAMPLES, type ModelInputs, readInputs } from "./inputs.js";
 import { Job, fetchAnswer, told } from "./job.js";
 import { type JobStatus, follow, jobPath, readStatus, statusOf } from "./jobs.js";
@@ -94,16 +94,17 @@ export class Client {
    * Returns logits; of a model with several outputs, logits by name: `predict<Record<string, Float64Array>>(image)`. The server sees
    * ciphertexts alone.
    *
-   * @param images one image, which gives one row of logits, or several, which give as many.
+   * @param images one image or other input, which gives one row of logits, or several, which give as many. Of a model that takes sequences,
+   *   `{ steps, values }` is padded here.
    * @throws CanceledError the signal was aborted.
    * @throws WrongAnswerError the model was changed twice meanwhile, or the server mixes up its answers.
    * @throws CiphershiftError its subclass says what to change.
    */
-  async predict<P extends Prediction = Float64Array>(images: Pixels, options?: RunOptions): Promise<P>;
-  async predict<P extends Prediction = Float64Array>(images: readonly Pixels[], options?: RunOptions): Promise<P[]>;
-  async predict(images: Pixels | readonly Pixels[], options: RunOptions = {}): Promise<Prediction | Prediction[]> {
+  async predict<P extends Prediction = Float64Array>(images: Input, options?: RunOptions): Promise<P>;
+  async predict<P extends Prediction = Float64Array>(images: readonly Input[], options?: RunOptions): Promise<P[]>;
+  async predict(images: Input | readonly Input[], options: RunOptions = {}): Promise<Prediction | Prediction[]> {
     const several = Array.isArray(images);
-    const batch = (several ? images : [images]) as readonly Pixels[];
+    const batch = (several ? images : [images]) as readonly Input[];
     if (!batch.length) throw new BadShapeError("no images were given: give at least one");
     const rows = await told(options.signal, async () => {
       try {
@@ -117,7 +118,7 @@ export class Client {
   }
 
   /** Makes one job of images and does not wait for it; what reads its answer is kept in the keystore. */
-  async submit(images: readonly Pixels[], options: RunOptions = {}): Promise<Job> {
+  async submit(images: readonly Input[], options: RunOptions = {}): Promise<Job> {
     const { maxBatch } = this.profile;
     if (images.length < 1 || images.length > maxBatch) {
       throw new BadShapeError(`one job takes 1 to ${maxBatch} images, got ${images.length}: submit several jobs, or use predict`);
@@ -196,7 +197,7 @@ export class Client {
   }
 
   /** What is encrypted: the inputs themselves, or what the model's public part makes of them. */
-  async #levels(images: readonly Pixels[]): Promise<Float64Array[]> {
+  async #levels(images: readonly Input[]): Promise<Float64Array[]> {
     const { profile } = this;
     if (!profile.stem) return images.map((image) => toLevels(image, profile));
     const inputs = images.map((image) => toUnit(image, profile));
@@ -208,7 +209,7 @@ export class Client {
     });
   }
 
-  async #predict(images: readonly Pixels[], options: RunOptions): Promise<Prediction[]> {
+  async #predict(images: readonly Input[], options: RunOptions): Promise<Prediction[]> {
     this.timings = noTime();
     const batch = await this.#levels(images);
     const keys = await this.#timed("keys", () => this.#prepared(options));

@@ -42,7 +42,7 @@ export function rangeOf({ origin, step, lowest }: InputEncoding, feature: number
 
 /** Returns raw values as integers. Throws OutOfLevelsError for a value that is no number or outside its feature's range. */
 export function integersOf(values: Pixels, encoding: InputEncoding, levels: number): Float64Array {
-  const isByte = encoding.pixels && (values instanceof Uint8Array || values instanceof Uint8ClampedArray);
+  const isByte = encoding.pixels && isBytes(values);
   const perFeature = values.length / encoding.origin.length;
   return Float64Array.from(values as ArrayLike<number>, (value, at) => {
     const feature = Math.floor(at / perFeature);
@@ -54,6 +54,11 @@ export function integersOf(values: Pixels, encoding: InputEncoding, levels: numb
     }
     return integer;
   });
+}
+
+/** Whether an input is of bytes. */
+export function isBytes(values: Pixels): boolean {
+  return values instanceof Uint8Array || values instanceof Uint8ClampedArray;
 }
 
 /** Rounds as the Python client does, so that both encrypt the same integers. */

@@ -1,11 +1,15 @@
 /** Inputs as a model takes them: whole numbers, in the order of its shape. */
 
 import { BadShapeError, OutOfLevelsError } from "./errors.js";
-import { integersOf, roundHalfEven } from "./encoding.js";
+import { integersOf, isBytes, roundHalfEven } from "./encoding.js";
 import { type ModelProfile, valuesOf } from "./profile.js";
+import { type Sequence, isSequence, padded } from "./sequences.js";
 
 /** One input: bytes from 0 to 255 or floats from 0 to 1, or raw values where the profile has an encoding; of an image channel by channel and row by row, of a series channel by channel. */
 export type Pixels = Uint8Array | Uint8ClampedArray | Float32Array | Float64Array;
+
+/** One input as `predict` takes it: a sequence shorter than the model's own is padded. */
+export type Input = Pixels | Sequence;
 
 /** What a canvas gives: `ImageData`, or anything of that shape. */
 export interface CanvasPixels {
@@ -21,8 +25,8 @@ export interface CanvasPixels {
  * @throws BadShapeError another number of values than the model takes.
  * @throws OutOfLevelsError another type, or a value outside its range.
  */
-export function toLevels(pixels: Pixels, profile: ModelProfile): Float64Array {
-  requireValues(pixels, profile.inputShape, profile);
+export function toLevels(input: Input, profile: ModelProfile): Float64Array {
+  const pixels = wholeOf(input, profile.inputShape, profile);
   if (profile.inputEncoding) return integersOf(pixels, profile.inputEncoding, profile.inputLevels);
   return unitOf(pixels).map((unit) => roundHalfEven(unit * profile.inputLevels));
 }
@@ -32,16 +36,18 @@ export function toLevels(pixels: Pixels, profile: ModelProfile): Float64Array {
  *
  * @throws BadShapeError, OutOfLevelsError see `toLevels`.
  */
-export function toUnit(pixels: Pixels, profile: ModelProfile): Float64Array {
-  requireValues(pixels, profile.sampleShape, profile);
-  return unitOf(pixels);
+export function toUnit(input: Input, profile: ModelProfile): Float64Array {
+  return unitOf(wholeOf(input, profile.sampleShape, profile));
 }
 
-function requireValues(pixels: Pixels, shape: readonly number[], profile: ModelProfile): void {
-  if (!isBytes(pixels) && !(pixels instanceof Float32Array) && !(pixels instanceof Float64Array)) {
+function wholeOf(input: Input, shape: readonly number[], profile: ModelProfile): Pixels {
+  const given = isSequence(input) ? input.values : input;
+  if (!isBytes(given) && !(given instanceof Float32Array) && !(given instanceof Float64Array)) {
     throw new OutOfLevelsError("the input is no Uint8Array, Uint8ClampedArray, Float32Array or Float64Array: give bytes from 0 to 255 or floats from 0 to 1");
   }
+  const pixels = isSequence(input) ? padded(input, profile) : given;
   if (pixels.length !== valuesOf(shape)) throw new BadShapeError(`the input has ${pixels.length} values, ${profile.model} takes ${shape.join(" x ")}`);
+  return pixels;
 }
 
 function unitOf(pixels: Pixels): Float64Array {
@@ -50,10 +56,6 @@ function unitOf(pixels: Pixels): Float64Array {
     if (!(value >= 0 && value <= most)) throw new OutOfLevelsError("the input holds values outside 0 to 1: scale floats, or give bytes from 0 to 255");
     return value / most;
   });
-}
-
-function isBytes(pixels: Pixels): boolean {
-  return pixels instanceof Uint8Array || pixels instanceof Uint8ClampedArray;
 }
 
 /**

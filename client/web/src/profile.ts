@@ -49,6 +49,8 @@ export interface ModelProfile {
   readonly inputDelta: number;
   /** How raw values become integers; null: bytes from 0 to 255, or floats from 0 to 1. */
   readonly inputEncoding: InputEncoding | null;
+  /** Whether an input may be a sequence of fewer steps, which the client pads (`Sequence`). */
+  readonly inputSequences: boolean;
   /** Names of the values, those of all outputs one after the other. */
   readonly classes: readonly string[];
   /** Null: one vector of logits. */
@@ -107,6 +109,7 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     inputLevels: profile.integer("input_levels", 1, 255),
     inputDelta: profile.number("input_delta", Number.MIN_VALUE, 0.5),
     inputEncoding: profile.optional("input_encoding", (name) => readEncoding(profile.object(name), inputShape[0]!)),
+    inputSequences: profile.optional("input_sequences", (name) => profile.flag(name)) ?? false,
     classes: profile.list("classes", 1, 1024, (value) => printable(String(value)).slice(0, 128)),
     outputs: profile.optional("outputs", (name) => profile.list(name, 1, 1024, output)),
     turnsToLogits: profile.number("turns_to_logits"),
@@ -127,6 +130,9 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
   }
   if (outputs && new Set(outputs.map((one) => one.name)).size !== outputs.length) {
     throw new MalformedError(`the profile of ${read.model} has two outputs of one name`);
+  }
+  if (read.inputSequences && (inputShape.length !== 2 || inputShape[0]! < 2 || stem)) {
+    throw new MalformedError(`the profile of ${read.model} says sequences, of which its input can be none`);
   }
   const sizes = sizesOf(read.params, valuesOf(read.inputShape), read.classes.length);
   for (const name of ["keyBytes", "uploadBytes", "downloadBytes"] as const) {

@@ -99,6 +99,28 @@ test("an encoding is one for each feature, and its values are raw", async () => 
   }
 });
 
+test("a sequence of 1 to the model's own steps is padded in front, and its length is a feature", async () => {
+  const encoding = { origin: [0, 0], step: [1, 1 / 15], lowest: [0, 0] };
+  const sized = sizesOf(TOY, 8, 2);
+  const sequences = { ...PROFILE, input_shape: [2, 4], input_sequences: true, input_encoding: encoding, upload_bytes: sized.uploadBytes };
+  const profile = await readProfile(sequences);
+  const made = (steps, ...values) => Array.from(toLevels({ steps, values: Float64Array.from(values) }, profile));
+  assert.deepEqual(made(1, 7), [0, 0, 0, 7, 0, 0, 0, 15]);
+  assert.deepEqual(made(2, 7, 8), [0, 0, 7, 8, 0, 0, 15, 15]);
+  assert.deepEqual(made(4, 5, 6, 7, 8), [5, 6, 7, 8, 15, 15, 15, 15]);
+  assert.deepEqual(Array.from(toLevels(Float64Array.of(0, 0, 0, 7, 0, 0, 0, 1), profile)), made(1, 7)); // whole, as before
+  for (const [steps, count] of [[5, 5], [8, 8], [0, 0], [2, 4], [1.5, 3], [-1, -1]]) {
+    const wrong = { steps, values: new Float64Array(Math.max(count, 0)) };
+    assert.throws(() => toLevels(wrong, profile), { code: "bad_shape", message: /tiny takes 1 features.* 1 to 4 steps/ });
+  }
+  assert.throws(() => toLevels({ steps: 1, values: [7] }, profile), { code: "out_of_levels" });
+  const other = await readProfile(PROFILE);
+  assert.throws(() => toLevels({ steps: 1, values: new Float64Array(1) }, other), { code: "bad_shape", message: /takes no sequences/ });
+  for (const wrong of [{ input_sequences: 1 }, { input_shape: [8], input_encoding: null }, { input_shape: [1, 8], input_encoding: null }]) {
+    await assert.rejects(readProfile({ ...sequences, ...wrong }), { code: "malformed" });
+  }
+});
+
 test("logits of the exact profile are whole multiples of their step", async () => {
   const profile = await readProfile({ ...PROFILE, turns_to_logits: 256, logit_step: 2 });
   assert.deepEqual(Array.from(logitsOf(profile, Float64Array.of(0.0391, -0.0117))), [10, -2]);

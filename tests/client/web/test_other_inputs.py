@@ -12,6 +12,9 @@ import pytest
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Client, Keystore
+from ciphershift.client._wire import InputEncoding, ModelProfile
+from ciphershift.client.images import to_integers, to_unit
+from ciphershift.protocol import scaling
 from ciphershift.protocol.encoding import Encoding
 from tests.support import other_inputs
 
@@ -26,12 +29,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     models = tmp_path_factory.mktemp("models")
     table = replace(other_inputs.table(), params="TOY_N128")
     table.save(models / "table")
+    replace(other_inputs.sequences(), params="TOY_N128").save(models / "sequences")
     with running_server(models=models, allow_toy_parameters=True, engine="local://?threads=1") as process:
         yield process
 
 
 def test_rows_of_a_table_are_classified(server: ServerProcess, keystore: Keystore) -> None:
-    with Client(server.url, keystore=keystore, allow_toy_parameters=True) as client:
+    with Client(server.url, model="table", keystore=keystore, allow_toy_parameters=True) as client:
         assert client.profile().input_shape == (4,)
         assert client.predict(ROWS).argmax(axis=1).tolist() == HIGHER
         assert client.predict(ROWS[1]).argmax() == 0
@@ -42,7 +46,7 @@ def test_rows_of_a_table_are_classified_by_javascript(server: ServerProcess, nod
         """
         import { Client } from "./dist/index.js";
         const [url, rows] = process.argv.slice(1);
-        const client = await Client.connect(url, { allowToyParameters: true });
+        const client = await Client.connect(url, { model: "table", allowToyParameters: true });
         const found = await client.predict(JSON.parse(rows).map(row => Float64Array.from(row)));
         console.log(JSON.stringify(found.map(row => Array.from(row))));
         """,
@@ -50,6 +54,64 @@ def test_rows_of_a_table_are_classified_by_javascript(server: ServerProcess, nod
         json.dumps(ROWS.tolist()),
     )
     assert np.array(logits).argmax(axis=1).tolist() == HIGHER
+
+
+def test_sequences_of_all_lengths_are_classified_by_javascript(server: ServerProcess, node: Callable[..., Any]) -> None:
+    classes = other_inputs.SERIES_CLASSES
+    one, several, later, refused = node(
+        """
+        import { Client } from "./dist/index.js";
+        const [url, series] = process.argv.slice(1);
+        const client = await Client.connect(url, { model: "sequences", allowToyParameters: true });
+        const inputs = JSON.parse(series).map(rows => ({ steps: rows[0].length, values: Float64Array.from(rows.flat()) }));
+        const best = logits => logits.indexOf(Math.max(...logits));
+        const refused = await client.predict({ steps: 5, values: new Float64Array(10) }).catch(error => [error.code, error.message]);
+        const later = await (await client.submit(inputs.slice(0, 2))).result();
+        const [one, several] = [await client.predict(inputs[3]), await client.predict(inputs)];
+        console.log(JSON.stringify([best(one), several.map(best), later.map(best), refused]));
+        """,
+        server.url,
+        json.dumps([series.tolist() for series in other_inputs.SERIES]),
+    )
+    assert (one, several, later) == (classes[3], classes, classes[:2])
+    assert refused[0] == "bad_shape" and "1 to 4 steps: cut longer sequences" in refused[1]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["raw", "bytes", "pixels"])
+def test_both_languages_pad_alike(kind: str, steps: int, node: Callable[..., Any]) -> None:
+    """Bytes stand for 0 to 1 where the model has no encoding, or one of pixels, and are raw values otherwise."""
+    spec = other_inputs.sequences().input
+    assert spec.encoding is not None
+    encoding = {"raw": asdict(spec.encoding), "bytes": None, "pixels": asdict(replace(spec.encoding, pixels=True))}[
+        kind
+    ]
+    values = np.array([[51, 255, 102, 0], [0, 204, 153, 255]], dtype=np.uint8)[:, :steps]
+    sequence = values if kind != "raw" else values / 255 * np.array([[0.9], [60.0]])
+    profile = ModelProfile.model_construct(
+        model="m",
+        input_shape=spec.shape,
+        input_levels=15,
+        input_sequences=True,
+        input_encoding=encoding and InputEncoding(**encoding),
+    )
+    there = node(
+        """
+        import { toLevels } from "./dist/index.js";
+        const [encoding, sequence, steps, kind] = process.argv.slice(1);
+        const shape = [3, 4], inputEncoding = JSON.parse(encoding);
+        const profile = { model: "m", inputShape: shape, sampleShape: shape, inputLevels: 15, inputSequences: true, inputEncoding };
+        const values = (kind === "raw" ? Float64Array : Uint8Array).from(JSON.parse(sequence).flat());
+        console.log(JSON.stringify(Array.from(toLevels({ steps: Number(steps), values }, profile))));
+        """,
+        json.dumps(encoding),
+        json.dumps(sequence.tolist()),
+        steps,
+        kind,
+    )
+    here = to_integers(sequence, profile) if encoding else scaling.to_integers(to_unit(sequence, profile), 15)
+    assert there == here.reshape(-1).tolist()
+    assert there[8:] == [0] * (4 - steps) + [15] * steps
 
 
 def test_both_languages_make_the_same_integers_of_raw_values(node: Callable[..., Any]) -> None:

@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ciphershift.errors import BadShapeError, ProgramError, UnsupportedLayerError
+from ciphershift.errors import BadCalibrationError, BadShapeError, ProgramError, UnsupportedLayerError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import Linear
 from ciphershift.he_layers.program import Program
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
+from ciphershift.models.compiler.inputs import Inputs, fit_encoding
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.recurrent import Recurrent
 from ciphershift.models.nn.shift import ShiftWeights
+from ciphershift.protocol.sequences import padded
 
 STEPS, FEATURES, UNITS = 3, 2, 4
 TOY = "TOY_N128"
@@ -146,6 +148,19 @@ def test_sequences_of_every_length_and_of_one_step_more(steps: int) -> None:
     assert noisy.shape == (60, 2) and np.isfinite(noisy).all()
     with pytest.raises(BadShapeError, match="the program takes"):
         program.integers(np.zeros((1, steps + 1, FEATURES), dtype=np.uint8))
+
+
+def test_a_network_of_padded_sequences_says_so_and_is_calibrated_on_such() -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    whole = padded([rng.uniform(-1, 1, (2, own)) for own in rng.integers(1, 5, 60)], 4)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2))
+    inputs = Inputs(encoding=fit_encoding(whole), sequences=True)
+    program = _program(convert(module, whole, params=TOY, inputs=inputs))
+    assert program.input.sequences and program.input.shape == (3, 4)
+    for wrong in (whole[:, ::-1].copy(), whole[:, :, ::-1].copy(), whole[:, 0]):
+        with pytest.raises(BadCalibrationError, match=r"sequences.padded makes them"):
+            convert(module, wrong, params=TOY, inputs=replace(inputs, encoding=fit_encoding(wrong)))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from ciphershift.models.training.loop import accuracy, fine_tune, fit, logits
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.recipes import RECIPES, Conversion, DenseSpec, Recipe
 from ciphershift.models.training.sets import Reading, Splits
+from ciphershift.protocol.sequences import padded
 
 RNG = np.random.default_rng(0)
 AGE, DOSE = RNG.integers(18, 95, 300), RNG.normal(3.0, 40.0, 300)
@@ -296,12 +297,35 @@ def test_series_with_lengths_are_padded_in_front_and_have_few_steps(tmp_path: Pa
     splits = Splits.load(str(path), reading=Reading(levels=31))
     assert splits.train.images.shape[1:] == (3, 6) and splits.train.images.max() == 31
     encoding = splits.inputs.encoding
-    assert encoding is not None and splits.inputs.levels == 31
+    assert encoding is not None and splits.inputs.levels == 31 and splits.inputs.sequences
     runs = splits.inputs.raw_of(splits.train.images)[:, 2]
     assert set(np.unique(runs)) == {0.0, 1.0} and (np.diff(runs, axis=1) >= 0).all() and (runs[:, -1] == 1).all()
     np.savez(path, series=series, lengths=np.full(40, 7), labels=np.arange(40) % 2)
     with pytest.raises(UnreadableDataError, match="a length from 1 to 6"):
         Splits.load(str(path))
+
+
+def test_padding_has_a_name_and_a_place(tmp_path: Path) -> None:
+    series = np.random.default_rng(0).uniform(36, 41, size=(40, 1, 3))
+    labels, path = np.arange(40) % 2, tmp_path / "series.npz"
+    np.savez(path, series=series, lengths=np.full(40, 3), labels=labels, names=["temperature"])
+    inputs = Splits.load(str(path)).inputs
+    assert inputs.encoding is not None and inputs.encoding.names == ("temperature", "mask")
+    inputs.encoding.integers(
+        padded([np.zeros((1, 1))], 3), inputs.levels
+    )  # no series of these is short, but a client's may be
+    np.savez(
+        path,
+        train_series=series,
+        train_lengths=np.full(40, 3),
+        train_labels=labels,
+        test_series=series,
+        test_labels=labels,
+    )
+    with pytest.raises(UnreadableDataError, match="lengths of some"):
+        Splits.load(str(path))
+    np.savez(path, series=series, labels=labels)
+    assert not Splits.load(str(path)).inputs.sequences
 
 
 def test_pixels_may_have_few_steps() -> None:
