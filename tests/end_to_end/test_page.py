@@ -251,6 +251,22 @@ def test_a_table_has_fields_and_is_answered(hosted_page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("the model takes 4 numbers, the file has 3")
 
 
+def test_a_sequence_has_a_line_for_each_step_and_is_padded(hosted_page: Page) -> None:
+    page = hosted_page
+    page.get_by_label("Network").select_option("sequences")
+    page.get_by_role("button", name="Two steps: short falling").click()
+    steps = page.get_by_role("textbox", name="1 to 4 steps, a line each, of 2 numbers")
+    expect(steps).to_have_value("0.9 30\n-0.9 0")
+    steps.fill("0.9, 1\n" * 5)
+    expect(page.locator("#status")).to_have_text("the model takes 1 to 4 steps, a line each; here are 5.")
+    steps.fill("0.9 1\n0.9")
+    expect(page.locator("#status")).to_have_text("each step takes 2 numbers; step 2 has 1.")
+    text = b"change,age\n-0.9,1\n-0.9,2\n0.9,3\n"
+    page.locator("#file").set_input_files({"name": "steps.csv", "mimeType": "text/csv", "buffer": text})
+    send(page)
+    expect(page.locator("#verdict-class")).to_have_text("long rising")
+
+
 def test_a_row_of_the_shipped_table_is_answered(hosted_page: Page) -> None:
     page = hosted_page
     page.get_by_label("Network").select_option("breast-cancer")

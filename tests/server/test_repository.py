@@ -179,7 +179,6 @@ def test_the_examples_of_the_shipped_networks_are_what_they_say() -> None:
         assert {len(example.values) for example in inputs.examples} == {math.prod(description["input"]["shape"])}
         found.add(path.parent.name)
     without = {"cifar10-she"}  # its images have no license
-    without |= {"rows-rnn", "speaker-rnn", "splice-rnn"}  # the page has no widget for series of several features
     assert {path.parent.name for path in ZOO.glob("*/program.json")} - found == without
     tiny = Program.load(ZOO / "mnist-tiny")
     for example in ModelInputs.model_validate_json((ZOO / "mnist-tiny" / "inputs.json").read_bytes()).examples:

@@ -9,6 +9,7 @@ import numpy as np
 from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.protocol.encoding import Encoding
+from ciphershift.protocol.sequences import padded
 
 FIELDS = [("length", 0.0, 50.0), ("width", 0.0, 50.0), ("dose", -1.0, 1.0), ("age", 20.0, 80.0)]
 LEVELS = 15
@@ -25,10 +26,14 @@ PARAMS = "FAST_N512_PAIRS"
 
 
 def save(folder: Path) -> None:
-    """Writes the first two into a folder of models."""
+    """Writes all into a folder of models."""
     _save(table(), folder, None, {"name": "row 1", "label": "low", "values": LOW_ROW})
     scan = base64.b64encode(bright_top().tobytes()).decode()
     _save(photograph(), folder, "photograph", {"name": "scan 1", "label": "bright top", "values": scan})
+    (whole,) = padded(SERIES[1:2], 4)
+    _save(
+        sequences(), folder, None, {"name": "two steps", "label": "short falling", "values": whole.reshape(-1).tolist()}
+    )
 
 
 def table() -> Program:

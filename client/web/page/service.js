@@ -98,7 +98,7 @@ export async function inTheClear({ clear }, profile, values) {
 export function bytesOf(profile, values, isShown = false) {
   if (profile.stem) return Uint8Array.from(toUnit(values, profile), (unit) => Math.round(255 * unit));
   const { inputEncoding: encoding, inputLevels } = profile;
-  const steps = toLevels(values, profile).map((level, at) => level - (encoding?.lowest[Math.floor((at * encoding.lowest.length) / values.length)] ?? 0));
+  const steps = toLevels(values, profile).map((level, at, all) => level - (encoding?.lowest[Math.floor((at * encoding.lowest.length) / all.length)] ?? 0));
   return Uint8Array.from(steps, (step) => (encoding && !isShown ? step : Math.round((255 * step) / inputLevels)));
 }
 
