@@ -90,6 +90,6 @@ def _padded(values: ArrayLike, profile: ModelProfile) -> list[NDArray[Any]] | ND
         pieces = [np.stack(pieces)]
     if all(piece.shape == profile.sample_shape for piece in pieces):
         return pieces
-    if profile.encoding is None or profile.encoding.pixels:  # bytes stand for 0 to 1, as the mask's two values do
+    if profile.encoding is None or profile.encoding.pixels:  # bytes stand for 0 to 1, as the presence's two values do
         pieces = [piece / scaling.PIXEL_MAX if piece.dtype == np.uint8 else piece for piece in pieces]
     return padded(pieces, length, features - 1)

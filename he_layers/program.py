@@ -78,14 +78,14 @@ class InputSpec:
         """Checks that short sequences can be padded. Raises ProgramError."""
         if len(self.shape) != 2 or self.shape[0] < 2:
             raise ProgramError(
-                f"input of shape {self.shape} takes no sequences; these are (features and a mask, steps)"
+                f"input of shape {self.shape} takes no sequences; these are (features and a presence, steps)"
             )
         if self.encoding is not None:
             try:
                 self.encoding.integers(padded([np.zeros((self.shape[0] - 1, 1))], self.shape[1]), self.levels)
             except OutOfLevelsError as error:
                 raise ProgramError(
-                    f"the encoding has no place for the zeros or the mask of a padding: {error}"
+                    f"the encoding has no place for the zeros or the presence of a padding: {error}"
                 ) from error
 
     def integers(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:

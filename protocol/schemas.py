@@ -67,9 +67,7 @@ class ModelProfile(BaseModel):
     input_levels: int
     input_delta: float
     input_encoding: InputEncoding | None = None  # None: pixels from 0 to 1; absent from older servers
-    input_sequences: bool = (
-        False  # whether shorter sequences are padded (protocol.sequences); absent from older servers
-    )
+    input_sequences: bool = False  # whether shorter ones are padded (protocol.sequences); absent from older servers
     classes: tuple[str, ...]  # names of the values, those of all outputs one after the other
     outputs: tuple[OutputProfile, ...] | None = None  # None: one vector of logits; absent from older servers
     turns_to_logits: float

@@ -1,7 +1,7 @@
 """Sequences of any length up to a network's own, as samples of one shape, so that the server does not learn how long they are.
 
-Zeros go before a sequence, not behind it, so that a network's last state is that of the sequence's end; a further feature is 1 where the
-sequence runs and 0 before it, by which a network learns to wait. All are encrypted alike.
+Zeros go before a sequence, not behind it, so that a network's last state is that of the sequence's end; a last feature, the presence, is
+1 where the sequence runs and 0 before it, by which a network learns to wait. All are encrypted alike.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def padded(sequences: Sequence[NDArray[Any]], length: int, features: int | None 
     for number, sequence in enumerate(sequences):
         if sequence.ndim != 2 or sequence.shape[0] != features or not 1 <= sequence.shape[1] <= length:
             raise BadShapeError(
-                f"sequence {number} has the shape {list(sequence.shape)}; the network takes [{features} features, 1 to {length} steps], to "
-                "which the mask is added: cut longer sequences, leave out empty ones"
+                f"sequence {number} has the shape {list(sequence.shape)}; the network takes [{features} features, 1 to {length} steps], "
+                "without the presence, which is added: cut longer sequences, leave out empty ones"
             )
         result[number, :features, length - sequence.shape[1] :] = sequence
         result[number, features, length - sequence.shape[1] :] = 1

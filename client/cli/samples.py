@@ -15,7 +15,7 @@ from ciphershift.client._wire import ModelProfile
 def read(files: list[Path], profile: ModelProfile) -> tuple[list[str], NDArray[Any] | list[NDArray[Any]]]:
     """What is to be encrypted, and how each sample is called: an image or a sequence by its file, a row by its file and line."""
     features = profile.encoding.names if profile.encoding else ()
-    if profile.input_sequences:  # the client adds the last feature, the mask
+    if profile.input_sequences:  # the client adds the last feature, the presence
         sequences = [tables.read_sequence(file, features[:-1], profile.input_shape[0] - 1) for file in files]
         return [str(file) for file in files], sequences
     if not any(file.suffix.lower() == ".csv" for file in files):

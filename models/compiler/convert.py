@@ -273,7 +273,7 @@ def _checked(data: Tensor | NDArray[np.floating], inputs: Inputs) -> Tensor:
         )
     if inputs.sequences and not are_padded(samples.numpy()):
         raise BadCalibrationError(
-            f"the calibration data, {list(samples.shape)}, are no padded sequences [count, features and mask, steps]: "
+            f"the calibration data, {list(samples.shape)}, are no padded sequences [count, features and presence, steps]: "
             "ciphershift.protocol.sequences.padded makes them"
         )
     low, high = float(samples.min()), float(samples.max())

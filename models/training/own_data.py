@@ -190,7 +190,7 @@ def _images(folder: Path, classes: tuple[str, ...]) -> Labeled:
 
 
 VALUES, LABELS = ("images", "features", "sequences", "series", "x", "X", "data"), ("labels", "y", "target", "targets")
-MASK = "mask"
+PRESENCE = "presence"
 """Name of the feature that padding adds, where features have names."""
 Part = tuple[NDArray[Any], NDArray[Any], bool]
 
@@ -216,8 +216,8 @@ def _arrays(path: Path, regression: bool | None) -> RawData:
         raise UnreadableDataError(
             f"{path} has lengths of some of its series; give train_lengths, test_lengths and so on, or none"
         )
-    if True in sequences and names:
-        names = (*names, MASK)
+    if True in sequences and len(names) == train[0].shape[1] - 1:
+        names = (*names, PRESENCE)
 
     def labeled(part: Part | None) -> Labeled | None:
         return None if part is None else Labeled(values=part[0], labels=labels_of(part[1]))

@@ -90,7 +90,7 @@ def test_inputs_that_cannot_be_padded_are_refused() -> None:
         replace(good, sequences="yes")  # type: ignore[arg-type]  # as a file may say
     with pytest.raises(ProgramError, match=r"padding: change is 0 .* takes 5 to"):
         replace(good, encoding=replace(good.encoding, origin=(5.0, 0.0, 0.0), lowest=(0, 0, 0)))
-    with pytest.raises(ProgramError, match="padding: mask is 1"):
+    with pytest.raises(ProgramError, match="padding: presence is 1"):
         replace(good, encoding=replace(good.encoding, step=(1.0, 1.0, 1 / 40)))
 
 

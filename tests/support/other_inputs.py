@@ -83,7 +83,7 @@ def photograph() -> Program:
 def sequences() -> Program:
     """Whether a sequence of up to four steps of two features has more than two, and the first feature's sign in the last: four look-ups."""
     weight = np.zeros((2, 3, 4), dtype=np.int8)
-    weight[0, 2, [1, 3]] = 2, -1  # of the mask: + from three steps on
+    weight[0, 2, [1, 3]] = 2, -1  # of the presence: + from three steps on
     weight[1, 0, 3] = 2
     flat = weight.reshape(2, 12)
     steps = (2 / LEVELS, 60 / LEVELS, 1 / LEVELS)
@@ -95,7 +95,9 @@ def sequences() -> Program:
             shape=(3, 4),
             levels=LEVELS,
             delta=1 / 256,
-            encoding=Encoding(origin=(0.0, 0.0, 0.0), step=steps, lowest=(-7, 0, 0), names=("change", "age", "mask")),
+            encoding=Encoding(
+                origin=(0.0, 0.0, 0.0), step=steps, lowest=(-7, 0, 0), names=("change", "age", "presence")
+            ),
             sequences=True,
         ),
         layers=(

@@ -98,7 +98,7 @@ function series(count, sequence) {
   return label;
 }
 
-/** A whole input as lines, one for each step that its mask has. */
+/** A whole input as lines, one for each step that its presence has. */
 function stepsOf(values, { features, length }) {
   const steps = Array.from({ length }, (_, step) => step).filter((step) => values[features * length + step] > 0.5);
   return steps.map((step) => Array.from({ length: features }, (_, feature) => values[feature * length + step]).join(" ")).join("\n");

@@ -29,11 +29,11 @@ export function padded({ steps, values }: Sequence, profile: ModelProfile): Floa
   const features = rows - 1;
   if (!Number.isInteger(steps) || steps < 1 || steps > length || values.length !== features * steps) {
     throw new BadShapeError(
-      `the sequence has ${values.length} values in ${steps} steps; ${profile.model} takes ${features} features, to which the mask is added, and ` +
+      `the sequence has ${values.length} values in ${steps} steps; ${profile.model} takes ${features} features, without the presence, which is added, and ` +
         `1 to ${length} steps: cut longer sequences, leave out empty ones`,
     );
   }
-  const most = isBytes(values) && (profile.inputEncoding?.pixels ?? true) ? 255 : 1; // bytes stand for 0 to 1, as the mask's two values do
+  const most = isBytes(values) && (profile.inputEncoding?.pixels ?? true) ? 255 : 1; // bytes stand for 0 to 1, as the presence's two values do
   const input = new Float64Array(rows * length);
   values.forEach((value, at) => {
     const feature = Math.floor(at / steps);

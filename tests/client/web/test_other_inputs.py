@@ -88,12 +88,9 @@ def test_both_languages_pad_alike(kind: str, steps: int, node: Callable[..., Any
     ]
     values = np.array([[51, 255, 102, 0], [0, 204, 153, 255]], dtype=np.uint8)[:, :steps]
     sequence = values if kind != "raw" else values / 255 * np.array([[0.9], [60.0]])
+    members: dict[str, Any] = {"model": "m", "input_shape": spec.shape, "input_levels": 15, "input_sequences": True}
     profile = ModelProfile.model_construct(
-        model="m",
-        input_shape=spec.shape,
-        input_levels=15,
-        input_sequences=True,
-        input_encoding=encoding and InputEncoding(**encoding),
+        **members, input_encoding=None if encoding is None else InputEncoding(**encoding)
     )
     there = node(
         """

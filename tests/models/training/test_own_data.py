@@ -310,7 +310,7 @@ def test_padding_has_a_name_and_a_place(tmp_path: Path) -> None:
     labels, path = np.arange(40) % 2, tmp_path / "series.npz"
     np.savez(path, series=series, lengths=np.full(40, 3), labels=labels, names=["temperature"])
     inputs = Splits.load(str(path)).inputs
-    assert inputs.encoding is not None and inputs.encoding.names == ("temperature", "mask")
+    assert inputs.encoding is not None and inputs.encoding.names == ("temperature", "presence")
     inputs.encoding.integers(
         padded([np.zeros((1, 1))], 3), inputs.levels
     )  # no series of these is short, but a client's may be
