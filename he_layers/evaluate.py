@@ -10,7 +10,7 @@ are only the input of such a chain and its result, each until its last use.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Generic, Protocol, Self
@@ -32,6 +32,26 @@ SLICE_ROWS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class State(Generic[T]):
+    """What an evaluation has between two layers.
+
+    Attributes:
+        stages: how many are done.
+        lookups: how many were for them.
+        values: what later stages read, by layer.
+    """
+
+    stages: int
+    lookups: int
+    values: Mapping[str, T]
+
+    @classmethod
+    def first(cls, x: T) -> Self:
+        """Of an evaluation that begins with these values of the input."""
+        return cls(stages=0, lookups=0, values={IMAGE: x})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
     """State after a layer, or after a slice of several layers' channels.
 
@@ -41,6 +61,7 @@ class Progress:
         lookups_done: look-ups so far, of ``lookups_total``.
         seconds: since the evaluation began.
         answers: the packed logits of each image, with the last item only.
+        state: from which another evaluation can go on; after the last slice of a layer that is not the last, only.
     """
 
     layer: str
@@ -49,6 +70,7 @@ class Progress:
     lookups_total: int
     seconds: float
     answers: tuple[PackedAnswer, ...] = ()
+    state: State[LweCiphertextList] | None = None
 
     @property
     def answer(self) -> PackedAnswer | None:
@@ -74,12 +96,14 @@ class SliceDone(Generic[T]):
 
     Attributes:
         logits: with the last item only.
+        state: after the last slice of a layer that is not the last, only.
     """
 
     layer: str
     index: int
     lookups_done: int
     logits: T | None
+    state: State[T] | None
 
 
 class SlicedCircuit(Circuit[T], Protocol[T]):
@@ -198,6 +222,7 @@ def run(
     *,
     threads: int = 1,
     lookup: Lookup | None = None,
+    start: State[LweCiphertextList] | None = None,
 ) -> Iterator[Progress]:
     """Evaluates a Program on encrypted images of one client, chain by chain and slice by slice.
 
@@ -208,6 +233,7 @@ def run(
             of its values in C order, all in one or some in each.
         threads: of the kernel.
         lookup: what computes a layer's look-ups; by default this process does.
+        start: the state of an earlier evaluation of the same images, to go on from; by default the images.
 
     Yields:
         Progress after every slice, with the look-ups of each image; the last item has their answers.
@@ -225,9 +251,12 @@ def run(
     started = perf_counter()
     bindings = [Binding.of(image, program.digest) for image in images]
     circuit = EncryptedCircuit(keys, threads=threads, lookup=lookup)
-    pixels = [circuit.join([lwe.sample_extract(ciphertext) for ciphertext in image]) for image in images]
-    slices = walk(program, circuit, lwe.side_by_side(pixels), keys.params.polynomial_size)
-    del pixels
+    if start is None:
+        pixels = [circuit.join([lwe.sample_extract(ciphertext) for ciphertext in image]) for image in images]
+        start = State.first(lwe.side_by_side(pixels))
+        del pixels
+    slices = walk(program, circuit, start, keys.params.polynomial_size)
+    del start
     for done in slices:
         answers: tuple[PackedAnswer, ...] = ()
         if done.logits is not None:
@@ -235,7 +264,8 @@ def run(
             answers = tuple(
                 packing.packing_key_switch(logits, keys, binding, body=body) for body, binding in enumerate(bindings)
             )
-        yield Progress.of(done, program, seconds=perf_counter() - started, answers=answers)
+        progress = Progress.of(done, program, seconds=perf_counter() - started, answers=answers)
+        yield replace(progress, state=done.state)
 
 
 def check_images(program: Program, params: ParameterSet, ciphertexts: Sequence[CkksCiphertext]) -> None:
@@ -250,35 +280,36 @@ def check_images(program: Program, params: ParameterSet, ciphertexts: Sequence[C
         raise BadShapeError(f"{messages} values are encrypted; the program takes {program.input.shape}")
 
 
-def walk(program: Program, circuit: SlicedCircuit[T], x: T, polynomial_size: int) -> Iterator[SliceDone[T]]:
+def walk(program: Program, circuit: SlicedCircuit[T], start: State[T], polynomial_size: int) -> Iterator[SliceDone[T]]:
     """Evaluates a Program on a circuit, chain by chain and slice by slice.
 
     Args:
         program: the network.
         circuit: its operations.
-        x: the values of the input.
+        start: the values of the input, or what an earlier walk had between two chains.
         polynomial_size: N, points of a table on half the torus.
 
     Yields:
         What is done after every slice; the last item has the logits.
     """
-    values = {IMAGE: x}
-    del x
-    done = index = 0
+    values, before, done = dict(start.values), start.stages, start.lookups
+    del start
+    index = 0
     for chain in chains(program):
-        source = program.take(values, chain[0], circuit.join)
         index += len(chain)
+        if index <= before:
+            continue
+        source = program.take(values, chain[0], circuit.join)
         slices = Slices(chain, source, circuit, polynomial_size)
         for lookups in slices.run():
             done += lookups
-            is_last = index == len(program.stages) and slices.complete
-            yield SliceDone(
-                layer=chain[-1].layer.name,
-                index=index - 1,
-                lookups_done=done,
-                logits=slices.result if is_last else None,
-            )
-        values[chain[-1].layer.name] = slices.result
+            logits = state = None
+            if slices.complete and index == len(program.stages):
+                logits = slices.result
+            elif slices.complete:
+                values[chain[-1].layer.name] = slices.result
+                state = State(stages=index, lookups=done, values=dict(values))
+            yield SliceDone(layer=chain[-1].layer.name, index=index - 1, lookups_done=done, logits=logits, state=state)
         del source, slices
 
 

@@ -146,9 +146,10 @@ class JobRunner:
     async def _evaluate(self, job: Job) -> str | None:
         """Evaluates a job's images, some at a time, until it is finished or another tenant has its turn; returns the job's state."""
         images = await _persisted(self._images, job)
+        pace = _Pace()
         while True:
             some = images[job.images_kept : job.images_kept + self._settings.slice_images]
-            result = await self._run(job, some)
+            result = await self._run(job, some, pace)
             if result is None:
                 return await _persisted(self._jobs.stop, job)
             if job.images_kept + len(some) == job.images:
@@ -159,7 +160,7 @@ class JobRunner:
                 self._notifier.notify(QUEUE)
                 return None
 
-    async def _run(self, job: Job, images: Sequence[bytes]) -> TaskResult | None:
+    async def _run(self, job: Job, images: Sequence[bytes], pace: _Pace) -> TaskResult | None:
         """The engine's result; None if the job was canceled or claimed by another runner meanwhile."""
         task, blob = await _persisted(self._task, job, images)
         layers: list[LayerProgress] = []
@@ -168,7 +169,7 @@ class JobRunner:
         try:
             while not running.done():
                 await asyncio.wait({running}, timeout=TICK_SECONDS)
-                if not running.done() and not await self._goes_on(job, layers):
+                if not running.done() and not await self._goes_on(job, layers, pace):
                     return None
                 self._notifier.notify(job.id)
             return running.result()
@@ -195,23 +196,46 @@ class JobRunner:
             key_file=file,
             images=tuple(images),
             deadline=job.deadline,
+            checkpoint=self._jobs.checkpoint(job),
         )
         return task, blob
 
     def _observe(self, job: Job, layers: list[LayerProgress], layer: LayerProgress, trace: str | None) -> None:
         kept = job.bootstraps_total * job.images_kept // job.images
-        of_job = replace(layer, lookups_done=kept + layer.lookups_done, images_done=job.images_kept + layer.images_done)
-        before = layers[-1].lookups_done if layers else kept
+        of_job = replace(
+            layer,
+            lookups_done=kept + layer.lookups_done,
+            lookups_resumed=kept + layer.lookups_resumed,
+            images_done=job.images_kept + layer.images_done,
+        )
+        before = layers[-1].lookups_done if layers else of_job.lookups_resumed
         self._metrics.compute_seconds.labels(job.model, layer.layer).observe(layer.seconds)
         self._tracing.record(layer.layer, trace, layer.seconds, {"ciphershift.lookups": of_job.lookups_done - before})
         self._metrics.bootstraps.labels(job.model).inc(of_job.lookups_done - before)
         layers.append(of_job)
 
-    async def _goes_on(self, job: Job, layers: list[LayerProgress]) -> bool:
+    async def _goes_on(self, job: Job, layers: list[LayerProgress], pace: _Pace) -> bool:
         """Whether the job is still wanted here; stores its progress if there is any."""
+        newest = layers[-1] if layers else None
+        ready_at = pace.ready_at(newest, job.bootstraps_total) if newest else None
         with outages_logged("advance"):
-            return await asyncio.to_thread(self._jobs.advance, job, layers[-1] if layers else None)
+            return await asyncio.to_thread(self._jobs.advance, job, newest, ready_at)
         return True
+
+
+class _Pace:
+    """When a job will be ready, from the look-ups of this attempt at it: those of a checkpoint took no time here."""
+
+    def __init__(self) -> None:
+        self._since = time.time()
+        self._before: int | None = None
+
+    def ready_at(self, newest: LayerProgress, total: int) -> float | None:
+        """Args: newest: what the job has reported last. total: its look-ups."""
+        if self._before is None:
+            self._before = newest.lookups_resumed
+        now, done = time.time(), newest.lookups_done - self._before
+        return now + (now - self._since) * (total - newest.lookups_done) / done if done else None
 
 
 async def _persisted(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -142,6 +142,9 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         20.0, ge=0, description="time for running jobs to finish after SIGTERM; the others return to the queue"
     )
+    checkpoint_seconds: float = Field(
+        60.0, gt=0, description="computing time after which a job's feature maps are saved behind the next layer"
+    )
     queries_per_day: int = Field(100_000, ge=1, description="images of one tenant in 24 hours")
     lookups_per_day: int | None = Field(
         None, ge=1, description="table look-ups of one tenant in 24 hours; no limit if empty"

@@ -14,7 +14,7 @@ from ciphershift.errors import BusyError
 from ciphershift.he_layers.crypto import lwe as words_of
 from ciphershift.he_layers.crypto import packing
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
-from ciphershift.he_layers.evaluate import Progress, check_images, walk
+from ciphershift.he_layers.evaluate import Progress, State, check_images, walk
 from ciphershift.he_layers.gpu import lwe
 from ciphershift.he_layers.gpu.device import free_bytes, words_from, words_to
 from ciphershift.he_layers.gpu.keys import DeviceKeys
@@ -141,7 +141,7 @@ def run(program: Program, keys: DeviceKeys, images: Sequence[Sequence[CkksCipher
         inputs = torch.stack(
             [torch.cat([lwe.sample_extract(ciphertext, keys.device) for ciphertext in image]) for image in images]
         )
-        slices = walk(program, circuit, inputs, keys.params.polynomial_size)
+        slices = walk(program, circuit, State.first(inputs), keys.params.polynomial_size)
         del inputs
         for done in slices:
             answers = () if done.logits is None else _pack(done.logits, program, keys, images)

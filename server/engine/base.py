@@ -19,6 +19,7 @@ class Task:
     key_file: Path
     images: tuple[bytes, ...]
     deadline: float  # seconds since the epoch: the clock that processes share
+    checkpoint: Path  # where a worker keeps what it has computed, for the one that goes on if it dies
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,7 @@ class LayerProgress:
     layer: str
     seconds: float  # of this layer
     lookups_done: int  # of the whole job
+    lookups_resumed: int  # of them, those that a checkpoint had
     images_done: int
 
 

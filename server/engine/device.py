@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ciphershift.he_layers import evaluate
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
+from ciphershift.he_layers.evaluate import State
 from ciphershift.he_layers.gpu import device
 from ciphershift.he_layers.gpu import evaluate as on_device
 from ciphershift.he_layers.gpu.keys import DeviceKeys
@@ -36,8 +37,9 @@ class DeviceWorker(Worker[DeviceKeys]):
         return DeviceKeys.load(keys, self._device, use_fused=self._settings.engine_url.fused)
 
     def _evaluate(
-        self, model: Model, keys: DeviceKeys, images: Sequence[CkksCiphertext]
+        self, model: Model, keys: DeviceKeys, images: Sequence[CkksCiphertext], start: State[LweCiphertextList] | None
     ) -> Iterator[evaluate.Progress]:
+        assert start is None, "on_device.run gives no state to go on from"
         return on_device.run(model.program, keys, [[image] for image in images])
 
     def _images_together(self, model: Model) -> int:

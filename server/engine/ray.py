@@ -30,6 +30,7 @@ from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.crypto import pbs
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
+from ciphershift.he_layers.evaluate import State
 from ciphershift.he_layers.layers.layer import FloatArray
 from ciphershift.server import logs
 from ciphershift.server.engine.base import LayerProgress, Stopped, Task, TaskResult, WorkerState
@@ -110,7 +111,7 @@ class Coordinator(KernelWorker):
         return keys
 
     def _evaluate(
-        self, model: Model, keys: ServerKeys, images: Sequence[CkksCiphertext]
+        self, model: Model, keys: ServerKeys, images: Sequence[CkksCiphertext], start: State[LweCiphertextList] | None
     ) -> Iterator[evaluate.Progress]:
         reference = self._stored[id(keys)]
 
@@ -118,7 +119,7 @@ class Coordinator(KernelWorker):
             return self._share(reference, x, tables, index)
 
         together = [[image] for image in images]
-        return evaluate.run(model.program, keys, together, threads=self._threads, lookup=lookup)
+        return evaluate.run(model.program, keys, together, threads=self._threads, lookup=lookup, start=start)
 
     def _share(
         self, keys: Any, x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]

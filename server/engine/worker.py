@@ -1,4 +1,4 @@
-"""A worker: container -> keys and ciphertexts -> layers -> container.
+"""A worker: container -> keys and ciphertexts -> layers -> container, from a checkpoint on if a worker died over the same task.
 
 It gets paths, ids and bytes; no request, no secret. Expanded keys are cached, and the least recently used are dropped.
 """
@@ -24,12 +24,14 @@ from ciphershift.errors import (
     WireError,
 )
 from ciphershift.he_layers import evaluate
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys, ServerKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.evaluate import State
 from ciphershift.protocol import container
 from ciphershift.protocol.container import Bytes
 from ciphershift.server.engine.base import LayerProgress, Task, TaskResult, WorkerState
+from ciphershift.server.engine.checkpoint import Checkpoint
 from ciphershift.server.repository import Model, Repository
 from ciphershift.server.settings import Settings
 
@@ -82,25 +84,34 @@ class Worker(ABC, Generic[K]):
             CiphershiftError: keys or images are not acceptable.
         """
         model = self._model(task)
-        started = time.perf_counter()
+        started = saved = time.perf_counter()
         images = [CkksCiphertext.from_bytes(image, model.params, task.key_id, model.pixels) for image in task.images]
         keys = self._server_keys(task, model)
         key_seconds = time.perf_counter() - started
-        logits: list[bytes] = []
-        together = self._images_together(model)
-        for start in range(0, len(images), together):
+        checkpoint = Checkpoint.read(task, model.params.id)
+        logits, state = list(checkpoint.answers), checkpoint.state
+        del checkpoint
+        together, each = self._images_together(model), model.program.lookups
+        resumed = len(logits) * each + (state.lookups * min(together, len(images) - len(logits)) if state else 0)
+        for start in range(len(logits), len(images), together):
             batch, before = images[start : start + together], 0.0
-            for progress in self._evaluate(model, keys, batch):
+            for progress in self._evaluate(model, keys, batch, state):
+                state = None
                 logits += [answer.to_bytes() for answer in progress.answers]
                 yield LayerProgress(
                     layer=progress.layer,
                     seconds=progress.seconds - before,
-                    lookups_done=start * progress.lookups_total + len(batch) * progress.lookups_done,
+                    lookups_done=start * each + len(batch) * progress.lookups_done,
+                    lookups_resumed=resumed,
                     images_done=len(logits),
                 )
                 if time.time() > task.deadline:
                     raise DeadlineError(f"the deadline of the job passed in {progress.layer}")
                 before = progress.seconds
+                layer_done = progress.state is not None or bool(progress.answers)
+                if layer_done and time.perf_counter() - saved >= self._settings.checkpoint_seconds:
+                    Checkpoint(answers=logits, state=progress.state).write(task, model.params.id)
+                    saved = time.perf_counter()
         yield TaskResult(logits=tuple(logits), seconds=time.perf_counter() - started, key_seconds=key_seconds)
 
     @abstractmethod
@@ -108,8 +119,10 @@ class Worker(ABC, Generic[K]):
         """Expands the task's bundle of keys."""
 
     @abstractmethod
-    def _evaluate(self, model: Model, keys: K, images: Sequence[CkksCiphertext]) -> Iterator[evaluate.Progress]:
-        """Evaluates images, no more than _images_together, side by side."""
+    def _evaluate(
+        self, model: Model, keys: K, images: Sequence[CkksCiphertext], start: State[LweCiphertextList] | None
+    ) -> Iterator[evaluate.Progress]:
+        """Evaluates images, no more than _images_together, side by side; from a state on that an earlier call gave, or from the images."""
 
     def _images_together(self, model: Model) -> int:
         """How many images are evaluated side by side."""
@@ -149,9 +162,9 @@ class KernelWorker(Worker[ServerKeys]):
         return load_bundle(read_bundle(task), task, model.params).expand(self._threads)
 
     def _evaluate(
-        self, model: Model, keys: ServerKeys, images: Sequence[CkksCiphertext]
+        self, model: Model, keys: ServerKeys, images: Sequence[CkksCiphertext], start: State[LweCiphertextList] | None
     ) -> Iterator[evaluate.Progress]:
-        return evaluate.run(model.program, keys, [[image] for image in images], threads=self._threads)
+        return evaluate.run(model.program, keys, [[image] for image in images], threads=self._threads, start=start)
 
     def _images_together(self, model: Model) -> int:
         return model.params.bodies

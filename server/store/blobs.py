@@ -123,6 +123,12 @@ class Blobs:
                 self._place(spool.path, path)
         return path
 
+    def beside(self, name: str) -> Path:
+        """Returns the path of a file that processes of this machine may keep under a name, never put into an object store."""
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
     def delete(self, name: str) -> None:
         """Deletes a blob and its local copy, if they exist."""
         (self._folder / name).unlink(missing_ok=True)
@@ -135,14 +141,17 @@ class Blobs:
         self.write("probe", PROBE)
 
     def names(self, folder: str, older_than: float) -> list[str]:
-        """Returns the names of all blobs below a folder that were last written before a time (seconds since the epoch)."""
+        """Returns the names of all blobs and local files below a folder that were last written before a time (seconds since the epoch)."""
         try:
             found = self._store.find(self._path(folder), detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(
-            str(path).removeprefix(f"{self._root}/") for path, info in found.items() if _written(info) < older_than
-        )
+            found = {}
+        written = {str(path).removeprefix(f"{self._root}/"): _written(info) for path, info in found.items()}
+        if not self.is_local:
+            for path in filter(Path.is_file, (self._folder / folder).rglob("*")):
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    written.setdefault(str(path.relative_to(self._folder)), path.stat().st_mtime)
+        return sorted(name for name, time_written in written.items() if time_written < older_than)
 
     def clean_spool(self) -> None:
         """Deletes the spooled files of processes that were killed; those of live ones are locked."""

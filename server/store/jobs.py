@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -150,6 +151,10 @@ class JobStore:
         """Returns the tensor of encrypted images. Raises FileNotFoundError if the job is finished."""
         return self._blobs.read(request_blob(job.id))
 
+    def checkpoint(self, job: Job) -> Path:
+        """Returns where a worker of this machine keeps what it has computed of the job."""
+        return self._blobs.beside(f"jobs/{job.id}.checkpoint")
+
     def result(self, job: Job) -> bytes:
         """Returns the tensor of encrypted logits.
 
@@ -224,6 +229,7 @@ class JobStore:
         """
         for number, answer in enumerate(answers, start=job.images_kept):
             self._blobs.write(answer_blob(job, number), answer)
+        self.checkpoint(job).unlink(missing_ok=True)
         with self._database.writing() as session:
             mine = _lock(session, job)
             if mine is None:
@@ -238,20 +244,19 @@ class JobStore:
             turns.charge(session, mine, self._settings.slice_images)
         return True
 
-    def advance(self, job: Job, step: LayerProgress | None) -> bool:
-        """Stores a job's progress if it has changed; returns whether the runner should continue."""
+    def advance(self, job: Job, step: LayerProgress | None, ready_at: float | None = None) -> bool:
+        """Stores a job's progress, and when it will be ready, if it has changed; returns whether the runner should continue."""
         query = select(Job.cancel_requested, Job.bootstraps_done).where(*_held(job))
         with self._database.reading() as session:
             row = session.execute(query).one_or_none()
         if row is None or row.cancel_requested:
             return False
         if step is not None and step.lookups_done > row.bootstraps_done:
-            now, started = time.time(), job.started or 0.0
             values = {
                 "layer": step.layer,
                 "bootstraps_done": step.lookups_done,
                 "images_done": step.images_done,
-                "ready_at": now + (now - started) * (job.bootstraps_total / step.lookups_done - 1),
+                "ready_at": ready_at,
                 "revision": Job.revision + 1,
             }
             with self._database.writing() as session:
@@ -424,6 +429,7 @@ class JobStore:
     def _clear(self, job: Job) -> None:
         """Deletes the blobs that the row no longer refers to."""
         self._blobs.delete(request_blob(job.id))
+        self.checkpoint(job).unlink(missing_ok=True)
         for number in range(job.images_kept):
             self._blobs.delete(answer_blob(job, number))
         if not job.has_result:

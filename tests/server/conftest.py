@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -97,6 +98,15 @@ class Gated:
     def held(self, location: str) -> dict[str, Any]:
         """Waits until a worker has done a layer of the job."""
         return self.until(location, lambda job: job["progress"]["bootstraps_done"] > 0)
+
+
+def workers(server: Gated) -> set[int]:
+    return {pid for pid in server.process.family()[1:] if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def kill_workers(server: Gated) -> None:
+    for pid in workers(server):
+        os.kill(pid, signal.SIGKILL)
 
 
 Serve = Callable[..., Any]

@@ -28,8 +28,9 @@ ENGINES = ["local://?workers=1&threads=1", "ray://?workers=2&threads=1", "torch:
 class Bench:
     """An engine that is ready, an event loop around it, and tasks for it."""
 
-    def __init__(self, url: str, zoo: Path, keystore: Keystore, program: Program) -> None:
+    def __init__(self, url: str, zoo: Path, keystore: Keystore, program: Program, folder: Path) -> None:
         self.program = program
+        self.folder = folder
         self.pair = keystore.open(TOY)
         engine = make_engine(Settings(engine=url, models=zoo, allow_toy_parameters=True, parameter_sets=TOY.name))
         assert engine is not None
@@ -75,6 +76,7 @@ class Bench:
             "key_file": self.pair.evaluation_keys,
             "images": tuple(ciphertext.to_bytes() for ciphertext in encrypted),
             "deadline": time.time() + 60,
+            "checkpoint": self.folder / "checkpoint",
         }
         return Task(**given | changes)
 
@@ -90,8 +92,14 @@ class Bench:
 
 
 @pytest.fixture(scope="module", params=ENGINES, ids=["local", "ray", "torch"])
-def bench(request: pytest.FixtureRequest, zoo: Path, keystore: Keystore, tiny_program: Program) -> Iterator[Bench]:
-    bench = Bench(request.param, zoo, keystore, tiny_program)
+def bench(
+    request: pytest.FixtureRequest,
+    zoo: Path,
+    keystore: Keystore,
+    tiny_program: Program,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Bench]:
+    bench = Bench(request.param, zoo, keystore, tiny_program, tmp_path_factory.mktemp("checkpoints"))
     yield bench
     bench.close()
 

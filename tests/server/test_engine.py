@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import PATIENCE_SECONDS, Gated, Serve
+from tests.server.conftest import PATIENCE_SECONDS, Gated, Serve, kill_workers, workers
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +24,6 @@ def shared(gated: Serve) -> Any:
 def server(shared: Gated) -> Gated:
     shared.gate.open()
     return shared
-
-
-def workers(server: Gated) -> set[int]:
-    return {pid for pid in server.process.family()[1:] if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
-
-
-def kill_workers(server: Gated) -> None:
-    for pid in workers(server):
-        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_full_queue_is_busy(server: Gated, make_body: Callable[..., Any]) -> None:

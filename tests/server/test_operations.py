@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 import trustme
-from prometheus_client.parser import text_string_to_metric_families
 
 from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.errors import ConfigurationError
@@ -22,6 +21,7 @@ from ciphershift.server.store.database import Database
 from tests.server.conftest import PATIENCE_SECONDS, Serve
 from tests.support import gated_server
 from tests.support.gated_server import STARTING, Gate
+from tests.support.metrics import samples
 
 INFER = "/v2/models/tiny/infer"
 
@@ -29,16 +29,6 @@ INFER = "/v2/models/tiny/infer"
 def infer(url: str, bundle: tuple[str, bytes], body: Any, **headers: str) -> httpx.Response:
     httpx.put(f"{url}/v2/keys/{bundle[0]}", content=bundle[1])
     return httpx.post(url + INFER, content=body.content, headers=body.headers | headers, timeout=60)
-
-
-def samples(url: str) -> dict[tuple[str, tuple[str, ...]], float]:
-    """All samples by name and the values of their labels, in the order of the labels' names."""
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
-    return {
-        (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in families
-        for sample in family.samples
-    }
 
 
 def test_metrics_count_what_happened(

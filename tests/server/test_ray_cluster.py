@@ -68,9 +68,13 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def bench(cluster: str, zoo: Path, keystore: Keystore, tiny_program: Program) -> Iterator[Bench]:
+def bench(
+    cluster: str, zoo: Path, keystore: Keystore, tiny_program: Program, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
     os.environ["CIPHERSHIFT_DATABASE"] = "postgresql://user:geheim@db/ciphershift"
-    bench = Bench(f"ray://{cluster}?workers=2&threads=1", zoo, keystore, tiny_program)
+    bench = Bench(
+        f"ray://{cluster}?workers=2&threads=1", zoo, keystore, tiny_program, tmp_path_factory.mktemp("checkpoints")
+    )
     yield bench
     bench.close()
 

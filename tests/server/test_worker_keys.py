@@ -32,6 +32,7 @@ def task(make_body: Callable[..., Any], bundle: tuple[str, bytes], tiny_program:
         key_file=file,
         images=tuple(tensors.split_elements(tensor)),
         deadline=time.time() + 60,
+        checkpoint=tmp_path / "checkpoint",
     )
 
 

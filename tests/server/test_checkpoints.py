@@ -1,0 +1,217 @@
+"""A worker that takes over goes on behind the last layer that was saved, and gives the answers of one that was never stopped."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ciphershift.client import Keystore
+from ciphershift.he_layers import simulate
+from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.layers import Add, Conv2d, Flatten, Linear, ReLU
+from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.server.engine.base import LayerProgress, Task, TaskResult
+from ciphershift.server.engine.worker import KernelWorker
+from ciphershift.server.settings import Settings
+from tests.server.conftest import Serve, kill_workers
+from tests.support.metrics import samples
+
+SHARED = params.get("TOY_N128_SHARED2")
+IMAGES = 3  # two in one mask, and one alone
+
+
+def _relu(name: str, **fields: Any) -> ReLU:
+    return ReLU(
+        name=name, bias=np.zeros(2, np.int32), multiplier=np.full(2, 0.2), levels=15, delta_out=1 / 1024, **fields
+    )
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    """Two layers of look-ups, and a sum of both, so that two feature maps are alive in between: 2 x 36 look-ups and 2 x 36."""
+    rng = np.random.default_rng(0)
+    weights = np.array([-1, 0, 1], dtype=np.int8)
+    return Program(
+        name="two",
+        version="1",
+        params="TOY_N128",
+        input=InputSpec(shape=(1, 8, 8), levels=15, delta=1 / 256),
+        layers=(
+            Conv2d(name="conv", weight=rng.choice(weights, (2, 1, 3, 3))),
+            _relu("first"),
+            Conv2d(name="again", weight=rng.choice(weights, (2, 2, 1, 1))),
+            _relu("second"),
+            Add(name="sum", inputs=("first", "second"), terms=2),
+            Flatten(name="flatten"),
+            Linear(name="dense", weight=rng.choice(weights, (3, 72))),
+        ),
+        output=OutputSpec(classes=("a", "b", "c"), scale=1.0),
+    )
+
+
+@pytest.fixture(scope="module")
+def worker(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], KernelWorker]:
+    """Makes workers, each with nothing in its memory."""
+    models = tmp_path_factory.mktemp("models")
+    program.save(models / program.name)
+    settings = Settings(
+        models=models, allow_toy_parameters=True, parameter_sets=SHARED.name, checkpoint_seconds=1e-9, engine="queue://"
+    )
+    return lambda: KernelWorker(settings, 1)
+
+
+@pytest.fixture(scope="module")
+def images() -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, (IMAGES, 1, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def encrypted(keystore: Keystore, program: Program, images: NDArray[np.uint8]) -> list[CkksCiphertext]:
+    pair = keystore.open(SHARED)
+    levels = program.input.integers(images).reshape(len(images), -1)
+    return [ckks.encrypt(pair.client_keys, pair.key_id, row * program.input.delta) for row in levels]
+
+
+@pytest.fixture
+def task(keystore: Keystore, program: Program, encrypted: list[CkksCiphertext], tmp_path: Path) -> Task:
+    pair = keystore.open(SHARED)
+    return Task(
+        job_id="1" * 32,
+        model=program.name,
+        model_digest=program.digest,
+        key_id=pair.key_id,
+        key_file=pair.evaluation_keys,
+        images=tuple(ciphertext.to_bytes() for ciphertext in encrypted),
+        deadline=time.time() + 600,
+        checkpoint=tmp_path / "job.checkpoint",
+    )
+
+
+def until(steps: Iterator[LayerProgress | TaskResult], layer: str, occurrence: int = 1) -> None:
+    """Lets a worker compute a layer and save it, then it dies."""
+    for step in steps:
+        assert isinstance(step, LayerProgress)
+        occurrence -= step.layer == layer
+        if not occurrence:
+            next(steps)  # the checkpoint is written when the worker is asked to go on
+            return
+
+
+def finished(steps: Iterator[LayerProgress | TaskResult]) -> tuple[list[LayerProgress], TaskResult]:
+    *progress, result = steps
+    assert isinstance(result, TaskResult)
+    return [step for step in progress if isinstance(step, LayerProgress)], result
+
+
+@pytest.fixture
+def is_right(
+    keystore: Keystore, program: Program, encrypted: list[CkksCiphertext], images: NDArray[np.uint8]
+) -> Callable[[TaskResult], bool]:
+    """Whether answers are within the noise of the simulation."""
+    pair = keystore.open(SHARED)
+    rng = np.random.default_rng(2)
+    runs = np.stack([simulate.run(program, SHARED, images, rng) for _ in range(50)])
+
+    def check(result: TaskResult) -> bool:
+        answers = [
+            PackedAnswer.from_bytes(row, SHARED, Binding.of([ciphertext], program.digest), 3)
+            for row, ciphertext in zip(result.logits, encrypted, strict=True)
+        ]
+        logits = np.stack([ckks.decrypt(pair.client_keys, answer) for answer in answers]) * program.turns_to_logits
+        return bool(np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5)
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("layer", "occurrence", "resumed"),
+    [("first", 1, 2 * 72), ("second", 1, 2 * 144), ("dense", 1, 2 * 144), ("first", 2, 2 * 144 + 72)],
+)
+def test_a_worker_goes_on_behind_the_last_layer_that_was_saved(
+    worker: Callable[[], KernelWorker],
+    task: Task,
+    is_right: Callable[[TaskResult], bool],
+    layer: str,
+    occurrence: int,
+    resumed: int,
+) -> None:
+    until(worker().run(task), layer, occurrence)
+    progress, result = finished(worker().run(task))
+    assert {step.lookups_resumed for step in progress} == {resumed}
+    assert progress[0].lookups_done - resumed <= 2 * 72  # the layer that comes next
+    assert progress[-1].lookups_done == IMAGES * 144
+    assert progress[-1].images_done == IMAGES
+    assert is_right(result)
+
+
+def test_two_deaths_cost_the_layer_under_way_and_no_more(
+    worker: Callable[[], KernelWorker], task: Task, is_right: Callable[[TaskResult], bool]
+) -> None:
+    until(worker().run(task), "first")
+    until(worker().run(task), "second")
+    progress, result = finished(worker().run(task))
+    assert progress[0].lookups_resumed == 2 * 144
+    assert is_right(result)
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b[:9000] + b"\0\1" + b[9002:], lambda _: b""])
+def test_a_damaged_checkpoint_is_none(
+    worker: Callable[[], KernelWorker],
+    task: Task,
+    is_right: Callable[[TaskResult], bool],
+    spoil: Callable[[bytes], bytes],
+) -> None:
+    until(worker().run(task), "first")
+    task.checkpoint.write_bytes(spoil(task.checkpoint.read_bytes()))
+    progress, result = finished(worker().run(task))
+    assert progress[0].lookups_resumed == 0
+    assert is_right(result)
+
+
+def test_a_checkpoint_of_other_images_is_none(worker: Callable[[], KernelWorker], task: Task) -> None:
+    until(worker().run(task), "first")
+    other = Task(**{name: getattr(task, name) for name in Task.__slots__} | {"images": task.images[::-1]})
+    progress, _ = finished(worker().run(other))
+    assert progress[0].lookups_resumed == 0
+
+
+def test_only_its_owner_reads_a_checkpoint_and_nothing_unfinished_is_left(
+    worker: Callable[[], KernelWorker], task: Task
+) -> None:
+    until(worker().run(task), "first")
+    assert [path.name for path in task.checkpoint.parent.iterdir()] == ["job.checkpoint"]
+    assert task.checkpoint.stat().st_mode & 0o077 == 0
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_nothing_else(
+    worker: Callable[[], KernelWorker], task: Task, is_right: Callable[[TaskResult], bool], tmp_path: Path
+) -> None:
+    elsewhere = Task(**{name: getattr(task, name) for name in Task.__slots__} | {"checkpoint": tmp_path / "no" / "x"})
+    _, result = finished(worker().run(elsewhere))
+    assert is_right(result)
+
+
+def test_a_job_whose_workers_are_killed_twice_completes_and_leaves_no_checkpoint(
+    gated: Serve, make_body: Callable[..., Any], tmp_path: Path
+) -> None:
+    with gated(storage=tmp_path / "store", checkpoint_seconds=1e-9) as server:
+        server.gate.hold(2)  # the first of two layers is all look-ups; it has been saved when the second is done
+        location = server.submit(make_body())
+        job = server.held(location)
+        for _ in range(2):
+            while not list((tmp_path / "store").rglob("*.checkpoint")):
+                time.sleep(0.02)
+            kill_workers(server)
+            first = job["started"]
+            job = server.until(
+                location, lambda job, first=first: job["started"] != first and job["progress"]["bootstraps_done"] == 144
+            )
+        server.gate.open()
+        assert server.finished(location)["state"] == "completed"
+        assert samples(server.process.url)["ciphershift_bootstraps_total", ("tiny",)] == 144
+        assert not list((tmp_path / "store").rglob("*.checkpoint*"))
