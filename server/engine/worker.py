@@ -35,6 +35,9 @@ from ciphershift.server.engine.checkpoint import Checkpoint
 from ciphershift.server.repository import Model, Repository
 from ciphershift.server.settings import Settings
 
+CHECKPOINT_SHARE = 0.05
+"""Of a worker's time, at most, for writing checkpoints."""
+
 
 class ExpandedKeys(Protocol):
     """Keys that a worker computes with."""
@@ -89,7 +92,7 @@ class Worker(ABC, Generic[K]):
         keys = self._server_keys(task, model)
         key_seconds = time.perf_counter() - started
         checkpoint = Checkpoint.read(task, model.params.id)
-        logits, state = list(checkpoint.answers), checkpoint.state
+        logits, state, pause = list(checkpoint.answers), checkpoint.state, self._settings.checkpoint_seconds
         del checkpoint
         together, each = self._images_together(model), model.program.lookups
         resumed = len(logits) * each + (state.lookups * min(together, len(images) - len(logits)) if state else 0)
@@ -108,10 +111,11 @@ class Worker(ABC, Generic[K]):
                 if time.time() > task.deadline:
                     raise DeadlineError(f"the deadline of the job passed in {progress.layer}")
                 before = progress.seconds
-                layer_done = progress.state is not None or bool(progress.answers)
-                if layer_done and time.perf_counter() - saved >= self._settings.checkpoint_seconds:
+                layer_done, now = progress.state is not None or bool(progress.answers), time.perf_counter()
+                if layer_done and now - saved >= pause:
                     Checkpoint(answers=logits, state=progress.state).write(task, model.params.id)
                     saved = time.perf_counter()
+                    pause = max(pause, (saved - now) / CHECKPOINT_SHARE)
         yield TaskResult(logits=tuple(logits), seconds=time.perf_counter() - started, key_seconds=key_seconds)
 
     @abstractmethod

@@ -15,6 +15,7 @@ from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.layers import Add, Conv2d, Flatten, Linear, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.server.engine import worker as worker_module
 from ciphershift.server.engine.base import LayerProgress, Task, TaskResult
 from ciphershift.server.engine.worker import KernelWorker
 from ciphershift.server.settings import Settings
@@ -52,6 +53,12 @@ def program() -> Program:
         ),
         output=OutputSpec(classes=("a", "b", "c"), scale=1.0),
     )
+
+
+@pytest.fixture(autouse=True)
+def every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is written behind every layer, however long that takes."""
+    monkeypatch.setattr(worker_module, "CHECKPOINT_SHARE", float("inf"))
 
 
 @pytest.fixture(scope="module")
