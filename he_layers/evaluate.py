@@ -33,17 +33,23 @@ SLICE_ROWS = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State(Generic[T]):
-    """What an evaluation has between two layers.
+    """What an evaluation has between two slices.
 
     Attributes:
         stages: how many are done.
-        lookups: how many were for them.
+        lookups: how many were for them, and for the chain that is under way.
         values: what later stages read, by layer.
+        source: the joined input of the chain that is under way; None between two chains, as the next ones.
+        rows: its result so far, of the first channels.
+        channels: how many these are.
     """
 
     stages: int
     lookups: int
     values: Mapping[str, T]
+    source: T | None = None
+    rows: T | None = None
+    channels: int = 0
 
     @classmethod
     def first(cls, x: T) -> Self:
@@ -61,7 +67,7 @@ class Progress:
         lookups_done: look-ups so far, of ``lookups_total``.
         seconds: since the evaluation began.
         answers: the packed logits of each image, with the last item only.
-        state: from which another evaluation can go on; after the last slice of a layer that is not the last, only.
+        state: from which another evaluation can go on; not with the last item.
     """
 
     layer: str
@@ -96,7 +102,7 @@ class SliceDone(Generic[T]):
 
     Attributes:
         logits: with the last item only.
-        state: after the last slice of a layer that is not the last, only.
+        state: not with the last item.
     """
 
     layer: str
@@ -286,29 +292,33 @@ def walk(program: Program, circuit: SlicedCircuit[T], start: State[T], polynomia
     Args:
         program: the network.
         circuit: its operations.
-        start: the values of the input, or what an earlier walk had between two chains.
+        start: the values of the input, or what an earlier walk had between two slices.
         polynomial_size: N, points of a table on half the torus.
 
     Yields:
         What is done after every slice; the last item has the logits.
     """
-    values, before, done = dict(start.values), start.stages, start.lookups
-    del start
-    index = 0
+    values, done, index = dict(start.values), start.lookups, 0
     for chain in chains(program):
         index += len(chain)
-        if index <= before:
+        if index <= start.stages:
             continue
-        source = program.take(values, chain[0], circuit.join)
+        source = start.source
+        if source is None:
+            source = program.take(values, chain[0], circuit.join)
         slices = Slices(chain, source, circuit, polynomial_size)
+        slices.go_on(start.rows, start.channels)
+        start = State(stages=0, lookups=0, values={})
         for lookups in slices.run():
             done += lookups
             logits = state = None
-            if slices.complete and index == len(program.stages):
-                logits = slices.result
-            elif slices.complete:
+            if not slices.complete:
+                state = slices.state(index - len(chain), done, values)
+            elif index < len(program.stages):
                 values[chain[-1].layer.name] = slices.result
                 state = State(stages=index, lookups=done, values=dict(values))
+            else:
+                logits = slices.result
             yield SliceDone(layer=chain[-1].layer.name, index=index - 1, lookups_done=done, logits=logits, state=state)
         del source, slices
 
@@ -337,8 +347,21 @@ class Slices(Generic[T]):
         """Prepares the evaluation; ``run`` does the work."""
         self.chain, self.x, self.circuit, self.polynomial_size = chain, x, circuit, polynomial_size
         self.channels = chain[-1].output_shape[0]
+        self.per_channel = flat_size(chain[-1].output_shape[1:])
         self.rows: T | None = None
+        self.done = 0
         self.complete = False
+
+    def go_on(self, rows: T | None, channels: int) -> None:
+        """Takes the first channels of an earlier evaluation, if there are any."""
+        if rows is not None:
+            self._put(rows, 0, channels)
+
+    def state(self, stages: int, lookups: int, values: Mapping[str, T]) -> State[T]:
+        """Of an evaluation that is here; ``stages``, ``lookups`` and ``values`` are those of State."""
+        assert self.rows is not None, "nothing has been evaluated"
+        rows = self.circuit.rows(self.rows, 0, self.done * self.per_channel)
+        return State(stages=stages, lookups=lookups, values=dict(values), source=self.x, rows=rows, channels=self.done)
 
     @property
     def result(self) -> T:
@@ -356,15 +379,18 @@ class Slices(Generic[T]):
             return
         largest = max(flat_size(stage.output_shape[1:]) for stage in self.chain)
         step = max(1, self.circuit.slice_rows // largest)
-        per_channel = flat_size(self.chain[-1].output_shape[1:])
-        for start in range(0, self.channels, step):
+        for start in range(self.done, self.channels, step):
             stop = min(start + step, self.channels)
             part, lookups = self._slice(start, stop)
-            if self.rows is None:
-                self.rows = self.circuit.room(self.channels * per_channel, part)
-            self.circuit.put(self.rows, start * per_channel, part)
+            self._put(part, start, stop)
             self.complete = stop == self.channels
             yield lookups
+
+    def _put(self, part: T, start: int, stop: int) -> None:
+        if self.rows is None:
+            self.rows = self.circuit.room(self.channels * self.per_channel, part)
+        self.circuit.put(self.rows, start * self.per_channel, part)
+        self.done = stop
 
     def _slice(self, start: int, stop: int) -> tuple[T, int]:
         x, lookups = self.x, 0

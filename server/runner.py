@@ -149,7 +149,11 @@ class JobRunner:
         pace = _Pace()
         while True:
             some = images[job.images_kept : job.images_kept + self._settings.slice_images]
-            result = await self._run(job, some, pace)
+            try:
+                result = await self._run(job, some, pace)
+            except _TurnOver:
+                self._notifier.notify(QUEUE)
+                return None
             if result is None:
                 return await _persisted(self._jobs.stop, job)
             if job.images_kept + len(some) == job.images:
@@ -161,9 +165,14 @@ class JobRunner:
                 return None
 
     async def _run(self, job: Job, images: Sequence[bytes], pace: _Pace) -> TaskResult | None:
-        """The engine's result; None if the job was canceled or claimed by another runner meanwhile."""
+        """The engine's result; None if the job was canceled or claimed by another runner meanwhile.
+
+        Raises:
+            _TurnOver: what has been computed is saved, and the job waits again, since another tenant is next.
+        """
         task, blob = await _persisted(self._task, job, images)
         layers: list[LayerProgress] = []
+        saved = 0
         trace = self._tracing.current()
         running = asyncio.create_task(self.engine.run(task, lambda layer: self._observe(job, layers, layer, trace)))
         try:
@@ -172,6 +181,9 @@ class JobRunner:
                 if not running.done() and not await self._goes_on(job, layers, pace):
                     return None
                 self._notifier.notify(job.id)
+                if layers and layers[-1].lookups_saved > max(saved, layers[0].lookups_saved):
+                    saved = layers[-1].lookups_saved
+                    await self._offer_turn(job, saved)
             return running.result()
         except UnknownKeyError:  # the blob is missing or damaged
             await _persisted(self._keys.forget, job.tenant_id, job.key_id, blob)
@@ -205,10 +217,10 @@ class JobRunner:
         of_job = replace(
             layer,
             lookups_done=kept + layer.lookups_done,
-            lookups_resumed=kept + layer.lookups_resumed,
+            lookups_saved=kept + layer.lookups_saved,
             images_done=job.images_kept + layer.images_done,
         )
-        before = layers[-1].lookups_done if layers else of_job.lookups_resumed
+        before = layers[-1].lookups_done if layers else of_job.lookups_saved
         self._metrics.compute_seconds.labels(job.model, layer.layer).observe(layer.seconds)
         self._tracing.record(layer.layer, trace, layer.seconds, {"ciphershift.lookups": of_job.lookups_done - before})
         self._metrics.bootstraps.labels(job.model).inc(of_job.lookups_done - before)
@@ -217,10 +229,19 @@ class JobRunner:
     async def _goes_on(self, job: Job, layers: list[LayerProgress], pace: _Pace) -> bool:
         """Whether the job is still wanted here; stores its progress if there is any."""
         newest = layers[-1] if layers else None
-        ready_at = pace.ready_at(newest, job.bootstraps_total) if newest else None
+        ready_at = pace.ready_at(layers, job.bootstraps_total) if layers else None
         with outages_logged("advance"):
             return await asyncio.to_thread(self._jobs.advance, job, newest, ready_at)
         return True
+
+    async def _offer_turn(self, job: Job, saved: int) -> None:
+        with outages_logged("pause"):
+            if await asyncio.to_thread(self._jobs.pause, job, saved):
+                raise _TurnOver
+
+
+class _TurnOver(Exception):  # noqa: N818 - not an error: a long job has made way for another tenant's
+    """See JobRunner._run."""
 
 
 class _Pace:
@@ -230,12 +251,13 @@ class _Pace:
         self._since = time.time()
         self._before: int | None = None
 
-    def ready_at(self, newest: LayerProgress, total: int) -> float | None:
-        """Args: newest: what the job has reported last. total: its look-ups."""
+    def ready_at(self, layers: Sequence[LayerProgress], total: int) -> float | None:
+        """Args: layers: that the present task has reported. total: the job's look-ups."""
         if self._before is None:
-            self._before = newest.lookups_resumed
-        now, done = time.time(), newest.lookups_done - self._before
-        return now + (now - self._since) * (total - newest.lookups_done) / done if done else None
+            self._before = layers[0].lookups_saved
+        now, newest = time.time(), layers[-1].lookups_done
+        done = newest - self._before
+        return now + (now - self._since) * (total - newest) / done if done else None
 
 
 async def _persisted(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -143,7 +143,9 @@ class Settings(BaseSettings):
         20.0, ge=0, description="time for running jobs to finish after SIGTERM; the others return to the queue"
     )
     checkpoint_seconds: float = Field(
-        60.0, gt=0, description="computing time after which a job's feature maps are saved behind the next layer"
+        30.0,
+        gt=0,
+        description="computing time after which a job's feature maps are saved, to go on from if its worker dies",
     )
     queries_per_day: int = Field(100_000, ge=1, description="images of one tenant in 24 hours")
     lookups_per_day: int | None = Field(

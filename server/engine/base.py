@@ -29,7 +29,9 @@ class LayerProgress:
     layer: str
     seconds: float  # of this layer
     lookups_done: int  # of the whole job
-    lookups_resumed: int  # of them, those that a checkpoint had
+    lookups_saved: (
+        int  # of them, those that the last checkpoint has; in the first report of a task, those that it began with
+    )
     images_done: int
 
 

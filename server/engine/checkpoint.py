@@ -1,6 +1,6 @@
 """Checkpoints: what a worker has computed of a long task, in a file, so that another worker can go on from there.
 
-A checkpoint holds ciphertexts, the feature maps between two layers and the answers of images that are done: nothing that the stored images
+A checkpoint holds ciphertexts, the feature maps between two slices and the answers of images that are done: nothing that the stored images
 and evaluation keys do not give as well. A file that is damaged, or of another task, is none.
 """
 
@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -39,17 +39,14 @@ class Checkpoint:
     answers: Sequence[bytes] = ()
     state: State[LweCiphertextList] | None = None
 
-    def write(self, task: Task, params_id: str) -> None:
-        """Replaces the task's checkpoint. A disk that is full or cannot be written to is logged, and costs no more than the checkpoint."""
+    def write(self, task: Task, params_id: str) -> bool:
+        """Replaces the task's checkpoint; returns whether it could. A full disk is logged, and costs no more than the checkpoint."""
         about: dict[str, Any] = {"task": _digest(task, params_id), "answers": len(self.answers)}
         arrays: dict[str, Any] = {
             f"answer-{i}": np.frombuffer(answer, dtype=np.uint8) for i, answer in enumerate(self.answers)
         }
         if self.state is not None:
-            about |= {"stages": self.state.stages, "lookups": self.state.lookups, "values": {}}
-            for name, rows in self.state.values.items():
-                about["values"][name] = {"input_words": rows.input_words, "bodies": rows.bodies}
-                arrays[f"rows-{name}"] = rows.data
+            about["state"] = _pack(self.state, arrays)
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         unfinished = task.checkpoint.with_name(f"{task.checkpoint.name}.{os.getpid()}")
         try:
@@ -60,6 +57,8 @@ class Checkpoint:
             _log.warning("checkpoint_failed", extra={"job": task.job_id, "detail": error.strerror})
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
+            return False
+        return True
 
     @classmethod
     def read(cls, task: Task, params_id: str) -> Checkpoint:
@@ -70,7 +69,7 @@ class Checkpoint:
                 if about["task"] != _digest(task, params_id):
                     return cls()
                 answers = [arrays[f"answer-{i}"].tobytes() for i in range(about["answers"])]
-                return cls(answers=answers, state=_state(about, arrays) if "stages" in about else None)
+                return cls(answers=answers, state=_unpack(about["state"], arrays) if "state" in about else None)
         except FileNotFoundError:
             return cls()
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -78,14 +77,38 @@ class Checkpoint:
             return cls()
 
 
-def _state(about: dict[str, Any], arrays: Any) -> State[LweCiphertextList]:
-    values = {name: LweCiphertextList(_rows(arrays, name), **shape) for name, shape in about["values"].items()}
-    return State(stages=about["stages"], lookups=about["lookups"], values=values)
+def _pack(state: State[LweCiphertextList], arrays: dict[str, Any]) -> dict[str, Any]:
+    """What is no array; arrays are added to the others, by a number."""
+
+    def rows(x: LweCiphertextList | None) -> dict[str, Any] | None:
+        if x is None:
+            return None
+        name = f"rows-{len(arrays)}"
+        arrays[name] = x.data
+        return {"array": name, "input_words": x.input_words, "bodies": x.bodies}
+
+    return {
+        "stages": state.stages,
+        "lookups": state.lookups,
+        "values": {name: rows(x) for name, x in state.values.items()},
+        "source": rows(state.source),
+        "rows": rows(state.rows),
+        "channels": state.channels,
+    }
 
 
-def _rows(arrays: Any, name: str) -> NDArray[np.uint32]:
-    rows: NDArray[np.uint32] = arrays[f"rows-{name}"]
-    return rows
+def _unpack(about: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> State[LweCiphertextList]:
+    def rows(x: dict[str, Any]) -> LweCiphertextList:
+        return LweCiphertextList(arrays[x["array"]], input_words=x["input_words"], bodies=x["bodies"])
+
+    return State(
+        stages=about["stages"],
+        lookups=about["lookups"],
+        values={name: rows(x) for name, x in about["values"].items()},
+        source=about["source"] and rows(about["source"]),
+        rows=about["rows"] and rows(about["rows"]),
+        channels=about["channels"],
+    )
 
 
 def _digest(task: Task, params_id: str) -> str:

@@ -95,25 +95,27 @@ class Worker(ABC, Generic[K]):
         logits, state, pause = list(checkpoint.answers), checkpoint.state, self._settings.checkpoint_seconds
         del checkpoint
         together, each = self._images_together(model), model.program.lookups
-        resumed = len(logits) * each + (state.lookups * min(together, len(images) - len(logits)) if state else 0)
+        saved_lookups = len(logits) * each + (state.lookups * min(together, len(images) - len(logits)) if state else 0)
         for start in range(len(logits), len(images), together):
             batch, before = images[start : start + together], 0.0
             for progress in self._evaluate(model, keys, batch, state):
                 state = None
                 logits += [answer.to_bytes() for answer in progress.answers]
+                lookups = start * each + len(batch) * progress.lookups_done
                 yield LayerProgress(
                     layer=progress.layer,
                     seconds=progress.seconds - before,
-                    lookups_done=start * each + len(batch) * progress.lookups_done,
-                    lookups_resumed=resumed,
+                    lookups_done=lookups,
+                    lookups_saved=saved_lookups,
                     images_done=len(logits),
                 )
                 if time.time() > task.deadline:
                     raise DeadlineError(f"the deadline of the job passed in {progress.layer}")
-                before = progress.seconds
-                layer_done, now = progress.state is not None or bool(progress.answers), time.perf_counter()
-                if layer_done and now - saved >= pause:
-                    Checkpoint(answers=logits, state=progress.state).write(task, model.params.id)
+                before, now = progress.seconds, time.perf_counter()
+                savable = progress.state is not None or bool(progress.answers)
+                if savable and now - saved >= pause:
+                    if Checkpoint(answers=logits, state=progress.state).write(task, model.params.id):
+                        saved_lookups = lookups
                     saved = time.perf_counter()
                     pause = max(pause, (saved - now) / CHECKPOINT_SHARE)
         yield TaskResult(logits=tuple(logits), seconds=time.perf_counter() - started, key_seconds=key_seconds)

@@ -145,6 +145,7 @@ class Job(Base):
     layer: Mapped[str | None] = mapped_column(String(128))
     bootstraps_done: Mapped[int]
     bootstraps_total: Mapped[int]
+    bootstraps_charged: Mapped[int] = mapped_column(default=0, server_default="0")  # to the tenant's turns
     images_done: Mapped[int]
     ready_at: Mapped[float | None]  # estimate from the progress so far
 

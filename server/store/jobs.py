@@ -6,7 +6,8 @@
 
 A job is accepted when its row is committed; its images are stored before that. A runner claims it and may write to it only while the row
 names that runner and that attempt, so a runner whose lease has expired cannot overwrite the work of its replacement. Answers are stored
-image by image: between two images a job may return to the queue so that another tenant has its turn.
+image by image: between two images, or when a worker has saved what it has of one, a job may return to the queue so that another tenant has
+its turn.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ class JobStore:
         with self._database.writing() as session:
             job = session.scalar(turns.next_job())
             if job is not None:
-                turns.charge(session, job, self._settings.slice_images)
+                turns.charge(session, job, turns.end_of_turn(job, self._settings.slice_images))
                 job.state, job.runner_id = IN_PROGRESS, runner_id
                 job.started = time.time() if job.started is None or not job.images_kept else job.started
                 job.attempt += 1
@@ -235,14 +236,35 @@ class JobStore:
             if mine is None:
                 return False
             mine.images_kept += len(answers)
+            mine.bootstraps_done = mine.bootstraps_total // mine.images * mine.images_kept
+            turns.charge(session, mine, mine.bootstraps_done)
             mine.seconds, mine.key_seconds = (mine.seconds or 0.0) + seconds, (mine.key_seconds or 0.0) + key_seconds
             job.images_kept = mine.images_kept
             if turns.others_first(session, mine) and not mine.cancel_requested:
                 self._requeue(mine)
                 mine.attempt -= 1
                 return False
-            turns.charge(session, mine, self._settings.slice_images)
+            turns.charge(session, mine, turns.end_of_turn(mine, self._settings.slice_images))
         return True
+
+    def pause(self, job: Job, saved: int) -> bool:
+        """Returns a job to the queue if another tenant is next; the attempt does not count.
+
+        Args:
+            job: claimed by the runner.
+            saved: its look-ups that the next attempt need not repeat.
+        """
+        with self._database.writing() as session:
+            mine = _lock(session, job)
+            if mine is None or mine.cancel_requested:
+                return False
+            mine.bootstraps_done = saved
+            if turns.others_first(session, mine):
+                self._requeue(mine)
+                mine.attempt -= 1
+                return True
+            turns.charge(session, mine, turns.end_of_turn(mine, self._settings.slice_images))
+        return False
 
     def advance(self, job: Job, step: LayerProgress | None, ready_at: float | None = None) -> bool:
         """Stores a job's progress, and when it will be ready, if it has changed; returns whether the runner should continue."""
@@ -280,6 +302,7 @@ class JobStore:
         with self._database.writing() as session:
             mine = _lock(session, job)
             if mine is not None:
+                turns.charge(session, mine, mine.bootstraps_total)
                 self._end(mine, COMPLETED)
                 mine.has_result = True
                 mine.images_done, mine.bootstraps_done = mine.images, mine.bootstraps_total

@@ -1,7 +1,8 @@
 """Whose job is next: tenants take turns by look-ups, so that one with many or long jobs does not keep others waiting.
 
 Start-time fair queueing. `Tenant.turn` counts the look-ups that a tenant has been given. The waiting job of the tenant with the smallest
-count is next. A tenant that comes back after a pause starts at the count of those that are being served, so that it cannot save up turns.
+count is next. A job is charged for a turn when the turn begins, and for what it really did when it ends. A tenant that comes back after
+a pause starts at the count of those that are being served, so that it cannot save up turns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from sqlalchemy.orm import Session
 from ciphershift.server.store.database import Job, Tenant
 from ciphershift.server.store.states import PENDING, UNFINISHED
 
+TURN_LOOKUPS = 50_000
+"""After which a job whose state is saved makes way: half a minute or so of two cores."""
 FIRST = 0.5  # of a look-up: a tenant that comes now is before those that had their turn just before
 
 
@@ -39,10 +42,18 @@ def enter(session: Session, tenant_id: str) -> None:
     session.execute(update(Tenant).where(Tenant.id == tenant_id, Tenant.turn < floor).values(turn=floor))
 
 
-def charge(session: Session, job: Job, images: int) -> None:
-    """Counts the look-ups of the images that are evaluated next."""
-    lookups = job.bootstraps_total * min(images, job.images - job.images_kept) / job.images
-    session.execute(update(Tenant).where(Tenant.id == job.tenant_id).values(turn=Tenant.turn + lookups))
+def charge(session: Session, job: Job, until: int) -> None:
+    """Counts the look-ups of a job up to the given one, once."""
+    more = min(until, job.bootstraps_total) - job.bootstraps_charged
+    if more > 0:
+        session.execute(update(Tenant).where(Tenant.id == job.tenant_id).values(turn=Tenant.turn + more))
+        job.bootstraps_charged += more
+
+
+def end_of_turn(job: Job, images: int) -> int:
+    """The look-up up to which a job is charged before it is evaluated further: of the next images, TURN_LOOKUPS at most."""
+    each = job.bootstraps_total // job.images
+    return min(each * (job.images_kept + images), max(job.bootstraps_done, each * job.images_kept) + TURN_LOOKUPS)
 
 
 def others_first(session: Session, job: Job) -> bool:

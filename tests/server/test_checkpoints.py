@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.client import Keystore
-from ciphershift.he_layers import simulate
+from ciphershift.he_layers import evaluate, simulate
 from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.layers import Add, Conv2d, Flatten, Linear, ReLU
@@ -19,8 +22,11 @@ from ciphershift.server.engine import worker as worker_module
 from ciphershift.server.engine.base import LayerProgress, Task, TaskResult
 from ciphershift.server.engine.worker import KernelWorker
 from ciphershift.server.settings import Settings
-from tests.server.conftest import Serve, kill_workers
+from tests.server.conftest import PATIENCE_SECONDS, Gated, Serve, kill_workers
+from tests.support import gated_server
+from tests.support.gated_server import Gate
 from tests.support.metrics import samples
+from tests.support.tenants import tenant
 
 SHARED = params.get("TOY_N128_SHARED2")
 IMAGES = 3  # two in one mask, and one alone
@@ -149,11 +155,32 @@ def test_a_worker_goes_on_behind_the_last_layer_that_was_saved(
 ) -> None:
     until(worker().run(task), layer, occurrence)
     progress, result = finished(worker().run(task))
-    assert {step.lookups_resumed for step in progress} == {resumed}
+    assert progress[0].lookups_saved == resumed
     assert progress[0].lookups_done - resumed <= 2 * 72  # the layer that comes next
     assert progress[-1].lookups_done == IMAGES * 144
     assert progress[-1].images_done == IMAGES
     assert is_right(result)
+
+
+def test_a_worker_goes_on_within_a_chain_of_layers(
+    worker: Callable[[], KernelWorker],
+    task: Task,
+    is_right: Callable[[TaskResult], bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of the two channels is a slice of its own, and a worker dies after each slice."""
+    monkeypatch.setattr(evaluate, "SLICE_ROWS", 1)
+    saved = []
+    while True:
+        steps = worker().run(task)
+        first = next(steps)
+        assert isinstance(first, LayerProgress)
+        saved.append(first.lookups_saved)
+        if isinstance(second := next(steps), TaskResult):
+            break
+    assert saved == sorted(saved)
+    assert saved[:3] == [0, 2 * 36, 2 * 72]
+    assert is_right(second)
 
 
 def test_two_deaths_cost_the_layer_under_way_and_no_more(
@@ -162,7 +189,7 @@ def test_two_deaths_cost_the_layer_under_way_and_no_more(
     until(worker().run(task), "first")
     until(worker().run(task), "second")
     progress, result = finished(worker().run(task))
-    assert progress[0].lookups_resumed == 2 * 144
+    assert progress[0].lookups_saved == 2 * 144
     assert is_right(result)
 
 
@@ -176,7 +203,7 @@ def test_a_damaged_checkpoint_is_none(
     until(worker().run(task), "first")
     task.checkpoint.write_bytes(spoil(task.checkpoint.read_bytes()))
     progress, result = finished(worker().run(task))
-    assert progress[0].lookups_resumed == 0
+    assert progress[0].lookups_saved == 0
     assert is_right(result)
 
 
@@ -184,7 +211,7 @@ def test_a_checkpoint_of_other_images_is_none(worker: Callable[[], KernelWorker]
     until(worker().run(task), "first")
     other = Task(**{name: getattr(task, name) for name in Task.__slots__} | {"images": task.images[::-1]})
     progress, _ = finished(worker().run(other))
-    assert progress[0].lookups_resumed == 0
+    assert progress[0].lookups_saved == 0
 
 
 def test_only_its_owner_reads_a_checkpoint_and_nothing_unfinished_is_left(
@@ -222,3 +249,42 @@ def test_a_job_whose_workers_are_killed_twice_completes_and_leaves_no_checkpoint
         assert server.finished(location)["state"] == "completed"
         assert samples(server.process.url)["ciphershift_bootstraps_total", ("tiny",)] == 144
         assert not list((tmp_path / "store").rglob("*.checkpoint*"))
+
+
+def test_a_long_job_makes_way_for_another_tenant_as_soon_as_it_is_saved(
+    zoo: Path, bundle: tuple[str, bytes], make_body: Callable[..., Any], tmp_path: Path
+) -> None:
+    storage, gate = tmp_path / "store", Gate(tmp_path / "gate")
+    api_keys = {name: tenant(storage, name) for name in ("first", "second")}
+    gate.hold(1)
+    with ExitStack() as stack:
+        process = stack.enter_context(
+            running_server(
+                models=zoo,
+                allow_toy_parameters=True,
+                program=("-P", gated_server.__file__, "serve"),
+                gate=gate.path,
+                storage=storage,
+                open=False,
+                engine="local://?threads=1",
+                checkpoint_seconds=1e-9,
+            )
+        )
+        servers = {}
+        for name, api_key in api_keys.items():
+            headers = {"Authorization": f"Bearer {api_key}"}
+            http = stack.enter_context(
+                httpx.Client(base_url=process.url, headers=headers, timeout=PATIENCE_SECONDS, follow_redirects=True)
+            )
+            assert http.put(f"/v2/keys/{bundle[0]}", content=bundle[1]).status_code == 201
+            servers[name] = Gated(process, http, gate)
+        long = servers["first"].submit(make_body())
+        servers["first"].held(long)  # in its first layer, which is all of its look-ups
+        short = servers["second"].submit(make_body())
+        gate.hold(2)  # now the first one is saved, and then makes way
+        servers["second"].held(short)
+        gate.open()
+        assert servers["first"].finished(long)["state"] == "completed"
+        assert servers["second"].finished(short)["state"] == "completed"
+        text = http.get("/metrics").text
+    assert 'ciphershift_bootstraps_total{model="tiny"} 288.0' in text

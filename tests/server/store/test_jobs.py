@@ -91,7 +91,7 @@ def test_a_silent_runners_job_waits_again_and_its_late_result_does_not_count(sta
         session.get_one(RunnerLease, "runner").expires -= 60
     assert state.jobs.sweep() == [job.id]
     assert state.state_of(job) == states.PENDING
-    step = LayerProgress(layer="conv", seconds=1.0, lookups_done=5, lookups_resumed=0, images_done=0)
+    step = LayerProgress(layer="conv", seconds=1.0, lookups_done=5, lookups_saved=0, images_done=0)
     assert not state.jobs.advance(job, step)
     state.jobs.beat("second", 1)
     second = state.jobs.claim("second")
@@ -163,7 +163,7 @@ def test_deleting_a_finished_job_forgets_its_result(state: State) -> None:
 def test_progress_is_stored(state: State) -> None:
     job = state.running()
     before = state.jobs.get(state.tenant, job.id).revision
-    step = LayerProgress(layer="conv", seconds=0.2, lookups_done=5, lookups_resumed=0, images_done=0)
+    step = LayerProgress(layer="conv", seconds=0.2, lookups_done=5, lookups_saved=0, images_done=0)
     assert state.jobs.advance(job, step, 77.0)
     seen = state.jobs.get(state.tenant, job.id)
     assert (seen.layer, seen.bootstraps_done, seen.revision) == ("conv", 5, before + 1)

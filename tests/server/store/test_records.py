@@ -203,6 +203,9 @@ def test_a_tenants_own_keys_go_first_and_others_in_use_stay(state: State, bundle
     state.database.close()
 
 
+NEWEST = "0003"  # revision of the database
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     database = request.getfixturevalue("postgres")() if request.param == "postgresql" else ""
@@ -215,9 +218,9 @@ def migrate(url: str) -> None:
     database.close()
 
 
-def columns(database: Database) -> list[str]:
+def columns(database: Database, table: str = "key_bundles") -> list[str]:
     with database.reading() as session:
-        return list(session.execute(text("SELECT * FROM key_bundles")).keys())
+        return list(session.execute(text(f"SELECT * FROM {table}")).keys())
 
 
 def test_every_older_state_is_migrated_by_several_at_once_and_back(url: str) -> None:
@@ -230,13 +233,15 @@ def test_every_older_state_is_migrated_by_several_at_once_and_back(url: str) -> 
         session.execute(
             text(f"INSERT INTO key_bundles (tenant_id, key_id, params_id, bytes, created, used) VALUES {row}")
         )
-    with pytest.raises(errors.NotReadyError, match="needs 0002: run ciphershift migrate"):
+    with pytest.raises(errors.NotReadyError, match=f"needs {NEWEST}: run ciphershift migrate"):
         database.check()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: migrate(url), range(4)))
     database.check()
     with database.reading() as session:
         assert session.get_one(KeyBundle, ("t1", "k1")).blob == "keys/t1/k1.keys"
+    database.migrate("0002")
+    assert "bootstraps_charged" not in columns(database, "jobs")
     database.migrate("0001")
     assert "blob" not in columns(database)
     with database.reading() as session:
@@ -253,10 +258,10 @@ def test_a_database_of_a_later_release_is_refused_in_one_sentence(url: str) -> N
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     for call in (database.check, database.migrate):
         with pytest.raises(
-            errors.NotReadyError, match=r"revision 9999, which this release does not know .*migrate --to 0002"
+            errors.NotReadyError, match=rf"revision 9999, which this release does not know .*migrate --to {NEWEST}"
         ):
             call()
-    with pytest.raises(errors.ConfigurationError, match="knows 0001, 0002"):
+    with pytest.raises(errors.ConfigurationError, match="knows 0001, 0002, 0003"):
         database.migrate("1234")
     database.close()
 

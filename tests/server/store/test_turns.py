@@ -4,11 +4,13 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from ciphershift import errors
 from ciphershift.server.store import states
-from ciphershift.server.store.database import Job
+from ciphershift.server.store.database import Job, Tenant
 from ciphershift.server.store.jobs import answer_blob
+from ciphershift.server.store.turns import TURN_LOOKUPS
 from tests.server.store.conftest import State
 
 
@@ -82,6 +84,37 @@ def test_a_long_job_yields_between_images_and_goes_on_where_it_was(state: State)
     assert state.jobs.result(done) == b"<0><1><2>"
     assert (done.seconds, done.key_seconds) == (4.0, 0.5)
     assert [path.name for path in Path(state.settings.storage).glob(f"jobs/{long.id}*")] == [f"{long.id}.result-1"]
+
+
+def test_a_long_image_makes_way_when_it_has_been_saved_and_is_charged_once(state: State) -> None:
+    other = state.tenants.create("other").id
+    long = state.running(images=1, lookups=10 * TURN_LOOKUPS)
+    for turn in range(3):
+        assert not state.jobs.pause(long, turn * TURN_LOOKUPS + 1), "nobody else waits"
+        state.submit(tenant_id=other, images=1, lookups=100)
+        saved = (turn + 1) * TURN_LOOKUPS
+        assert state.jobs.pause(long, saved)
+        waiting = state.jobs.get(state.tenant, long.id)
+        assert (waiting.state, waiting.attempt, waiting.bootstraps_done) == (states.PENDING, 0, saved)
+        assert served(state, 1) == [other]
+        again = state.jobs.claim("runner")
+        assert again is not None
+        assert again.id == long.id
+        long = again
+    assert state.jobs.finish(long, b"<0>", 1.0, 0.0) == states.COMPLETED
+    assert turn_of(state, state.tenant) == 10 * TURN_LOOKUPS
+
+
+def turn_of(state: State, tenant: str) -> float:
+    with state.database.reading() as session:
+        return session.scalar(select(Tenant.turn).where(Tenant.id == tenant)) or 0.0
+
+
+def test_a_canceled_job_is_not_paused(state: State) -> None:
+    long = state.running(images=1)
+    state.submit(tenant_id=state.tenants.create("other").id, images=1)
+    state.jobs.cancel(state.tenant, long.id)
+    assert not state.jobs.pause(long, 5)
 
 
 def test_kept_answers_survive_the_loss_of_a_runner_and_a_stale_one_changes_nothing(state: State) -> None:
