@@ -1,4 +1,4 @@
-"""A worker that takes over goes on behind the last layer that was saved, and gives the answers of one that was never stopped."""
+"""A worker that takes over goes on from what was saved, and gives the answers of one that was never stopped."""
 
 import time
 from collections.abc import Callable, Iterator
