@@ -77,38 +77,37 @@ def test_sequences_of_all_lengths_are_classified_by_javascript(server: ServerPro
     assert refused[0] == "bad_shape" and "1 to 4 steps: cut longer sequences" in refused[1]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4])
-@pytest.mark.parametrize("kind", ["raw", "bytes", "pixels"])
-def test_both_languages_pad_alike(kind: str, steps: int, node: Callable[..., Any]) -> None:
+def test_both_languages_pad_alike(node: Callable[..., Any]) -> None:
     """Bytes stand for 0 to 1 where the model has no encoding, or one of pixels, and are raw values otherwise."""
     spec = other_inputs.sequences().input
     assert spec.encoding is not None
-    encoding = {"raw": asdict(spec.encoding), "bytes": None, "pixels": asdict(replace(spec.encoding, pixels=True))}[
-        kind
-    ]
-    values = np.array([[51, 255, 102, 0], [0, 204, 153, 255]], dtype=np.uint8)[:, :steps]
-    sequence = values if kind != "raw" else values / 255 * np.array([[0.9], [60.0]])
-    members: dict[str, Any] = {"model": "m", "input_shape": spec.shape, "input_levels": 15, "input_sequences": True}
-    profile = ModelProfile.model_construct(
-        **members, input_encoding=None if encoding is None else InputEncoding(**encoding)
-    )
+    pixels = np.array([[51, 255, 102, 0], [0, 204, 153, 255]], dtype=np.uint8)
+    raw = pixels / 255 * np.array([[0.9], [60.0]])
+    cases, here = [], []
+    for encoding, values in ((spec.encoding, raw), (None, pixels), (replace(spec.encoding, pixels=True), pixels)):
+        told = encoding and asdict(encoding)
+        members: dict[str, Any] = {"model": "m", "input_shape": spec.shape, "input_levels": 15, "input_sequences": True}
+        profile = ModelProfile.model_construct(**members, input_encoding=InputEncoding(**told) if told else None)
+        for steps in (1, 2, 4):
+            given = values[:, :steps]
+            made = to_integers(given, profile) if told else scaling.to_integers(to_unit(given, profile), 15)
+            here.append(made.reshape(-1).tolist())
+            cases.append([told, values.dtype == np.uint8, steps, given.reshape(-1).tolist()])
     there = node(
         """
         import { toLevels } from "./dist/index.js";
-        const [encoding, sequence, steps, kind] = process.argv.slice(1);
-        const shape = [3, 4], inputEncoding = JSON.parse(encoding);
-        const profile = { model: "m", inputShape: shape, sampleShape: shape, inputLevels: 15, inputSequences: true, inputEncoding };
-        const values = (kind === "raw" ? Float64Array : Uint8Array).from(JSON.parse(sequence).flat());
-        console.log(JSON.stringify(Array.from(toLevels({ steps: Number(steps), values }, profile))));
+        const shape = [3, 4];
+        const found = JSON.parse(process.argv[1]).map(([inputEncoding, isBytes, steps, given]) => {
+          const profile = { model: "m", inputShape: shape, sampleShape: shape, inputLevels: 15, inputSequences: true, inputEncoding };
+          const values = (isBytes ? Uint8Array : Float64Array).from(given);
+          return Array.from(toLevels({ steps, values }, profile));
+        });
+        console.log(JSON.stringify(found));
         """,
-        json.dumps(encoding),
-        json.dumps(sequence.tolist()),
-        steps,
-        kind,
+        json.dumps(cases),
     )
-    here = to_integers(sequence, profile) if encoding else scaling.to_integers(to_unit(sequence, profile), 15)
-    assert there == here.reshape(-1).tolist()
-    assert there[8:] == [0] * (4 - steps) + [15] * steps
+    assert there == here
+    assert [made[8:] for made in here[:3]] == [[0, 0, 0, 15], [0, 0, 15, 15], [15] * 4]
 
 
 def test_both_languages_make_the_same_integers_of_raw_values(node: Callable[..., Any]) -> None:
