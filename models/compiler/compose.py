@@ -12,15 +12,38 @@ Move = ir.Gather | ir.Reshape | ir.Flatten
 
 
 def compose_moves(operations: list[ir.Operation], input_shape: tuple[int, ...]) -> list[ir.Operation]:
-    """The operations, where a step that moves values reads no other such step."""
+    """The operations, where a step that moves values reads no other such step, and a part of joined values only what it takes."""
     by_name: dict[str, ir.Operation] = {}
     result: list[ir.Operation] = []
     for operation in operations:
-        if isinstance(operation, Move) and any(isinstance(by_name.get(name), Move) for name in operation.inputs):
-            operation = _composed(operation, by_name, input_shape)
+        before = None
+        while before is not operation:
+            before = operation
+            if isinstance(operation, Move) and any(isinstance(by_name.get(name), Move) for name in operation.inputs):
+                operation = _composed(operation, by_name, input_shape)
+            if isinstance(operation, ir.Gather) and isinstance(by_name.get(operation.inputs[0]), ir.Concat):
+                operation = _without_others(operation, by_name, input_shape)
         by_name[operation.name] = operation
         result.append(operation)
     return result
+
+
+def _without_others(part: ir.Gather, by_name: dict[str, ir.Operation], input_shape: tuple[int, ...]) -> ir.Operation:
+    """A part of joined values as a part of those values alone that it takes."""
+    joined = by_name[part.inputs[0]]
+    sizes = [prod(by_name[name].shape if name in by_name else input_shape) for name in joined.inputs]
+    ends = torch.tensor(sizes).cumsum(0)
+    taken = part.index[part.index >= 0]
+    used = sorted(set(torch.bucketize(taken, ends, right=True).tolist()))
+    if len(part.inputs) > 1 or len(used) == len(sizes) or not used:
+        return part
+    moved, start = part.index.clone(), 0
+    for i in used:
+        first = int(ends[i]) - sizes[i]
+        inside = (part.index >= first) & (part.index < first + sizes[i])
+        moved[inside] = part.index[inside] - first + start
+        start += sizes[i]
+    return as_move(replace(part, inputs=tuple(joined.inputs[i] for i in used), index=moved), start)
 
 
 def _composed(operation: Move, by_name: dict[str, ir.Operation], input_shape: tuple[int, ...]) -> ir.Operation:

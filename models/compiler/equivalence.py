@@ -9,19 +9,20 @@ TOLERANCE = 1e-3
 """Greatest difference beside the greatest value: float sums in another order differ by a thousandth of that."""
 
 
-def require_same(operation: ir.Operation, found: Tensor, expected: Tensor) -> None:
+def require_same(operation: ir.Operation, found: Tensor, expected: Tensor, *, beside: float = 0.0) -> None:
     """Hold a step's results against the module's.
 
     Args:
         operation: the step.
         found: [B, ...] of the converted network.
         expected: [B, ...] of the module.
+        beside: greatest value that the step adds up, by which sums that are next to nothing are judged.
 
     Raises:
         NotEquivalentError: they differ.
     """
     if found.shape == expected.shape:
-        scale = max(float(expected.abs().max()), float(found.abs().max()), 1e-6)
+        scale = max(float(expected.abs().max()), float(found.abs().max()), beside, 1e-6)
         worst = float((found - expected).abs().max())
         if worst <= TOLERANCE * scale:
             return

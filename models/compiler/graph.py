@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
-from ciphershift.models.compiler.simplify import readers
+from ciphershift.models.compiler.rewrite import readers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +74,7 @@ class Wiring:
             under_input, under_big = (any(self.keys[name][key] for name in step.inputs) for key in range(2))
             self.keys[step.name] = (under_input, under_big or issubclass(step.kind, ir.MaxPool2d))
             linear = issubclass(step.kind, ir.Conv2d | ir.Linear)
+            assert not (linear and any(self.sums[name] for name in step.inputs)), "linear layers read levels"
             self.sums[step.name] = linear or any(self.sums[name] for name in step.inputs)
         self.mixing: set[str] = set()
         self.uniform = self._with_tied(self._mixed(operations))

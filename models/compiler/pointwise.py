@@ -74,6 +74,22 @@ def _looked_up(operation: ir.Operation, way: _From, shapes: dict[str, Shape]) ->
     ]
 
 
+def behind(activation: ir.Activation, affine: ir.Affine) -> ir.LookUp:
+    """Both as one look-up of what the activation reads."""
+    step, then = _step(activation), _step(affine)
+    assert step is not None and then is not None, "both are functions of one number"
+    way = _composed(affine, then, [_composed(activation, step, [_itself(activation.inputs[0])])])
+    return ir.LookUp(
+        name=affine.name,
+        place=activation.place,
+        inputs=activation.inputs,
+        shape=activation.shape,
+        function=way.function,
+        rises=way.rises,
+        by_channel=way.by_channel,
+    )
+
+
 def _ways(operation: ir.Operation, ways: dict[str, list[_From]], shapes: dict[str, Shape]) -> list[_From]:
     """All values that an operation is a function of one number of, nearest first."""
     step = _step(operation)
@@ -101,7 +117,7 @@ def _composed(operation: ir.Operation, step: Callable[..., Tensor], inner: list[
         rises = rises and bool((operation.scale >= 0).all())
     by_channel = any(way.by_channel for way in inner) or getattr(operation, "by_channel", False)
     if isinstance(operation, ir.Affine):
-        by_channel = by_channel or not all(bool((v == v[0]).all()) for v in (operation.scale, operation.shift))
+        by_channel = by_channel or any(len(_channels(v)) > 1 for v in (operation.scale, operation.shift))
     return _From(
         source=inner[0].source,
         function=lambda x: step(*[way.function(x) for way in inner]),
@@ -119,9 +135,15 @@ def _step(operation: ir.Operation) -> Callable[..., Tensor] | None:
         case ir.ReLU():
             return lambda x: torch.clamp(x, operation.low, operation.high)
         case ir.Affine():
-            return lambda x: x * per_channel(operation.scale.to(x), x) + per_channel(operation.shift.to(x), x)
+            scale, shift = _channels(operation.scale), _channels(operation.shift)
+            return lambda x: x * per_channel(scale.to(x), x) + per_channel(shift.to(x), x)
         case ir.Add():
             return lambda *terms: torch.stack(terms).sum(0)
         case ir.Reshape() | ir.Flatten():
             return lambda x: x
     return None
+
+
+def _channels(values: Tensor) -> Tensor:
+    """One number for each channel, or one alone if they are the same: the function then fits any channels."""
+    return values[:1] if bool((values == values[0]).all()) else values

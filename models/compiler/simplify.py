@@ -4,7 +4,6 @@ What remains are convolutions and dense layers that read levels (the input, or r
 activations, and affine maps with positive scales, which cost nothing. Whatever does not fit is a finding.
 """
 
-from collections import Counter
 from dataclasses import replace
 from math import prod
 
@@ -13,15 +12,30 @@ import torch
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.affine import (
+    PASSIVE,
+    affine_before_reshapes,
+    fold_affine,
+    one_tap,
+    padded_shifts,
+    read_by_linear,
+    scaled,
+    shifts_into_look_ups,
+    signs_into_convolutions,
+)
 from ciphershift.models.compiler.compose import compose_moves, without_idle_moves
 from ciphershift.models.compiler.head import with_one_head
 from ciphershift.models.compiler.merge import merged_linear
 from ciphershift.models.compiler.pointwise import functions_of_one_number
 from ciphershift.models.compiler.products import carry_levels, products
+from ciphershift.models.compiler.rewrite import inserted_after, readers, replaced
 from ciphershift.models.compiler.unsupported import PRODUCT
 
-PASSIVE = (ir.Affine, ir.Reshape, ir.Flatten, ir.Gather, ir.Concat, ir.ChannelShuffle, ir.AvgPool2d)
-"""Read sums where their source has sums, levels where it has levels."""
+SHIFTED = "pads with zeros after a shift (a batch norm, or a constant that is added)"
+NORMALIZED = (
+    "leave the normalization of the input to convert, with the mean as the origin: inputs=Inputs(encoding=fit_encoding(data, origin=mean), "
+    "mean=mean, std=std), or --mean and --std"
+)
 
 
 def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False) -> ir.TraceResult:
@@ -38,29 +52,24 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
         traced = with_one_head(traced, input_shape)
     operations = _without_unused(_without_identity(traced.operations))
     operations = products(functions_of_one_number(operations, input_shape))
+    operations = affine_before_reshapes(operations, input_shape)
     operations = without_idle_moves(compose_moves(_without_unused(operations), input_shape), input_shape)
     operations = _without_unused(_without_identity(operations))
     for change in (
         _merge_sums,
-        _fold_affine,
-        _signs_into_convolutions,
-        _free_terms,
+        fold_affine,
+        signs_into_convolutions,
         _merge_linear,
-        _look_up_between,
+        _terms_and_look_ups,
         _activations_before_moves,
         _pools_before_activations,
+        shifts_into_look_ups,
+        _without_unused,
     ):
         operations = change(operations)
     # What stands in for an unsupported step would only raise findings that vanish with it.
     findings = traced.findings or _misfits(operations, moved)
     return replace(traced, operations=operations, findings=findings)
-
-
-def readers(operations: list[ir.Operation]) -> Counter[str]:
-    """How often each result is read; the last one's once more, by the client."""
-    counts = Counter(name for operation in operations for name in operation.inputs)
-    counts[operations[-1].name] += 1
-    return counts
 
 
 def _without_identity(operations: list[ir.Operation]) -> list[ir.Operation]:
@@ -100,104 +109,17 @@ def _merge_sums(operations: list[ir.Operation]) -> list[ir.Operation]:
     return result
 
 
-def _fold_affine(operations: list[ir.Operation]) -> list[ir.Operation]:
-    """An affine map goes into the linear layer or the affine map before it, and behind the max-pool after it if it rises."""
-    changed = True
-    while changed:
-        changed = False
-        counts = readers(operations)
-        by_name = {operation.name: operation for operation in operations}
-        for affine in operations:
-            if not isinstance(affine, ir.Affine):
-                continue
-            before = by_name.get(affine.inputs[0])
-            after = [operation for operation in operations if affine.name in operation.inputs]
-            if isinstance(before, ir.Conv2d | ir.Linear) and counts[before.name] == 1:
-                scale = affine.scale.reshape(-1, *[1] * (before.weight.dim() - 1))
-                folded: ir.Operation = replace(
-                    before,
-                    weight=before.weight * scale,
-                    bias=before.bias * affine.scale + affine.shift,
-                    computes=affine.computes,
-                )
-                operations = replaced(operations, {before.name: folded}, drop=affine)
-            elif isinstance(before, ir.Affine) and counts[before.name] == 1:
-                folded = replace(
-                    before,
-                    scale=before.scale * affine.scale,
-                    shift=before.shift * affine.scale + affine.shift,
-                    computes=affine.computes,
-                )
-                operations = replaced(operations, {before.name: folded}, drop=affine)
-            elif affine.scale.min() > 0 and len(after) == 1 and isinstance(after[0], ir.MaxPool2d):
-                pool = replace(after[0], inputs=affine.inputs, computes=None)
-                moved = replace(affine, inputs=(pool.name,), shape=pool.shape, computes=after[0].computes)
-                operations = replaced(operations, {pool.name: pool}, drop=affine)
-                operations = inserted_after(operations, pool, moved)
-            else:
-                continue
-            changed = True
-            break
+def _terms_and_look_ups(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """Both of the following, until nothing changes: a look-up makes levels of sums, a term's own layer makes sums of levels."""
+    count = 0
+    while count != len(operations):
+        count = len(operations)
+        operations = _free_terms(_look_up_between(operations))
     return operations
 
 
-def replaced(operations: list[ir.Operation], new: dict[str, ir.Operation], *, drop: ir.Operation) -> list[ir.Operation]:
-    """The operations with some exchanged, and with ``drop`` left out: its readers read what it read."""
-    result = [new.get(operation.name, operation) for operation in operations if operation.name != drop.name]
-    return [
-        replace(o, inputs=tuple(drop.inputs[0] if name == drop.name else name for name in o.inputs)) for o in result
-    ]
-
-
-def inserted_after(operations: list[ir.Operation], place: ir.Operation, new: ir.Operation) -> list[ir.Operation]:
-    """The operations with ``new``, which reads ``place``, right after it; every reader of ``place`` now reads ``new``."""
-    result: list[ir.Operation] = []
-    for operation in operations:
-        if operation.name == place.name:
-            result += [operation, new]
-        else:
-            inputs = tuple(new.name if name == place.name else name for name in operation.inputs)
-            result.append(replace(operation, inputs=inputs))
-    return result
-
-
-def _signs_into_convolutions(operations: list[ir.Operation]) -> list[ir.Operation]:
-    """An affine map that does not rise becomes a convolution of one tap for each channel, unless only linear layers read it."""
-    return [
-        _one_tap(o) if isinstance(o, ir.Affine) and o.scale.min() <= 0 and not _read_by_linear(o, operations) else o
-        for o in operations
-    ]
-
-
-def _read_by_linear(operation: ir.Operation, operations: list[ir.Operation]) -> bool:
-    """Whether all readers, behind operations that only move values, are linear layers, which take any sign."""
-    found = [o for o in operations if operation.name in o.inputs]
-    return (
-        bool(found)
-        and bool((getattr(operation, "scale", torch.ones(1)) != 0).all())
-        and all(
-            isinstance(o, ir.Conv2d | ir.Linear) or (isinstance(o, PASSIVE) and _read_by_linear(o, operations))
-            for o in found
-        )
-    )
-
-
-def _one_tap(affine: ir.Affine) -> ir.Conv2d | ir.Linear:
-    """The same map as a linear layer without sums over channels."""
-    base = {
-        "name": affine.name,
-        "place": affine.place,
-        "inputs": affine.inputs,
-        "shape": affine.shape,
-        "computes": affine.computes,
-    }
-    if len(affine.shape) == 1:
-        return ir.Linear(**base, weight=torch.diag(affine.scale), bias=affine.shift)  # type: ignore[arg-type]
-    return ir.Conv2d(**base, weight=affine.scale[:, None, None, None], bias=affine.shift, groups=len(affine.scale))  # type: ignore[arg-type]
-
-
 def _free_terms(operations: list[ir.Operation]) -> list[ir.Operation]:
-    """Terms of a sum whose scale cannot be chosen get a convolution of one tap, if they are levels.
+    """Terms of a sum whose scale cannot be chosen get a linear layer of their own: levels one tap, scaled sums the layer that gives them.
 
     Two terms have scales of their own if neither is a linear layer that only this sum reads. Those of activations are powers of two times
     each other; those of the input, of averages, of affine maps and of a linear layer that others read, too, are not.
@@ -212,21 +134,22 @@ def _free_terms(operations: list[ir.Operation]) -> list[ir.Operation]:
                 for n in operation.inputs
                 if not (counts[n] == 1 and isinstance(by_name.get(n), ir.Conv2d | ir.Linear))
             ]
+            sums = not all(levels[n] for n in fixed)  # whose unit no activation's is a power of two times
             for number, name in enumerate(dict.fromkeys(fixed)) if len(set(fixed)) > 1 else ():
-                sums = not all(levels[n] for n in fixed)  # whose unit no activation's is a power of two times
-                if levels[name] and (sums or not _has_power_of_two(by_name.get(name), by_name)):
+                own = {"name": f"{operation.name}_term{number}", "place": operation.place, "computes": None}
+                source = by_name.get(name)
+                before = by_name.get(source.inputs[0]) if isinstance(source, ir.Affine) else None
+                if levels[name] and (sums or not _has_power_of_two(source, by_name)):
                     ones = torch.ones(operation.shape[0])
-                    term = ir.Affine(
-                        name=f"{operation.name}_term{number}",
-                        place=operation.place,
-                        inputs=(name,),
-                        shape=operation.shape,
-                        scale=ones,
-                        shift=ones * 0,
-                    )
-                    result.append(_one_tap(term))
-                    inputs = tuple(term.name if n == name else n for n in operation.inputs)
-                    operation = replace(operation, inputs=inputs)
+                    tap = {"inputs": (name,), "shape": operation.shape, "scale": ones, "shift": 0 * ones}
+                    made = one_tap(ir.Affine(**own, **tap))  # type: ignore[arg-type]
+                elif isinstance(source, ir.Affine) and isinstance(before, ir.Conv2d | ir.Linear):
+                    made = [replace(scaled(before, source), **own)]  # type: ignore[arg-type]
+                else:
+                    continue
+                result += made
+                inputs = tuple(made[-1].name if n == name else n for n in operation.inputs)
+                operation = replace(operation, inputs=inputs)
         result.append(operation)
     return result
 
@@ -329,10 +252,16 @@ def _pools_before_activations(operations: list[ir.Operation]) -> list[ir.Operati
     return operations
 
 
-def _misfits(operations: list[ir.Operation], input_moved: bool) -> list[ir.Finding]:
+def _of_input(operation: ir.Operation, by_name: dict[str, ir.Operation]) -> bool:
+    """Whether nothing but moves and affine maps lies between the input and this."""
+    found = all(name == IMAGE or _of_input(by_name[name], by_name) for name in operation.inputs)
+    return isinstance(operation, PASSIVE) and found
+
+
+def _misfits(operations: list[ir.Operation], moved: bool) -> list[ir.Finding]:
     """What the form above does not allow."""
     findings: list[ir.Finding] = []
-    moved: dict[str, bool] = {IMAGE: input_moved}  # whether a zero of the circuit is not the module's zero
+    padded, by_name = padded_shifts(operations, moved=moved), {operation.name: operation for operation in operations}
 
     def note(operation: ir.Operation, problem: str, instead: str) -> None:
         findings.append(ir.Finding(place=operation.place, problem=problem, instead=instead))
@@ -348,23 +277,12 @@ def _misfits(operations: list[ir.Operation], input_moved: bool) -> list[ir.Findi
             note(operation, "is a function of several encrypted values, which is neither a sum nor a product", PRODUCT)
         if len(operation.shape) > 3:
             note(operation, f"gives a result of shape {operation.shape}", "use one to three axes besides the batch")
-        is_moved = any(moved[name] for name in operation.inputs)
-        pads = any(getattr(operation, "padding", ())) or (
-            isinstance(operation, ir.Gather) and bool((operation.index < 0).any())
-        )
-        if is_moved and pads and not isinstance(operation, ir.MaxPool2d):
-            note(
-                operation,
-                "pads with zeros after a shift (a batch norm, or a constant that is added)",
-                "use padding before the shift, or put the shift after the layer",
-            )
-        if isinstance(operation, ir.Conv2d | ir.Linear | ir.Activation):
-            is_moved = False
-        elif isinstance(operation, ir.Affine):
-            if operation.scale.min() <= 0 and not _read_by_linear(operation, operations):
-                note(operation, "turns sums around that another step reads, too", "put it right after the convolution")
-            is_moved = bool(operation.shift.any()) or is_moved
-        moved[operation.name] = is_moved
+        if shifts := padded.get(operation.name):
+            of_input = all(name == IMAGE or _of_input(by_name[name], by_name) for name in shifts)
+            note(operation, SHIFTED, NORMALIZED if of_input else "pad before the shift, or shift behind this step")
+        turned = isinstance(operation, ir.Affine) and operation.scale.min() <= 0
+        if turned and not read_by_linear(operation, operations):
+            note(operation, "turns sums around that another step reads, too", "put it right after the convolution")
     if not isinstance(operations[-1], ir.Linear):
         note(operations[-1], "is the last step", "end in nn.Linear: the logits leave without a look-up")
     if not any(isinstance(operation, ir.Activation) for operation in operations):

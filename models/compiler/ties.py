@@ -16,7 +16,7 @@ from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.inputs import Inputs
-from ciphershift.models.compiler.simplify import readers
+from ciphershift.models.compiler.rewrite import readers
 
 Linear = ir.Conv2d | ir.Linear
 ALIVE = 1e-4

@@ -120,9 +120,9 @@ def path_of(name: str) -> Path:
 
 
 def _roots() -> list[Path]:
-    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    checkout = Path(__file__).resolve().parents[2]
     named = [Path(os.environ["CIPHERSHIFT_DATA"])] if "CIPHERSHIFT_DATA" in os.environ else []
-    return [*named, beside]
+    return [*named, checkout.parent / "shared" / "data", checkout / "docs" / "examples"]
 
 
 def _folder(name: str) -> Path:

@@ -12,6 +12,7 @@ from ciphershift.he_layers.layers import Shape
 from ciphershift.models.compiler.budget import Budget
 from ciphershift.models.compiler.drives import MAX_OUTSIDE
 from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
+from ciphershift.models.nn.gated import Gated
 from ciphershift.models.nn.recurrent import Recurrent, Steps
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.sets import Reading
@@ -83,6 +84,7 @@ class Recipe:
         float_phase: training of the float module.
         conversion: what comes after it.
         reading: how the data are read.
+        gated: whether a second network of this topology gives the gates of the first (models.nn.gated).
     """
 
     name: str
@@ -93,9 +95,13 @@ class Recipe:
     conversion: Conversion
     classes: int = 10
     reading: Reading = field(default_factory=Reading)
+    gated: bool = False
 
     def module(self) -> nn.Module:
         """The untrained float module; its activations clip at one, as the look-ups will."""
+        return Gated(self._plain(), self._plain(), self.input_shape) if self.gated else self._plain()
+
+    def _plain(self) -> nn.Sequential:
         layers: list[nn.Module] = []
         channels, height, width = (*self.input_shape, 1, 1)[:3]
         values = prod(self.input_shape)
@@ -199,6 +205,20 @@ def _twice(maps: int) -> tuple[ConvSpec, ConvSpec]:
     return ConvSpec(maps=maps, kernel=3, padding=1), ConvSpec(maps=maps, kernel=3, padding=1, pool=2)
 
 
+def _gated(name: str, public: str | None = None) -> Recipe:
+    """Two networks of mnist-tiny's width."""
+    noisy = Phase(epochs=5, learning_rate=2e-3, frozen=0.25, batch=256, distilled=0.0 if public else 0.5)
+    return Recipe(
+        name=name,
+        dataset="mnist",
+        input_shape=(1, 28, 28),
+        blocks=(ConvSpec(maps=9, kernel=10, stride=5, padding=3), DenseSpec(units=105)),
+        gated=True,
+        float_phase=Phase(epochs=8, learning_rate=6e-3, batch=256),
+        conversion=Conversion(phases={"noisy": noisy}, public=public),
+    )
+
+
 RECIPES: dict[str, Recipe | ExactRecipe] = {
     recipe.name: recipe
     for recipe in (
@@ -210,6 +230,8 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             float_phase=Phase(epochs=12, learning_rate=4e-3),
             conversion=Conversion(phases={"noisy": Phase(epochs=30, learning_rate=3e-3, frozen=0.15)}),
         ),
+        _gated("mnist-gated"),
+        _gated("mnist-gated-public", public="gates"),
         Recipe(
             name="mnist-fast",
             dataset="mnist",
@@ -317,6 +339,16 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                 standardize=True,
                 names=tuple(f"{of} {what}" for of in ("mean", "error of", "worst") for what in _CELL_NUCLEI),
             ),
+        ),
+        Recipe(
+            name="german-credit",
+            dataset="german-credit.csv",
+            input_shape=(61,),
+            blocks=(DenseSpec(units=24),),
+            float_phase=_table(epochs=12, learning_rate=2e-3),
+            conversion=Conversion(phases={"noisy": _table(epochs=40, learning_rate=2e-3, frozen=0.15, distilled=0.5)}),
+            classes=2,
+            reading=Reading(target="creditability", standardize=True),
         ),
         Recipe(
             name="splice-dna",
