@@ -58,7 +58,7 @@ class Odd(nn.Module):
     ("step", "problem"),
     [
         (nn.Sequential(nn.BatchNorm2d(4, affine=False, track_running_stats=False)), "without running statistics"),
-        (nn.Sequential(nn.ReLU(), shifting(), nn.Conv2d(4, 4, 3, padding=1)), "after a shift"),
+        (nn.Sequential(shifting(), nn.Conv2d(4, 4, 3, padding=1)), "after a shift"),
         (nn.ConstantPad2d(1, 0.5), "other values than zero"),
         (nn.LayerNorm([9, 9]), "layer_norm"),
     ],
@@ -67,6 +67,12 @@ def test_every_limit_is_found_where_it_is(step: nn.Module, problem: str) -> None
     findings = check(Odd(step), (4, 9, 9), params="TOY_N128").findings
     assert any(problem in finding.problem and finding.place.startswith("step") for finding in findings), findings
     assert all(finding.instead for finding in findings)
+
+
+def test_a_normalized_input_before_a_padded_convolution_is_left_to_the_conversion() -> None:
+    step = nn.Sequential(shifting(), nn.Conv2d(4, 4, 3, padding=1))
+    (finding,) = check(Odd(step), (4, 9, 9), params="TOY_N128").findings
+    assert "inputs=Inputs(" in finding.instead
 
 
 def test_a_module_that_branches_on_values_says_so() -> None:

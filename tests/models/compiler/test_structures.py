@@ -90,6 +90,13 @@ def settled_norm(channels: int) -> nn.BatchNorm2d:
     return norm
 
 
+def turning_norm(channels: int) -> nn.BatchNorm1d:
+    norm = nn.BatchNorm1d(channels)
+    nn.init.uniform_(norm.weight, -1.0, -0.5)
+    nn.init.uniform_(norm.bias, -0.3, 0.3)
+    return norm
+
+
 def built(seed: int = 0) -> dict[str, nn.Module]:
     """Modules for images of one channel, 8 x 8."""
     torch.manual_seed(seed)
@@ -115,6 +122,48 @@ def built(seed: int = 0) -> dict[str, nn.Module]:
             lambda s, x: s.head(flat(F.relu(s.c(torch.cat([x, x, x], 1))))), c=conv(3), head=head(144, 4)
         ),
         "y + y": Net(lambda s, x: (lambda y: s.head(flat(F.relu(y + y))))(s.c(x)), c=conv(), head=head(144, 4)),
+        "batch norm between activation and padding": Net(
+            lambda s, x: s.head(flat(F.relu(s.d(s.norm(F.relu(s.c(x))))))),
+            c=conv(),
+            norm=settled_norm(4),
+            d=conv(4, 4, padding=1),
+            head=head(144, 4),
+        ),
+        "batch norm between average and padding": Net(
+            lambda s, x: s.head(flat(F.relu(s.d(s.norm(F.avg_pool2d(torch.tanh(s.c(x)), 2)))))),
+            c=conv(),
+            norm=settled_norm(4),
+            d=conv(4, 4, padding=1),
+            head=head(36, 4),
+        ),
+        "scaled sums that are read twice": Net(
+            lambda s, x: (
+                lambda a, b: s.head(flat(F.relu(0.7 * a + b)) + flat(F.gelu(a - 0.1)) + flat(0.3 * F.relu(b)))
+            )(s.c(x), s.d(x)),
+            c=conv(),
+            d=conv(),
+            head=head(144, 4),
+        ),
+        "shifted activation in a sum that padding reads": Net(
+            lambda s, x: (lambda a: s.head(flat(F.relu(s.d(a) + 2 * a))))(0.3 - F.elu(s.c(x))),
+            c=conv(),
+            d=conv(4, 4, padding=1),
+            head=head(144, 4),
+        ),
+        "series with a batch norm that turns it around": Net(
+            lambda s, x: s.head(flat(s.norm(F.relu(s.c(x.flatten(2)))) + torch.tanh(s.d(x.flatten(2))))),
+            c=nn.Conv1d(1, 3, 3),
+            d=nn.Conv1d(1, 3, 3),
+            norm=turning_norm(3),
+            head=head(186, 4),
+        ),
+        "part of joined images": Net(
+            lambda s, x: s.head(
+                flat(torch.cat([x.flatten(1), F.relu(s.c(x)).flatten(1)], 1)[:, 64:].reshape(-1, 4, 6, 6))
+            ),
+            c=conv(),
+            head=head(144, 4),
+        ),
         "sum of a list": Net(
             lambda s, x: s.head(flat(F.relu(sum([s.c(x), s.d(x)])))), c=conv(), d=conv(), head=head(144, 4)
         ),
