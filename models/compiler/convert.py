@@ -165,7 +165,8 @@ def before_rounding(
     traced, stem = read.result, None
     if public and inputs != Inputs():
         raise BadStemError(
-            "a public part takes pixels from 0 to 1; put the normalization into it, and leave out the inputs"
+            "a public part takes numbers from 0 to 1: leave out the inputs, and put the normalization into the part; bring other data than "
+            "pixels to that range before they are sent, (x - low) / (high - low), and let the part begin with x * (high - low) + low"
         )
     truth = read.values(samples[:COMPARED])
     for operation in read.result.operations:

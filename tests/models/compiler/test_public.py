@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ciphershift.errors import UnsupportedLayerError
+from ciphershift.errors import BadStemError, UnsupportedLayerError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
 from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.inputs import Inputs, fit_encoding
 from ciphershift.models.cost_report import check
 from ciphershift.models.training import cards
 from ciphershift.models.training.data import Split
@@ -158,6 +159,12 @@ class Around(nn.Module):
 def test_a_shortcut_around_the_cut_is_refused() -> None:
     with pytest.raises(UnsupportedLayerError, match="behind the end of a shortcut"):
         convert(Around().eval(), torch.rand(200, 8), params="TOY_N128", public="second")
+
+
+def test_an_encoding_before_a_public_part_is_refused_with_the_way_out(module: nn.Module) -> None:
+    raw = np.random.default_rng(0).normal(0, 3, (50, 1, 16, 16))
+    with pytest.raises(BadStemError, match=r"\(x - low\) / \(high - low\)"):
+        convert(module, raw, public="features.0", inputs=Inputs(encoding=fit_encoding(raw)))
 
 
 def test_the_cost_is_that_of_the_secret_part(module: nn.Module) -> None:
