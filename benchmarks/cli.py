@@ -365,10 +365,11 @@ def faults(
     jobs: Annotated[int, typer.Option(min=1, help="Jobs to submit.")] = 40,
     kills: Annotated[int, typer.Option(min=0, help="Kills of the server or of a worker.")] = 20,
     drains: Annotated[int, typer.Option(min=0, help="Restarts of the server by SIGTERM.")] = 5,
+    swaps: Annotated[int, typer.Option(min=0, help="Replacements of the model by another version.")] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Images in one job.")] = 2,
     json: Json = "-",
 ) -> None:
-    """Kill and restart the server and its workers at random moments while jobs run; count the lost and the wrong ones, and time the drains.
+    """Kill and restart server and workers and replace the model while jobs run; count lost and wrong jobs, and time the drains.
 
     Example:
 
@@ -378,7 +379,9 @@ def faults(
     from ciphershift.benchmarks.service.faults import kill_processes
 
     images, _ = samples()
-    result = kill_processes(Settings().models, model, images=images, batch=batch, jobs=jobs, kills=kills, drains=drains)
+    result = kill_processes(
+        Settings().models, model, images=images, batch=batch, jobs=jobs, kills=kills, drains=drains, swaps=swaps
+    )
     write(result, json)
     late = (result["longest_drain_s"] or 0) > result["drain_bound_s"]
     raise typer.Exit(1 if result["lost"] or result["wrong"] or late else 0)

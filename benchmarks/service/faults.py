@@ -1,7 +1,8 @@
-"""Jobs under `kill -9` and SIGTERM: a server and its workers are killed or restarted at random moments while clients submit jobs.
+"""Jobs while the server and its workers are killed and restarted and the model is replaced, at random moments.
 
-Every job must end: completed with the logits of its own images, or failed with a reason. The clients hand a job in again under the same
-idempotency key when its acceptance did not reach them.
+Every job must end: completed with the logits of its own images by one version of the model, or failed with a reason. The clients hand a
+job in again under the same idempotency key when its acceptance did not reach them, and as a new one when it was accepted for a version
+that is gone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import tempfile
@@ -16,9 +18,10 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +36,30 @@ from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Keystore
 from ciphershift.client.keystore import KeyPair
-from ciphershift.errors import CiphershiftError, UnreachableError
+from ciphershift.errors import CiphershiftError, ModelChangedError, ProgramError, UnreachableError
 from ciphershift.he_layers.crypto import ckks
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.layers import Linear
 from ciphershift.he_layers.program import Program
 from ciphershift.protocol import tensors
+from ciphershift.server.repository import Repository
+from ciphershift.server.settings import Settings
+from ciphershift.server.store.database import Database
+from ciphershift.server.store.model_states import ModelStates
 
 CLIENTS = 4
 LEASE_SECONDS = 2.0
 DRAIN_SECONDS = 2
 DRAIN_BOUND = DRAIN_SECONDS + 2.0  # seconds from SIGTERM to the end of the process
 JOB_SECONDS = 240.0  # in which a job must have ended
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A version of the model, and the logits that it must give."""
+
+    program: Program
+    expected: ExpectedLogits
 
 
 @dataclass(slots=True)
@@ -54,53 +70,72 @@ class _Run:
     server: ServerProcess | None = None
     kills: Counter[str] = field(default_factory=Counter)
     drains: list[float] = field(default_factory=list)  # seconds from SIGTERM to the end
+    swaps: int = 0
+    sent_again: int = 0  # jobs that had been accepted for a version that was gone
     over: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def faults(self) -> int:
+        """How many have happened."""
+        return sum(self.kills.values()) + len(self.drains) + self.swaps
 
 
 def kill_processes(
-    models: Path, model: str, *, images: NDArray[np.uint8], batch: int, jobs: int, kills: int, drains: int = 0
+    models: Path,
+    model: str,
+    *,
+    images: NDArray[np.uint8],
+    batch: int,
+    jobs: int,
+    kills: int,
+    drains: int = 0,
+    swaps: int = 0,
 ) -> dict[str, Any]:
-    """Returns how many of `jobs` jobs were lost or wrong under `kills` kills and `drains` restarts, and how long the longest drain took.
+    """Returns how many of `jobs` jobs were lost or wrong under so many faults, and how long the longest drain took.
 
     Args:
         models: folder of Programs.
-        model: one of them.
+        model: one of them; it ends in a dense layer.
         images: uint8 [n, C, H, W]; job i takes `batch` of them, from image i on.
         batch: images in one job.
-        jobs: to hand in, spread over the time of the kills.
+        jobs: to hand in, spread over the time of the faults.
         kills: SIGKILLs of the server process or of a worker, at random moments.
         drains: SIGTERMs of the server process, likewise.
+        swaps: replacements of the model by its other version, whose classes are in reverse order.
     """
     program = Program.load(models / model)
-    expected = ExpectedLogits.of(program, images)
+    versions = [_Version(each, ExpectedLogits.of(each, images)) for each in (program, _reversed(program))]
+    events = ["kill"] * kills + ["drain"] * drains + ["swap"] * swaps
+    random.shuffle(events)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ciphershift-faults-") as folder:
         keys = Keystore(Path(folder, "client")).open(served_params(program))
         settings = {
-            "models": models,
+            "models": Path(folder, "models"),
             "storage": Path(folder, "server"),
             "port": _free_port(),
             "lease_seconds": LEASE_SECONDS,
             "drain_seconds": DRAIN_SECONDS,
             "allow_toy_parameters": program.params.startswith("TOY"),
         }
+        program.save(Path(folder, "models", model))
         run = _Run(f"http://127.0.0.1:{settings['port']}")
         supervisor = threading.Thread(target=_keep_running, args=(run, settings))
         supervisor.start()
         try:
             _until_answered(run, "PUT", f"/v2/keys/{keys.key_id}", keys.evaluation_keys.read_bytes(), {})
-            killer = threading.Thread(target=_kill, args=(run, kills, drains))
-            killer.start()
+            chaos = threading.Thread(target=_make_faults, args=(run, events, versions, settings))
+            chaos.start()
 
             def one(number: int) -> str:
-                while sum(run.kills.values()) + len(run.drains) < number * (kills + drains) // jobs - 1:
+                while run.faults < number * len(events) // jobs - 1:
                     time.sleep(0.05)
                 chosen = np.arange(number, number + batch) % len(images)
-                return _job(run, program, keys, images, chosen, expected)
+                return _job(run, versions, keys, images, chosen)
 
             with ThreadPoolExecutor(CLIENTS) as pool:
                 outcomes = Counter(watched(pool.map(one, range(jobs)), "jobs", jobs))
-            killer.join()
+            chaos.join()
         finally:
             run.over.set()
             supervisor.join()
@@ -113,11 +148,23 @@ def kill_processes(
         "drains": len(run.drains),
         "longest_drain_s": round(max(run.drains), 2) if run.drains else None,
         "drain_bound_s": DRAIN_BOUND,
+        "swaps": run.swaps,
+        "sent_again": run.sent_again,
         "outcomes": dict(outcomes),
         "lost": outcomes["lost"],
         "wrong": outcomes["wrong"],
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def _reversed(program: Program) -> Program:
+    """Another version of a model: the same but for its logits, which are in reverse order."""
+    last = program.layers[-1]
+    if not isinstance(last, Linear):
+        raise ProgramError(f"{program.name!r} does not end in a dense layer: name another model")
+    bias = None if last.bias is None else last.bias[::-1].copy()
+    layers = (*program.layers[:-1], replace(last, weight=last.weight[::-1].copy(), bias=bias))
+    return replace(program, version=f"{program.version}-reversed", layers=layers)
 
 
 def _free_port() -> int:
@@ -139,25 +186,52 @@ def _keep_running(run: _Run, settings: dict[str, Any]) -> None:
             run.server = None
 
 
-def _kill(run: _Run, kills: int, drains: int) -> None:
-    """Kills or drains a server that runs, or kills a worker; the moment is random within what a few jobs take."""
-    while (killed := sum(run.kills.values())) + len(run.drains) < kills + drains:
+def _make_faults(run: _Run, events: Sequence[str], versions: Sequence[_Version], settings: dict[str, Any]) -> None:
+    """Does what the events say to the server that runs; the moments are random within what a few jobs take."""
+    done = 0
+    while done < len(events):
         if run.over.wait(random.uniform(0.3, 3.0)):
             return
         server = run.server
-        if server is None:
+        if events[done] == "swap":
+            run.swaps += 1
+            _swap(versions[run.swaps % len(versions)].program, settings)
+        elif server is None:
             continue
-        if random.randrange(kills - killed + drains - len(run.drains)) >= kills - killed:
+        elif events[done] == "drain":
             run.drains.append(_drain(server))
+        elif not _kill(run, server):
             continue
-        family = server.family()
-        what = random.choice(("server", "worker"))
-        victims = family[:1] if what == "server" else family[1:]
-        try:
-            os.kill(random.choice(victims), signal.SIGKILL)
-        except (IndexError, ProcessLookupError):
-            continue
-        run.kills[what] += 1
+        done += 1
+
+
+def _kill(run: _Run, server: ServerProcess) -> bool:
+    """Kills the server's process or one of its workers; returns whether there was one."""
+    family = server.family()
+    what = random.choice(("server", "worker"))
+    victims = family[:1] if what == "server" else family[1:]
+    try:
+        os.kill(random.choice(victims), signal.SIGKILL)
+    except (IndexError, ProcessLookupError):
+        return False
+    run.kills[what] += 1
+    return True
+
+
+def _swap(program: Program, settings: dict[str, Any]) -> None:
+    """Replaces the model as an operator does: the new folder is written beside the old one and renamed, then loaded."""
+    folder = settings["models"] / program.name
+    new, old = (folder.parent.with_name(f"models-{which}") for which in ("new", "old"))
+    program.save(new)
+    folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old)
+    chosen = Settings(models=settings["models"], allow_toy_parameters=settings["allow_toy_parameters"])
+    database = Database.open(Settings(storage=str(settings["storage"])).database_url)
+    try:
+        ModelStates(database, Repository(chosen)).load(program.name, "ciphershift bench faults")
+    finally:
+        database.close()
 
 
 def _drain(server: ServerProcess) -> float:
@@ -171,14 +245,10 @@ def _drain(server: ServerProcess) -> float:
 
 
 def _job(
-    run: _Run,
-    program: Program,
-    keys: KeyPair,
-    images: NDArray[np.uint8],
-    chosen: NDArray[np.intp],
-    expected: ExpectedLogits,
+    run: _Run, versions: Sequence[_Version], keys: KeyPair, images: NDArray[np.uint8], chosen: NDArray[np.intp]
 ) -> str:
     """Submits one job of the chosen images, follows it to its end, and returns the outcome."""
+    program = versions[0].program
     levels = program.integers(images[chosen]).reshape(len(chosen), -1).astype(np.float64)
     encrypted = [ckks.encrypt(keys.client_keys, keys.key_id, row * program.input.delta) for row in levels]
     tensor = tensors.join_elements([ciphertext.to_bytes() for ciphertext in encrypted])
@@ -195,25 +265,42 @@ def _job(
             ],
         }
     ).encode()
-    given = {tensors.HEADER_LENGTH: str(len(header)), "Idempotency-Key": uuid.uuid4().hex}
-    accepted = _until_answered(run, "POST", f"/v2/models/{program.name}/jobs", header + tensor, given)
-    location = accepted.headers["Location"]
     deadline = time.monotonic() + JOB_SECONDS
-    while (job := _until_answered(run, "GET", location).json()).get("state") in ("pending", "in_progress"):
-        if time.monotonic() > deadline:
-            return "lost"
-        time.sleep(0.1)
-    if job.get("state") == "failed":
-        return f"failed: {job['error']['code']}"
+    state, code, location = "failed", ModelChangedError.code, ""
+    while (state, code) == ("failed", ModelChangedError.code) and time.monotonic() < deadline:
+        run.sent_again += bool(location)
+        given = {tensors.HEADER_LENGTH: str(len(header)), "Idempotency-Key": uuid.uuid4().hex}
+        accepted = _until_answered(run, "POST", f"/v2/models/{program.name}/jobs", header + tensor, given)
+        location = accepted.headers["Location"]
+        while (job := _until_answered(run, "GET", location).json()).get("state") in ("pending", "in_progress"):
+            if time.monotonic() > deadline:
+                return "lost"
+            time.sleep(0.1)
+        state, code = job.get("state"), (job.get("error") or {}).get("code", "")
+    if state == "failed":
+        return f"failed: {code}"
     answer = _until_answered(run, "GET", f"{location}/result")
-    if job.get("state") != "completed" or not answer.is_success:
+    if state != "completed" or not answer.is_success:
         return "lost"
     rows = tensors.split_elements(answer.content[int(answer.headers[tensors.HEADER_LENGTH]) :])
+    answered = any(_is_answered(version, keys, rows, encrypted, chosen) for version in versions)
+    return "completed" if answered else "wrong"
+
+
+def _is_answered(
+    version: _Version,
+    keys: KeyPair,
+    rows: Sequence[bytes],
+    encrypted: Sequence[CkksCiphertext],
+    chosen: NDArray[np.intp],
+) -> bool:
+    """Whether this version of the model made the answer: by the answer's binding, and by its logits."""
+    program = version.program
     try:
         logits = np.stack([_decrypt(program, keys, *pair) for pair in zip(rows, encrypted, strict=True)])
     except (CiphershiftError, ValueError):  # an answer to something else
-        return "wrong"
-    return "completed" if expected.fit(logits, chosen) else "wrong"
+        return False
+    return version.expected.fit(logits, chosen)
 
 
 def _decrypt(program: Program, keys: KeyPair, row: bytes, ciphertext: CkksCiphertext) -> NDArray[np.float64]:

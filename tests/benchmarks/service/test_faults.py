@@ -1,4 +1,4 @@
-"""A few kills in the middle of a few jobs; `ciphershift bench faults` is the long version."""
+"""A few faults in the middle of a few jobs; `ciphershift bench faults` is the long version."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from ciphershift.benchmarks.service import faults
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_lose_no_job_and_spoil_none(zoo: Path, tiny_images: NDArray[np.uint8]) -> None:
-    result = faults.kill_processes(zoo, "tiny", images=tiny_images, batch=16, jobs=6, kills=4, drains=2)
+def test_faults_at_random_moments_lose_no_job_and_spoil_none(zoo: Path, tiny_images: NDArray[np.uint8]) -> None:
+    result = faults.kill_processes(zoo, "tiny", images=tiny_images, batch=16, jobs=8, kills=4, drains=2, swaps=3)
     assert sum(result["kills"].values()) == 4
     assert (result["lost"], result["wrong"]) == (0, 0)
-    assert result["drains"] == 2
-    assert result["longest_drain_s"] > 0
-    assert sum(result["outcomes"].values()) == 6
+    assert (result["drains"], result["swaps"]) == (2, 3)
+    assert 0 < result["longest_drain_s"] <= result["drain_bound_s"]
+    assert sum(result["outcomes"].values()) == 8
