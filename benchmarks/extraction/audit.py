@@ -2,12 +2,14 @@
 
 Every answer is drawn by `simulate`, whose distribution is that of the decrypted answer (tests/he_layers/test_distribution.py and
 `ciphershift bench agreement` hold it to that), so that a hundred thousand queries take minutes. Attacks: *distillation*, a network of the
-victim's topology trained on the answers; for networks of depth 2 also *moments*: the hidden units' directions by `moments`, then the same
-training from there.
+victim's topology trained on the answers; for networks of depth 2 also *moments* and *critical points*: the hidden units' directions by
+the modules of these names, then the same training from there. That the last one works is shown on answers of the same network in the
+clear, with and without its rounding (`oracles.CONTROLS`).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ciphershift.benchmarks.extraction import moments, recovery, students, victims
+from ciphershift.benchmarks.extraction import critical, moments, oracles, recovery, students, victims
+from ciphershift.benchmarks.extraction.oracles import Oracle
 from ciphershift.benchmarks.extraction.victims import Victim
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.served import served_params
@@ -31,7 +34,7 @@ AGREEMENTS = (0.9, 0.95, 0.99)
 
 
 def attack(model: str, *, queries: Sequence[int] = QUERIES, steps: int = STEPS) -> Iterator[dict[str, Any]]:
-    """Yields a record for each kind of answer.
+    """Yields a record for each kind of answer, and of random networks one for each control.
 
     Args:
         model: of the zoo, or one of DEPTH_TWO, a random network of one hidden layer of ReLUs with biases.
@@ -54,17 +57,38 @@ def attack(model: str, *, queries: Sequence[int] = QUERIES, steps: int = STEPS) 
         points = list(
             _points(victim, answers, wanted, kept, steps, by_class=kind == "class", by_moments=size is not None)
         )
-        yield shared | {
-            "model": model,
-            "program": victim.program.digest,
-            "answer": kind,
-            "coarse_levels": victims.COARSE_LEVELS if kind == "coarse" else None,
-            "weights": sum(parameter.numel() for parameter in students.untrained(victim.program, 0).parameters()),
-            "served_agreement": round(float((served == wanted).mean()), 4),
-            "without_queries": without,
-            "points": points,
-            "queries_for": {str(share): _queries_for(points, share) for share in AGREEMENTS},
-        }
+        if size is not None and kind != "class":
+            oracle = oracles.oracle(victim, victims.KINDS[kind](victim.program), parameter_set, seed=4)
+            points += _critical_points(victim, oracle, wanted, kept, steps)
+        yield shared | _record(victim, model, kind, served, wanted, without, points)
+    if size is not None:
+        for control, make in oracles.CONTROLS.items():
+            oracle = make(victim)
+            points = list(_critical_points(victim, oracle, wanted, kept, steps))
+            served = oracle(victim.read(victim.test).astype(np.float64)).argmax(axis=1)
+            yield shared | _record(victim, model, control, served, wanted, None, points)
+
+
+def _record(
+    victim: Victim,
+    model: str,
+    kind: str,
+    served: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+    without: float | None,
+    points: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "program": victim.program.digest,
+        "answer": kind,
+        "coarse_levels": victims.COARSE_LEVELS if kind == "coarse" else None,
+        "weights": sum(parameter.numel() for parameter in students.untrained(victim.program, 0).parameters()),
+        "served_agreement": round(float((served == wanted).mean()), 4),
+        "without_queries": without,
+        "points": points,
+        "queries_for": {str(share): _queries_for(points, share) for share in AGREEMENTS},
+    }
 
 
 def _points(
@@ -77,19 +101,41 @@ def _points(
     by_class: bool,
     by_moments: bool,
 ) -> Iterator[dict[str, Any]]:
-    rows, test = recovery.true_rows(victim), victim.read(victim.test)
     for count in queries:
         inputs, known = victim.read(victim.queries[:count]), answers[:count]
-        found = {"distillation": _distilled(victim, inputs, known, steps, by_class)}
+        yield _point(victim, wanted, count, "distillation", _distilled(victim, inputs, known, steps, by_class))
         if by_moments:
-            found["moments"] = _by_moments(victim, inputs, known, steps, by_class)
-        for name, student in found.items():
-            yield {
-                "queries": count,
-                "attack": name,
-                "agreement": round(float((students.classes_of(student, test) == wanted).mean()), 4),
-                "weights_error": round(recovery.relative_error(rows, students.first_rows(student)), 4),
-            }
+            yield _point(victim, wanted, count, "moments", _by_moments(victim, inputs, known, steps, by_class))
+
+
+def _critical_points(
+    victim: Victim, oracle: Oracle, wanted: NDArray[np.int64], queries: Sequence[int], steps: int
+) -> Iterator[dict[str, Any]]:
+    first = students.untrained(victim.program, 0)[0]
+    assert isinstance(first, nn.Linear), "a network of depth 2 begins with a dense layer"
+    low, high = victim.read(np.array([0, 255], dtype=np.uint8))
+    for count in queries:
+        tries = []
+        for step in critical.STEPS:
+            found, inputs, answers = critical.rows(
+                oracle, low, high, first.in_features, first.out_features, count, step
+            )
+            tries.append(_from_rows(victim, found, inputs.astype(np.float32), answers, steps, by_class=False))
+        student, _ = min(tries, key=lambda pair: pair[1])
+        yield _point(victim, wanted, count, "critical points", student)
+
+
+def _point(
+    victim: Victim, wanted: NDArray[np.int64], count: int, attack: str, student: nn.Sequential
+) -> dict[str, Any]:
+    agreement = (students.classes_of(student, victim.read(victim.test)) == wanted).mean()
+    error = recovery.relative_error(recovery.true_rows(victim), students.first_rows(student))
+    return {
+        "queries": count,
+        "attack": attack,
+        "agreement": round(float(agreement), 4),
+        "weights_error": float(f"{error:.4g}"),
+    }
 
 
 def _distilled(
@@ -106,16 +152,28 @@ def _distilled(
 def _by_moments(
     victim: Victim, inputs: NDArray[np.float32], answers: FloatArray, steps: int, by_class: bool
 ) -> nn.Sequential:
-    student = students.untrained(victim.program, 0)
-    first = student[0]
+    first = students.untrained(victim.program, 0)[0]
     assert isinstance(first, nn.Linear), "a network of depth 2 begins with a dense layer"
     shown = np.eye(answers.shape[1])[answers.argmax(axis=1)] if by_class else answers
     found = moments.units(inputs, shown, moments.directions(inputs, shown, first.out_features, seed=0))
+    return _from_rows(victim, found, inputs, shown, steps, by_class)[0]
+
+
+def _from_rows(
+    victim: Victim, rows: FloatArray, inputs: NDArray[np.float32], answers: FloatArray, steps: int, by_class: bool
+) -> tuple[nn.Sequential, float]:
+    """A network that begins with these rows, trained from there if that fits the answers better; and how badly it fits them."""
+    student = students.untrained(victim.program, 0)
+    first = student[0]
+    assert isinstance(first, nn.Linear), "a network of depth 2 begins with a dense layer"
     with torch.no_grad():
-        first.weight[: len(found)] = torch.from_numpy(found[:, :-1])
-        first.bias[: len(found)] = torch.from_numpy(found[:, -1])
-    students.fit_last(student, inputs, shown)
-    return students.distill(student, inputs, answers, steps=steps, by_class=by_class, rate=students.RATE / 5)
+        first.weight[: len(rows)] = torch.from_numpy(rows[:, :-1])
+        first.bias[: len(rows)] = torch.from_numpy(rows[:, -1])
+    students.fit_last(student, inputs, answers)
+    trained = copy.deepcopy(student)
+    students.distill(trained, inputs, answers, steps=steps, by_class=by_class, rate=students.RATE / 5)
+    pairs = [(each, students.misfit(each, inputs, answers, by_class)) for each in (student, trained)]
+    return min(pairs, key=lambda pair: pair[1])
 
 
 def _without(victim: Victim, wanted: NDArray[np.int64], steps: int) -> float | None:

@@ -9,6 +9,8 @@ enough, which need fewer answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,30 +46,46 @@ def directions(inputs: NDArray[np.floating], answers: FloatArray, units: int, se
 
 
 def units(inputs: NDArray[np.floating], answers: FloatArray, found: FloatArray) -> FloatArray:
-    """Chooses sign, slope and bias of each direction; returns rows [units, d + 1] of a layer whose activations clip at 0 and 1.
-
-    Coordinate descent: each unit in its turn takes what leaves the least of the answers to an affine function of all units.
+    """Chooses sign, slope and bias of each direction as `chosen` does; returns rows [units, d + 1].
 
     Args:
         inputs: [n, d].
         answers: [n, outputs].
         found: unit vectors [units, d].
     """
-    z, y = np.asarray(inputs[:SAMPLE], dtype=np.float64), answers[:SAMPLE]
-    along = z @ found.T
     choices = [(sign * slope, bias) for sign in (1, -1) for slope in SLOPES for bias in BIASES]
-    chosen = [choices[0]] * len(found)
-    shown = np.column_stack([np.clip(along * SLOPES[0] + BIASES[0], 0, 1), np.ones(len(z))])
+    rows = [np.array([[*slope * direction, bias] for slope, bias in choices]) for direction in found]
+    return chosen(inputs, answers, rows)
+
+
+def chosen(inputs: NDArray[np.floating], answers: FloatArray, choices: Sequence[FloatArray]) -> FloatArray:
+    """Chooses a row for each unit; returns rows [units, d + 1] of a layer whose activations clip at 0 and 1.
+
+    Coordinate descent: each unit in its turn takes what leaves the least of the answers to an affine function of all units.
+
+    Args:
+        inputs: [n, d].
+        answers: [n, outputs].
+        choices: of each unit, rows [choices, d + 1].
+    """
+    z, y = np.asarray(inputs[:SAMPLE], dtype=np.float64), answers[:SAMPLE]
+    taken = [rows[0] for rows in choices]
+    shown = np.column_stack([*(_activations(z, row[None]) for row in taken), np.ones(len(z))])
     for _ in range(SWEEPS):
-        for unit in range(len(found)):
+        for unit, rows in enumerate(choices):
             others, _ = np.linalg.qr(np.delete(shown, unit, axis=1))
             rest = y - others @ (others.T @ y)
-            columns = np.stack([np.clip(along[:, unit] * slope + bias, 0, 1) for slope, bias in choices], axis=1)
+            columns = _activations(z, rows)
             columns_rest = columns - others @ (others.T @ columns)
             gain = ((columns_rest.T @ rest) ** 2).sum(1) / np.maximum((columns_rest**2).sum(0), 1e-9)
             best = int(gain.argmax())
-            chosen[unit], shown[:, unit] = choices[best], columns[:, best]
-    return np.column_stack([found * np.array([[slope] for slope, _ in chosen]), [bias for _, bias in chosen]])
+            taken[unit], shown[:, unit] = rows[best], columns[:, best]
+    return np.array(taken)
+
+
+def _activations(inputs: FloatArray, rows: FloatArray) -> FloatArray:
+    """Clipped ReLUs [n, rows] of inputs [n, d]."""
+    return np.asarray(np.clip(inputs @ rows[:, :-1].T + rows[:, -1], 0, 1))
 
 
 def _factors(slices: FloatArray, rng: np.random.Generator) -> tuple[float, FloatArray]:

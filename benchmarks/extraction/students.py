@@ -115,6 +115,15 @@ def fit_last(student: nn.Sequential, inputs: NDArray[np.float32], wanted: NDArra
         last.bias.copy_(solved[-1])
 
 
+def misfit(student: nn.Sequential, inputs: NDArray[np.float32], wanted: NDArray[np.floating], by_class: bool) -> float:
+    """Returns the mean squared error of answers [n, classes], normalized as `distill` does, or the share of other classes."""
+    if by_class:
+        return float((classes_of(student, inputs) != wanted.argmax(axis=1)).mean())
+    with torch.no_grad():
+        out = student(torch.from_numpy(inputs)).numpy()
+    return float(((out - (wanted - wanted.mean()) / wanted.std()) ** 2).mean())
+
+
 def classes_of(student: nn.Sequential, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
     """Returns the predicted classes [n]."""
     with torch.no_grad():

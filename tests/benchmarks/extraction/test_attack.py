@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ciphershift.benchmarks.extraction import audit, moments, recovery, students, victims
+from ciphershift.benchmarks.extraction import audit, critical, moments, oracles, recovery, students, victims
 from ciphershift.errors import ProgramError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
@@ -21,6 +21,31 @@ def test_moments_find_the_directions_of_a_hidden_layer() -> None:
     assert np.abs(wanted @ found.T).max(axis=1).min() > 0.95
     rows = np.column_stack([wanted / 4, [0.0, 0.1, -0.1]])
     assert recovery.relative_error(rows, moments.units(z, answers, found)) < 0.4
+
+
+def test_critical_points_are_found_in_exact_answers_and_not_in_encrypted_ones() -> None:
+    victim = victims.depth_two(16, 8, 4, 10, seed=1)
+    wanted = recovery.true_rows(victim)
+    low, high = victim.read(np.array([0, 255], dtype=np.uint8))
+    encrypted = oracles.oracle(victim, victim.program, params.get(victim.program.params))
+    errors = {
+        name: min(
+            recovery.relative_error(wanted, critical.rows(ask, low, high, 16, 8, 5000, step)[0])
+            for step in critical.STEPS
+        )
+        for name, ask in {"exact": oracles.unrounded(victim), "encrypted": encrypted}.items()
+    }
+    assert errors["exact"] < 1e-4
+    assert errors["encrypted"] > 0.1
+
+
+def test_an_oracle_answers_chosen_inputs_as_the_simulation_does() -> None:
+    victim = victims.depth_two(8, 4, 3, 50, seed=2)
+    integers = victim.program.integers(victim.queries).astype(np.float64)
+    chosen = (integers / victim.program.input.levels - victim.center) / victim.spread
+    found = oracles.CONTROLS["clear"](victim)(chosen)
+    plain = simulate.plain(victim.program, victim.queries) * victim.program.output.scales
+    assert np.corrcoef(found.ravel(), plain.ravel())[0, 1] > 0.99
 
 
 def test_the_error_knows_order_length_and_mirrored_units() -> None:
@@ -62,12 +87,13 @@ def test_every_kind_of_answer_is_asked_for(kind: str) -> None:
 
 @pytest.mark.slow
 def test_a_record_has_every_kind_of_answer_and_number_of_queries() -> None:
-    records = list(audit.attack("depth-2", queries=(60, 30), steps=2))
-    assert [record["answer"] for record in records] == list(victims.KINDS)
+    records = list(audit.attack("depth-2", queries=(600, 300), steps=2))
+    assert [record["answer"] for record in records] == [*victims.KINDS, *oracles.CONTROLS]
+    tried = {"class": {"distillation", "moments"}} | {control: {"critical points"} for control in oracles.CONTROLS}
     for record in records:
-        assert [(p["queries"], p["attack"]) for p in record["points"]] == [
-            (count, attack) for count in (30, 60) for attack in ("distillation", "moments")
-        ]
+        attacks = tried.get(record["answer"], {"distillation", "moments", "critical points"})
+        points = [(p["queries"], p["attack"]) for p in record["points"]]
+        assert sorted(points) == sorted((count, attack) for count in (300, 600) for attack in attacks)
         assert all(0 <= p["agreement"] <= 1 and 0 <= p["weights_error"] <= 1 for p in record["points"])
 
 
