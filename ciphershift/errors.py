@@ -49,6 +49,7 @@ CiphershiftError                internal
    ├─ BusyError               busy
    ├─ DeadlineError           deadline
    ├─ WorkerLostError         worker_lost
+   ├─ ModelChangedError       model_changed
    ├─ NotReadyError           not_ready
    ├─ StorageFullError        storage_full
    ├─ UnreachableError        unreachable
@@ -401,6 +402,13 @@ class WorkerLostError(ServiceError):
     """A worker process died under the request; it may be sent again."""
 
     code = "worker_lost"
+
+
+class ModelChangedError(ServiceError):
+    """The model was replaced after the job was accepted; nothing was computed, and the images may be sent again."""
+
+    code = "model_changed"
+    http_status = 409
 
 
 class NotReadyError(ServiceError):

@@ -30,6 +30,7 @@ from ciphershift.errors import (
     BadShapeError,
     CiphershiftError,
     InsecureParamsError,
+    ModelChangedError,
     RefusedParamsError,
     UnknownKeyError,
     UnknownModelError,
@@ -122,10 +123,18 @@ class Session:
         return (self._profile or profile).named(logits)
 
     def predict_all(self, images: ArrayLike, timeout: float | None) -> Steps[FloatArray]:
-        """Returns the values of all outputs [n, classes] of images, sent in as few jobs as the server's batch limit allows."""
+        """Returns the values of all outputs [n, classes] of images, sent in as few jobs as the server's batch limit allows.
+
+        They are sent once more if the server replaced the model or lost the keys meanwhile.
+        """
         known = self._profile
         try:
             return (yield from self._predict(images, timeout))
+        except (
+            ModelChangedError,
+            UnknownKeyError,
+        ):  # nothing was computed; the next job brings the keys, if they were lost
+            self._profile = None
         except WrongAnswerError:
             # Perhaps the server has loaded another version of the model since its profile was read.
             self._profile = None
@@ -189,11 +198,11 @@ class Session:
                 f"job {receipt.job_id} was encrypted under keys {receipt.key_id}, which are no longer in {self._keystore.folder}"
             )
         status = yield from self.wait(receipt.job_id, timeout, None, cost.timings)
-        with cost.timings.measure("transfer"):
-            response = yield from self._fetch(receipt, status, cost.traffic)
         try:
+            with cost.timings.measure("transfer"):
+                response = yield from self._fetch(receipt, status, cost.traffic)
             answer = self._parse(receipt, response, cost.timings)
-        except WrongAnswerError:
+        except (ModelChangedError, WrongAnswerError):
             self._profile = None  # read again before the next job
             raise
         return receipt.profile.named(self._decrypt(receipt, answer, keys, cost.timings))

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from ciphershift.errors import CiphershiftError, ConfigurationError, MalformedError, UnreachableError, from_code
+from ciphershift.errors import (
+    CiphershiftError,
+    ConfigurationError,
+    MalformedError,
+    TooLargeError,
+    UnreachableError,
+    from_code,
+)
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
@@ -269,6 +276,11 @@ def error_of(response: httpx.Response) -> CiphershiftError:
     if response.headers.get("Content-Type", "").startswith("application/problem+json"):
         content = _json(response.content)
         return from_code(str(content.get("code")), printable(str(content.get("detail"))))
+    if response.status_code == TooLargeError.http_status:
+        return TooLargeError(
+            f"a proxy before the server refuses {response.request.headers.get('Content-Length', 'so many')} bytes: raise its limit "
+            "(nginx: client_max_body_size 256m; deploy/proxies has examples)"
+        )
     if response.status_code in (502, 503, 504):
         return UnreachableError(f"a proxy before the server answered {response.status_code}")
     return CiphershiftError(f"{response.request.url} answered {response.status_code}: is this a ciphershift server?")

@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 from ciphershift.errors import (
     DeadlineError,
     KeyMismatchError,
-    NotReadyError,
+    ModelChangedError,
     ParameterError,
     UnknownKeyError,
     WireError,
@@ -142,7 +142,7 @@ class Worker(ABC, Generic[K]):
             model = self._models.load(name)
         if model.program.digest == task.model_digest:
             return model
-        raise NotReadyError(f"model {name} has changed since the job was accepted: send it again")
+        raise ModelChangedError(f"model {name} has changed since the job was accepted: send it again")
 
     def _server_keys(self, task: Task, model: Model) -> K:
         name = (task.key_id, model.params.id)

@@ -1,5 +1,6 @@
 """A place between client and server, where requests and answers can be held up, changed or lost."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,6 +75,26 @@ def give(handler: BaseHTTPRequestHandler, response: httpx.Response) -> None:
     handler.send_header("Content-Length", str(len(response.content)))
     handler.end_headers()
     handler.wfile.write(response.content)
+
+
+def failing(code: str, times: int) -> Hook:
+    """A hook that tells of so many jobs that they failed with this code."""
+    failed: list[str] = []
+
+    def hook(handler: BaseHTTPRequestHandler, middle: Between) -> bool:
+        if not handler.path.endswith("/events"):
+            return False
+        job = handler.path.split("/")[3]
+        if job not in failed and len(failed) == times:
+            return False
+        failed.append(job)
+        handler.path = f"/v2/jobs/{job}"
+        status = middle.ask(handler).json() | {"state": "failed", "error": {"code": code, "detail": "send it again"}}
+        content = f"event: failed\nid: 1\ndata: {json.dumps(status)}\n\n"
+        give(handler, httpx.Response(200, text=content, headers={"Content-Type": "text/event-stream"}))
+        return True
+
+    return hook
 
 
 @pytest.fixture

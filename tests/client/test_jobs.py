@@ -26,6 +26,7 @@ from ciphershift.client._requests import Sleep, Step
 from ciphershift.client._transport import SyncTransport
 from ciphershift.he_layers.program import Program
 from ciphershift.server.store.tenants import Scope
+from tests.client.conftest import failing
 from tests.support.gated_server import Gate
 from tests.support.tenants import tenant
 
@@ -111,6 +112,8 @@ def test_a_wait_ends_with_its_time_and_the_job_goes_on(client: Client, tiny_imag
     with pytest.raises(errors.DeadlineError, match="not finished after 0 s"):
         job.result(timeout=0)
     assert job.wait().state == "completed"
+    with pytest.raises(errors.DeadlineError, match=re.escape("not finished after 0.001 s")):  # as it was asked
+        client.predict(tiny_images, timeout=0.001)
 
 
 def test_timings_and_traffic_belong_to_a_job(client: Client, tiny_images: Images) -> None:
@@ -272,6 +275,23 @@ def test_keys_that_the_server_has_dropped_are_sent_again(
     assert httpx.delete(f"{server.url}/v2/keys/{key_id}").status_code == 204
     assert client.predict(tiny_images[:1]).shape == (1, 3)
     assert httpx.head(f"{server.url}/v2/keys/{key_id}").status_code == 200
+
+
+@pytest.mark.parametrize(("code", "times"), [("model_changed", 1), ("unknown_key", 1), ("model_changed", 2)])
+def test_a_job_of_which_nothing_was_computed_is_sent_once_more(
+    between: Between, keystore: Keystore, tiny_images: Images, code: str, times: int
+) -> None:
+    """The server replaced the model after it accepted the job, or lost the keys; if that happens twice, the caller hears of it."""
+    with (
+        between(failing(code, times)) as middle,
+        Client(middle.url, model="tiny", keystore=keystore, allow_toy_parameters=True) as client,
+    ):
+        if times == 1:
+            assert client.predict(tiny_images).shape == (4, 3)
+        else:
+            with pytest.raises(errors.ModelChangedError):
+                client.predict(tiny_images)
+    assert sum(method == "POST" for method, _ in middle.seen) == 2
 
 
 def test_keys_are_read_from_the_disk_as_they_are_sent(

@@ -127,6 +127,13 @@ def test_an_answer_from_something_else_is_said_so() -> None:
         steps_after([httpx.Response(404, content=b"<html>", request=REQUEST)])
 
 
+def test_a_proxys_limit_is_said_so_with_the_setting_to_raise() -> None:
+    sent = httpx.Request("PUT", "https://he.example.org/v2/keys/0", content=bytes(2 << 20))
+    refused = httpx.Response(413, html="<h1>413 Request Entity Too Large</h1>", request=sent)
+    with pytest.raises(errors.TooLargeError, match=r"refuses 2097152 bytes.*client_max_body_size 256m"):
+        steps_after([refused])
+
+
 def test_an_explanation_cannot_write_on_the_terminal() -> None:
     content = json.dumps({"code": "busy", "detail": "a\x1b[2Jb\r\n" + "c" * 10_000})
     answer = httpx.Response(400, content=content, headers={"Content-Type": "application/problem+json"}, request=REQUEST)

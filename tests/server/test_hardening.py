@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from ciphershift.errors import BusyError
+from ciphershift.protocol import tensors
 from ciphershift.server.api import problems
 from ciphershift.server.api.limits import TenantLimits
 from ciphershift.server.app import create_app
@@ -156,9 +158,35 @@ def test_why_a_model_is_not_served_is_for_administrators(
     assert str(models) in told[Scope.ADMIN]["broken"]["reason"]
 
 
+def test_what_machines_ask_for_is_made_once(make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch) -> None:
+    app, made = make_app(open=True), Counter[str]()
+
+    def count(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted() -> Any:
+            made[name] += 1
+            return original()
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(app, "openapi")
+    count(app.state.service.blobs, "check")
+    monkeypatch.setattr("ciphershift.server.service.CACHE_SECONDS", 1000.0)
+    with InProcess(app) as http:
+        for path in ("/openapi.json", "/v2/health/ready"):
+            assert len({http.get(path).content for _ in range(5)}) == 1
+    assert made == {"openapi": 1, "check": 1}
+
+
 @pytest.mark.parametrize("bad", ["a\0b", "ä", " ", "x" * 65, ""])
 def test_identifiers_are_printable(open_http: InProcess, make_body: Callable[..., Any], bad: str) -> None:
     body = make_body()
+    if bad.strip():  # an id may be left out, or be a space
+        text, tensor = tensors.split_body(body.headers[tensors.HEADER_LENGTH], body.content)
+        content, headers = tensors.join_body(json.loads(text) | {"id": bad}, tensor)
+        answer = open_http.post("/v2/models/tiny/jobs", content=content, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
     headers = {**body.headers, "Idempotency-Key": bad.encode("utf-8", "surrogateescape")}
     answer = open_http.post("/v2/models/tiny/jobs", content=body.content, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
@@ -274,6 +302,35 @@ def test_event_streams_of_a_tenant_are_limited() -> None:
             third.__enter__()
     with limits.stream("a", 2):
         pass
+
+
+def test_an_event_stream_ends_when_its_key_is_revoked(
+    make_app: Callable[..., FastAPI],
+    key: Callable[..., dict[str, str]],
+    bundle: tuple[str, bytes],
+    make_body: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ciphershift.server.api.routes.jobs.RECHECK_SECONDS", 0.0)
+    app = make_app()
+    service, headers, body = app.state.service, key(), make_body()
+    with InProcess(app) as http:
+        http.put(f"/v2/keys/{bundle[0]}", content=bundle[1], headers=headers)
+        job = http.post("/v2/models/tiny/jobs", content=body.content, headers=body.headers | headers).json()["id"]
+        asked: list[str | None] = []
+        caller = service.caller
+
+        def revoked_at_the_second_look(authorization: str | None) -> Any:
+            asked.append(authorization)
+            if len(asked) == 2:
+                service.tenants.revoke(headers["Authorization"].split("_")[1])
+            return caller(authorization)
+
+        monkeypatch.setattr(service, "caller", revoked_at_the_second_look)
+        stream = http.get(f"/v2/jobs/{job}/events", headers=headers)  # it ends, though the job waits for ever
+        assert stream.text.count("event: progress") == 1
+        assert "event: completed" not in stream.text
+        assert http.get(f"/v2/jobs/{job}", headers=headers).status_code == 401
 
 
 def test_all_who_follow_a_job_share_one_read(

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -66,8 +67,11 @@ def test_logs_are_json_with_ids_and_without_payloads(
     with running_server(models=zoo, allow_toy_parameters=True, log_level="debug") as server:
         given = infer(server.url, bundle, body, **{"X-Request-Id": "trace-7", "Authorization": "Bearer csk_geheim"})
         made = httpx.get(f"{server.url}/v2/models", headers={"X-Request-Id": "no good\tid"})
+        long = httpx.get(f"{server.url}/{'no/such/path/' * 1000}", headers={"X-Request-Id": "x" * 5000})
         text = server.log.read_text()
     assert given.headers["X-Request-Id"] == "trace-7"
+    assert long.status_code == 404
+    assert max(map(len, text.splitlines())) < 2000
     assert len(made.headers["X-Request-Id"]) == 32
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     (line,) = [line for line in lines if line.get("request_id") == "trace-7" and line["event"] == "request"]
@@ -155,6 +159,16 @@ def test_an_unmigrated_database_is_refused_with_the_command_to_run(
         pass
 
 
+def test_an_address_of_ipv6_is_printed_as_it_is_written_in_a_url(zoo: Path, tmp_path: Path) -> None:
+    """And what the server writes is its own user's alone."""
+    with running_server(models=zoo, allow_toy_parameters=True, host="::1", storage=tmp_path / "storage") as server:
+        assert server.url.startswith("http://[::1]:")
+        assert httpx.get(f"{server.url}/v2/health/live").json() == {"live": True}
+        written = [tmp_path / "storage", *(tmp_path / "storage").rglob("*")]
+        assert len(written) > 2
+        assert not [path for path in written if path.stat().st_mode & 0o077]
+
+
 def test_tls_from_certificate_files(zoo: Path, tmp_path: Path) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
@@ -162,10 +176,12 @@ def test_tls_from_certificate_files(zoo: Path, tmp_path: Path) -> None:
     issued.cert_chain_pems[0].write_to_path(chain)
     issued.private_key_pem.write_to_path(key)
     key.chmod(0o600)
-    with running_server(
-        models=zoo, allow_toy_parameters=True, tls_certificate=chain, tls_key=key, wait_until_ready=False
-    ) as server:
+    settings = {"models": zoo, "allow_toy_parameters": True, "tls_certificate": chain, "tls_key": key}
+    with running_server(**settings, header_seconds=1, wait_until_ready=False) as server:
         assert server.url.startswith("https://")
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as silent:
+            silent.settimeout(30)  # asyncio's own limit for a handshake is 60 s
+            assert silent.recv(1) == b""
         url = server.url.replace("127.0.0.1", "localhost")
         context = ssl.create_default_context()
         authority.configure_trust(context)

@@ -38,6 +38,17 @@ def test_what_is_unsafe_or_impossible_is_refused_with_what_to_change(given: dict
         load_settings(**given)
 
 
+def test_a_tls_key_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    certificate.touch()
+    key.touch()
+    key.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="chmod o-rwx"):
+        load_settings(tls_certificate=str(certificate), tls_key=str(key))
+    key.chmod(0o640)  # a group for certificates is what Debian's packages use
+    assert load_settings(tls_certificate=str(certificate), tls_key=str(key)).tls_key == key
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_an_open_server_may_listen_on_loopback(host: str) -> None:
     assert load_settings(host=host, open=True).open

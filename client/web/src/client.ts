@@ -8,7 +8,7 @@ import { BrowserStore } from "./browser-store.js";
 import type { Bytes } from "./bytes.js";
 import { type PackedAnswer, bindingOf, decrypt, encrypt, readAnswer } from "./ciphertexts.js";
 import {
-  BadShapeError, ClosedError, InsecureParamsError, RefusedParamsError, UnknownKeyError, UnknownModelError, WrongAnswerError,
+  BadShapeError, ClosedError, InsecureParamsError, ModelChangedError, RefusedParamsError, UnknownKeyError, UnknownModelError, WrongAnswerError,
   WrongKeyError,
 } from "./errors.js";
 import { Exchange } from "./exchange.js";
@@ -110,7 +110,9 @@ export class Client {
       try {
         return await this.#predict(batch, options);
       } catch (error) {
-        if (!(error instanceof WrongAnswerError) || !(await this.#isReplaced())) throw error;
+        const lost = error instanceof ModelChangedError || error instanceof UnknownKeyError; // nothing was computed; a new job brings the keys
+        if (!lost && !(error instanceof WrongAnswerError)) throw error;
+        if (!(await this.#isReplaced()) && !lost) throw error;
         return this.#predict(batch, options);
       }
     });

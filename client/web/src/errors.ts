@@ -197,6 +197,10 @@ export class DeadlineError extends ServiceError {
 export class WorkerLostError extends ServiceError {
   static override readonly code = "worker_lost";
 }
+/** The model was replaced after the job was accepted. */
+export class ModelChangedError extends ServiceError {
+  static override readonly code = "model_changed";
+}
 /** The server is starting or stopping. */
 export class NotReadyError extends ServiceError {
   static override readonly code = "not_ready";
@@ -221,7 +225,7 @@ export const ERRORS: readonly (typeof CiphershiftError)[] = [
   KeyMismatchError, WrongKeyError, UnknownKeyError, SecretKeyOnServerError, ExposedKeyError, LockedKeyError, WrongPassphraseError,
   ProgramError, BadShapeError, OutOfLevelsError, UnsupportedLayerError, BadStemError, NotEquivalentError, ServiceError, ConfigurationError, StorageFullError, ClosedError, UnauthorizedError,
   ForbiddenError, UnknownModelError, UnknownJobError, IdempotencyConflictError, NotFinishedError, CanceledError, ExpiredError,
-  QuotaExceededError, BusyError, DeadlineError, WorkerLostError, NotReadyError, UnreachableError, UntrustedServerError,
+  QuotaExceededError, BusyError, DeadlineError, WorkerLostError, ModelChangedError, NotReadyError, UnreachableError, UntrustedServerError,
   InsecureTransportError,
 ];
 

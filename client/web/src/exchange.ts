@@ -1,7 +1,7 @@
 /** One call, sent until it succeeds, fails for good, or its time for retries is over. */
 
 import { randomBytes } from "./bytes.js";
-import { CiphershiftError, UnreachableError, fromCode } from "./errors.js";
+import { CiphershiftError, TooLargeError, UnreachableError, fromCode } from "./errors.js";
 import { Members } from "./reading.js";
 import type { Answer, Call, Transport } from "./transport.js";
 
@@ -53,6 +53,11 @@ export function errorOf(answer: Answer, url: string): CiphershiftError {
   if (answer.headers.get("Content-Type")?.startsWith("application/problem+json")) {
     const problem = Members.of(answer.content, "error");
     return fromCode(problem.text("code"), problem.text("detail"));
+  }
+  if (answer.status === 413) {
+    return new TooLargeError(
+      "a proxy before the server refuses so many bytes: raise its limit (nginx: client_max_body_size 256m; deploy/proxies has examples)",
+    );
   }
   if ([502, 503, 504].includes(answer.status)) return new UnreachableError(`a proxy before the server answered ${answer.status}`);
   return new CiphershiftError(`${url} answered ${answer.status}: is this a ciphershift server?`);

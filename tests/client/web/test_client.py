@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 from ciphershift.server.store.tenants import Scope
+from tests.client.conftest import Between, failing
 from tests.support.tenants import tenant
 
 REPEATS = 50
@@ -151,6 +153,28 @@ def test_a_client_goes_on_when_its_model_was_replaced(
             pictures,
         )
     assert found == {"versions": ["1", "2", "3"], "rows": 4, "jobs": 2, "refused": "wrong_answer"}
+
+
+@pytest.mark.parametrize("code", ["model_changed", "unknown_key"])
+def test_a_job_of_which_nothing_was_computed_is_sent_once_more(
+    node: Callable[..., Any],
+    between: Callable[..., AbstractContextManager[Between]],
+    folder: Path,
+    pictures: str,
+    code: str,
+) -> None:
+    with between(failing(code, 1)) as middle:
+        rows = node(
+            f"""{CONNECT}
+            const client = await connect(), rows = await client.predict(JSON.parse(given[0]).map(each => Uint8Array.from(each)));
+            console.log(rows.length);
+            """,
+            middle.url,
+            folder,
+            pictures,
+        )
+    assert rows == 4
+    assert sum(method == "POST" for method, _ in middle.seen) == 2
 
 
 def test_mistakes_have_the_codes_that_they_have_in_python(

@@ -1,7 +1,9 @@
 """Keys, CKKS at the client, and the types that cross the border."""
 
 import copy
+import os
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,24 @@ def test_the_seal_inside_tenseal_is_the_one_that_security_names(tmp_path: Path) 
     sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS).save(str(path))
     major, minor = path.read_bytes()[3:5]  # of the header that SEAL writes
     assert f"Microsoft SEAL {major}.{minor}" in (ROOT / "SECURITY.md").read_text()
+
+
+def test_a_file_that_seal_reads_is_private_overwritten_and_gone(
+    keys: ClientKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has no files in memory, such as on macOS."""
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ends: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: ends.append((os.fstat(file).st_mode & 0o777, os.pread(file, 1 << 20, 0)))
+    )
+    residues = seal.encrypt(TOY.answer_ring, keys.answer_secret, np.zeros(TOY.answer_ring.ring_degree))
+    assert np.abs(seal.decrypt(TOY.answer_ring, keys.answer_secret, residues)).max() < 8 * 3.24 + 1
+    assert len(ends) >= 2
+    assert {mode for mode, _ in ends} == {0o600}
+    assert all(content and not any(content) for _, content in ends)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_encrypting_twice_gives_different_ciphertexts(keys: ClientKeys) -> None:

@@ -1,6 +1,7 @@
 """Usage, audit, off-boarding, orphans, lost and damaged keys, and migrations up and back; on both databases."""
 
 import os
+import resource
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +98,18 @@ def test_a_closed_tenant_is_refused_and_can_be_erased(state: State, bundle: tupl
     assert blobs(state, "keys") == []
     assert blobs(state, "jobs") == [f"{kept.id}.request"]
     assert state.jobs.newest(tenant, 10) == []
+
+
+def test_a_store_that_takes_no_more_bytes_is_full(state: State) -> None:
+    """A full disk still takes an empty file; a process that may write no longer files sees the same."""
+    state.blobs.check()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            state.blobs.check()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_blobs_without_rows_are_swept_and_others_stay(state: State, bundle: tuple[str, bytes]) -> None:
