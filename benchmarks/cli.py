@@ -396,6 +396,7 @@ def extraction(
     queries: Annotated[
         list[int] | None, typer.Option("--queries", help="Answers to steal with; may be given several times.", min=1)
     ] = None,
+    card: Annotated[bool, typer.Option("--card", help="Write the quota for all logits into the model's card.")] = False,
     json: Json = "-",
 ) -> None:
     """Steal a network by its answers: agreement of the copy and error of its weights, by number of queries and kind of answer.
@@ -404,12 +405,17 @@ def extraction(
 
       ciphershift bench extraction --model depth-2 --json -
 
-      ciphershift bench extraction --model mnist-tiny --queries 1000 --queries 10000
+      ciphershift bench extraction --model breast-cancer --queries 100 --queries 400 --card
     """
-    from ciphershift.benchmarks.extraction import audit
+    from ciphershift.benchmarks.extraction import audit, quota
 
+    folder = Settings().models / model
+    if card and not folder.is_dir():
+        raise typer.BadParameter(f"{model} is no model of the zoo and has no card: leave --card out")
     for record in audit.attack(model, queries=queries or audit.QUERIES):
         write(record, json)
+        if card and record["answer"] == "logits":
+            quota.keep(folder, record)
 
 
 @app.command()

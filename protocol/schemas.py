@@ -93,6 +93,13 @@ class InputExample(BaseModel):
     values: Base64Bytes | tuple[float, ...]
 
 
+class RecommendedQuota(BaseModel):
+    """Answers in all, by `ciphershift bench extraction`, after which the best copy still agrees on less than a share of the inputs."""
+
+    answers: int = Field(ge=0)
+    agreement: float = Field(gt=0, le=1)
+
+
 class ModelInputs(BaseModel):
     """What people who make inputs of a model may want to know; a model's folder has it as inputs.json, if it has it."""
 

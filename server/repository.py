@@ -20,7 +20,7 @@ from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswe
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.program import Program
-from ciphershift.protocol.schemas import ModelInputs
+from ciphershift.protocol.schemas import ModelInputs, RecommendedQuota
 from ciphershift.server.settings import Settings
 
 
@@ -34,6 +34,7 @@ class Model:
     inputs: ModelInputs
     log2_failure: float | None
     """In the exact profile, log2 of the probability that any look-up of an image is wrong; None in the fast profile."""
+    quota: RecommendedQuota | None = None
 
     @property
     def image_shape(self) -> str:
@@ -179,10 +180,12 @@ def _load(folder: Path, stand_ins: Sequence[str]) -> Model:
     program = Program.load(folder)
     params = params_for(program, stand_ins)
     noise_budget.require_exact(program, params)
+    card = _card(folder / "card.json")
     return Model(
         program=program,
         params=params,
-        card=_card(folder / "card.json"),
+        card=card,
+        quota=_quota(card.get("recommended_quota"), folder / "card.json"),
         inputs=_inputs(folder / "inputs.json", math.prod(program.sample_shape)),
         log2_failure=noise_budget.log2_failure(noise_budget.of_program(program, params)),
     )
@@ -198,6 +201,15 @@ def _card(path: Path) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise ProgramError(f"{path} holds no JSON object")
     return card
+
+
+def _quota(given: object, path: Path) -> RecommendedQuota | None:
+    try:
+        return None if given is None else RecommendedQuota.model_validate(given)
+    except ValidationError as error:
+        raise ProgramError(
+            f"{path}: recommended_quota is no quota: write it with ciphershift bench extraction"
+        ) from error
 
 
 def _inputs(path: Path, values: int) -> ModelInputs:

@@ -16,7 +16,7 @@ from ciphershift.he_layers.layers.layer import FloatArray
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.models.compiler import answers
 from ciphershift.models.compiler.scales import LOGIT_PEAK
-from ciphershift.models.training import data
+from ciphershift.models.training import sets
 from ciphershift.server.settings import Settings
 
 COARSE_LEVELS = 15
@@ -63,15 +63,15 @@ def ask(program: Program, kind: str, parameter_set: ParameterSet, images: NDArra
 
 
 def of_zoo(name: str, queries: int) -> Victim:
-    """A network of the zoo, attacked with training images of its data set and measured on all test images."""
+    """A network of the zoo, attacked with the samples that it was trained with and measured on all test samples."""
     folder = Settings().models / name
-    split = data.load(read_card(folder)["dataset"])
-    train = split.train.part(0, queries)
+    splits = sets.of_card(read_card(folder))
+    parts = [part for part in (splits.train, splits.validation) if part is not None]
     return Victim(
         program=Program.load(folder),
-        queries=train.images,
-        test=split.test.images,
-        labels=np.asarray(train.labels, dtype=np.int64),
+        queries=np.concatenate([part.images for part in parts])[:queries],
+        test=splits.test.images,
+        labels=np.concatenate([part.labels for part in parts])[:queries].astype(np.int64),
         center=0.0,
         spread=1.0,
     )

@@ -151,7 +151,7 @@ def kill_processes(
         "swaps": run.swaps,
         "sent_again": run.sent_again,
         "outcomes": dict(outcomes),
-        "lost": outcomes["lost"],
+        "lost": sum(count for outcome, count in outcomes.items() if outcome.startswith(("lost", "refused"))),
         "wrong": outcomes["wrong"],
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -271,6 +271,8 @@ def _job(
         run.sent_again += bool(location)
         given = {tensors.HEADER_LENGTH: str(len(header)), "Idempotency-Key": uuid.uuid4().hex}
         accepted = _until_answered(run, "POST", f"/v2/models/{program.name}/jobs", header + tensor, given)
+        if not accepted.is_success:
+            return f"refused: {accepted.json()['code']}"
         location = accepted.headers["Location"]
         while (job := _until_answered(run, "GET", location).json()).get("state") in ("pending", "in_progress"):
             if time.monotonic() > deadline:

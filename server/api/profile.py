@@ -7,7 +7,7 @@ from dataclasses import asdict
 from ciphershift.he_layers.crypto.noise import lookup_error
 from ciphershift.he_layers.crypto.security import security_bits
 from ciphershift.protocol import schemas
-from ciphershift.protocol.schemas import LayerProfile, StemProfile
+from ciphershift.protocol.schemas import LayerProfile, RecommendedQuota, StemProfile
 from ciphershift.server.repository import Model
 
 MEANING = (
@@ -24,6 +24,7 @@ class ModelProfile(schemas.ModelProfile):
     log2_failure: float | None
     accuracy_plain: float | None = None
     accuracy_encrypted: float | None = None
+    recommended_quota: RecommendedQuota | None = None
 
 
 def profile_of(model: Model, max_batch: int) -> ModelProfile:
@@ -64,6 +65,7 @@ def profile_of(model: Model, max_batch: int) -> ModelProfile:
         max_batch=max_batch,
         accuracy_plain=model.card.get("accuracy_quantised"),
         accuracy_encrypted=model.card.get("accuracy_simulated"),
+        recommended_quota=model.quota,
         estimated_seconds=model.card.get("estimated_seconds"),
         stem=StemProfile(meaning=MEANING, **program.stem.to_spec()) if program.stem else None,
     )

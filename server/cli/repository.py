@@ -42,11 +42,12 @@ def index(as_json: AsJson = False) -> None:
                 "version": program and program.version,
                 "parameters": entry.model and entry.model.params.name,
                 "lookups": program and program.lookups,
+                "quota": entry.model and entry.model.quota and entry.model.quota.answers,
                 "state": "READY" if program else "UNAVAILABLE",
                 "reason": entry.reason,
             }
         )
-    show_rows(rows, ["model", "version", "parameters", "lookups", "state", "reason"], database.url, as_json)
+    show_rows(rows, ["model", "version", "parameters", "lookups", "quota", "state", "reason"], database.url, as_json)
 
 
 @app.command()

@@ -49,7 +49,7 @@ def test_models_are_listed_loaded_and_unloaded(ask: Ask) -> None:
     assert ask("repository", "unload", "tiny") == {"model": "tiny"}
     assert ask("repository", "load", "tiny") == {"model": "tiny", "version": "1"}
     (row,) = ask("repository", "index")["rows"]
-    assert (row["model"], row["state"], row["lookups"]) == ("tiny", "READY", 144)
+    assert (row["model"], row["state"], row["lookups"], row["quota"]) == ("tiny", "READY", 144, None)
 
 
 @pytest.mark.parametrize("arguments", [("tenants", "create", "clinic"), ("tenants", "list"), ("tenants", "audit")])

@@ -53,6 +53,14 @@ def bad_card(folder: Path) -> None:
     (folder / "card.json").write_text("[]")
 
 
+def nested_card(folder: Path) -> None:
+    (folder / "card.json").write_text("[" * 100_000)
+
+
+def bad_quota(folder: Path) -> None:
+    (folder / "card.json").write_text('{"recommended_quota": {"answers": -1, "agreement": 0.9}}')
+
+
 def bad_inputs(folder: Path) -> None:
     (folder / "inputs.json").write_text('{"examples": [{"name": "one", "values": "AAAA"}]}')
 
@@ -77,6 +85,8 @@ def unknown_parameters(folder: Path) -> None:
         (no_weights, "no program can be read"),
         (damaged_weights, "no program can be read"),
         (bad_card, "card.json"),
+        (nested_card, "cannot be read"),
+        (bad_quota, "recommended_quota is no quota"),
         (bad_inputs, "one has 3 values, the model takes 64"),
         (no_inputs, "inputs.json cannot be read"),
         (another_name, "rename one of them"),

@@ -1,15 +1,20 @@
 """The attacks steal what they must be able to steal, and the errors that they are judged by say so."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ciphershift.benchmarks.extraction import audit, critical, moments, oracles, recovery, students, victims
+from ciphershift.benchmarks.extraction import audit, critical, moments, oracles, quota, recovery, students, victims
 from ciphershift.errors import ProgramError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
+from ciphershift.server.api.profile import profile_of
+from ciphershift.server.repository import Repository
+from ciphershift.server.settings import Settings
 
 
 def test_moments_find_the_directions_of_a_hidden_layer() -> None:
@@ -95,6 +100,29 @@ def test_a_record_has_every_kind_of_answer_and_number_of_queries() -> None:
         points = [(p["queries"], p["attack"]) for p in record["points"]]
         assert sorted(points) == sorted((count, attack) for count in (300, 600) for attack in attacks)
         assert all(0 <= p["agreement"] <= 1 and 0 <= p["weights_error"] <= 1 for p in record["points"])
+
+
+@pytest.mark.parametrize(
+    ("without", "agreements", "answers"),
+    [
+        (None, (0.5, 0.8, 0.95), 200),
+        (None, (0.9, 0.8, 0.95), 0),
+        (None, (0.1, 0.2, 0.3), 300),
+        (0.98, (0.1, 0.2, 0.3), 0),
+    ],
+)
+def test_a_quota_is_for_the_stated_loss_and_stands_in_the_profile(
+    tiny_program: Program, tmp_path: Path, without: float | None, agreements: tuple[float, ...], answers: int
+) -> None:
+    points = [{"queries": 100 * (at + 1), "agreement": share} for at, share in enumerate(agreements)]
+    tiny_program.save(tmp_path / "tiny")
+    (tmp_path / "tiny" / "card.json").write_text('{"accuracy_simulated": 0.5}')
+    quota.keep(tmp_path / "tiny", {"without_queries": without, "points": points})
+    (model,) = Repository(Settings(models=tmp_path, allow_toy_parameters=True)).values()
+    profile = profile_of(model, 1)
+    assert profile.recommended_quota is not None
+    assert (profile.recommended_quota.answers, profile.recommended_quota.agreement) == (answers, 0.9)
+    assert profile.accuracy_encrypted == 0.5
 
 
 def test_a_network_that_the_attack_does_not_know_is_said_so(tiny_program: Program) -> None:
