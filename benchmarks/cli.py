@@ -90,19 +90,22 @@ def accuracy(model: Model, json: Json = "-") -> None:
 def crafted(
     model: Model,
     generations: Annotated[int, typer.Option(min=1, help="Rounds of the search; each tries 112 images.")] = 300,
+    windows: Annotated[
+        float, typer.Option(min=1, help="Make the windows of look-ups so many times as wide before.")
+    ] = 1,
     json: Json = "-",
 ) -> None:
     """Search for images on which the encrypted network differs most from the plaintext one.
 
     Example:
 
-      ciphershift bench crafted --model mnist-tiny --json -
+      ciphershift bench crafted --model mnist-tiny --windows 2 --json -
     """
-    from ciphershift.benchmarks.networks.crafted import SEEDS, worst_inputs
+    from ciphershift.benchmarks.networks.crafted import measure
     from ciphershift.he_layers.program import Program
 
-    seeds = _test_split(model).images[:SEEDS]
-    write(worst_inputs(Program.load(Settings().models / model), seeds, generations=generations), json)
+    program = Program.load(Settings().models / model)
+    write(measure(program, _test_split(model), generations=generations, windows=windows), json)
 
 
 @app.command()

@@ -329,8 +329,12 @@ def answer(
     views: Annotated[
         int, typer.Option(min=1, max=2, help="2: answer with the mean of the logits of the image and its mirror image.")
     ] = 1,
+    windows: Annotated[
+        float,
+        typer.Option(min=1, help="Windows of look-ups so many times as wide: answers stay, crafted inputs wrap less."),
+    ] = 1,
 ) -> None:
-    """Make a network that answers otherwise: coarse logits, only which class is the greatest, or the mean over two views.
+    """Make a network that answers otherwise: coarse logits, the greatest class alone, the mean over two views, or by wider windows.
 
     Examples:
 
@@ -339,11 +343,15 @@ def answer(
       ciphershift answer mnist-fast --output build/zoo --levels 31
 
       ciphershift answer fashion-she --output build/zoo --views 2
+
+      ciphershift answer mnist-tiny --output build/zoo --windows 2
     """
-    if views > 1 and levels is not None:
-        raise typer.BadParameter("the mean over two views cannot be made coarse", param_hint="--levels")
+    if (levels is not None) + (views > 1) + (windows > 1) > 1:
+        raise typer.BadParameter("a network is changed in one way: give --levels, --views or --windows")
     program = Program.load(cards.ZOO / name)
-    if views > 1:
+    if windows > 1:
+        changed = answers.widened(program, windows)
+    elif views > 1:
         changed = answers.mirrored(program)
     elif levels is not None:
         changed = answers.quantized(program, levels)

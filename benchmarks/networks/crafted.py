@@ -21,10 +21,14 @@ from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.layers.layer import FloatArray
 from ciphershift.he_layers.program import Program
 from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumbers
+from ciphershift.models.compiler import answers
+from ciphershift.models.training.data import Split
 
 SEEDS = 100
 """Test images that a search begins with."""
 PARENTS, CHILDREN = 16, 6
+TEST_INPUTS = 2000
+"""Test inputs on which the accuracy is simulated, at most."""
 CONFIRMATIONS = 100
 """Simulations with noise of each image that was found."""
 Images = NDArray[np.uint8]
@@ -107,6 +111,26 @@ def _changed(parents: Images, rng: np.random.Generator) -> Images:
                 flips = rng.random(child.shape) < 0.02
                 child[flips] = 255 - child[flips]
     return children
+
+
+def measure(program: Program, test: Split, *, generations: int, windows: float = 1.0) -> dict[str, Any]:
+    """Returns what a search finds, from test inputs on, and the accuracy with noise.
+
+    Args:
+        program: the network.
+        test: its data.
+        generations: of the search.
+        windows: how many times as wide its windows are made before (models.compiler.answers.widened).
+    """
+    shown = answers.widened(program, windows) if windows > 1 else program
+    part = test.part(0, TEST_INPUTS)
+    found = simulate.run(shown, params.get(shown.params), part.images, np.random.default_rng(0)).argmax(axis=1)
+    return worst_inputs(shown, test.images[:SEEDS], generations=generations) | {
+        "model": program.name,
+        "windows": windows,
+        "accuracy": round(float((found == part.labels).mean()), 4),
+        "accuracy_inputs": len(part.labels),
+    }
 
 
 def worst_inputs(program: Program, seeds: Images, *, generations: int, seed: int = 0) -> dict[str, Any]:

@@ -13,9 +13,11 @@ ABOUT = (
     "keeps the sums of ordinary inputs inside, so they agree; an input that is made for it need not. The search changes windows and "
     "single values of test inputs, whoever knows the network can do the same, and the 16 worst of what it tried are counted. "
     "*difference*: the greatest of a logit, in standard deviations of the logits over the test inputs, without the noise of the "
-    "circuit; *again and again*: the class differs in nine of ten simulations with noise. The exact profile counts modulo in both "
-    "networks, so nothing differs. Who lets strangers choose inputs and acts on the class alone, as in a filter for abuse, should "
-    "know that such inputs exist, as they do for every network in the clear, and can use the exact profile; privacy is not touched."
+    "circuit; *again and again*: the class differs in nine of ten simulations with noise. *windows*: how many times as wide they "
+    "were made (`ciphershift answer NAME --windows 2`, without training again), which makes the noise as many times as great; the "
+    "accuracy, with noise, on test inputs says what that costs. The exact profile counts modulo in both networks, so nothing differs. "
+    "Who lets strangers choose inputs and acts on the class alone, as in a filter for abuse, should know that such inputs exist, as "
+    "they do for every network in the clear, and can use wider windows or the exact profile; privacy is not touched."
 )
 
 
@@ -25,17 +27,21 @@ def crafted(stored: Stored, folder: Path) -> str:
         (
             record["model"],
             record["profile"],
+            f"{record.get('windows', 1.0):g}",
+            tables.percent(record.get("accuracy"), 2),
             f"{record['ordinary']['difference']:.2f}",
             f"{record['ordinary']['flips']} of {record['ordinary']['images']}",
             f"{record['tried']:,}".replace(",", " "),
             f"{record['crafted']['difference']:.2f}",
             f"{record['crafted']['reproducible']} of {record['crafted']['images']}",
         )
-        for record in stored.newest("crafted", "model", command=COMMAND)
+        for record in stored.newest("crafted", "model", "windows", command=COMMAND)
     ]
     head = (
         "network",
         "profile",
+        "windows",
+        "accuracy",
         "difference, test inputs",
         "other class",
         "inputs tried",

@@ -1,8 +1,8 @@
-"""Programs that answer otherwise: with the mean over an image and its mirror image, with coarse logits, or with the class alone.
+"""Programs that answer otherwise: with the mean over two views, with coarse logits, with the class alone, or the same by wider windows.
 
-The last two give away less, for owners who want to make a network harder to copy by queries (docs/security.md). They end in look-ups, which
-read the logits with noise: near ties are decided by it. All only for the fast profile: there the scale of the logits is free, in the exact
-one it is not.
+Coarse logits and the class alone give away less, for owners who want to make a network harder to copy by queries (docs/security.md). They
+end in look-ups, which read the logits with noise: near ties are decided by it. All only for the fast profile: there scales are free, in the
+exact one they are not.
 """
 
 from dataclasses import replace
@@ -97,6 +97,34 @@ def quantized(program: Program, levels: int) -> Program:
         name=f"{program.name}-coarse",
         layers=(*scaled.layers, ramp),
         output=OutputSpec(classes=program.output.classes, scale=2 * peak / levels * program.output.scale),
+    )
+
+
+def widened(program: Program, factor: float) -> Program:
+    """The same network with windows of look-ups and logits that are ``factor`` times as wide: all values take so much less of a turn.
+
+    A sum that leaves its window wraps, where the plaintext network clips; inputs can be made for that (``ciphershift bench crafted``).
+    The circuit's noise stays what it is, so in units of the values it is ``factor`` times as great.
+
+    Raises:
+        OutOfLevelsError: the factor is below 1.
+        ProgramError: the program is of the exact profile, whose sums are counted modulo in the plaintext network, too.
+    """
+    if factor < 1:
+        raise OutOfLevelsError(f"windows = {factor}; it takes a factor of at least 1")
+    if program.profile != "fast":
+        raise ProgramError(
+            f"{program.name!r} is of the {program.profile} profile: its sums wrap in both networks, so nothing differs"
+        )
+    layers = [
+        replace(layer, delta_out=layer.delta_out / factor) if isinstance(layer, Table) else layer
+        for layer in program.layers
+    ]
+    return replace(
+        program,
+        name=f"{program.name}-wide",
+        input=replace(program.input, delta=program.input.delta / factor),
+        layers=tuple(layers),
     )
 
 

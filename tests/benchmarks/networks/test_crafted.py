@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ciphershift.benchmarks.networks.crafted import worst_inputs
+from ciphershift.benchmarks.networks.crafted import measure, worst_inputs
 from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.models.training.data import Split
 
 
 @pytest.fixture
@@ -52,6 +53,14 @@ def test_where_no_sum_can_leave_its_window_nothing_is_found(seeds: NDArray[np.ui
     assert found["crafted"]["beyond_turns"] < 0
     assert found["crafted"]["difference"] < 1
     assert found["crafted"]["reproducible"] == 0
+
+
+def test_wider_windows_keep_the_sums_inside(seeds: NDArray[np.uint8]) -> None:
+    test = Split(images=seeds, labels=np.zeros(len(seeds), dtype=np.int64))
+    narrow, wide = (measure(program(1 / 160), test, generations=15, windows=windows) for windows in (1, 2.5))
+    assert wide["crafted"]["beyond_turns"] < 0 < narrow["crafted"]["beyond_turns"]
+    assert (narrow["windows"], wide["windows"], narrow["model"], wide["model"]) == (1, 2.5, "sums", "sums")
+    assert wide["crafted"]["flips"] == 0 < narrow["crafted"]["flips"]
 
 
 def test_a_search_gives_the_same_images_again(seeds: NDArray[np.uint8]) -> None:

@@ -1,4 +1,4 @@
-"""Answers averaged over an image and its mirror image: the mean of two answers, from one encryption."""
+"""Answers averaged over an image and its mirror image: the mean of two answers, from one encryption. And wider windows."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ciphershift.errors import ProgramError
+from ciphershift.errors import OutOfLevelsError, ProgramError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
@@ -71,6 +71,19 @@ def test_what_has_no_mirror_image_is_refused(tiny_program: Program) -> None:
         answers.mirrored(answers.top_one(tiny_program))
 
 
+def test_wider_windows_give_the_same_plaintext_network(tiny_program: Program, tiny_images: NDArray[np.uint8]) -> None:
+    wide = answers.widened(tiny_program, 2)
+    assert np.array_equal(simulate.plain(wide, tiny_images), simulate.plain(tiny_program, tiny_images))
+    rng, images = np.random.default_rng(3), np.repeat(tiny_images[:1], 2000, axis=0)
+    narrow_runs, wide_runs = (simulate.run(program, TOY, images, rng) for program in (tiny_program, wide))
+    error = np.hypot(wide_runs.std(axis=0), narrow_runs.std(axis=0)) / 2000**0.5
+    step = 4 * tiny_program.turns_to_logits / (2 * TOY.polynomial_size)  # of the tables' points
+    assert (np.abs(wide_runs.mean(axis=0) - narrow_runs.mean(axis=0)) < 6 * error + step).all()
+    assert (wide_runs.std(axis=0) > 1.5 * narrow_runs.std(axis=0)).all()
+    with pytest.raises(OutOfLevelsError):
+        answers.widened(tiny_program, 0.5)
+
+
 def test_on_the_command_line(tmp_path: Path) -> None:
     done = command_line.run(
         "answer", "mnist-tiny", "--views", "2", "--output", str(tmp_path), environment={"HOME": str(tmp_path)}
@@ -81,3 +94,8 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         "answer", "mnist-tiny", "--views", "2", "--levels", "9", environment={"HOME": str(tmp_path)}
     )
     assert done.returncode == 2
+    wide = command_line.run(
+        "answer", "breast-cancer", "--windows", "2", "--output", str(tmp_path), environment={"HOME": str(tmp_path)}
+    )
+    assert wide.returncode == 0, wide.stderr
+    assert Program.load(tmp_path / "breast-cancer-wide").name == "breast-cancer-wide"
