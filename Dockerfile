@@ -1,19 +1,24 @@
 # One image for `serve`, `worker` and the administration commands: no torch, no TenSEAL, no secret keys, no compiler.
 # Build: docker build -t ciphershift .
+# With a base image that cannot change: --build-arg PYTHON=3.11-slim-bookworm@sha256:...
 ARG PYTHON=3.11-slim-bookworm
 
 FROM python:${PYTHON} AS build
-ARG EXTRAS=server,postgres,s3
+ARG LOCK=server
 # The compiler's version follows the base image's release.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-RUN python -m venv /opt/ciphershift
-ENV PATH=/opt/ciphershift/bin:$PATH
+RUN python -m venv /opt/build && python -m venv /opt/ciphershift
+# Every file that is fetched is one of those whose hashes stand in the locks (make locks).
+COPY deploy/locks deploy/locks
+RUN /opt/build/bin/pip install --no-cache-dir --require-hashes -r deploy/locks/build.txt \
+    && /opt/ciphershift/bin/pip install --no-cache-dir --require-hashes -r "deploy/locks/${LOCK}.txt"
 COPY . .
-RUN pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]"
+RUN PATH=/opt/build/bin:$PATH pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/ciphershift/bin/pip install --no-cache-dir --no-deps /wheels/*.whl
 
 FROM python:${PYTHON}
 RUN useradd --uid 10000 --no-create-home --shell /usr/sbin/nologin ciphershift \

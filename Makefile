@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 
-.PHONY: setup demo page test test-slow sanitize fuzz lint docs pictures stub clean
+.PHONY: setup demo page test test-slow sanitize fuzz lint docs pictures locks stub clean
 
 setup: $(VENV)/.ready
 
@@ -68,6 +68,15 @@ docs: $(VENV)/.ready-dev
 # The diagrams of docs/architecture.md, drawn from the code.
 pictures: $(VENV)/.ready-dev
 	$(BIN)/python docs/pictures/draw.py
+
+# The files that the container image installs: versions of constraints.txt, with the SHA-256 of each of their files.
+LOCK := $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --constraints constraints.txt --generate-hashes --no-annotate \
+	--custom-compile-command 'make locks'
+locks: $(VENV)/.ready-dev
+	$(INSTALL) uv
+	$(LOCK) deploy/locks/build.in --output-file deploy/locks/build.txt
+	$(LOCK) pyproject.toml --extra server --extra postgres --extra s3 --extra otel --output-file deploy/locks/server.txt
+	$(LOCK) pyproject.toml --extra server --extra postgres --extra s3 --extra otel --extra gpu --output-file deploy/locks/gpu.txt
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -36,7 +36,13 @@ from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Keystore
 from ciphershift.client.keystore import KeyPair
-from ciphershift.errors import CiphershiftError, ModelChangedError, ProgramError, UnreachableError
+from ciphershift.errors import (
+    CiphershiftError,
+    ConfigurationError,
+    ModelChangedError,
+    ProgramError,
+    UnreachableError,
+)
 from ciphershift.he_layers.crypto import ckks
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.layers import Linear
@@ -180,7 +186,7 @@ def _keep_running(run: _Run, settings: dict[str, Any]) -> None:
             with running_server(**settings) as run.server:
                 while not run.over.is_set() and run.server.is_alive():
                     time.sleep(0.02)
-        except RuntimeError:  # killed before it was ready
+        except ConfigurationError:  # killed before it was ready
             pass
         finally:
             run.server = None

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+import tomllib
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from sqlalchemy import text
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess
@@ -35,6 +38,7 @@ VARIANTS = {
     "autoscaling": ["database.secret=own", "autoscaling.enabled=true"],
     "object store": ["database.url=postgresql://h/d", "storage.url=s3://bucket/path", "image.digest=sha256:0a"],
 }
+HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 METRIC = re.compile(r"\bciphershift_[a-z_]+\b")
 
 
@@ -211,7 +215,7 @@ def test_the_variant_with_a_card_is_what_compose_reads() -> None:
     assert EngineUrl.parse(worker["environment"]["CIPHERSHIFT_ENGINE"]).scheme == "torch"
     assert worker["environment"]["CIPHERSHIFT_DATABASE"] == base["environment"]["CIPHERSHIFT_DATABASE"]
     assert worker["read_only"] is True
-    assert "gpu" in worker["build"]["args"]["EXTRAS"].split(",")
+    assert worker["build"]["args"]["LOCK"] == "gpu"
     assert worker["image"] != base["image"], "the API's image has no torch"
 
 
@@ -241,6 +245,41 @@ def test_workers_follow_the_queue_by_a_query_that_the_database_answers(
     with state.database.reading() as session:
         assert session.execute(text(trigger["metadata"]["query"])).scalar() == 2
     state.database.close()
+
+
+def locked(name: str) -> dict[str, tuple[str, int]]:
+    """Of each package of a lock: its version, and of how many files it has the hash."""
+    entries = re.split(r"^(?=[a-z0-9])", (DEPLOY / "locks" / f"{name}.txt").read_text(), flags=re.MULTILINE)[1:]
+    found = [(re.match(r"([a-z0-9.-]+)==([^ ;]+)", entry), len(HASH.findall(entry))) for entry in entries]
+    return {match[1]: (match[2], hashes) for match, hashes in found if match}
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [
+        ("server", ("server", "postgres", "s3", "otel")),
+        ("gpu", ("server", "postgres", "s3", "otel", "gpu")),
+        ("build", ()),
+    ],
+)
+def test_the_image_installs_the_tested_versions_by_their_hashes(name: str, extras: tuple[str, ...]) -> None:
+    """`make locks` writes the locks anew; that their hashes are right tests/packaging shows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    tested = dict(re.findall(r"^([^#=\s]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    tested = {canonicalize_name(package): version for package, version in tested.items()}
+    packages = locked(name)
+    assert all(hashes for _, hashes in packages.values())
+    common = packages.keys() & tested.keys()
+    assert {package: packages[package][0] for package in common} == {package: tested[package] for package in common}
+    optional = project["project"]["optional-dependencies"]
+    wanted = project["project"]["dependencies"] if extras else project["build-system"]["requires"]
+    wanted = [*wanted, *(requirement for extra in extras for requirement in optional[extra])]
+    assert {canonicalize_name(Requirement(each).name) for each in wanted} <= packages.keys()
+    assert ("torch" in packages) == (name == "gpu")
+    commands = (ROOT / "Dockerfile").read_text().split("FROM")[2]
+    for line in commands.splitlines():
+        if "pip install" in line or "pip wheel" in line:
+            assert "--require-hashes" in line or "--no-deps" in line
 
 
 def test_the_dockerfile_passes_hadolint() -> None:

@@ -57,9 +57,9 @@ def wheel(dist: Path) -> Path:
 
 
 class Environment:
-    """A virtual environment with the wheel and one extra; no compiler is on its path."""
+    """A virtual environment with the wheel and what a lock or an extra needs; no compiler is on its path."""
 
-    def __init__(self, folder: Path, wheel: Path, extra: str) -> None:
+    def __init__(self, folder: Path, wheel: Path, extra: str = "", lock: Path | None = None) -> None:
         venv.create(folder, with_pip=True)
         self.bin = folder / "bin"
         self.packages = next(folder.glob("lib/python*/site-packages"))
@@ -67,8 +67,12 @@ class Environment:
         proxies = {name for name in os.environ if name.lower().endswith("_proxy")}
         self.env = {name: os.environ[name] for name in kept | proxies if name in os.environ} | {"PATH": str(self.bin)}
         self.before = self.names()
-        options = ("--quiet", "--disable-pip-version-check", "--only-binary=:all:", "-c", ROOT / "constraints.txt")
-        run(self.bin / "pip", "install", *options, f"{wheel}[{extra}]", cwd=folder, env=self.env)
+        install = (self.bin / "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:")
+        if lock is None:
+            run(*install, "-c", ROOT / "constraints.txt", f"{wheel}[{extra}]", cwd=folder, env=self.env)
+        else:
+            run(*install, "--require-hashes", "-r", lock, cwd=folder, env=self.env)
+            run(*install, "--no-deps", wheel, cwd=folder, env=self.env)
 
     def names(self) -> set[str]:
         return {path.name for path in self.packages.iterdir()}
@@ -82,8 +86,8 @@ def user(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 @pytest.fixture(scope="module")
 def operator(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An operator's environment."""
-    return Environment(tmp_path_factory.mktemp("operator"), wheel, "server")
+    """An operator's environment, as the container image has it."""
+    return Environment(tmp_path_factory.mktemp("operator"), wheel, lock=ROOT / "deploy/locks/server.txt")
 
 
 def test_the_wheel_holds_one_package_and_nothing_for_developers(wheel: Path) -> None:
