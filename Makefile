@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 
-.PHONY: setup demo page test test-slow sanitize fuzz lint docs pictures locks stub clean
+.PHONY: setup demo page test test-slow sanitize fuzz lint docs locks pictures stub clean
 
 setup: $(VENV)/.ready
 

@@ -11,8 +11,8 @@ from ciphershift.he_layers.layers.layer import FloatArray
 
 def true_rows(victim: Victim) -> FloatArray:
     """Weights and bias of the first layer's units, [units, weights + 1], as the attacker's network has them: a ramp is 0 to 1."""
-    first, relu = victim.program.layers[0], next(layer for layer in victim.program.layers if isinstance(layer, ReLU))
-    assert isinstance(first, Conv2d | Linear), "a network of the attack begins with a convolution or a dense layer"
+    first = next(layer for layer in victim.program.layers if isinstance(layer, Conv2d | Linear))
+    relu = next(layer for layer in victim.program.layers if isinstance(layer, ReLU))
     weight = first.weight.reshape(len(first.weight), -1).astype(np.float64)
     levels = victim.program.input.levels
     bias = relu.bias + levels * victim.center * weight.sum(1)

@@ -14,6 +14,7 @@ from ciphershift.benchmarks.report.estimates import estimated, workers
 from ciphershift.benchmarks.report.extraction import stolen
 from ciphershift.benchmarks.report.lookups import lookups
 from ciphershift.benchmarks.report.points import Fit, Point, points
+from ciphershift.benchmarks.report.service import service
 from ciphershift.benchmarks.report.stored import MissingError, Stored
 from ciphershift.benchmarks.report.style import Draw, markdown, save
 from ciphershift.he_layers.crypto.params import DEFAULT
@@ -313,6 +314,7 @@ SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
     ("Throughput", _throughput),
     ("Noise and accuracy by parameter set", _parameters),
     ("What each choice is worth", _ablation),
+    ("Under load and faults", service),
     ("How many answers give a network away", stolen),
     ("Inputs made to be misread", crafted),
     ("Beside SHE's own tables", _she),

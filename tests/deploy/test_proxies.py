@@ -1,10 +1,11 @@
-"""The configuration of a proxy before the server, with the proxy itself."""
+"""The configuration of proxies before the server, with the proxies themselves."""
 
 import os
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -20,32 +21,63 @@ PROXIES = Path(__file__).resolve().parents[2] / "deploy" / "proxies"
 EVALUATION_KEYS = 13 << 20
 
 
-def test_nginx_passes_large_uploads_and_each_event_at_once(
-    server: ServerProcess, keystore: Keystore, tiny_images: NDArray[np.uint8], tmp_path: Path
+def changed(file: str, *changes: tuple[str, str]) -> str:
+    """A shipped file with these texts in place of others, each of which it has once."""
+    text = (PROXIES / file).read_text()
+    for before, after in changes:
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    return text
+
+
+def nginx(folder: Path, port: int, server: str) -> list[str]:
+    """Its command; writes the file as it is, but for TLS."""
+    site = changed(
+        "nginx.conf",
+        ("listen 443 ssl", f"listen 127.0.0.1:{port}"),
+        ("http://127.0.0.1:8000", server),
+        ("ssl_certificate /etc/nginx/tls/he.example.org.pem;", ""),
+        ("ssl_certificate_key /etc/nginx/tls/he.example.org.key;", ""),
+    )
+    temporary = "".join(
+        f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    whole = f"daemon off; pid {folder}/pid; events {{}} http {{ access_log off; {temporary}\n{site}\n}}"
+    (folder / "nginx.conf").write_text(whole)
+    return ["nginx", "-c", str(folder / "nginx.conf"), "-e", str(folder / "errors"), "-p", str(folder)]
+
+
+def caddy(folder: Path, port: int, server: str) -> list[str]:
+    """Its command; writes the file as it is, but for TLS."""
+    site = changed(
+        "Caddyfile",
+        ("he.example.org {", f"http://127.0.0.1:{port} {{"),
+        ("reverse_proxy 127.0.0.1:8000", f"reverse_proxy {server.removeprefix('http://')}"),
+    )
+    (folder / "Caddyfile").write_text(f"{{\n\tadmin off\n}}\n{site}")
+    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
+
+
+@pytest.mark.parametrize("proxy", [nginx, caddy])
+def test_a_proxy_passes_large_uploads_and_each_event_at_once(
+    server: ServerProcess,
+    keystore: Keystore,
+    tiny_images: NDArray[np.uint8],
+    tmp_path: Path,
+    proxy: Callable[[Path, int, str], list[str]],
 ) -> None:
-    """But for TLS, the file as it is; a server that refuses a body itself says so in its own words."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    if program is None:
-        pytest.skip("no nginx: install it")
+    """A server that refuses a body itself says so in its own words."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    site = (PROXIES / "nginx.conf").read_text()
-    for line in ("ssl_certificate ", "ssl_certificate_key "):
-        site = "\n".join(each for each in site.splitlines() if line not in each)
-    for before, after in (("listen 443 ssl", f"listen 127.0.0.1:{port}"), ("http://127.0.0.1:8000", server.url)):
-        assert site.count(before) == 1
-        site = site.replace(before, after)
-    temporary = "".join(
-        f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    whole = f"daemon off; pid {tmp_path}/pid; events {{}} http {{ access_log off; {temporary}\n{site}\n}}"
-    (tmp_path / "nginx.conf").write_text(whole)
-    command = [program, "-c", str(tmp_path / "nginx.conf"), "-e", str(tmp_path / "errors"), "-p", str(tmp_path)]
-    nginx = subprocess.Popen(command)
+    command = proxy(tmp_path, port, server.url)
+    program = shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        pytest.skip(f"no {command[0]}: install it")
+    process = subprocess.Popen([program, *command[1:]], env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 30
-        while nginx.poll() is None and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline:
             try:
                 if httpx.get(f"{url}/v2/health/live").is_success:
                     break
@@ -61,5 +93,5 @@ def test_nginx_passes_large_uploads_and_each_event_at_once(
         assert statuses
         assert statuses[-1].state == "completed"
     finally:
-        nginx.terminate()
-        assert nginx.wait(timeout=30) == 0
+        process.terminate()
+        assert process.wait(timeout=30) == 0

@@ -161,7 +161,7 @@ def test_a_passed_deadline_is_said_so(bench: Bench, tiny_images: NDArray[np.uint
         ({"images": (b"nothing",)}, errors.BadMagicError),
         ({"key_id": "77" * 32}, errors.WrongKeyError),
         ({"model": "none"}, errors.UnknownModelError),
-        ({"model_digest": "77" * 32}, errors.NotReadyError),
+        ({"model_digest": "77" * 32}, errors.ModelChangedError),
         ({"key_id": "66" * 32, "key_file": Path("none.keys"), "images": ()}, errors.UnknownKeyError),
     ],
 )
