@@ -157,7 +157,7 @@ class Repository(Mapping[str, Model]):
         return sorted(path.parent.name for path in self._folder.glob("*/program.json"))
 
     def _read(self, name: str) -> Model:
-        model = _load(self._folder / name, self._stand_ins)
+        model = _whole(self._folder / name, self._stand_ins)
         if model.program.name != name:
             raise ProgramError(f"folder {name} holds a program named {model.program.name}: rename one of them")
         if model.params.is_toy and not self._allow_toy_parameters:
@@ -174,6 +174,28 @@ def params_for(program: Program, stand_ins: Sequence[str]) -> ParameterSet:
     """Returns the set that a Program is evaluated under: the first of the named ones that may stand in for its own, or its own."""
     own, others = parameter_sets.get(program.params), map(parameter_sets.get, stand_ins)
     return next((other for other in others if noise.may_stand_in(other, own)), own)
+
+
+def _whole(folder: Path, stand_ins: Sequence[str]) -> Model:
+    """Reads a folder; again if it was replaced meanwhile, so that all files are of one version."""
+    while True:
+        before = _identity(folder)
+        try:
+            model = _load(folder, stand_ins)
+        except CiphershiftError:
+            if _identity(folder) == before:
+                raise
+        else:
+            if _identity(folder) == before:
+                return model
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except FileNotFoundError:  # between the two renames of a replacement
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _load(folder: Path, stand_ins: Sequence[str]) -> Model:

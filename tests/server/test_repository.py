@@ -122,6 +122,31 @@ def test_a_bad_new_version_leaves_the_old_one_served(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "..", "../one", ""])
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
+    folder: Path, tiny_program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an operator replaces it: the old folder is renamed, the new one takes its name, the old one is deleted."""
+    models = repository(folder)
+    replace(tiny_program, name="one", version="2").save(folder / "new")
+    load, replaced = Program.load, []
+
+    def slow(path: Path) -> Program:
+        text = (path / "program.json").read_text()
+        if not replaced:
+            replaced.append(path)
+            path.rename(folder / "old")
+            (folder / "new").rename(path)
+            shutil.rmtree(folder / "old")
+            raise errors.ProgramError(f"no program can be read from {text}")
+        return load(path)
+
+    monkeypatch.setattr(Program, "load", slow)
+    assert models.load("one").program.version == "2"
+    with pytest.raises(errors.ProgramError):
+        (folder / "one" / "weights.safetensors").unlink()
+        models.load("one")
+
+
 def test_only_folders_of_the_repository_can_be_loaded(folder: Path, name: str) -> None:
     with pytest.raises(errors.UnknownModelError):
         repository(folder / "..").load(name)
