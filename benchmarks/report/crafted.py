@@ -27,7 +27,7 @@ def crafted(stored: Stored, folder: Path) -> str:
         (
             record["model"],
             record["profile"],
-            f"{record.get('windows', 1.0):g}",
+            f"{record['windows']:g}",
             tables.percent(record.get("accuracy"), 2),
             f"{record['ordinary']['difference']:.2f}",
             f"{record['ordinary']['flips']} of {record['ordinary']['images']}",

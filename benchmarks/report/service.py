@@ -53,35 +53,29 @@ def service(stored: Stored, folder: Path) -> str:
         )
         for record in faults
     ]
-    return "\n\n".join(
+    head = (
         (
-            WAITS,
-            tables.table(
-                (
-                    "network",
-                    "jobs in the queue",
-                    "still there at the end",
-                    "single jobs",
-                    "one job",
-                    "median wait",
-                    "longest wait",
-                ),
-                waits,
-            ),
-            CHAOS,
-            tables.table(
-                (
-                    "network",
-                    "jobs",
-                    "killed, server + worker",
-                    "drains",
-                    "replaced models",
-                    "sent again",
-                    "lost",
-                    "wrong",
-                    "longest drain",
-                ),
-                chaos,
-            ),
-        )
+            "network",
+            "jobs in the queue",
+            "still there at the end",
+            "single jobs",
+            "one job",
+            "median wait",
+            "longest wait",
+        ),
+        (
+            "network",
+            "jobs",
+            "killed, server + worker",
+            "drains",
+            "replaced models",
+            "sent again",
+            "lost",
+            "wrong",
+            "longest drain",
+        ),
     )
+    parts = []
+    for about, command, columns, rows in ((WAITS, FAIRNESS, head[0], waits), (CHAOS, FAULTS, head[1], chaos)):
+        parts += [about, tables.table(columns, rows) if rows else f"**Not measured yet.** `{command}` measures it."]
+    return "\n\n".join(parts)

@@ -102,6 +102,9 @@ def _watched(page: Page) -> Iterator[Page]:
 def test_a_test_image_leaves_as_noise_and_comes_back_as_its_digit(page: Page) -> None:
     page.get_by_role("button", name="Test image 0: 7").click()
     expect(page.locator("#prepared-text")).to_have_text("What is encrypted: test image 0, as it is.")
+    expect(page.locator("#prepared canvas")).to_have_css("outline-style", "solid")
+    away = page.locator(".panel.away").filter(has_text="not trusted")
+    expect(away).to_have_css("border-top-style", "dashed")
     send(page)
     expect(page.locator("#verdict-class")).to_have_text("7")
     expect(page.get_by_role("row", name=re.compile("^7 "))).to_have_class("best")

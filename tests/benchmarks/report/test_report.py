@@ -77,6 +77,7 @@ def _stolen(queries: int, agreement: float) -> dict[str, Any]:
 
 def records() -> list[dict[str, Any]]:
     layers = [{"layer": "conv relu", "measured_seconds": 0.5}, {"layer": "dense", "measured_seconds": 0.1}]
+    kinks = {"queries": 100, "attack": "critical points", "agreement": 0.6, "weights_error": 0.1}
     stages = {"keys": 0.0, "encrypt": 0.01, "transfer": 0.01, "server": 0.6, "decrypt": 0.01}
     return [
         peer("ciphershift, mnist-she", accuracy=0.99, seconds=1.0, name="ciphershift"),
@@ -138,11 +139,24 @@ def records() -> list[dict[str, Any]]:
         *(
             envelope("extraction")
             | {"model": "m", "answer": answer, "coarse_levels": 15, "served_agreement": 0.99, "without_queries": None}
-            | {"points": [_stolen(10, 0.5), _stolen(100, 0.98)]}
-            for answer in ("logits", "class")
+            | {"points": [_stolen(10, 0.5), _stolen(100, 0.98), kinks]}
+            for answer in ("logits", "class", "real")
         ),
+        envelope("fairness")
+        | {"model": "m", "engine": "e", "waiting": 500, "left": 476, "job_seconds": 1.5, "singles": 10}
+        | {"median_wait_jobs": 0.652, "longest_wait_jobs": 1.711},
+        envelope("faults")
+        | {"model": "m", "jobs": 30, "kills": {"server": 3, "worker": 5}, "drains": 6, "swaps": 8, "sent_again": 2}
+        | {"lost": 1, "wrong": 0, "longest_drain_s": 3.5, "drain_bound_s": 4.0},
         envelope("crafted")
-        | {"model": "m", "profile": "fast", "tried": 6720, "ordinary": {"difference": 0.5, "flips": 0, "images": 100}}
+        | {
+            "model": "m",
+            "profile": "fast",
+            "windows": 2.0,
+            "accuracy": 0.98,
+            "tried": 6720,
+            "ordinary": {"difference": 0.5, "flips": 0, "images": 100},
+        }
         | {"crafted": {"difference": 3.25, "flips": 16, "reproducible": 15, "images": 16}},
         envelope("engines") | {"model": "m", "images": 8, "repetitions": 3, "speed_up": 1.8},
         envelope("yardstick")
@@ -179,9 +193,13 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
     assert "**TenSEAL, tutorial network** answers faster: 0.5 s against 1 s of mnist-she" in text
     assert "Orion is missing: not installed: install.sh orion" in text
     assert "uploads less" not in text
-    assert "| m | all logits | 99.0 % | – | 50.0 %, error 0.25 | 98.0 %, error 0.25 |" in text
+    assert "| m | all logits | 99.0 % | – | 50.0 % (d), error 0.25 (d) | 98.0 % (d), error 0.1 (c) |" in text
+    assert "| m | in the clear, not rounded | 99.0 % |" in text
+    assert "m, in the clear" not in text, "no quota is for answers that nobody serves"
     assert "m, class alone: a quota of 10 answers in all keeps these attacks below 90% agreement" in text
-    assert "| m | fast | 0.50 | 0 of 100 | 6 720 | 3.25 | 15 of 16 |" in text
+    assert "| m | fast | 2 | 98.00 % | 0.50 | 0 of 100 | 6 720 | 3.25 | 15 of 16 |" in text
+    assert "| m | 500 | 476 | 10 | 1.5 s | 0.65 | 1.71 |" in text
+    assert "| m | 30 | 3 + 5 | 6 | 8 | 2 | 1 | 0 | 3.50 s of 4 s |" in text
     for name in ("accuracy-latency", "accuracy-upload", "stages", "growth", "throughput", "parameters", "extraction"):
         for theme in ("light", "dark"):
             assert f"figures/{name}-{theme}.svg" in text
