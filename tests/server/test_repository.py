@@ -127,7 +127,7 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
     """As an operator replaces it: the old folder is renamed, the new one takes its name, the old one is deleted."""
     models = repository(folder)
     replace(tiny_program, name="one", version="2").save(folder / "new")
-    load, replaced = Program.load, []
+    load, replaced = Program.load, list[Path]()
 
     def slow(path: Path) -> Program:
         text = (path / "program.json").read_text()
