@@ -158,6 +158,7 @@ def test_a_client_goes_on_when_its_model_was_replaced(
 @pytest.mark.parametrize("code", ["model_changed", "unknown_key"])
 def test_a_job_of_which_nothing_was_computed_is_sent_once_more(
     node: Callable[..., Any],
+    server: ServerProcess,
     between: Callable[..., AbstractContextManager[Between]],
     folder: Path,
     pictures: str,
@@ -166,12 +167,15 @@ def test_a_job_of_which_nothing_was_computed_is_sent_once_more(
     with between(failing(code, 1)) as middle:
         rows = node(
             f"""{CONNECT}
+            const before = await Client.connect(given[1], {{ model: "tiny", keystore, allowToyParameters: true }});
+            await before.prepare(); // what lies between takes no chunks
             const client = await connect(), rows = await client.predict(JSON.parse(given[0]).map(each => Uint8Array.from(each)));
             console.log(rows.length);
             """,
             middle.url,
             folder,
             pictures,
+            server.url,
         )
     assert rows == 4
     assert sum(method == "POST" for method, _ in middle.seen) == 2
