@@ -187,8 +187,8 @@ def test_identifiers_are_printable(open_http: InProcess, make_body: Callable[...
         content, headers = tensors.join_body(json.loads(text) | {"id": bad}, tensor)
         answer = open_http.post("/v2/models/tiny/jobs", content=content, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
-    headers = {**body.headers, "Idempotency-Key": bad.encode("utf-8", "surrogateescape")}
-    answer = open_http.post("/v2/models/tiny/jobs", content=body.content, headers=headers)
+    sent: dict[str, str | bytes] = {**body.headers, "Idempotency-Key": bad.encode("utf-8", "surrogateescape")}
+    answer = open_http.post("/v2/models/tiny/jobs", content=body.content, headers=sent)
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
     for path in (f"/v2/jobs/{'%00'}", "/v2/jobs/ZZ", "/v2/models/%00", "/v2/models/a%2fb"):
         assert open_http.get(path).status_code in (400, 404)
