@@ -1,12 +1,11 @@
 """Random graphs of supported operations: the module, the converted network before rounding, and its Program in the clear."""
 
 import os
+import random
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, reject, settings
-from hypothesis import strategies as st
 
 from ciphershift.errors import BadCalibrationError, UnsupportedLayerError
 from ciphershift.he_layers import simulate
@@ -17,24 +16,24 @@ from tests.support.random_graphs import ACTIVATIONS, STEPS, Random
 BOUND = 0.15
 """Mean difference beside the deviation of the logits: clipped ends of ramps, which add up over the steps."""
 SHAPES = ((2, 8, 8), (2, 12))
-GRAPHS = given(
-    shape=st.sampled_from(SHAPES),
-    steps=st.lists(
-        st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, len(ACTIVATIONS) - 1)), min_size=1, max_size=4
-    ),
-    seed=st.integers(0, 2**16),
-)
+MANY = int(os.environ.get("CIPHERSHIFT_GRAPHS", "40"))
+FEW = 4
 
 
-def agrees(shape: tuple[int, ...], steps: list[tuple[str, int]], seed: int) -> None:
+def agrees(seed: int) -> None:
     """`convert` holds every step against the module's, up to a thousandth; this holds the whole of it, and what is exported."""
+    choices = random.Random(
+        seed
+    )  # not hypothesis, whose choices differ from process to process: CI is to try what we tried
+    shape = choices.choice(SHAPES)
+    steps = [(choices.choice(sorted(STEPS)), choices.randrange(len(ACTIVATIONS))) for _ in range(choices.randint(1, 4))]
     pixels = np.random.default_rng(0).integers(0, 256, (90, *shape), dtype=np.uint8)
     samples = torch.tensor(pixels).float() / 255
     module = Random(shape, steps, seed).eval()
     try:
         network = before_rounding(module, samples, levels=255, max_outside=1e-3).network
     except (UnsupportedLayerError, BadCalibrationError):  # a finding, as of a function that is nearly constant
-        reject()
+        return
     with torch.no_grad():
         expected, found = module(samples).numpy(), network(samples).numpy()
         assert np.abs(found - expected).mean() < BOUND * expected.std() + 1e-5
@@ -46,18 +45,12 @@ def agrees(shape: tuple[int, ...], steps: list[tuple[str, int]], seed: int) -> N
     assert np.abs(plain - rounded).mean() < BOUND * rounded.std() + 1e-5
 
 
-FEW = settings(max_examples=4, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-
-
-@GRAPHS
-@FEW
-def test_a_few_random_graphs(shape: tuple[int, ...], steps: list[tuple[str, int]], seed: int) -> None:
-    agrees(shape, steps, seed)
+@pytest.mark.parametrize("seed", range(FEW))
+def test_a_few_random_graphs(seed: int) -> None:
+    agrees(seed)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)
-@GRAPHS
-@settings(FEW, max_examples=int(os.environ.get("CIPHERSHIFT_GRAPHS", "60")))
-def test_many_random_graphs(shape: tuple[int, ...], steps: list[tuple[str, int]], seed: int) -> None:
-    agrees(shape, steps, seed)
+@pytest.mark.parametrize("seed", range(FEW, MANY))
+def test_many_random_graphs(seed: int) -> None:
+    agrees(seed)
