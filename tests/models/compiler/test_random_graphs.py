@@ -45,7 +45,7 @@ def agrees(seed: int) -> None:
     assert np.abs(plain - rounded).mean() < BOUND * rounded.std() + 1e-5
 
 
-@pytest.mark.parametrize("seed", range(FEW))
+@pytest.mark.parametrize("seed", [*range(FEW), 270])  # the last one has strides other than those of its trace
 def test_a_few_random_graphs(seed: int) -> None:
     agrees(seed)
 
