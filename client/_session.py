@@ -130,10 +130,8 @@ class Session:
         known = self._profile
         try:
             return (yield from self._predict(images, timeout))
-        except (
-            ModelChangedError,
-            UnknownKeyError,
-        ):  # nothing was computed; the next job brings the keys, if they were lost
+        except (ModelChangedError, UnknownKeyError):
+            # Nothing was computed; the next job brings the keys, if they were lost.
             self._profile = None
         except WrongAnswerError:
             # Perhaps the server has loaded another version of the model since its profile was read.

@@ -84,7 +84,15 @@ class Progress:
         return self.answers[0] if self.answers else None
 
     @classmethod
-    def of(cls, done: SliceDone[Any], program: Program, *, seconds: float, answers: tuple[PackedAnswer, ...]) -> Self:
+    def of(
+        cls,
+        done: SliceDone[Any],
+        program: Program,
+        *,
+        seconds: float,
+        answers: tuple[PackedAnswer, ...],
+        state: State[LweCiphertextList] | None = None,
+    ) -> Self:
         """After a slice."""
         return cls(
             layer=done.layer,
@@ -93,6 +101,7 @@ class Progress:
             lookups_total=program.lookups,
             seconds=seconds,
             answers=answers,
+            state=state,
         )
 
 
@@ -270,8 +279,7 @@ def run(
             answers = tuple(
                 packing.packing_key_switch(logits, keys, binding, body=body) for body, binding in enumerate(bindings)
             )
-        progress = Progress.of(done, program, seconds=perf_counter() - started, answers=answers)
-        yield replace(progress, state=done.state)
+        yield Progress.of(done, program, seconds=perf_counter() - started, answers=answers, state=done.state)
 
 
 def check_images(program: Program, params: ParameterSet, ciphertexts: Sequence[CkksCiphertext]) -> None:
@@ -308,7 +316,7 @@ def walk(program: Program, circuit: SlicedCircuit[T], start: State[T], polynomia
             source = program.take(values, chain[0], circuit.join)
         slices = Slices(chain, source, circuit, polynomial_size)
         slices.go_on(start.rows, start.channels)
-        start = State(stages=0, lookups=0, values={})
+        start = State(stages=0, lookups=0, values={})  # lets go of what it held
         for lookups in slices.run():
             done += lookups
             logits = state = None

@@ -24,14 +24,20 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerProgress:
-    """One layer of one image has been evaluated."""
+    """One layer, or a slice of it, of images that are evaluated together.
+
+    Attributes:
+        layer: its name.
+        seconds: of this layer or slice.
+        lookups_done: of the whole job.
+        lookups_saved: of them, those that the last checkpoint has; in the first report of a task, those that it began with.
+        images_done: of the whole job.
+    """
 
     layer: str
-    seconds: float  # of this layer
-    lookups_done: int  # of the whole job
-    lookups_saved: (
-        int  # of them, those that the last checkpoint has; in the first report of a task, those that it began with
-    )
+    seconds: float
+    lookups_done: int
+    lookups_saved: int
     images_done: int
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
@@ -11,6 +12,7 @@ from ciphershift.he_layers.gpu import device
 from ciphershift.he_layers.gpu import evaluate as on_device
 from ciphershift.he_layers.gpu.keys import DeviceKeys
 from ciphershift.server.engine.base import Task
+from ciphershift.server.engine.checkpoint import Checkpoint
 from ciphershift.server.engine.worker import Worker, load_bundle, read_bundle
 from ciphershift.server.repository import Model
 from ciphershift.server.settings import Settings
@@ -39,8 +41,12 @@ class DeviceWorker(Worker[DeviceKeys]):
     def _evaluate(
         self, model: Model, keys: DeviceKeys, images: Sequence[CkksCiphertext], start: State[LweCiphertextList] | None
     ) -> Iterator[evaluate.Progress]:
-        assert start is None, "on_device.run gives no state to go on from"
+        assert start is None, "see _checkpoint"
         return on_device.run(model.program, keys, [[image] for image in images])
 
     def _images_together(self, model: Model) -> int:
         return on_device.images_together(model.program, self._device)
+
+    def _checkpoint(self, task: Task, model: Model) -> Checkpoint:
+        """The answers alone: a state holds rows of the kernel's circuit."""
+        return replace(super()._checkpoint(task, model), state=None)

@@ -91,7 +91,7 @@ class Worker(ABC, Generic[K]):
         images = [CkksCiphertext.from_bytes(image, model.params, task.key_id, model.pixels) for image in task.images]
         keys = self._server_keys(task, model)
         key_seconds = time.perf_counter() - started
-        checkpoint = Checkpoint.read(task, model.params.id)
+        checkpoint = self._checkpoint(task, model)
         logits, state, pause = list(checkpoint.answers), checkpoint.state, self._settings.checkpoint_seconds
         del checkpoint
         together, each = self._images_together(model), model.program.lookups
@@ -133,6 +133,10 @@ class Worker(ABC, Generic[K]):
     def _images_together(self, model: Model) -> int:
         """How many images are evaluated side by side."""
         return 1
+
+    def _checkpoint(self, task: Task, model: Model) -> Checkpoint:
+        """What another worker has left of the task, as far as this one can go on from it."""
+        return Checkpoint.read(task, model.params.id)
 
     def _model(self, task: Task) -> Model:
         """The model that the job was accepted for; loaded again if the folder holds another version."""

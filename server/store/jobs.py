@@ -230,11 +230,11 @@ class JobStore:
         """
         for number, answer in enumerate(answers, start=job.images_kept):
             self._blobs.write(answer_blob(job, number), answer)
-        self.checkpoint(job).unlink(missing_ok=True)
         with self._database.writing() as session:
             mine = _lock(session, job)
             if mine is None:
                 return False
+            self.checkpoint(job).unlink(missing_ok=True)
             mine.images_kept += len(answers)
             mine.bootstraps_done = mine.bootstraps_total // mine.images * mine.images_kept
             turns.charge(session, mine, mine.bootstraps_done)

@@ -24,6 +24,7 @@ from ciphershift.client import AsyncClient, Client, Job, Keystore
 from ciphershift.client._receipts import KEPT_SECONDS
 from ciphershift.client._requests import Sleep, Step
 from ciphershift.client._transport import SyncTransport
+from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 from ciphershift.server.store.tenants import Scope
 from tests.client.conftest import failing
@@ -302,7 +303,7 @@ def test_keys_are_read_from_the_disk_as_they_are_sent(
     sizes: list[int] = []
     monkeypatch.setattr("ciphershift.client._progress.ProgressBar.uploaded", lambda _, count: sizes.append(count))
     key_id = client.prepare()
-    (bundle,) = keystore.folder.glob("*/evaluation.keys")
+    bundle = keystore.open(params.get("TOY_N128")).evaluation_keys
 
     async def prepare() -> None:
         async with AsyncClient(server.url, keystore=keystore, allow_toy_parameters=True) as other:

@@ -20,6 +20,7 @@ from ciphershift.he_layers.layers import Add, Conv2d, Flatten, Linear, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.server.engine import worker as worker_module
 from ciphershift.server.engine.base import LayerProgress, Task, TaskResult
+from ciphershift.server.engine.device import DeviceWorker
 from ciphershift.server.engine.worker import KernelWorker
 from ciphershift.server.settings import Settings
 from tests.server.conftest import PATIENCE_SECONDS, Gated, Serve, kill_workers
@@ -181,6 +182,17 @@ def test_a_worker_goes_on_within_a_chain_of_layers(
     assert saved == sorted(saved)
     assert saved[:3] == [0, 2 * 36, 2 * 72]
     assert is_right(second)
+
+
+def test_a_worker_with_a_device_takes_over_answers_alone(
+    worker: Callable[[], KernelWorker], task: Task, is_right: Callable[[TaskResult], bool], program: Program
+) -> None:
+    settings = worker()._settings.model_copy(update={"engine": "torch://cpu"})
+    until(worker().run(task), "first", 2)  # two images are done, and a layer of the third
+    progress, result = finished(DeviceWorker(settings, 1).run(task))
+    assert progress[0].lookups_saved == 2 * program.lookups
+    assert progress[-1].lookups_done == IMAGES * program.lookups
+    assert is_right(result)
 
 
 def test_two_deaths_cost_the_layer_under_way_and_no_more(

@@ -16,6 +16,7 @@ depends_on = None
 def upgrade() -> None:
     """Applies the changes. Jobs that are under way were charged when they were claimed."""
     op.add_column("jobs", sa.Column("bootstraps_charged", sa.BigInteger(), nullable=False, server_default="0"))
+    op.execute("UPDATE jobs SET bootstraps_charged = bootstraps_total WHERE state = 'in_progress'")
 
 
 def downgrade() -> None:
