@@ -277,7 +277,8 @@ def run(
         if done.logits is not None:
             logits = done.logits
             answers = tuple(
-                packing.packing_key_switch(logits, keys, binding, body=body) for body, binding in enumerate(bindings)
+                packing.packing_key_switch(logits, keys, binding, body=body, threads=threads)
+                for body, binding in enumerate(bindings)
             )
         yield Progress.of(done, program, seconds=perf_counter() - started, answers=answers, state=done.state)
 

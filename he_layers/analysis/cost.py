@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ciphershift.he_layers.crypto import packing
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.timing import PrimitiveTimes
 from ciphershift.he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape, flat_size
@@ -115,7 +116,9 @@ def layer_seconds(layer: LayerWork, params: ParameterSet, times: PrimitiveTimes)
         rounds = math.ceil(x.count / times.lanes) / times.threads
         switch = x.under_input_key * bodies * times.input_key_switch + x.under_big_key * times.big_key_switch
         seconds += max(rounds, 1) * times.bootstrap + x.count * switch
-    return seconds / bodies + layer.packed * times.packing_logit
+    if layer.packed:
+        seconds += packing.key_switches(layer.packed, params.answer_ring) * times.packing_key_switch * bodies
+    return seconds / bodies
 
 
 def seconds(layers: list[LayerWork], params: ParameterSet, times: PrimitiveTimes) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError
 from ciphershift.he_layers.crypto.ciphertexts import Binding, LweCiphertextList, PackedAnswer
-from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.params import CkksRing, ParameterSet
 from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
 from ciphershift.he_layers.native import _kernel
 
@@ -27,7 +27,13 @@ class AnswerKeys(Protocol):
         """[rows, (body, mask), answer ring degree]."""
 
 
-def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding, *, body: int = 0) -> PackedAnswer:
+def key_switches(count: int, ring: CkksRing) -> int:
+    """How many key switches bring ``count`` logits into one answer: one for each, for each pair of trees, and for each step of the trace."""
+    depth = (count - 1).bit_length()
+    return count + 2**depth - 1 + ring.ring_degree.bit_length() - 1 - depth
+
+
+def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding, *, body: int = 0, threads: int = 1) -> PackedAnswer:
     """Packs up to N ciphertexts, adds a fresh public encryption of zero and flooding noise, and rounds to the wire's precision.
 
     Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2. Every coefficient without a message is left out of the answer.
@@ -37,6 +43,7 @@ def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding,
         keys: expanded evaluation keys.
         binding: what the answer belongs to.
         body: which of the values of a row are packed.
+        threads: of the kernel.
 
     Raises:
         BadShapeError: the ciphertexts are not under the big key, or too many for one ring.
@@ -56,6 +63,7 @@ def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding,
         flooding_std_dev=2.0**params.flooding_log2_std_dev * ring.modulus,
         seed=os.urandom(32),
         body=body,
+        threads=threads,
     )
     step = ring.ring_degree >> (len(x) - 1).bit_length()
     bits = params.answer_bits

@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from ciphershift.he_layers.crypto import lwe
+from ciphershift.he_layers.crypto import lwe, packing
 from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
 from ciphershift.he_layers.crypto.params import CkksRing, Gadget, ParameterSet
 from ciphershift.he_layers.native import _kernel
@@ -23,7 +23,7 @@ BITS = 320
 """Bits of the small key whose steps are timed: their part of the key is then too large for most caches, as the whole key is."""
 REPETITIONS = 5
 ENTRIES_PER_ROW = 32
-LOGITS = 10
+LOGITS = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ class PrimitiveTimes:
         input_key_switch: one ciphertext under the CKKS key, all threads together.
         big_key_switch: one row under the big keys, all threads together.
         linear_word: one word of one weight's product, all threads together.
-        packing_logit: bringing one logit into the answer.
+        packing_key_switch: one of those that bring logits into the answer, all threads together.
         bodies: ciphertexts of a row, one of each image that is evaluated.
     """
 
@@ -47,7 +47,7 @@ class PrimitiveTimes:
     input_key_switch: float
     big_key_switch: float
     linear_word: float
-    packing_logit: float
+    packing_key_switch: float
     bodies: int = 1
 
 
@@ -78,7 +78,7 @@ def measure(params: ParameterSet, threads: int, bodies: int = 1) -> PrimitiveTim
         input_key_switch=per_word * params.input_ring.ring_degree,
         big_key_switch=per_word * params.big_dimension,
         linear_word=_linear_word_seconds(threads),
-        packing_logit=_packing_seconds(params.answer_ring, params.answer) / LOGITS,
+        packing_key_switch=_packing_seconds(params.answer_ring, params.answer, threads),
         bodies=bodies,
     )
 
@@ -162,11 +162,12 @@ def _linear_word_seconds(threads: int) -> float:
 
 
 @cache
-def _packing_seconds(ring: CkksRing, gadget: Gadget) -> float:
+def _packing_seconds(ring: CkksRing, gadget: Gadget, threads: int) -> float:
+    """One key switch."""
     rng, rows = np.random.default_rng(0), ring.ring_degree.bit_length() * gadget.levels + 1
     key = rng.integers(0, ring.modulus, (rows, 2, ring.ring_degree), dtype=np.uint64)
     x = rng.integers(0, 2**32, (LOGITS, ring.ring_degree + 1), dtype=np.uint32)
-    return _median_seconds(
+    seconds = _median_seconds(
         lambda: _kernel.packing_key_switch(
             x,
             key,
@@ -176,8 +177,10 @@ def _packing_seconds(ring: CkksRing, gadget: Gadget) -> float:
             error_std_dev=1.0,
             flooding_std_dev=1.0,
             seed=bytes(32),
+            threads=threads,
         )
     )
+    return seconds / packing.key_switches(LOGITS, ring)
 
 
 def forget() -> None:

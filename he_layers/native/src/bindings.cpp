@@ -344,6 +344,7 @@ static Out<double> negacyclic_product(In<double, 2> a, In<double, 2> b) {
 
 static AnswerRing answer_ring(size_t degree, uint64_t modulus, size_t big_keys, size_t big_dimension, int base_log, int levels) {
     check_gadget(base_log, levels, 48);
+    require(modulus >> (base_log * levels), "gadget of base 2^" + say(base_log) + " with " + say(levels) + " levels must fit the modulus");
     require(big_keys >= 1, "an answer key needs a big key");
     require(big_dimension >= 1 && big_dimension <= degree, "big dimension " + say(big_dimension) + " exceeds the answer ring's degree " + say(degree));
     return AnswerRing(degree, modulus, {big_dimension, base_log, levels, big_keys});
@@ -380,7 +381,7 @@ static Out<uint64_t> expand_answer_key(In<uint64_t, 2> bodies, const nb::bytes& 
 }
 
 static Out<uint64_t> packing_key_switch(In<uint32_t, 2> in, In<uint64_t, 3> key, uint64_t modulus, int base_log, int levels,
-                                        double error_std_dev, double flooding_std_dev, const nb::bytes& seed, size_t body) {
+                                        double error_std_dev, double flooding_std_dev, const nb::bytes& seed, size_t body, size_t threads) {
     const size_t n = key.shape(2);
     require(in.shape(1) >= 2, "a row needs a mask and a body");
     const AnswerRing ring = answer_ring_of(key.shape(0), n, modulus, in.shape(1) - 1, base_log, levels);
@@ -390,7 +391,7 @@ static Out<uint64_t> packing_key_switch(In<uint32_t, 2> in, In<uint64_t, 3> key,
     const Seed randomness = seed_from(seed);
     auto out = make<uint64_t>({2, n});
     without_gil([&] {
-        ring.pack(in.data(), in.shape(0), body, key.data(), error_std_dev, flooding_std_dev, randomness, out.data(), out.data() + n);
+        ring.pack(in.data(), in.shape(0), body, key.data(), error_std_dev, flooding_std_dev, randomness, threads, out.data(), out.data() + n);
     });
     return out;
 }
@@ -434,5 +435,6 @@ NB_MODULE(_kernel, m) {
     m.def("expand_answer_key", &expand_answer_key, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"), nb::arg("modulus"),
           nb::arg("base_log"), nb::arg("levels"));
     m.def("packing_key_switch", &packing_key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("modulus"),
-          nb::arg("base_log"), nb::arg("levels"), nb::arg("error_std_dev"), nb::arg("flooding_std_dev"), nb::arg("seed"), nb::arg("body") = 0);
+          nb::arg("base_log"), nb::arg("levels"), nb::arg("error_std_dev"), nb::arg("flooding_std_dev"), nb::arg("seed"), nb::arg("body") = 0,
+          nb::arg("threads"));
 }

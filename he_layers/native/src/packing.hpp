@@ -10,6 +10,7 @@
 
 #include "ntt.hpp"
 #include "sampling.hpp"
+#include "threads.hpp"
 
 struct AnswerShape {
     size_t big_dimension;  // k * N of the look-up ring, at most the answer ring's degree
@@ -56,12 +57,19 @@ class AnswerRing {
 
     // in: [count][big_dimension + 1] torus words under big key `body` -> c0, c1: [N] residues; message i at coefficient i * N / 2^ceil(log2 count).
     void pack(const uint32_t* in, size_t count, size_t body, const uint64_t* key, double error_std_dev, double flooding_std_dev, const Seed& seed,
-              uint64_t* c0, uint64_t* c1) const {
-        int depth = 0;
+              size_t threads, uint64_t* c0, uint64_t* c1) const {
+        const size_t row = shape_.big_dimension + 1;
+        const uint64_t* own = key + 2 * body * shape_.levels * degree();
+        int depth = 0, top = 0;
         while (((size_t)1 << depth) < count) ++depth;
-        std::vector<Pair> leaves((size_t)1 << depth, Pair(degree()));
-        for (size_t i = 0; i < count; ++i) leaves[i] = embed(in + i * (shape_.big_dimension + 1), key + 2 * body * shape_.levels * degree());
-        Pair packed = merge(leaves, depth, key);
+        while (threads > 1 && top < depth && ((size_t)1 << top) < 4 * threads) ++top;
+        const auto leaf = [&](size_t i) { return embed(in + i * row, own); };
+        // The threads make the lowest trees, one of them joins those.
+        std::vector<Pair> trees((size_t)1 << top);
+        share(trees.size(), threads, 1, [&](size_t begin, size_t end, size_t) {
+            for (size_t i = begin; i < end; ++i) trees[i] = tree(i, trees.size(), depth - top, count, key, leaf);
+        });
+        Pair packed = tree(0, 1, top, trees.size(), key, [&](size_t i) { return std::move(trees[i]); }, depth - top);
         for (int g = log_; g > depth; --g) add_into(packed, rotate(packed, g, key));
         rerandomise(packed, key + 2 * (rows() - 1) * degree(), error_std_dev, flooding_std_dev, seed);
         std::copy(packed.c0.begin(), packed.c0.end(), c0);
@@ -69,8 +77,10 @@ class AnswerRing {
     }
 
   private:
-    struct Pair {
+    struct Pair {  // in NTT form
+        Pair() = default;  // nothing: zero
         explicit Pair(size_t n) : c0(n), c1(n) {}
+        bool empty() const { return c0.empty(); }
         std::vector<uint64_t> c0, c1;
     };
 
@@ -96,22 +106,19 @@ class AnswerRing {
         }
     }
 
-    // body + c1 * source -> a pair under s; key: [levels][2][N]. Coefficient form in and out.
-    Pair switch_key(const std::vector<uint64_t>& body, const std::vector<uint64_t>& c1, const uint64_t* key) const {
+    // c1 * source -> a pair under s; c1: coefficients; key: [levels][2][N].
+    Pair switch_key(const std::vector<uint64_t>& c1, const uint64_t* key) const {
         const size_t n = degree();
         const int levels = shape_.levels, shift = shape_.base_log * levels;
-        const uint64_t base = 1ull << shape_.base_log, q = ntt_.modulus();
+        const uint64_t base = 1ull << shape_.base_log;
+        const Ntt::Factor power = ntt_.shoup(1ull << shift);
         std::vector<uint64_t> digits((size_t)levels * n);
         for (size_t j = 0; j < n; ++j) {
-            uint64_t x = (uint64_t)((((unsigned __int128)c1[j] << shift) + q / 2) / q);
+            uint64_t x = ntt_.upper_bits(c1[j], power);
             for (int level = levels - 1; level >= 0; --level) {
-                int64_t d = (int64_t)(x & (base - 1));
-                x >>= shape_.base_log;
-                if (d >= (int64_t)(base / 2)) {
-                    d -= (int64_t)base;
-                    ++x;
-                }
-                digits[level * n + j] = ntt_.from_signed(d);
+                const uint64_t d = x & (base - 1), high = d >> (shape_.base_log - 1);
+                x = (x >> shape_.base_log) + high;
+                digits[level * n + j] = d + high * (ntt_.modulus() - base);
             }
         }
         Pair sum(n);
@@ -124,9 +131,6 @@ class AnswerRing {
                 sum.c1[j] = ntt_.add(sum.c1[j], ntt_.multiply(d[j], a[j]));
             }
         }
-        ntt_.inverse(sum.c0.data());
-        ntt_.inverse(sum.c1.data());
-        for (size_t j = 0; j < n; ++j) sum.c0[j] = ntt_.add(sum.c0[j], body[j]);
         return sum;
     }
 
@@ -135,63 +139,73 @@ class AnswerRing {
         const size_t n = degree(), big = shape_.big_dimension;
         const auto residue = [&](uint32_t word) {
             const uint64_t x = (uint64_t)(((unsigned __int128)word * ntt_.modulus() + (1ull << 31)) >> 32);
-            return ntt_.multiply(x % ntt_.modulus(), ntt_.size_inverse());
+            return ntt_.over_size(x);
         };
-        std::vector<uint64_t> body(n), c1(n);
-        body[0] = residue(row[big]);
+        std::vector<uint64_t> c1(n);
         c1[0] = ntt_.subtract(0, residue(row[0]));
         for (size_t j = 1; j < big; ++j) c1[n - j] = residue(row[j]);
-        return switch_key(body, c1, key);
+        Pair embedded = switch_key(c1, key);
+        const uint64_t body = residue(row[big]);
+        for (uint64_t& x : embedded.c0) x = ntt_.add(x, body);  // a constant is the same in each slot
+        return embedded;
     }
 
     Pair rotate(const Pair& x, int g, const uint64_t* key) const {  // the automorphism X -> X^(2^g + 1), back under s
-        std::vector<uint64_t> c0(degree()), c1(degree());
-        automorphism(x.c0.data(), (size_t)1 << g, c0.data());
-        automorphism(x.c1.data(), (size_t)1 << g, c1.data());
-        return switch_key(c0, c1, key + 2 * (shape_.big_keys + (size_t)g - 1) * shape_.levels * degree());
+        const size_t n = degree(), power = ((size_t)1 << g) + 1;
+        std::vector<uint64_t> coefficients = x.c1, c1(n);
+        ntt_.inverse(coefficients.data());
+        automorphism(coefficients.data(), power - 1, c1.data());
+        Pair rotated = switch_key(c1, key + 2 * (shape_.big_keys + (size_t)g - 1) * shape_.levels * n);
+        for (size_t i = 0; i < n; ++i) {
+            const size_t from = ntt_.slot(ntt_.exponent(i) * power & (2 * n - 1));
+            rotated.c0[i] = ntt_.add(rotated.c0[i], x.c0[from]);
+        }
+        return rotated;
     }
 
-    Pair merge(const std::vector<Pair>& leaves, int depth, const uint64_t* key) const {
-        if (depth == 0) return leaves[0];
-        std::vector<Pair> halves[2];
-        for (size_t i = 0; i < leaves.size(); ++i) halves[i % 2].push_back(leaves[i]);
-        Pair even = merge(halves[0], depth - 1, key);
-        const Pair odd = merge(halves[1], depth - 1, key);
-        const size_t n = degree(), shift = n >> depth;
-        Pair difference(n);
-        for (size_t j = 0; j < n; ++j) {  // t = X^shift odd
-            const size_t at = (j + shift) & (n - 1);
-            const bool wraps = j + shift >= n;
-            const uint64_t t0 = wraps ? ntt_.subtract(0, odd.c0[j]) : odd.c0[j], t1 = wraps ? ntt_.subtract(0, odd.c1[j]) : odd.c1[j];
-            difference.c0[at] = ntt_.subtract(even.c0[at], t0);
-            difference.c1[at] = ntt_.subtract(even.c1[at], t1);
-            even.c0[at] = ntt_.add(even.c0[at], t0);
-            even.c1[at] = ntt_.add(even.c1[at], t1);
-        }
-        add_into(even, rotate(difference, depth, key));
+    // The leaves first, first + stride, .. below count, 2^depth in all, in one; each is itself a tree of depth `below`.
+    template <class Leaf>
+    Pair tree(size_t first, size_t stride, int depth, size_t count, const uint64_t* key, const Leaf& leaf, int below = 0) const {
+        if (first >= count) return {};
+        if (depth == 0) return leaf(first);
+        Pair even = tree(first, 2 * stride, depth - 1, count, key, leaf, below);
+        const Pair odd = tree(first + stride, 2 * stride, depth - 1, count, key, leaf, below);
+        if (even.empty()) return even;
+        const size_t n = degree(), shift = n >> (depth + below);
+        Pair difference = even;
+        if (!odd.empty())
+            for (size_t i = 0; i < n; ++i) {  // t = X^shift odd
+                const size_t power = shift * ntt_.exponent(i) & (2 * n - 1);
+                const Ntt::Factor& root = ntt_.root(power & (n - 1));
+                uint64_t t0 = ntt_.times(odd.c0[i], root), t1 = ntt_.times(odd.c1[i], root);
+                if (power >= n) t0 = ntt_.subtract(0, t0), t1 = ntt_.subtract(0, t1);
+                difference.c0[i] = ntt_.subtract(even.c0[i], t0);
+                difference.c1[i] = ntt_.subtract(even.c1[i], t1);
+                even.c0[i] = ntt_.add(even.c0[i], t0);
+                even.c1[i] = ntt_.add(even.c1[i], t1);
+            }
+        add_into(even, rotate(difference, depth + below, key));
         return even;
     }
 
-    // += (b u + e0 + flooding, a u + e1), u uniform ternary.
+    // += (b u + e0 + flooding, a u + e1), u uniform ternary; then coefficients.
     void rerandomise(Pair& x, const uint64_t* public_key, double error_std_dev, double flooding_std_dev, const Seed& seed) const {
         const size_t n = degree();
         RandomStream stream(seed, kRerandomise, 0);
         std::vector<uint64_t> u(n);
         for (size_t j = 0; j < n; ++j) u[j] = ntt_.from_signed((int64_t)stream.below(3) - 1);
         ntt_.forward(u.data());
-        Pair zero(n);
         for (size_t j = 0; j < n; ++j) {
-            zero.c0[j] = ntt_.multiply(public_key[j], u[j]);
-            zero.c1[j] = ntt_.multiply(public_key[n + j], u[j]);
+            x.c0[j] = ntt_.add(x.c0[j], ntt_.multiply(public_key[j], u[j]));
+            x.c1[j] = ntt_.add(x.c1[j], ntt_.multiply(public_key[n + j], u[j]));
         }
-        ntt_.inverse(zero.c0.data());
-        ntt_.inverse(zero.c1.data());
+        ntt_.inverse(x.c0.data());
+        ntt_.inverse(x.c1.data());
         for (size_t j = 0; j < n; ++j) {
             const double e0 = stream.normal() * error_std_dev + stream.normal() * flooding_std_dev;
-            zero.c0[j] = ntt_.add(zero.c0[j], ntt_.from_signed(std::llrint(e0)));
-            zero.c1[j] = ntt_.add(zero.c1[j], ntt_.from_signed(std::llrint(stream.normal() * error_std_dev)));
+            x.c0[j] = ntt_.add(x.c0[j], ntt_.from_signed(std::llrint(e0)));
+            x.c1[j] = ntt_.add(x.c1[j], ntt_.from_signed(std::llrint(stream.normal() * error_std_dev)));
         }
-        add_into(x, zero);
     }
 
     Ntt ntt_;

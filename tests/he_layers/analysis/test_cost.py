@@ -14,7 +14,7 @@ from ciphershift.he_layers.program import Program
 
 TOY = params.get("TOY_N128")
 UNIT = PrimitiveTimes(
-    threads=2, lanes=4, bootstrap=1.0, input_key_switch=0, big_key_switch=0, linear_word=0, packing_logit=0
+    threads=2, lanes=4, bootstrap=1.0, input_key_switch=0, big_key_switch=0, linear_word=0, packing_key_switch=0
 )
 
 
@@ -51,25 +51,27 @@ def test_a_look_up_of_fewer_ciphertexts_than_lanes_costs_a_whole_round(tiny_prog
 def test_key_switches_are_priced_by_the_keys_that_a_batch_is_under(tiny_program: Program) -> None:
     """The first round of the pool is under the input key; then the input's and the big key, like the ReLU behind it."""
     times = PrimitiveTimes(
-        threads=1, lanes=1, bootstrap=0, input_key_switch=1.0, big_key_switch=100.0, linear_word=0, packing_logit=7.0
+        threads=1, lanes=1, bootstrap=0, input_key_switch=1.0, big_key_switch=100.0, linear_word=0, packing_key_switch=7.0
     )
     by_name = {layer.layer: cost.layer_seconds(layer, TOY, times) for layer in cost.work(tiny_program)}
     assert by_name["pool"] == 36 * (1 + 1 + 101)
     assert by_name["relu"] == 36 * 101
-    assert by_name["dense"] == 3 * 7.0
+    assert by_name["dense"] == packing.key_switches(3, TOY.answer_ring) * 7.0
     assert cost.predict(tiny_program, TOY, times) == sum(by_name.values())
 
 
 def test_images_that_share_masks_share_the_price_of_a_row(tiny_program: Program) -> None:
     """A bootstrap and a key switch for two images; the key switch from the input, each with a mask of its own, for one."""
-    both = replace(UNIT, input_key_switch=1.0, big_key_switch=100.0, linear_word=1.0, packing_logit=7.0, bodies=2)
+    both = replace(UNIT, input_key_switch=1.0, big_key_switch=100.0, linear_word=1.0, packing_key_switch=7.0, bodies=2)
     alone = replace(both, bodies=1)
     pool, dense = (cost.work(tiny_program)[at] for at in (1, 4))
     bootstraps = 3 * 4.5
     assert cost.layer_seconds(pool, TOY, alone) == bootstraps + 36 * (1 + 1 + 101)
     assert cost.layer_seconds(pool, TOY, both) == bootstraps / 2 + 36 * (1 + 1 + 51)
     ((products, _),) = dense.products
-    assert cost.layer_seconds(dense, TOY, both) == products * (TOY.big_dimension + 2) / 2 + 3 * 7.0
+    assert cost.layer_seconds(dense, TOY, both) == products * (TOY.big_dimension + 2) / 2 + (
+        packing.key_switches(3, TOY.answer_ring) * 7.0
+    )
 
 
 def test_measured_times_are_kept_until_they_are_forgotten() -> None:

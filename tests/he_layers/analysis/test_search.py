@@ -57,7 +57,7 @@ def flops(chosen: ParameterSet) -> PrimitiveTimes:
         input_key_switch=switch * chosen.input_ring.ring_degree,
         big_key_switch=switch * chosen.big_dimension,
         linear_word=1.0,
-        packing_logit=1.0,
+        packing_key_switch=1.0,
     )
 
 

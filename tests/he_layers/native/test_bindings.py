@@ -120,6 +120,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "flooding_std_dev": 10.0,
         "seed": SEED,
         "body": 1,
+        "threads": 2,
     },
 }
 
