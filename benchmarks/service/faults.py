@@ -174,9 +174,12 @@ def _reversed(program: Program) -> Program:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A free port below those that systems choose (32768 and more), so that nobody else gets it while the server is down."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ConfigurationError("none of 100 ports from 20000 to 32000 is free: stop other servers")
 
 
 def _keep_running(run: _Run, settings: dict[str, Any]) -> None:

@@ -28,12 +28,14 @@ class AnswerKeys(Protocol):
 
 
 def key_switches(count: int, ring: CkksRing) -> int:
-    """How many key switches bring ``count`` logits into one answer: one for each, for each pair of trees, and for each step of the trace."""
+    """How many key switches bring ``count`` logits into one answer: for each, each pair of trees, and each step of the trace."""
     depth = (count - 1).bit_length()
     return count + 2**depth - 1 + ring.ring_degree.bit_length() - 1 - depth
 
 
-def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding, *, body: int = 0, threads: int = 1) -> PackedAnswer:
+def packing_key_switch(
+    x: LweCiphertextList, keys: AnswerKeys, binding: Binding, *, body: int = 0, threads: int = 1
+) -> PackedAnswer:
     """Packs up to N ciphertexts, adds a fresh public encryption of zero and flooding noise, and rounds to the wire's precision.
 
     Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2. Every coefficient without a message is left out of the answer.

@@ -29,6 +29,7 @@ from tests.support.command_line import Done, run
         ({"engine": "torch://"}, "torch://cuda:0"),
         ({"parameter_sets": "FAST_N512_BLOCK3,own"}, r"names \['own'\]; known are"),
         ({"parameter_sets": "FAST"}, "FAST_N512_BLOCK4"),
+        ({"models": "no-such-folder"}, "there is no folder no-such-folder: set the path"),
         ({"queue_depth": -1}, "queue_depth"),
         ({"port": 70000}, "port"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.analysis import cost
-from ciphershift.he_layers.crypto import ckks, params, pbs, timing
+from ciphershift.he_layers.crypto import ckks, packing, params, pbs, timing
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.crypto.timing import PrimitiveTimes
 from ciphershift.he_layers.program import Program
@@ -51,7 +51,13 @@ def test_a_look_up_of_fewer_ciphertexts_than_lanes_costs_a_whole_round(tiny_prog
 def test_key_switches_are_priced_by_the_keys_that_a_batch_is_under(tiny_program: Program) -> None:
     """The first round of the pool is under the input key; then the input's and the big key, like the ReLU behind it."""
     times = PrimitiveTimes(
-        threads=1, lanes=1, bootstrap=0, input_key_switch=1.0, big_key_switch=100.0, linear_word=0, packing_key_switch=7.0
+        threads=1,
+        lanes=1,
+        bootstrap=0,
+        input_key_switch=1.0,
+        big_key_switch=100.0,
+        linear_word=0,
+        packing_key_switch=7.0,
     )
     by_name = {layer.layer: cost.layer_seconds(layer, TOY, times) for layer in cost.work(tiny_program)}
     assert by_name["pool"] == 36 * (1 + 1 + 101)

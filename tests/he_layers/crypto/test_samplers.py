@@ -151,7 +151,10 @@ def answers(error_std_dev: float, flooding_std_dev: float, seeds: list[bytes]) -
     gadget: dict[str, Any] = {"base_log": FAST.answer.base_log, "levels": FAST.answer.levels, "modulus": RING.modulus}
     noise: dict[str, Any] = {"error_std_dev": error_std_dev, "flooding_std_dev": flooding_std_dev}
     return np.stack(
-        [_kernel.packing_key_switch(nothing, SERVER_KEYS.answer_key, **gadget, **noise, seed=seed, threads=1) for seed in seeds]
+        [
+            _kernel.packing_key_switch(nothing, SERVER_KEYS.answer_key, **gadget, **noise, seed=seed, threads=1)
+            for seed in seeds
+        ]
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from ciphershift import errors
 from ciphershift.he_layers.crypto import params
@@ -160,6 +161,13 @@ def test_to_forget_an_older_blob_does_not_hit_a_newer_one(state: State, bundle: 
     put(keys, state.tenant, bundle)
     keys.forget(state.tenant, bundle[0], old)
     assert keys.file(state.tenant, bundle[0])[0].read_bytes() == bundle[1]
+
+
+def test_an_error_of_the_database_does_not_print_what_was_sent_to_it(state: State) -> None:
+    with pytest.raises(SQLAlchemyError) as caught, state.database.reading() as session:
+        session.execute(text("SELECT * FROM nowhere WHERE name = :name"), {"name": "an-idempotency-key"})
+    assert "nowhere" in str(caught.value)
+    assert "an-idempotency-key" not in str(caught.value)
 
 
 def test_uploads_are_admitted_before_they_are_read(state: State, bundle: tuple[str, bytes]) -> None:
