@@ -253,6 +253,30 @@ def memory(
 
 
 @app.command()
+def imagenet(
+    model: Annotated[str, typer.Option("--model", "-m", help="alexnet, resnet18 or shufflenet.")] = "resnet18",
+    side: Annotated[int, typer.Option(min=32, help="Height and width of the picture in pixels.")] = 224,
+    params: Params = DEFAULT,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),
+    json: Json = "-",
+) -> None:
+    """A network of ImageNet's size on one encrypted picture, whole: seconds by layer, memory, noise; at full size it takes tens of minutes.
+
+    Examples:
+
+      ciphershift bench imagenet --model alexnet --json -
+
+      ciphershift bench imagenet --model resnet18 --side 64
+    """
+    from ciphershift.benchmarks.networks.imagenet import NETWORKS
+    from ciphershift.benchmarks.networks.whole import evaluate_whole
+
+    if model not in NETWORKS:
+        raise typer.BadParameter(f"no network is called {model}; there are {', '.join(NETWORKS)}")
+    write(evaluate_whole(model, side=side, parameter_set=params, threads=threads), json)
+
+
+@app.command()
 def growth(
     params: Params = DEFAULT,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),

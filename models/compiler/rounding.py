@@ -20,6 +20,8 @@ ROWS = 40_000
 """Places of the samples that are looked at, at most, evenly spread."""
 MOST_INPUTS = 4096
 """Weights of a channel for which moments are taken: 134 MB. Wider layers are rounded weight by weight."""
+MOST_WORK = 10**10
+"""Weights times those of a channel, likewise: as many take about a minute on a core."""
 CHUNK = 50
 """Samples at a time."""
 BLOCK = 64
@@ -77,7 +79,8 @@ def moments(layer: ShiftConv2d | ShiftLinear, x: Tensor, wanted: Tensor) -> Mome
 
 def fits(layer: ShiftConv2d | ShiftLinear) -> bool:
     """Whether the layer is small enough for moments."""
-    return layer.weight[0].numel() <= MOST_INPUTS
+    inputs = layer.weight[0].numel()
+    return inputs <= MOST_INPUTS and layer.weight.numel() * inputs <= MOST_WORK
 
 
 def choose(layer: ShiftConv2d | ShiftLinear, known: Moments) -> None:
