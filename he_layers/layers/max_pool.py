@@ -1,6 +1,6 @@
-"""Max-pool as a tree of max(a, b) = b + ReLU(a - b): one look-up for each pair, kernel - 1 for each result.
+"""Max-pool as trees of max(a, b) = b + ReLU(a - b), one look-up for each pair: first along the rows, then down the columns.
 
-Put it before relu: the maximum and a rising function commute, and relu is then evaluated on the pooled values only.
+Where windows overlap, what a row gives is computed once for all windows that read it. Put it before relu: the maximum and a rising function commute, and relu is then evaluated on the pooled values only.
 """
 
 from collections.abc import Callable
@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ciphershift.errors import ProgramError
 from ciphershift.he_layers.layers.layer import (
     LATER,
     Circuit,
+    FloatArray,
     IntArray,
     Layer,
     Scale,
@@ -71,27 +73,35 @@ class MaxPool2d(Layer):
         return delta
 
     def lookups(self, shape: Shape) -> int:
-        """One less than the window's size, for each result."""
-        return flat_size(self.output_shape(shape)) * (self.kernel[0] * self.kernel[1] - 1)
+        """One less than the window's width for each maximum along a row that is read, one less than its height for each result."""
+        return sum((len(step) - 1) * len(step[0]) for step in self._steps(shape))
 
-    def _windows(self, shape: Shape) -> list[IntArray]:
-        """For each place in the window: flat input index of every result, [C * H' * W'].
+    def _steps(self, shape: Shape) -> tuple[list[IntArray], list[IntArray]]:
+        """Of both steps, for each place in a row or a column of the window: flat index of the value there, for every result of the step.
 
-        A place beyond the border stands for the nearest value on it, which the same window holds: the maximum is that of the window
-        without its padding.
+        The first step's results are [C, rows that a window reads, W']. A place beyond the border stands for the nearest value on it, which
+        the same window holds: the maximum is that of the window without its padding.
         """
         places = np.arange(flat_size(shape)).reshape(shape)
-        places = np.pad(places, ((0, 0), *((side, side) for side in self.padding)), mode="edge")
-        windows = np.lib.stride_tricks.sliding_window_view(places, self.kernel, axis=(1, 2))
-        windows = windows[:, :: self.stride[0], :: self.stride[1]]
-        return [windows[..., i, j].reshape(-1) for i in range(self.kernel[0]) for j in range(self.kernel[1])]
+        rows, columns = (self._along(axis, shape) for axis in (0, 1))
+        read = np.unique(rows)
+        along = [places[:, read][:, :, column].reshape(-1) for column in columns]
+        between = np.arange(len(along[0])).reshape(shape[0], len(read), -1)
+        return along, [between[:, np.searchsorted(read, row)].reshape(-1) for row in rows]
+
+    def _along(self, axis: int, shape: Shape) -> IntArray:
+        """For each place in the window along one axis, 0 or 1: where every window reads, [kernel, windows]."""
+        starts = np.arange(self.output_shape(shape)[axis + 1]) * self.stride[axis] - self.padding[axis]
+        return np.clip(starts + np.arange(self.kernel[axis])[:, None], 0, shape[axis + 1] - 1)
 
     def plain(self, x: IntArray) -> IntArray:
         """Integer semantics: [batch, C, H, W] -> [batch, C, H', W']."""
+        maximum: Callable[[IntArray, IntArray], IntArray]
+        maximum = np.maximum if self.modulus is None else self._modular_maximum
         values = x.reshape(len(x), -1)
-        windows = [values[:, index] for index in self._windows(x.shape[1:])]
-        best: IntArray = np.max(windows, axis=0) if self.modulus is None else _tree(windows, self._modular_maximum)
-        return best.reshape(len(x), *self.output_shape(x.shape[1:]))
+        for step in self._steps(x.shape[1:]):
+            values = _tree([values[:, index] for index in step], maximum)
+        return values.reshape(len(x), *self.output_shape(x.shape[1:]))
 
     def _modular_maximum(self, a: IntArray, b: IntArray) -> IntArray:
         assert self.modulus is not None, "only the exact profile has residues"
@@ -105,7 +115,7 @@ class MaxPool2d(Layer):
         return self
 
     def apply(self, circuit: Circuit[T], x: T, scale: Scale) -> T:
-        """Neighbors in row-major order are paired; a value left over goes to the next round.
+        """Neighbors are paired; a value left over goes to the next round.
 
         Noise: each round adds the noise of its look-up's input (key switch and modulus switch) to about half of the values.
         """
@@ -113,16 +123,16 @@ class MaxPool2d(Layer):
         top = float(self.modulus // 4) if self.modulus is not None else RAMP / scale.delta
         points = scale.table_points(whole=whole)
         table = (np.minimum(points, top) - top / 2)[None] * scale.delta
-        values = [circuit.select(x, index) for index in self._windows(scale.shape)]
-        count = flat_size(self.output_shape(scale.shape))
-        offset = np.full(count, top / 2 * scale.delta)
-        table_index = np.zeros(count, dtype=np.int32)
+        for step in self._steps(scale.shape):
+            offset = np.full(len(step[0]), top / 2 * scale.delta)
+            table_index = np.zeros(len(step[0]), dtype=np.int32)
 
-        def maximum(a: T, b: T) -> T:
-            rise = circuit.lookup(circuit.subtract(a, b), table, table_index)
-            return circuit.add(b, circuit.add_constant(rise, offset))
+            def maximum(a: T, b: T, offset: FloatArray = offset, table_index: NDArray[np.int32] = table_index) -> T:
+                rise = circuit.lookup(circuit.subtract(a, b), table, table_index)
+                return circuit.add(b, circuit.add_constant(rise, offset))
 
-        return _tree(values, maximum)
+            x = _tree([circuit.select(x, index) for index in step], maximum)
+        return x
 
 
 def _tree(values: list[T], maximum: Callable[[T, T], T]) -> T:

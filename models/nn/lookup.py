@@ -82,19 +82,19 @@ def maximum(a: Tensor, b: Tensor, std: float | Tensor) -> Tensor:
 def max_pool(
     phase: Tensor, kernel: tuple[int, int], stride: tuple[int, int], std: float | Tensor, later_std: float | Tensor
 ) -> Tensor:
-    """Tree of maxima over windows: [B, C, H, W] -> [B, C, H', W']; pairs as in he_layers.layers.max_pool.
+    """Trees of maxima over windows, along rows and down columns: [B, C, H, W] -> [B, C, H', W']; pairs as in he_layers.layers.max_pool.
 
     Args:
         std: of the look-ups' input noise in the first round of the tree; ``later_std`` in the following ones.
     """
-    spans = [(size - side) // step * step + 1 for size, side, step in zip(phase.shape[2:], kernel, stride, strict=True)]
-    values = [
-        phase[:, :, i : i + spans[0] : stride[0], j : j + spans[1] : stride[1]]
-        for i in range(kernel[0])
-        for j in range(kernel[1])
-    ]
-    while len(values) > 1:
-        paired = [maximum(a, b, std) for a, b in zip(values[0::2], values[1::2], strict=False)]
-        values = paired + values[len(values) // 2 * 2 :]
-        std = later_std
-    return values[0]
+    for axis in (3, 2):
+        side, step = kernel[axis - 2], stride[axis - 2]
+        count = (phase.shape[axis] - side) // step + 1
+        values = [phase.narrow(axis, i, (count - 1) * step + 1) for i in range(side)]
+        values = [value[..., ::step] if axis == 3 else value[:, :, ::step] for value in values]
+        while len(values) > 1:
+            paired = [maximum(a, b, std) for a, b in zip(values[0::2], values[1::2], strict=False)]
+            values = paired + values[len(values) // 2 * 2 :]
+            std = later_std
+        phase = values[0]
+    return phase

@@ -79,7 +79,9 @@ def test_pools_take_greatest_and_sum_of_each_window(kernel: tuple[int, int], str
     greatest = MaxPool2d(name="m", kernel=kernel, stride=stride)
     total = AvgPool2d(name="a", kernel=kernel, stride=stride)
     got = greatest.plain(x)
-    assert greatest.lookups((3, 7, 8)) == got[0].size * (kernel[0] * kernel[1] - 1)
+    rows = {y * stride[0] + i for y in range(got.shape[2]) for i in range(kernel[0])}
+    along, down = 3 * len(rows) * got.shape[3], got[0].size
+    assert greatest.lookups((3, 7, 8)) == along * (kernel[1] - 1) + down * (kernel[0] - 1)
     for b, c, y, z in product(*map(range, got.shape)):
         window = x[b, c, y * stride[0] : y * stride[0] + kernel[0], z * stride[1] : z * stride[1] + kernel[1]]
         assert got[b, c, y, z] == window.max()
@@ -180,9 +182,16 @@ def test_relu_circuit_is_exact_on_the_grid_and_saturates_in_its_window() -> None
     assert below.tolist() == [31.0, 16.0]
 
 
-def test_max_pool_circuit_is_exact_while_a_windows_spread_fits() -> None:
-    layer = MaxPool2d(name="m", kernel=(2, 2), stride=(2, 2))
-    values = RNG.integers(-120, 120, (50, 3, 4, 6))
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [((2, 2), (2, 2), (0, 0)), ((3, 3), (2, 2), (1, 1)), ((3, 2), (1, 1), (0, 1)), ((2, 2), (3, 4), (0, 0))],
+)
+def test_max_pool_circuit_is_exact_while_a_windows_spread_fits(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> None:
+    """Windows beside each other, over each other, over the border, and with gaps between them."""
+    layer = MaxPool2d(name="m", kernel=kernel, stride=stride, padding=padding)
+    values = RNG.integers(-120, 120, (50, 3, 5, 6))
     got = through(layer, values, 1 / 1024) * 1024
     assert np.array_equal(got, layer.plain(values).reshape(50, -1))
 
