@@ -41,11 +41,11 @@ def test_the_work_is_what_an_evaluation_does(tiny_program: Program, monkeypatch:
 
 
 def test_a_look_up_of_fewer_ciphertexts_than_lanes_costs_a_whole_round(tiny_program: Program) -> None:
-    """27 pairs in a round of max-pool: 7 vectors of 4 on two threads, 3.5 rounds."""
+    """72 pairs along rows, 36 down columns: 18 and 9 vectors of 4 on two threads, 9 and 4.5 rounds."""
     layers = cost.work(tiny_program)
     pool = next(layer for layer in layers if layer.layer == "pool")
-    assert [x.count for x in pool.lookups] == [36, 36, 36]
-    assert cost.layer_seconds(pool, TOY, UNIT) == pytest.approx(3 * 4.5)
+    assert [x.count for x in pool.lookups] == [72, 36]
+    assert cost.layer_seconds(pool, TOY, UNIT) == pytest.approx(9 + 4.5)
 
 
 def test_key_switches_are_priced_by_the_keys_that_a_batch_is_under(tiny_program: Program) -> None:
