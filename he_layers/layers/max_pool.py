@@ -1,6 +1,7 @@
 """Max-pool as trees of max(a, b) = b + ReLU(a - b), one look-up for each pair: first along the rows, then down the columns.
 
-Where windows overlap, what a row gives is computed once for all windows that read it. Put it before relu: the maximum and a rising function commute, and relu is then evaluated on the pooled values only.
+Where windows overlap, what a row gives is computed once for all windows that read it. Put it before relu: the maximum and a rising
+function commute, and relu is then evaluated on the pooled values only.
 """
 
 from collections.abc import Callable
