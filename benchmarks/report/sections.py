@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ciphershift.benchmarks.networks.imagenet import SIDE
 from ciphershift.benchmarks.report import figures, tables, zoo
 from ciphershift.benchmarks.report.crafted import crafted
 from ciphershift.benchmarks.report.estimates import estimated, workers
@@ -17,6 +18,7 @@ from ciphershift.benchmarks.report.points import Fit, Point, points
 from ciphershift.benchmarks.report.service import service
 from ciphershift.benchmarks.report.stored import MissingError, Stored
 from ciphershift.benchmarks.report.style import Draw, markdown, save
+from ciphershift.benchmarks.report.whole import whole
 from ciphershift.he_layers.crypto.params import DEFAULT
 from ciphershift.server.settings import Settings
 
@@ -214,6 +216,7 @@ def _she(stored: Stored, folder: Path) -> str:
     she = _published()["she"]
     runs = {record["model"]: record for record in stored.any("agreement", "model")}
     guesses = {record["network"]: record for record in stored.any("estimates", "network")}
+    wholes = {record["model"]: record for record in stored.any("imagenet", "model") if record["side"] == SIDE}
     rows = []
     for row in she["rows"]:
         name = row.get("ours", "")
@@ -225,6 +228,14 @@ def _she(stored: Stored, folder: Path) -> str:
                 tables.seconds(run["median_s"]),
                 f"{run['bootstraps_per_image']} look-ups",
                 tables.size(run["upload_bytes"]),
+            )
+        elif name in wholes:
+            record = wholes[name]
+            beside = (
+                "not trained",
+                tables.seconds(record["measured_s"]),
+                f"{record['lookups']:.3g} look-ups",
+                tables.size(record["upload_bytes"]),
             )
         elif name in guesses:
             guess = guesses[name]
@@ -318,6 +329,7 @@ SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
     ("How many answers give a network away", stolen),
     ("Inputs made to be misread", crafted),
     ("Beside SHE's own tables", _she),
+    ("ImageNet's size", whole),
     ("Past this machine", _estimates),
     ("On several workers", _workers),
     ("The neutral yardstick", _yardstick),

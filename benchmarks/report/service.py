@@ -16,9 +16,10 @@ WAITS = (
 CHAOS = (
     "Four clients send jobs while, at random moments, the server or a worker is killed (SIGKILL), the server is restarted "
     "(SIGTERM, a drain under load) and the model is replaced by a version with other logits, which stops no server "
-    f"(`{FAULTS}`). *lost*: a job that was refused or did not end; *wrong*: an answer that is not that of one version of the "
-    "model for the job's own images. *sent again*: jobs that were accepted for a version that was gone when a worker took them, "
-    "which are told so and sent once more, as a client does by itself."
+    f"(`{FAULTS}`). *failed*: a job that ended with a reason, as one whose workers were killed again and again; *lost*: a job that was "
+    "refused or did not end; *wrong*: an answer that is not that of one version of the model for the job's own images. *sent again*: jobs "
+    "that were accepted for a version that was gone when a worker took them, which are told so and sent once more, as a client does by "
+    "itself."
 )
 
 
@@ -47,6 +48,7 @@ def service(stored: Stored, folder: Path) -> str:
             record["drains"],
             record.get("swaps", 0),
             record.get("sent_again", 0),
+            sum(count for outcome, count in record["outcomes"].items() if outcome.startswith("failed")),
             record["lost"],
             record["wrong"],
             f"{record['longest_drain_s']:.2f} s of {record['drain_bound_s']:g} s",
@@ -70,6 +72,7 @@ def service(stored: Stored, folder: Path) -> str:
             "drains",
             "replaced models",
             "sent again",
+            "failed",
             "lost",
             "wrong",
             "longest drain",

@@ -127,6 +127,18 @@ def records() -> list[dict[str, Any]]:
         envelope("estimates", threads=2)
         | {"params": "P", "network": "alexnet", "lookups": 10**6, "products": 10**9, "predicted_s": 4000.0}
         | {"upload_bytes": 1e6, "largest_map_bytes": 1e9},
+        envelope("imagenet", threads=2)
+        | {"params": "P", "model": "resnet18", "side": 224, "lookups": 10**6, "classes": 1000, "predicted_s": 990.0}
+        | {"measured_s": 1000.0, "ratio": 0.99, "eta_over_measured": [0.95, 1.0, 1.05], "encrypt_s": 0.5}
+        | {"upload_bytes": 800_000, "answer_bytes": 12_000, "peak_memory_bytes": 4e9, "logit_noise": 0.5}
+        | {"logit_noise_simulated": 0.4, "logit_spread": 2.0, "class_encrypted": 3, "class_plain": 3}
+        | {
+            "chains": [
+                {"layer": "relu", "lookups": 900, "predicted_s": 9.0, "measured_s": 10.0}
+                | {"encrypted_std": 1.02, "simulated_std": 1.0},
+                {"layer": "dense", "lookups": 100, "predicted_s": 1.0, "measured_s": 1.0},
+            ]
+        },
         envelope("first-stage")
         | {
             "network": "a stage",
@@ -147,7 +159,13 @@ def records() -> list[dict[str, Any]]:
         | {"median_wait_jobs": 0.652, "longest_wait_jobs": 1.711},
         envelope("faults")
         | {"model": "m", "jobs": 30, "kills": {"server": 3, "worker": 5}, "drains": 6, "swaps": 8, "sent_again": 2}
-        | {"lost": 1, "wrong": 0, "longest_drain_s": 3.5, "drain_bound_s": 4.0},
+        | {
+            "outcomes": {"completed": 27, "failed: worker_lost": 2},
+            "lost": 1,
+            "wrong": 0,
+            "longest_drain_s": 3.5,
+            "drain_bound_s": 4.0,
+        },
         envelope("crafted")
         | {
             "model": "m",
@@ -199,7 +217,12 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
     assert "m, class alone: a quota of 10 answers in all keeps these attacks below 90% agreement" in text
     assert "| m | fast | 2 | 98.00 % | 0.50 | 0 of 100 | 6 720 | 3.25 | 15 of 16 |" in text
     assert "| m | 500 | 476 | 10 | 1.5 s | 0.65 | 1.71 |" in text
-    assert "| m | 30 | 3 + 5 | 6 | 8 | 2 | 1 | 0 | 3.50 s of 4 s |" in text
+    assert "| m | 30 | 3 + 5 | 6 | 8 | 2 | 2 | 1 | 0 | 3.50 s of 4 s |" in text
+    assert (
+        "| resnet18 | 224 | P | 1 000 000 | 16.7 min | 0.99 | 0.95 to 1.05 | 4 GB | 800 KB | 12 KB | 0.250 | 0.200 |"
+        in text
+    )
+    assert "| dense | 100 | 1 s | 1 s | – | – |" in text
     for name in ("accuracy-latency", "accuracy-upload", "stages", "growth", "throughput", "parameters", "extraction"):
         for theme in ("light", "dark"):
             assert f"figures/{name}-{theme}.svg" in text
