@@ -47,6 +47,7 @@ def test_keys_add_their_noise() -> None:
     assert [levels.lookup_input(*keys) for keys in ((True, True), (False, False))] == [7.0, 2.0]
 
 
+@pytest.mark.slow  # it compiles for half a minute
 @pytest.mark.filterwarnings("default")  # torch warns itself while it compiles
 def test_compiled_look_ups_and_pools_are_the_same_with_the_same_gradients() -> None:
     torch.manual_seed(0)
