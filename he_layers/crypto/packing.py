@@ -30,7 +30,7 @@ class AnswerKeys(Protocol):
 def key_switches(count: int, ring: CkksRing) -> int:
     """How many key switches bring ``count`` logits into one answer: for each, each pair of trees, and each step of the trace."""
     depth = (count - 1).bit_length()
-    return count + 2**depth - 1 + ring.ring_degree.bit_length() - 1 - depth
+    return count + (1 << depth) - 1 + ring.ring_degree.bit_length() - 1 - depth
 
 
 def packing_key_switch(

@@ -93,7 +93,8 @@ class MaxPool2d(Layer):
     def _along(self, axis: int, shape: Shape) -> IntArray:
         """For each place in the window along one axis, 0 or 1: where every window reads, [kernel, windows]."""
         starts = np.arange(self.output_shape(shape)[axis + 1]) * self.stride[axis] - self.padding[axis]
-        return np.clip(starts + np.arange(self.kernel[axis])[:, None], 0, shape[axis + 1] - 1)
+        places: IntArray = np.clip(starts + np.arange(self.kernel[axis])[:, None], 0, shape[axis + 1] - 1)
+        return places
 
     def plain(self, x: IntArray) -> IntArray:
         """Integer semantics: [batch, C, H, W] -> [batch, C, H', W']."""
