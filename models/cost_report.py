@@ -1,6 +1,6 @@
 """What a module would cost as an encrypted network, and what in it cannot be evaluated, before anything is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -13,8 +13,8 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto import timing
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
-from ciphershift.he_layers.layers import Shape
-from ciphershift.he_layers.program import Program
+from ciphershift.he_layers.layers import MaxPool2d, Shape
+from ciphershift.he_layers.program import IMAGE, Program
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
@@ -103,9 +103,9 @@ def check(
             place=operation.place,
             operation=type(operation).__name__,
             shape=operation.shape,
-            lookups=lookups(operation),
+            lookups=count,
         )
-        for operation in traced.operations
+        for operation, count in zip(traced.operations, lookups(traced.operations, input_shape), strict=True)
     )
     show(BUILDING)
     program = stand_in(traced, input_shape, params)
@@ -122,11 +122,17 @@ def check(
     return Report(findings=(), steps=steps, cost=bill)
 
 
-def lookups(operation: ir.Operation) -> int:
-    """Of one operation, for one image."""
-    if isinstance(operation, ir.Activation):
-        return prod(operation.shape)
-    return prod(operation.shape) * (prod(operation.kernel) - 1) if isinstance(operation, ir.MaxPool2d) else 0
+def lookups(operations: Sequence[ir.Operation], input_shape: Shape) -> list[int]:
+    """Of each operation, for one image of this shape."""
+    shapes = {operation.name: operation.shape for operation in operations} | {IMAGE: input_shape}
+    counts = []
+    for operation in operations:
+        count = prod(operation.shape) if isinstance(operation, ir.Activation) else 0
+        if isinstance(operation, ir.MaxPool2d):
+            pool = MaxPool2d(name="pool", kernel=operation.kernel, stride=operation.stride, padding=operation.padding)
+            count = pool.lookups(shapes[operation.inputs[0]])
+        counts.append(count)
+    return counts
 
 
 def stand_in(traced: ir.TraceResult, input_shape: Shape, params: str) -> Program:

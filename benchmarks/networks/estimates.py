@@ -62,7 +62,7 @@ class Work:
 def of_module(module: nn.Module, shape: Shape) -> Work:
     """Of a module that models.cost_report accepts, for images of this shape (C, H, W)."""
     operations = simplify(read(module, shape), shape).operations
-    lookups = [check.lookups(operation) for operation in operations]
+    lookups = check.lookups(operations, shape)
     products = [_products(operation) for operation in operations]
     first = next(count for count in lookups if count)
     return Work(

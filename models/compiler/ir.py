@@ -117,7 +117,7 @@ class Pointwise(Operation):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaxPool2d(Operation):
-    """Greatest value of each window; places in the padding hold nothing. One look-up less than a window has places, for each result."""
+    """Greatest value of each window; places in the padding hold nothing. Look-ups: he_layers.layers.MaxPool2d.lookups."""
 
     kernel: Pair
     stride: Pair

@@ -30,6 +30,14 @@ def test_the_command_tells_the_cost_of_the_examples(example: str, lookups: int, 
     assert f"upload {upload} bytes" in done.output
 
 
+def test_the_steps_have_the_look_ups_of_the_program_where_windows_overlap() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(2 * 7 * 7, 3))
+    report = check(module, (1, 16, 16), params="TOY_N128")
+    assert report.cost is not None
+    assert sum(step.lookups for step in report.steps) == report.cost.lookups
+    assert [step.lookups for step in report.steps if step.operation == "MaxPool2d"] == [2 * (14 * 7 * 2 + 7 * 7 * 2)]
+
+
 def test_the_command_lists_what_must_change() -> None:
     done = CliRunner().invoke(app, ["check", f"{EXAMPLES / 'convmixer.py'}:convmixer"], env={"COLUMNS": "300"})
     assert done.exit_code == 1

@@ -566,7 +566,7 @@ def row(architecture: Architecture) -> str:
         said = f"{len(simple.findings)} findings, the first: {first}"
     else:
         returned = ", ".join(f"{part.name} {part.shape}".strip() for part in simple.parts)
-        said = f"{_compared(module, architecture)}; {sum(map(lookups, simple.operations))} look-ups, returns {returned}"
+        said = f"{_compared(module, architecture)}; {sum(lookups(simple.operations, architecture.shape))} look-ups, returns {returned}"
     size = "x".join(map(str, architecture.shape))
     return f"| {architecture.name} | {architecture.source} | {size} | {said.replace('|', chr(92) + '|')} |"
 
