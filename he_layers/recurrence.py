@@ -66,13 +66,13 @@ def recurrences(program: "Program") -> "list[tuple[Certificate, list[Stage]]]":
     for stage in program.stages:
         if isinstance(stage.layer, Linear) and _own(stage) not in found and _state(stage, by_name) is not None:
             found[_own(stage)] = stage
-    bounds = dict(_bounds(program)) if found else {}
+    ranges = {stage.layer.name: values for stage, _, values in bounds(program)} if found else {}
     result = []
     for name, stage in found.items():
         table = _state(stage, by_name)
         assert table is not None, "a recurrent layer has a table"
         steps = [s for s in program.stages if isinstance(s.layer, Table) and _own(s) == _own(table)]
-        result.append((_certificate(name, stage, steps, by_name, bounds), steps))
+        result.append((_certificate(name, stage, steps, by_name, ranges), steps))
     return result
 
 
@@ -116,7 +116,7 @@ def _certificate(
     stage: "Stage",
     steps: "list[Stage]",
     by_name: "dict[str, Stage]",
-    bounds: dict[str, tuple[FloatArray, FloatArray]],
+    ranges: dict[str, tuple[FloatArray, FloatArray]],
 ) -> Certificate:
     layer, table = stage.layer, steps[0].layer
     assert isinstance(layer, Linear) and isinstance(table, Table), "a recurrent layer is dense, and has a table"
@@ -129,7 +129,7 @@ def _certificate(
     norm = float(np.linalg.norm(slopes(table)[:, None] * gain, 2))
     reach, window = 0.0, np.inf
     for step in steps:
-        low, high = (bound + table.bias for bound in bounds[step.sources[0]])
+        low, high = (bound + table.bias for bound in ranges[step.sources[0]])
         middle = table.start + table.length / 2
         reach = max(reach, float(np.maximum(high - middle, middle - low).max() * step.delta))
         window = min(window, float(0.5 - table.length.max() * step.delta / 2))
@@ -149,19 +149,21 @@ def slopes(table: Table) -> FloatArray:
     return slopes
 
 
-def _bounds(program: "Program") -> Iterator[tuple[str, tuple[FloatArray, FloatArray]]]:
-    """Least and greatest integers of each value, for every input; of layers without look-ups, and after tables."""
+def bounds(
+    program: "Program",
+) -> "Iterator[tuple[Stage, tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]]":
+    """Each stage with the least and greatest integers of what it reads, and of its values, for every input: interval arithmetic."""
     lowest = (
         np.zeros(program.input.shape[0]) if program.input.encoding is None else np.array(program.input.encoding.lowest)
     )
     column = lowest.reshape(-1, *[1] * (len(program.input.shape) - 1))
     low = np.broadcast_to(column, program.input.shape).astype(np.float64)
     values = {IMAGE: (low, low + program.input.levels)}
-    for stage in program.stages[:-1]:
+    for stage in program.stages:
         parts = [values[source] for source in stage.sources]
         low, high = (np.concatenate([part[end] for part in parts]) for end in range(2))
         values[stage.layer.name] = _bounded(stage, low, high)
-        yield stage.layer.name, values[stage.layer.name]
+        yield stage, (low, high), values[stage.layer.name]
 
 
 def _bounded(stage: "Stage", low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -1,6 +1,7 @@
 """Command line: ``ciphershift check | convert | train | verify | answer | models``."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from ciphershift.errors import UnknownModelError
+from ciphershift.he_layers.analysis.windows import safe_factor
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import Program
 from ciphershift.models import user_module, verification
@@ -359,6 +361,11 @@ def answer(
         changed = answers.top_one(program)
     changed.save(output / changed.name)
     console.print(f"{escape(str(output / changed.name))}: {changed.lookups} look-ups, {program.lookups} before")
+    if windows > 1:
+        safe = math.floor(100 * safe_factor(program) + 1) / 100
+        console.print(
+            f"noise apart, no input at all can leave a window {'here' if windows >= safe else f'from --windows {safe} on'}"
+        )
 
 
 @app.command("models")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.progress import watched
 from ciphershift.he_layers import simulate
-from ciphershift.he_layers.analysis.windows import beyond
+from ciphershift.he_layers.analysis.windows import beyond, safe_factor
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.layers.layer import FloatArray
 from ciphershift.he_layers.program import Program
@@ -128,6 +128,7 @@ def measure(program: Program, test: Split, *, generations: int, windows: float =
     return worst_inputs(shown, test.images[:SEEDS], generations=generations) | {
         "model": program.name,
         "windows": windows,
+        "safe_windows": round(safe_factor(program), 3) if program.profile == "fast" else None,
         "accuracy": round(float((found == part.labels).mean()), 4),
         "accuracy_inputs": len(part.labels),
     }

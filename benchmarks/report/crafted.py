@@ -15,7 +15,9 @@ ABOUT = (
     "*difference*: the greatest of a logit, in standard deviations of the logits over the test inputs, without the noise of the "
     "circuit; *again and again*: the class differs in nine of ten simulations with noise. *windows*: how many times as wide they "
     "were made (`ciphershift answer NAME --windows 2`, without training again), which makes the noise as many times as great; the "
-    "accuracy, with noise, on test inputs says what that costs. The exact profile counts modulo in both networks, so nothing differs. "
+    "accuracy, with noise, on test inputs says what that costs. *safe windows*: what is wider holds the values of every input at all, by "
+    "interval arithmetic (he_layers.analysis.windows.safe_factor): then only noise is left. "
+    "The exact profile counts modulo in both networks, so nothing differs. "
     "Who lets strangers choose inputs and acts on the class alone, as in a filter for abuse, should know that such inputs exist, as "
     "they do for every network in the clear, and can use wider windows or the exact profile; privacy is not touched."
 )
@@ -28,6 +30,7 @@ def crafted(stored: Stored, folder: Path) -> str:
             record["model"],
             record["profile"],
             f"{record['windows']:g}",
+            f"{record['safe_windows']:.2f}" if record.get("safe_windows") else tables.NONE,
             tables.percent(record.get("accuracy"), 2),
             f"{record['ordinary']['difference']:.2f}",
             f"{record['ordinary']['flips']} of {record['ordinary']['images']}",
@@ -41,6 +44,7 @@ def crafted(stored: Stored, folder: Path) -> str:
         "network",
         "profile",
         "windows",
+        "safe windows",
         "accuracy",
         "difference, test inputs",
         "other class",

@@ -1,4 +1,4 @@
-"""How often the inputs of a Program's look-ups leave the window in which their table is right, measured on images.
+"""How often the inputs of a Program's look-ups leave the window in which their table is right: measured on images, and bounded for all.
 
 A table's ramp of r turns is right on [-1/2 + r, 1/2): above the ramp it saturates, below that window it comes up again. A share of zero
 means that whatever the image, values clip and never wrap.
@@ -10,9 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ciphershift.errors import ProgramError
 from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.layers import MaxPool2d, TopOne
 from ciphershift.he_layers.layers.layer import FloatArray
-from ciphershift.he_layers.program import Program
+from ciphershift.he_layers.layers.max_pool import RAMP
+from ciphershift.he_layers.layers.table import Table
+from ciphershift.he_layers.program import Program, Stage
+from ciphershift.he_layers.recurrence import bounds
 from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumbers
 
 BATCH = 100
@@ -70,3 +75,43 @@ def measure(
                 counts[stage.layer.name] = (inputs + circuit.inputs, outside + circuit.outside)
             circuit.inputs = circuit.outside = 0
     return [Window(layer=name, inputs=inputs, outside=outside / inputs) for name, (inputs, outside) in counts.items()]
+
+
+def safe_factor(program: Program) -> float:
+    """Windows that are more than so many times as wide (models.compiler.answers.widened) hold the values of every input at all.
+
+    Then the encrypted network differs from the plaintext one by noise alone.
+
+    Interval arithmetic over the integers: of what every look-up reads, of two values that a max-pool compares, and of the logits, which
+    have half a turn to each side. An upper bound: fewer may do. Noise takes its own share of a window.
+
+    Raises:
+        ProgramError: the program is of the exact profile, where both networks count modulo, or answers with the class alone.
+    """
+    if program.profile != "fast" or isinstance(program.layers[-1], TopOne):
+        raise ProgramError(
+            f"{program.name!r} is of the {program.profile} profile and ends in {program.layers[-1].kind}: "
+            "windows are bounded in the fast profile, of networks that answer with logits"
+        )
+    factor = 0.0
+    for stage, read, values in bounds(program):
+        factor = max(factor, _wanted(stage, *read))
+        if stage is program.stages[-1] and not isinstance(stage.layer, Table):
+            factor = max(factor, float(np.abs(values).max()) * stage.output_delta / 0.5)
+    return factor
+
+
+def _wanted(stage: Stage, low: FloatArray, high: FloatArray) -> float:
+    """The factor for one stage that reads integers from ``low`` to ``high``."""
+    layer = stage.layer
+    if isinstance(layer, Table):
+        middle, half, bias = (
+            values.reshape(-1, *[1] * (low.ndim - 1))
+            for values in (layer.start + layer.length / 2, layer.length / 2, layer.bias)
+        )
+        reach = np.maximum(high + bias - middle, middle - low - bias)
+        return float((reach + half).max()) * stage.delta / 0.5
+    if isinstance(layer, MaxPool2d):
+        greatest, least = layer.plain(high[None].astype(np.int64)), -layer.plain(-low[None].astype(np.int64))
+        return float((greatest - least).max()) * stage.delta / RAMP
+    return 0.0

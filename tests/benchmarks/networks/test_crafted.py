@@ -1,13 +1,26 @@
 """The search for crafted inputs finds the wraps that a narrow window allows, and none where sums cannot leave it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ciphershift.benchmarks.networks.crafted import measure, worst_inputs
-from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, ReLU
+from ciphershift.benchmarks.networks.crafted import judge, measure, worst_inputs
+from ciphershift.errors import ProgramError
+from ciphershift.he_layers.analysis.windows import safe_factor
+from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.models.compiler import answers
 from ciphershift.models.training.data import Split
+from ciphershift.server.settings import Settings
+
+SPREAD = 5.69
+"""Standard deviation of mnist-tiny's logits over the images that the search began with."""
+WORST = (("as_served", 1.0, 4.17), ("wider", 2.0, 0.87))
+SIZE = params.get("TOY_N128").polynomial_size
 
 
 @pytest.fixture
@@ -61,6 +74,65 @@ def test_wider_windows_keep_the_sums_inside(seeds: NDArray[np.uint8]) -> None:
     assert wide["crafted"]["beyond_turns"] < 0 < narrow["crafted"]["beyond_turns"]
     assert (narrow["windows"], wide["windows"], narrow["model"], wide["model"]) == (1, 2.5, "sums", "sums")
     assert wide["crafted"]["flips"] == 0 < narrow["crafted"]["flips"]
+
+
+@pytest.mark.parametrize(("made_for", "windows", "bound"), WORST)
+def test_the_worst_inputs_that_were_found_stay_within_the_stated_bound(
+    made_for: str, windows: float, bound: float
+) -> None:
+    """Those of mnist-tiny on the benchmarks page: difference of a logit in the logits' deviations; classes behind wider windows."""
+    served = Program.load(Settings().models / "mnist-tiny")
+    with np.load(Path(__file__).with_name("crafted-mnist-tiny.npz")) as found:
+        images = found[made_for]
+    shown = answers.widened(served, windows) if windows > 1 else served
+    judged = judge(shown, images, params.get(served.params).polynomial_size)
+    assert judged.difference.max() <= bound * SPREAD
+    if windows > 1:
+        assert np.array_equal(judged.encrypted, judged.plain)
+    else:
+        assert (judged.encrypted != judged.plain).all(), "what wraps must be seen"
+
+
+@pytest.mark.parametrize("delta", [1 / 160, 1 / 400])
+def test_windows_that_are_safe_hold_every_input_and_narrower_ones_do_not(delta: float) -> None:
+    """Nine weights of one: the white image has the greatest sum that there is."""
+    white = np.full((1, 1, 6, 6), 255, dtype=np.uint8)
+    few = Linear(name="dense", weight=np.eye(3, 32, dtype=np.int8))
+    network = replace(program(delta), layers=(*program(delta).layers[:-1], few))
+    least = safe_factor(network)
+    assert least == pytest.approx(2 * 9 * 15 * delta)
+    for factor, outside in ((1.01 * least, False), (0.99 * least, True)):
+        scaled = replace(
+            network,
+            input=replace(network.input, delta=delta / factor),
+            layers=(network.layers[0], replace(network.layers[1], delta_out=1 / 512 / factor), *network.layers[2:]),
+        )
+        assert bool(judge(scaled, white, SIZE).beyond[0] >= 0) is outside
+
+
+def test_safe_windows_hold_what_a_pool_compares_and_the_logits() -> None:
+    """A pixel has up to 15 levels: two of them differ by 15/40 of a turn, which a quarter must hold; a logit has half a turn."""
+    layers = (MaxPool2d(name="pool", kernel=(2, 2), stride=(2, 2)), Flatten(name="flat"))
+    last = Linear(name="dense", weight=np.eye(2, 9, dtype=np.int8))
+    network = Program(
+        name="pool",
+        version="1",
+        params="TOY_N128",
+        input=InputSpec(shape=(1, 6, 6), levels=15, delta=1 / 40),
+        layers=(*layers, last),
+        output=OutputSpec(classes=("a", "b"), scale=1.0),
+    )
+    assert safe_factor(network) == pytest.approx(15 / 40 / 0.25)
+    four = replace(last, weight=4 * np.eye(2, 9, dtype=np.int8))
+    assert safe_factor(replace(network, layers=(*layers, four))) == pytest.approx(4 * 15 / 40 / 0.5)
+
+
+def test_no_windows_are_safe_where_there_are_none() -> None:
+    served = Program.load(Settings().models / "mnist-exact")
+    with pytest.raises(ProgramError, match="exact profile"):
+        safe_factor(served)
+    with pytest.raises(ProgramError, match="answer with logits"):
+        safe_factor(answers.top_one(program(1 / 400)))
 
 
 def test_a_search_gives_the_same_images_again(seeds: NDArray[np.uint8]) -> None:

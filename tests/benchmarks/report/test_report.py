@@ -171,6 +171,7 @@ def records() -> list[dict[str, Any]]:
             "model": "m",
             "profile": "fast",
             "windows": 2.0,
+            "safe_windows": 3.251,
             "accuracy": 0.98,
             "tried": 6720,
             "ordinary": {"difference": 0.5, "flips": 0, "images": 100},
@@ -215,7 +216,7 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
     assert "| m | in the clear, not rounded | 99.0 % |" in text
     assert "m, in the clear" not in text, "no quota is for answers that nobody serves"
     assert "m, class alone: a quota of 10 answers in all keeps these attacks below 90% agreement" in text
-    assert "| m | fast | 2 | 98.00 % | 0.50 | 0 of 100 | 6 720 | 3.25 | 15 of 16 |" in text
+    assert "| m | fast | 2 | 3.25 | 98.00 % | 0.50 | 0 of 100 | 6 720 | 3.25 | 15 of 16 |" in text
     assert "| m | 500 | 476 | 10 | 1.5 s | 0.65 | 1.71 |" in text
     assert "| m | 30 | 3 + 5 | 6 | 8 | 2 | 2 | 1 | 0 | 3.50 s of 4 s |" in text
     assert (
