@@ -255,12 +255,12 @@ def memory(
 @app.command()
 def imagenet(
     model: Annotated[str, typer.Option("--model", "-m", help="alexnet, resnet18 or shufflenet.")] = "resnet18",
-    side: Annotated[int, typer.Option(min=32, help="Height and width of the picture in pixels.")] = 224,
+    side: Annotated[int, typer.Option(min=32, help="Height and width of the image in pixels.")] = 224,
     params: Params = DEFAULT,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),
     json: Json = "-",
 ) -> None:
-    """A network of ImageNet's size on one encrypted picture, whole: seconds by layer, memory, noise; at full size it takes tens of minutes.
+    """A network of ImageNet's size on one encrypted image, whole: seconds by layer, memory, noise; at full size it takes tens of minutes.
 
     Examples:
 

@@ -1,6 +1,6 @@
 """Networks of ImageNet's size, encrypted from the first pixel to the last logit, on this machine.
 
-Weights are random, statistics of batch norms are those of real pictures: cost and agreement are those of a trained network of this shape,
+Weights are random, statistics of batch norms are those of real images: cost and agreement are those of a trained network of this shape,
 accuracy is not asked for. The network is made and simulated in a process of its own, so that peak memory is that of the evaluation.
 """
 
@@ -31,21 +31,21 @@ from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.program import Program
 from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit
 
-PICTURES = 24
+IMAGES = 24
 """Of which batch norms take their statistics, and the conversion its scales."""
 DRAWS = 3
 """Of the simulation."""
 
 
 def evaluate_whole(model: str, *, side: int, parameter_set: str, threads: int) -> dict[str, Any]:
-    """Returns what one encrypted picture cost, by chain of layers, beside the prediction and the simulation.
+    """Returns what one encrypted image cost, by chain of layers, beside the prediction and the simulation.
 
     Of each chain `encrypted_std` and `simulated_std` are standard deviations (1e-3 turns, over its last layer's values) of the difference
     from the noiseless circuit; `logit_noise` is the same of all logits, in logits.
 
     Args:
         model: a name of benchmarks.networks.imagenet.NETWORKS.
-        side: of a picture, in pixels.
+        side: of an image, in pixels.
         parameter_set: that the network is made for.
         threads: of the kernel.
     """
@@ -134,7 +134,7 @@ def _noise(
 
 
 def prepare(folder: Path, model: str, side: int, parameter_set: str) -> None:
-    """Makes the network and what it gives for one picture without encryption: a Program and `simulated.npz` in a folder."""
+    """Makes the network and what it gives for one image without encryption: a Program and `simulated.npz` in a folder."""
     program, image = make_program(model, side, parameter_set)
     program.save(folder)
     served = served_params(program)
@@ -169,7 +169,7 @@ def _draw(
 
 
 def make_program(model: str, side: int, parameter_set: str) -> tuple[Program, NDArray[np.uint8]]:
-    """A network with random weights, converted on pictures, and a picture that it has not seen, uint8 [1, 3, side, side]."""
+    """A network with random weights, converted on images, and an image that it has not seen, uint8 [1, 3, side, side]."""
     import torch
     from torch import nn
 
@@ -184,7 +184,7 @@ def make_program(model: str, side: int, parameter_set: str) -> tuple[Program, ND
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = None  # the mean over all that it sees
-    seen = pictures(PICTURES + 1, side)
+    seen = crops(IMAGES + 1, side)
     data = torch.from_numpy(seen[:-1]).float() / 255
     with torch.no_grad():
         for start in range(0, len(data), 8):
@@ -194,7 +194,7 @@ def make_program(model: str, side: int, parameter_set: str) -> tuple[Program, ND
     return export(network.eval(), name=model, version="1", params=parameter_set, classes=names), seen[-1:]
 
 
-def pictures(count: int, side: int) -> NDArray[np.uint8]:
+def crops(count: int, side: int) -> NDArray[np.uint8]:
     """Crops of scikit-learn's two photographs (a temple, a flower), uint8 [count, 3, side, side]."""
     from PIL import Image
     from sklearn.datasets import load_sample_images

@@ -1,4 +1,4 @@
-"""The section on networks of ImageNet's size, evaluated whole: what a picture costs, against the prediction, and its noise by layer."""
+"""The section on networks of ImageNet's size, evaluated whole: what an image costs, against the prediction, and its noise by layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ciphershift.benchmarks.report.stored import Stored
 
 COMMAND = "ciphershift bench imagenet --model alexnet"
 ABOUT = (
-    "One encrypted picture, from the first pixel to 1000 logits, in one process on this machine. Weights are random, statistics of batch "
+    "One encrypted image, from the first pixel to 1000 logits, in one process on this machine. Weights are random, statistics of batch "
     "norms are those of photographs: cost and noise are those of a trained network, accuracy is not asked for. *eta*: least and greatest "
     "estimate of the whole time that was shown from a tenth of it on, over what it took. *noise*: standard deviation of the logits around "
     "those of the circuit without noise, over the logits' own spread, encrypted and simulated."

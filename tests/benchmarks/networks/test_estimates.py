@@ -40,4 +40,4 @@ def test_the_first_stage_is_that_of_full_size(maps: int) -> None:
     program = first_stage.stage(maps, "TOY_N128")
     assert program.input.shape == (3, 224, 224)
     assert program.stages[0].output_shape == (maps, 55, 55)
-    assert program.lookups == maps * 27 * 27 * (8 + 1)
+    assert program.lookups == maps * (55 * 27 * 2 + 27 * 27 * (2 + 1))
