@@ -101,11 +101,13 @@ def test_windows_that_are_safe_hold_every_input_and_narrower_ones_do_not(delta: 
     network = replace(program(delta), layers=(*program(delta).layers[:-1], few))
     least = safe_factor(network)
     assert least == pytest.approx(2 * 9 * 15 * delta)
+    relu = network.layers[1]
+    assert isinstance(relu, ReLU)
     for factor, outside in ((1.01 * least, False), (0.99 * least, True)):
         scaled = replace(
             network,
             input=replace(network.input, delta=delta / factor),
-            layers=(network.layers[0], replace(network.layers[1], delta_out=1 / 512 / factor), *network.layers[2:]),
+            layers=(network.layers[0], replace(relu, delta_out=relu.delta_out / factor), *network.layers[2:]),
         )
         assert bool(judge(scaled, white, SIZE).beyond[0] >= 0) is outside
 

@@ -213,19 +213,19 @@ def test_a_loop_of_ones_own_trains_several_outputs() -> None:
     assert isinstance(network, Network)
     wanted = torch.tensor(np.concatenate([v.reshape(100, -1) for v in returned(module, UNIT).values()], axis=1))
     wanted[:, :3] = wanted[:, :3].clamp_min(1e-7).log()
-    spread = wanted.std(0) + 1e-3
+    spread = wanted.std(0) + 0.05  # some hardly vary, and would be noise alone
 
     def loss() -> Tensor:
         return ((network(UNIT) - wanted) / spread).pow(2).mean()
 
     before = float(loss().detach())
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-    for _ in range(15):
+    for _ in range(30):
         optimizer.zero_grad()
         step = loss()
         step.backward()
         optimizer.step()
-    assert float(loss().detach()) < 0.8 * before
+    assert float(loss().detach()) < 0.5 * before
     assert network.head.linear.mask is not None
     assert not network.head.linear.integer_weight()[~network.head.linear.mask].any()
 
