@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 KERNEL := $(shell find he_layers/native -name '*.?pp' -o -name CMakeLists.txt)
 
-.PHONY: setup demo page test test-slow sanitize fuzz lint docs locks pictures stub clean
+.PHONY: setup demo page test test-slow sanitize arm64 fuzz lint docs locks pictures stub clean
 
 setup: $(VENV)/.ready
 
@@ -49,6 +49,30 @@ sanitize: $(SANITIZED)/.ready
 		ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZED)/report UBSAN_OPTIONS=print_stacktrace=1 PYTHONHASHSEED=0 \
 		KERNEL_UNDER_TEST=$(SANITIZED) CIPHERSHIFT_TEST_EXAMPLES=150 $(BIN)/python -m pytest -p tests.support.other_kernel -p no:xdist --capture=no \
 		tests/he_layers/native tests/he_layers/test_graphs.py $(ARGS) || { head -n 20 $(SANITIZED)/report.*; exit 1; }
+
+# The kernel for 64-bit ARM, cross-compiled, and its tests in an emulator, whose times mean nothing.
+# Needs Debian with g++-aarch64-linux-gnu, cmake, ninja-build, qemu-user and mmdebstrap.
+ARM64 := $(CURDIR)/build/arm64
+ARM64_INSTALL := $(BIN)/python -m uv pip install --quiet --python $(ARM64)/bin/python --constraints constraints.txt
+$(ARM64)/root:
+	mmdebstrap --variant=extract --arch=arm64 --include=python3,libpython3-dev,libstdc++6 "$$(. /etc/os-release && echo $$VERSION_CODENAME)" $@
+
+# Debian's Python for arm64, of an environment of its own; the oldest processor of this kind that is still common.
+$(ARM64)/bin/python: | $(ARM64)/root
+	mkdir -p $(@D)
+	echo "home = $(ARM64)/root/usr/bin" >$(ARM64)/pyvenv.cfg
+	printf '#!/bin/sh\nexec qemu-aarch64 -cpu cortex-a72 -L %s -0 "$$0" %s "$$@"\n' $(ARM64)/root $(ARM64)/root/usr/bin/python3 >$@
+	chmod +x $@
+
+$(ARM64)/.ready: $(VENV)/.ready pyproject.toml constraints.txt $(KERNEL) | $(ARM64)/bin/python
+	$(INSTALL) uv
+	$(ARM64_INSTALL) nanobind scikit-build-core pytest pytest-timeout hypothesis
+	CXX=aarch64-linux-gnu-g++ CXXFLAGS="-idirafter $(ARM64)/root/usr/include" CMAKE_ARGS="-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64" \
+		$(ARM64_INSTALL) --no-build-isolation -e '.[client,server]'
+	touch $@
+
+arm64: $(ARM64)/.ready
+	$(ARM64)/bin/python -m pytest -o timeout=0 tests/golden tests/he_layers/native $(ARGS)
 
 # Fuzzing led by coverage: containers, requests and Programs. What it finds it writes to build/fuzz. To search on: make fuzz FUZZ=-max_total_time=3600
 FUZZ := -seed=1 -runs=8000
