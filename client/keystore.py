@@ -79,6 +79,7 @@ class Keystore:
         Keys that were made without a passphrase are encrypted now if one is given.
 
         Raises:
+            ConfigurationError: a pair cannot be stored in the folder.
             ExposedKeyError: other users of the machine can read the secret keys, or replace them.
             WrongKeyError: the two files of the pair do not belong together.
             LockedKeyError: the secret keys are encrypted, and no passphrase is given.
@@ -91,8 +92,13 @@ class Keystore:
         return self._load(params, folder)
 
     def _make(self, params: ParameterSet, folder: Path) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".making-"))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".making-"))
+        except OSError as error:
+            raise ConfigurationError(
+                f"keys cannot be stored in {self.folder} ({error.strerror}): set CIPHERSHIFT_HOME to a folder that can be written to"
+            ) from error
         try:
             keys = ClientKeys.generate(params)
             _write(temporary / _SECRET, self._at_rest(keys.to_bytes(), params))

@@ -154,6 +154,12 @@ def test_home_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.Mon
     assert Keystore().folder == tmp_path / "client"
 
 
+def test_a_folder_that_cannot_be_made_is_named_with_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.ConfigurationError, match=r"file/keys .*CIPHERSHIFT_HOME"):
+        Keystore(tmp_path / "file" / "keys").open(TOY)
+
+
 def test_the_secret_is_not_shown(tmp_path: Path) -> None:
     assert "<secret>" in repr(Keystore(tmp_path).open(TOY))
 
