@@ -64,6 +64,16 @@ def test_the_card_says_what_was_kept_out(recipe: Recipe, tmp_path: Path, everyth
     assert 0.1 < card["accuracy_quantised"] <= 1
 
 
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if isinstance(recipe, Recipe)])
+def test_nothing_but_images_is_distorted(name: str) -> None:
+    recipe = RECIPES[name]
+    assert isinstance(recipe, Recipe)
+    images = len(recipe.input_shape) == 3
+    assert images or not recipe.float_phase.distortion
+    behind_images = images and recipe.conversion.public is None
+    assert behind_images or not any(phase.distortion for phase in recipe.conversion.phases.values())
+
+
 def test_a_device_that_is_not_there_is_refused_by_name() -> None:
     result = CliRunner().invoke(app, ["train", "mnist-tiny", "--device", "cuda:99"])
     assert result.exit_code == 2
