@@ -75,7 +75,13 @@ class MaxPool2d(Layer):
 
     def lookups(self, shape: Shape) -> int:
         """One less than the window's width for each maximum along a row that is read, one less than its height for each result."""
-        return sum((len(step) - 1) * len(step[0]) for step in self._steps(shape))
+        channels, high, wide = self.output_shape(shape)
+        kernel, stride, padding = self.kernel[0], self.stride[0], self.padding[0]
+        last = (high - 1) * stride - padding  # where the last window begins; the first reads row 0
+        rows = min(last + kernel, shape[1])
+        if stride > kernel and high > 1:
+            rows = kernel - padding + (high - 2) * kernel + rows - last
+        return channels * wide * (rows * (self.kernel[1] - 1) + high * (kernel - 1))
 
     def _steps(self, shape: Shape) -> tuple[list[IntArray], list[IntArray]]:
         """Of both steps, for each place in a row or a column of the window: flat index of the value there, for every result of the step.

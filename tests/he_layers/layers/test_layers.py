@@ -22,7 +22,7 @@ from ciphershift.he_layers.layers import (
     ReLU,
     Reshape,
 )
-from ciphershift.he_layers.layers.layer import LinearLayer
+from ciphershift.he_layers.layers.layer import LinearLayer, Scale
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.he_layers.simulate import CircuitNoise
 
@@ -194,6 +194,32 @@ def test_max_pool_circuit_is_exact_while_a_windows_spread_fits(
     values = RNG.integers(-120, 120, (50, 3, 5, 6))
     got = through(layer, values, 1 / 1024) * 1024
     assert np.array_equal(got, layer.plain(values).reshape(50, -1))
+
+
+def test_a_pools_look_ups_are_those_of_its_circuit() -> None:
+    """Counted without an array: a Program from elsewhere may name any size."""
+
+    class Counting(simulate.NoisyCircuit):
+        count = 0
+
+        def lookup(
+            self, x: simulate.TorusNumbers, tables: np.ndarray, table_index: np.ndarray
+        ) -> simulate.TorusNumbers:
+            self.count += x.turns.shape[1]
+            return super().lookup(x, tables, table_index)
+
+    for kernel, stride, padding, height in product(range(1, 6), range(1, 8), range(3), range(1, 14)):
+        if 2 * padding > kernel or height + 2 * padding < kernel:
+            continue
+        layer = MaxPool2d(name="m", kernel=(kernel, 2), stride=(stride, 1), padding=(padding, 1))
+        circuit, shape = Counting(SILENT, RNG), (2, height, 3)
+        layer.apply(
+            circuit,
+            circuit.encrypt(np.zeros((1, 2 * height * 3))),
+            Scale(shape=shape, delta=1 / 64, polynomial_size=64),
+        )
+        assert layer.lookups(shape) == circuit.count, layer
+    assert MaxPool2d(name="m", kernel=(3, 3), stride=(2, 2)).lookups((2**30, 2**30, 2**30)) > 2**90
 
 
 @pytest.mark.parametrize("kind", ["inverted", "noise"])
