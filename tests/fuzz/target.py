@@ -11,6 +11,7 @@ import atheris
 FOUND = Path("build/fuzz")
 PER_INPUT_SECONDS = 60
 """A hang, not a measurement."""
+DEEPEST = 6
 NUMBERS = (
     0,
     1,
@@ -63,19 +64,20 @@ def _instrument(packages: Sequence[str]) -> None:
 
 def changed(choose: atheris.FuzzedDataProvider, value: Any, depth: int = 0) -> Any:
     """A JSON value with something else in one place."""
-    if isinstance(value, dict) and value and depth < 6 and choose.ConsumeIntInRange(0, 9):
+    if isinstance(value, dict) and value and depth < DEEPEST and choose.ConsumeIntInRange(0, 9):
         key = sorted(value)[choose.ConsumeIntInRange(0, len(value) - 1)]
         if choose.ConsumeIntInRange(0, 9) == 0:
             return {name: inner for name, inner in value.items() if name != key}
         return value | {key: changed(choose, value[key], depth + 1)}
-    if isinstance(value, list) and value and depth < 6 and choose.ConsumeIntInRange(0, 9):
+    if isinstance(value, list) and value and depth < DEEPEST and choose.ConsumeIntInRange(0, 9):
         place = choose.ConsumeIntInRange(0, len(value) - 1)
         return [*value[:place], changed(choose, value[place], depth + 1), *value[place + 1 :]]
     kinds: tuple[Callable[[], Any], ...] = (
         lambda: NUMBERS[choose.ConsumeIntInRange(0, len(NUMBERS) - 1)],
         lambda: choose.ConsumeInt(8),
         lambda: choose.ConsumeUnicode(40),
-        lambda: [changed(choose, value, depth + 1)] * choose.ConsumeIntInRange(0, 5) if depth < 6 else [],
+        # Not lists of lists of lists: five times each, twelve deep, would be a text of a gigabyte.
+        lambda: [changed(choose, value, DEEPEST)] * choose.ConsumeIntInRange(0, 5) if depth < DEEPEST else [],
         lambda: {choose.ConsumeUnicode(8): value},
         lambda: None,
         lambda: True,

@@ -7,17 +7,18 @@ from ciphershift.benchmarks.networks import whole
 
 
 @pytest.mark.slow
-def test_resnet18_on_a_small_image_has_the_noise_of_its_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shufflenet_on_a_small_image_has_the_noise_of_its_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One draw of the encrypted noise against three simulated ones: a layer's ratio spreads, the median of all does not."""
     monkeypatch.setenv("CIPHERSHIFT_ALLOW_TOY_PARAMETERS", "1")
-    found = whole.evaluate_whole("resnet18", side=32, parameter_set="TOY_N128", threads=2)
+    found = whole.evaluate_whole("shufflenet", side=32, parameter_set="TOY_N128", threads=2)
     assert found["lookups"] == sum(chain["lookups"] for chain in found["chains"]) > 50_000
     assert found["classes"] == 1000
-    noisy = [chain for chain in found["chains"] if "encrypted_std" in chain]
-    assert len(noisy) >= 18
-    for chain in noisy:
-        assert chain["encrypted_std"] == pytest.approx(chain["simulated_std"], rel=0.2), chain["layer"]
-    assert found["logit_noise"] == pytest.approx(found["logit_noise_simulated"], rel=0.2)
-    assert sum(chain["measured_s"] for chain in found["chains"]) == pytest.approx(found["measured_s"], rel=0.01)
+    ratios = [chain["encrypted_std"] / chain["simulated_std"] for chain in found["chains"] if "encrypted_std" in chain]
+    assert len(ratios) > 100
+    assert 0.7 < min(ratios) < max(ratios) < 1.4
+    assert np.median(ratios) == pytest.approx(1, abs=0.06)
+    assert found["logit_noise"] == pytest.approx(found["logit_noise_simulated"], rel=0.3)
+    assert sum(chain["measured_s"] for chain in found["chains"]) == pytest.approx(found["measured_s"], rel=0.02)
 
 
 def test_images_are_real_and_differ() -> None:
