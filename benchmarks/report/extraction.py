@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.typing import LineStyleType
 
 from ciphershift.benchmarks.extraction import quota
 from ciphershift.benchmarks.extraction.quota import LOSS
@@ -17,7 +18,16 @@ from ciphershift.benchmarks.report.style import MARKERS, Draw, Theme, markdown, 
 COMMAND = "ciphershift bench extraction --model NAME"
 KINDS = {"logits": "all logits", "coarse": "coarse logits", "class": "class alone"}
 CONTROLS = {"clear": "in the clear", "real": "in the clear, not rounded"}
-LINES = ("-", "--", ":", "-.")
+LINES: tuple[LineStyleType, ...] = (
+    "-",
+    "--",
+    ":",
+    "-.",
+    (0, (1, 3)),
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (4, 3)),
+    (0, (9, 2, 3, 2)),
+)
 
 
 def stolen(stored: Stored, folder: Path) -> str:
@@ -96,7 +106,7 @@ def _figure(records: Sequence[Record]) -> Draw:
             axes.plot(
                 counts,
                 [100 * share for share in shares],
-                LINES[model % len(LINES)],
+                linestyle=LINES[model % len(LINES)],
                 color=theme.palette[kind],
                 marker=MARKERS[kind],
                 label=f"{record['model']}, {KINDS[record['answer']]}",
@@ -104,6 +114,6 @@ def _figure(records: Sequence[Record]) -> Draw:
         axes.set_xscale("log")
         axes.set_xlabel("answers, logarithmic")
         axes.set_ylabel("agreement of the copy, %")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, handlelength=4)
 
     return draw
