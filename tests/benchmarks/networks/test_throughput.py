@@ -8,6 +8,7 @@ from ciphershift.server.settings import Settings
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_batch_above_the_servers_usual_limit_is_measured() -> None:
     settings = Settings()
     many = settings.max_batch + 1

@@ -7,6 +7,7 @@ from ciphershift.benchmarks.networks import whole
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_shufflenet_on_a_small_image_has_the_noise_of_its_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
     """One draw of the encrypted noise against three simulated ones: a layer's ratio spreads, the median of all does not."""
     monkeypatch.setenv("CIPHERSHIFT_ALLOW_TOY_PARAMETERS", "1")
