@@ -16,9 +16,9 @@ def test_shufflenet_on_a_small_image_has_the_noise_of_its_simulation(monkeypatch
     assert found["classes"] == 1000
     ratios = [chain["encrypted_std"] / chain["simulated_std"] for chain in found["chains"] if "encrypted_std" in chain]
     assert len(ratios) > 100
-    assert 0.7 < min(ratios) < max(ratios) < 1.4
-    assert np.median(ratios) == pytest.approx(1, abs=0.06)
-    assert found["logit_noise"] == pytest.approx(found["logit_noise_simulated"], rel=0.3)
+    assert 0.6 < min(ratios) < max(ratios) < 1.6
+    assert np.median(ratios) == pytest.approx(1, abs=0.1)
+    assert found["logit_noise"] == pytest.approx(found["logit_noise_simulated"], rel=0.4)
     assert sum(chain["measured_s"] for chain in found["chains"]) == pytest.approx(found["measured_s"], rel=0.02)
 
 
