@@ -21,7 +21,7 @@ ROWS = 40_000
 MOST_INPUTS = 4096
 """Weights of a channel for which moments are taken: 134 MB. Wider layers are rounded weight by weight."""
 MOST_WORK = 10**10
-"""Weights times those of a channel, likewise: as many take about a minute on a core."""
+"""Weights times those of a channel, likewise: what a sweep over the weights costs."""
 CHUNK = 50
 """Samples at a time."""
 BLOCK = 64

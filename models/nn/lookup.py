@@ -88,10 +88,7 @@ def max_pool(
         std: of the look-ups' input noise in the first round of the tree; ``later_std`` in the following ones.
     """
     for axis in (3, 2):
-        side, step = kernel[axis - 2], stride[axis - 2]
-        count = (phase.shape[axis] - side) // step + 1
-        values = [phase.narrow(axis, i, (count - 1) * step + 1) for i in range(side)]
-        values = [value[..., ::step] if axis == 3 else value[:, :, ::step] for value in values]
+        values = list(phase.unfold(axis, kernel[axis - 2], stride[axis - 2]).unbind(-1))
         while len(values) > 1:
             paired = [maximum(a, b, std) for a, b in zip(values[0::2], values[1::2], strict=False)]
             values = paired + values[len(values) // 2 * 2 :]

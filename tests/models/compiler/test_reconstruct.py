@@ -134,8 +134,9 @@ def test_weights_that_are_not_there_stay_away() -> None:
     assert bool(layer.integer_weight()[~gone].any())
 
 
-def test_wide_layers_are_rounded_weight_by_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounding, "MOST_INPUTS", 3)
+@pytest.mark.parametrize("limit", ["MOST_INPUTS", "MOST_WORK"])
+def test_wide_layers_are_rounded_weight_by_weight(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounding, limit, 3)
     found = convert(ordinary(), SAMPLES, params="TOY_N128")
     nearest = before_rounding(ordinary(), SAMPLES, params="TOY_N128").network
     nearest.quantize(True)

@@ -47,6 +47,15 @@ def test_keys_add_their_noise() -> None:
     assert [levels.lookup_input(*keys) for keys in ((True, True), (False, False))] == [7.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("kernel", "noisy"), [((1, 2), False), ((2, 1), False), ((2, 2), True), ((1, 3), True), ((3, 1), True)]
+)
+def test_the_first_round_of_a_pool_has_its_own_noise(kernel: tuple[int, int], noisy: bool) -> None:
+    """Equal values, no noise in the first round: only what is compared again can differ."""
+    pooled = max_pool(torch.zeros(2, 3, 6, 6), kernel, kernel, 0.0, 0.05)
+    assert bool((pooled != 0).any()) is noisy
+
+
 @pytest.mark.slow  # it compiles for half a minute
 @pytest.mark.filterwarnings("default")  # torch warns itself while it compiles
 def test_compiled_look_ups_and_pools_are_the_same_with_the_same_gradients() -> None:
