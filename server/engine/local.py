@@ -196,14 +196,19 @@ class _Process:
         try:
             self._pipe.send(message)
         except OSError:
-            raise WorkerLostError("the worker process died under this job") from None
+            raise self._lost() from None
 
     def _receive(self) -> Any:
         """The next message; None if there is none within POLL_SECONDS. Raises WorkerLostError."""
         try:
             return self._pipe.recv() if self._pipe.poll(POLL_SECONDS) else None
         except (EOFError, OSError):
-            raise WorkerLostError("the worker process died under this job") from None
+            raise self._lost() from None
+
+    def _lost(self) -> WorkerLostError:
+        """Ends the process for good: a pipe breaks before its process counts as dead, which would take the next task, too."""
+        self.end()
+        return WorkerLostError("the worker process died under this job")
 
 
 def serve(settings: Settings, pipe: Connection) -> None:

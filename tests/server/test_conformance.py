@@ -75,7 +75,7 @@ class Bench:
             "key_id": self.pair.key_id,
             "key_file": self.pair.evaluation_keys,
             "images": tuple(ciphertext.to_bytes() for ciphertext in encrypted),
-            "deadline": time.time() + 60,
+            "deadline": time.time() + 600,
             "checkpoint": self.folder / "checkpoint",
         }
         return Task(**given | changes)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from ciphershift.errors import WorkerLostError
+from ciphershift.server.engine.local import _Process
+from ciphershift.server.settings import Settings
 from tests.server.conftest import PATIENCE_SECONDS, Gated, Serve, kill_workers, workers
 
 
@@ -73,6 +77,18 @@ def test_a_job_that_kills_every_worker_fails_with_the_reason(server: Gated, make
     assert server.http.get(f"{location}/result").status_code == 503
     server.gate.open()
     assert server.post("infer", make_body()).status_code == 200
+
+
+@pytest.mark.parametrize("use", [lambda process: process._send("a job"), lambda process: process._receive()])
+def test_a_process_whose_pipe_is_broken_takes_no_other_task(zoo: Path, use: Callable[[_Process], object]) -> None:
+    """A killed process loses its files first and counts as dead later: every attempt of a job would be lost in between."""
+    process = _Process(Settings(models=zoo, allow_toy_parameters=True))
+    process.wait_until_ready(threading.Event())
+    assert process.is_alive()
+    process._pipe.close()
+    with pytest.raises(WorkerLostError):
+        use(process)
+    assert not process.is_alive()
 
 
 def test_health_answers_while_every_worker_computes(server: Gated, make_body: Callable[..., Any]) -> None:

@@ -31,7 +31,7 @@ def task(make_body: Callable[..., Any], bundle: tuple[str, bytes], tiny_program:
         key_id=bundle[0],
         key_file=file,
         images=tuple(tensors.split_elements(tensor)),
-        deadline=time.time() + 60,
+        deadline=time.time() + 600,
         checkpoint=tmp_path / "checkpoint",
     )
 
