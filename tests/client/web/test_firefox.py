@@ -45,6 +45,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow  # the same page in a second browser
 def test_the_page_predicts_in_firefox(node: Callable[..., Any], tmp_path: Path) -> None:
     program = next(filter(None, map(shutil.which, FIREFOX)), None)
     if program is None:

@@ -166,6 +166,7 @@ def test_the_hook_of_the_document_is_checked_by_reacts_types(package: Path, tmp_
     run(str(package / "node_modules" / ".bin" / "tsc"), *options, "use-prediction.tsx", cwd=tmp_path)
 
 
+@pytest.mark.slow  # a whole prediction by Node; its parts are tested in the others
 def test_the_script_for_node_of_the_document_classifies(package: Path, tmp_path: Path) -> None:
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "ciphershift").symlink_to(package)

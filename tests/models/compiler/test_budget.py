@@ -29,6 +29,7 @@ def test_finer_numbers_are_taken_where_coarse_ones_lose_too_much(module: nn.Modu
     assert network.levels > 1
 
 
+@pytest.mark.slow  # converts again and again
 def test_without_a_limit_of_points_the_best_of_the_fast_ones_is_taken(module: nn.Module) -> None:
     network = convert(module, SAMPLES, params="TOY_N128", exponents=1, levels=1, max_seconds=100.0)
     assert network.exponents > 1
@@ -41,6 +42,7 @@ def test_a_limit_that_cannot_be_kept_says_by_how_much(module: nn.Module) -> None
         convert(module, SAMPLES, params="TOY_N128", max_drop=-200.0)
 
 
+@pytest.mark.slow  # converts again and again
 def test_numbers_lose_points_of_their_explained_variance() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, 1)).eval()
