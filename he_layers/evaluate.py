@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from time import perf_counter
 from typing import Any, Generic, Protocol, Self
 
@@ -140,8 +142,19 @@ class SlicedCircuit(Circuit[T], Protocol[T]):
         """Writes values into a room, from ``start`` on."""
 
 
-Lookup = Callable[[LweCiphertextList, FloatArray, NDArray[np.int32]], LweCiphertextList]
-"""Ciphertexts, tables and the index of each ciphertext's table -> the looked-up ciphertexts; see pbs.pbs."""
+Lookup = Callable[[LweCiphertextList, FloatArray, NDArray[np.int32], NDArray[np.int32] | None], LweCiphertextList]
+"""Ciphertexts, tables, the index of each ciphertext's table, and second places -> the looked-up ciphertexts; see pbs.pbs."""
+
+
+def _look_up(
+    keys: ServerKeys,
+    threads: int,
+    x: LweCiphertextList,
+    tables: FloatArray,
+    index: NDArray[np.int32],
+    second: NDArray[np.int32] | None,
+) -> LweCiphertextList:
+    return pbs.pbs(x, keys, tables, index, second=second, threads=threads)
 
 
 class EncryptedCircuit:
@@ -155,7 +168,7 @@ class EncryptedCircuit:
     def __init__(self, keys: ServerKeys, *, threads: int, lookup: Lookup | None = None) -> None:
         """Args: threads: of the kernel. lookup: computes the look-ups elsewhere, in place of pbs here."""
         self.keys = keys
-        self._lookup = lookup or (lambda x, tables, index: pbs.pbs(x, keys, tables, index, threads=threads))
+        self._lookup = lookup or partial(_look_up, keys, threads)
         self.threads = threads
         self.slice_rows = SLICE_ROWS
 
@@ -193,9 +206,15 @@ class EncryptedCircuit:
             parts = [self._under_both_keys(part) for part in parts]
         return replace(parts[0], data=np.concatenate([part.data for part in parts]))
 
-    def lookup(self, x: LweCiphertextList, tables: FloatArray, table_index: NDArray[np.int32]) -> LweCiphertextList:
+    def lookup(
+        self,
+        x: LweCiphertextList,
+        tables: FloatArray,
+        table_index: NDArray[np.int32],
+        second: NDArray[np.int32] | None = None,
+    ) -> LweCiphertextList:
         """Key switch, modulus switch, blind rotation, sample extraction."""
-        return self._lookup(x, tables, table_index)
+        return self._lookup(x, tables, table_index, second)
 
     def rows(self, x: LweCiphertextList, start: int, stop: int) -> LweCiphertextList:
         """The rows from ``start`` up to ``stop``; not copied."""
@@ -355,8 +374,8 @@ class Slices(Generic[T]):
     def __init__(self, chain: Sequence[Stage], x: T, circuit: SlicedCircuit[T], polynomial_size: int) -> None:
         """Prepares the evaluation; ``run`` does the work."""
         self.chain, self.x, self.circuit, self.polynomial_size = chain, x, circuit, polynomial_size
-        self.channels = chain[-1].output_shape[0]
-        self.per_channel = flat_size(chain[-1].output_shape[1:])
+        self.channels = chain[-1].output_shape[0] // prod(stage.layer.results for stage in chain)
+        self.per_channel = flat_size(chain[-1].output_shape) // self.channels
         self.rows: T | None = None
         self.done = 0
         self.complete = False
@@ -414,4 +433,5 @@ class Slices(Generic[T]):
                     x = self.circuit.rows(x, start * per_channel, stop * per_channel)
             lookups += layer.lookups(scale.shape)
             x = layer.apply(self.circuit, x, scale)
+            start, stop = start * layer.results, stop * layer.results
         return x, lookups

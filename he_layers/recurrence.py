@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ciphershift.errors import ProgramError
 from ciphershift.he_layers.layers.add import Add
@@ -130,9 +129,9 @@ def _certificate(
     reach, window = 0.0, np.inf
     for step in steps:
         low, high = (bound + table.bias for bound in ranges[step.sources[0]])
-        middle = table.start + table.length / 2
+        middle, half = table.window
         reach = max(reach, float(np.maximum(high - middle, middle - low).max() * step.delta))
-        window = min(window, float(0.5 - table.length.max() * step.delta / 2))
+        window = min(window, float(0.5 - half.max() * step.delta))
     return Certificate(layer=name, norm=norm, reach=reach, window=window)
 
 
@@ -170,8 +169,8 @@ def _bounded(stage: "Stage", low: FloatArray, high: FloatArray) -> tuple[FloatAr
     layer = stage.layer
     if isinstance(layer, Table):
         shape = (-1, *[1] * (len(stage.output_shape) - 1))
-        first, last = (end.reshape(shape).astype(np.float64) for end in _levels(layer))
-        return np.broadcast_to(first, stage.output_shape), np.broadcast_to(last, stage.output_shape)
+        least, most = (np.repeat(end, layer.results).reshape(shape).astype(np.float64) for end in layer.extremes)
+        return np.broadcast_to(least, stage.output_shape), np.broadcast_to(most, stage.output_shape)
     if isinstance(layer, LinearLayer):
         entries = layer.matrix(stage.shape)
         weights, rows = entries.values.astype(np.float64), entries.rows
@@ -185,9 +184,3 @@ def _bounded(stage: "Stage", low: FloatArray, high: FloatArray) -> tuple[FloatAr
         return least.reshape(stage.output_shape), greatest.reshape(stage.output_shape)
     low, high = (layer.plain(end[None].astype(np.int64))[0].astype(np.float64) for end in (low, high))
     return low, high  # values change places, or the greatest of some is taken: both rise with their inputs
-
-
-def _levels(table: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if isinstance(table, LookUp):
-        return table.values.min(axis=1).astype(np.int64), table.values.max(axis=1).astype(np.int64)
-    return table.ends

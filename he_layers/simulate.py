@@ -131,13 +131,21 @@ class NoisyCircuit:
             under_big_key=any(part.under_big_key for part in parts),
         )
 
-    def lookup(self, x: TorusNumbers, tables: FloatArray, table_index: NDArray[np.int32]) -> TorusNumbers:
+    def lookup(
+        self,
+        x: TorusNumbers,
+        tables: FloatArray,
+        table_index: NDArray[np.int32],
+        second: NDArray[np.int32] | None = None,
+    ) -> TorusNumbers:
         """Key switch, modulus switch, table, bootstrap noise."""
         std = self.levels.lookup_input(x.under_input_key, x.under_big_key)
         size = self.levels.polynomial_size
         point = np.rint(self._noisy(x.turns, std) * (2 * size)).astype(np.int64) % (2 * size)
         whole_turn = np.concatenate([tables, -tables], axis=1)
-        found = whole_turn.reshape(-1)[point + table_index.astype(np.int64) * (2 * size)]
+        places = [point] if second is None else [point, (point + second[table_index]) % (2 * size)]
+        rows = table_index.astype(np.int64) * (2 * size)
+        found = np.concatenate([whole_turn.reshape(-1)[place + rows] for place in places], axis=1)
         return TorusNumbers(turns=self._noisy(found, self.levels.lookup), under_input_key=False, under_big_key=True)
 
     def decrypt(self, x: TorusNumbers) -> FloatArray:

@@ -127,7 +127,7 @@ def lookups(operations: Sequence[ir.Operation], input_shape: Shape) -> list[int]
     shapes = {operation.name: operation.shape for operation in operations} | {IMAGE: input_shape}
     counts = []
     for operation in operations:
-        count = prod(operation.shape) if isinstance(operation, ir.Activation) else 0
+        count = prod(shapes[operation.inputs[0]]) if isinstance(operation, ir.Activation) else 0
         if isinstance(operation, ir.MaxPool2d):
             pool = MaxPool2d(name="pool", kernel=operation.kernel, stride=operation.stride, padding=operation.padding)
             count = pool.lookups(shapes[operation.inputs[0]])

@@ -75,10 +75,18 @@ class Laboratory:
 
     def bootstrap(self, count: int) -> Errors:
         """Look up a random table: the result against the table at the very point that was looked up."""
+        return self.two_places(count)[0]
+
+    def second_place(self, count: int) -> Errors:
+        """The same at a second place of the table."""
+        return self.two_places(count)[1]
+
+    def two_places(self, count: int) -> tuple[Errors, Errors]:
+        """Errors of both results of one rotation."""
         size, gadget = self.params.polynomial_size, self.params.pbs
         switched = self._switched(self._values(0.5, count))
         point = self._points(switched) % (2 * size)
-        table = self.rng.uniform(-0.25, 0.25, (1, size))
+        table, second = self.rng.uniform(-0.25, 0.25, (1, size)), self.rng.integers(1, 2 * size, 1, np.int32)
         rows = _kernel.blind_rotate(
             switched,
             table,
@@ -90,11 +98,11 @@ class Laboratory:
             block_length=self.params.block_length,
             key_bodies=self.params.bodies,
             threads=THREADS,
+            second=second,
         )
-        want = np.where(point < size, table[0, point % size], -table[0, point % size])
-        return np.asarray(
-            phases(LweCiphertextList(rows, bodies=self.bodies), self.keys.big_lwe_keys[: self.bodies]) - want
-        )
+        whole = np.concatenate([table[0], -table[0]])
+        found = phases(LweCiphertextList(rows, bodies=self.bodies), self.keys.big_lwe_keys[: self.bodies])
+        return found[:count] - whole[point], found[count:] - whole[(point + second) % (2 * size)]
 
     def packing(self, count: int, **changes: float) -> Errors:
         """Pack noiseless ciphertexts ten by ten and decrypt, with changes to what only packing reads of the parameters."""
@@ -184,6 +192,7 @@ def measure_noise(name: str) -> Iterator[dict[str, Any]]:
             ),
             ("modulus_switch", noise.modulus_switch_variance(parameter_set), 4000, laboratory.modulus_switch),
             ("bootstrap", noise.pbs_variance(parameter_set, bodies), 1500, laboratory.bootstrap),
+            ("second_place", noise.pbs_variance(parameter_set, bodies), 1500, laboratory.second_place),
             (
                 "packing_key_switch",
                 noise.packing_key_switch_variance(parameter_set),

@@ -41,9 +41,15 @@ class _Circuit(NoisyCircuit):
         super().__init__(CircuitNoise.silent(polynomial_size), np.random.default_rng(0))
         self.worst: FloatArray | float = -np.inf
 
-    def lookup(self, x: TorusNumbers, tables: FloatArray, table_index: NDArray[np.int32]) -> TorusNumbers:
-        self.worst = np.maximum(self.worst, beyond(x.turns, tables, table_index).max(axis=1))
-        return super().lookup(x, tables, table_index)
+    def lookup(
+        self,
+        x: TorusNumbers,
+        tables: FloatArray,
+        table_index: NDArray[np.int32],
+        second: NDArray[np.int32] | None = None,
+    ) -> TorusNumbers:
+        self.worst = np.maximum(self.worst, beyond(x.turns, tables, table_index, second).max(axis=1))
+        return super().lookup(x, tables, table_index, second)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

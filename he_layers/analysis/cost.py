@@ -88,10 +88,17 @@ class WorkCircuit:
             under_big_key=any(part.under_big_key for part in parts),
         )
 
-    def lookup(self, x: Ciphertexts, tables: FloatArray, table_index: NDArray[np.int32]) -> Ciphertexts:
+    def lookup(
+        self,
+        x: Ciphertexts,
+        tables: FloatArray,
+        table_index: NDArray[np.int32],
+        second: NDArray[np.int32] | None = None,
+    ) -> Ciphertexts:
         """Notes the call."""
         self.lookups.append(x)
-        return Ciphertexts(count=x.count, under_input_key=False, under_big_key=True)
+        results = x.count if second is None else 2 * x.count
+        return Ciphertexts(count=results, under_input_key=False, under_big_key=True)
 
 
 def work(program: Program) -> list[LayerWork]:

@@ -97,10 +97,13 @@ class GainCircuit:
             under_big_key=any(part.under_big_key for part in parts),
         )
 
-    def lookup(self, x: Gains, tables: FloatArray, table_index: NDArray[np.int32]) -> Gains:
+    def lookup(
+        self, x: Gains, tables: FloatArray, table_index: NDArray[np.int32], second: NDArray[np.int32] | None = None
+    ) -> Gains:
         """Notes what is read; the result holds a bootstrap's own noise once."""
         self.read.append(x)
-        return Gains(multiples=np.tile([0.0, 1.0], (len(x.multiples), 1)), under_input_key=False, under_big_key=True)
+        results = len(x.multiples) if second is None else 2 * len(x.multiples)
+        return Gains(multiples=np.tile([0.0, 1.0], (results, 1)), under_input_key=False, under_big_key=True)
 
 
 def gains(program: Program) -> list[StageGains]:

@@ -39,19 +39,29 @@ class WatchingCircuit(NoisyCircuit):
         super().__init__(levels, rng)
         self.inputs = self.outside = 0
 
-    def lookup(self, x: TorusNumbers, tables: FloatArray, table_index: NDArray[np.int32]) -> TorusNumbers:
+    def lookup(
+        self,
+        x: TorusNumbers,
+        tables: FloatArray,
+        table_index: NDArray[np.int32],
+        second: NDArray[np.int32] | None = None,
+    ) -> TorusNumbers:
         """Counts, then looks up."""
         self.inputs += x.turns.size
-        self.outside += int((beyond(x.turns, tables, table_index) >= 0).sum())
-        return super().lookup(x, tables, table_index)
+        self.outside += int((beyond(x.turns, tables, table_index, second) >= 0).sum())
+        return super().lookup(x, tables, table_index, second)
 
 
-def beyond(turns: FloatArray, tables: FloatArray, table_index: NDArray[np.int32]) -> FloatArray:
-    """How far inputs [batch, count] lie beyond the window of their table, in turns; below zero within it."""
+def beyond(
+    turns: FloatArray, tables: FloatArray, table_index: NDArray[np.int32], second: NDArray[np.int32] | None
+) -> FloatArray:
+    """How far inputs [batch, count] lie beyond the window of their table, or of a second place in it, in turns; below zero within."""
     changes = tables != tables[:, -1:]
     points = tables.shape[1]
     ramp = np.where(changes.any(axis=1), points - changes[:, ::-1].argmax(axis=1), 0) / (2 * points)
-    distance: FloatArray = np.maximum(-0.5 + ramp[table_index] - turns, turns - 0.5)
+    shift = np.zeros(len(tables)) if second is None else ((second + points // 2) % points - points // 2) / (2 * points)
+    low, high = -0.5 + ramp + np.maximum(-shift, 0), 0.5 - np.maximum(shift, 0)
+    distance: FloatArray = np.maximum(low[table_index] - turns, turns - high[table_index])
     return distance
 
 
@@ -105,10 +115,7 @@ def _wanted(stage: Stage, low: FloatArray, high: FloatArray) -> float:
     """The factor for one stage that reads integers from ``low`` to ``high``."""
     layer = stage.layer
     if isinstance(layer, Table):
-        middle, half, bias = (
-            values.reshape(-1, *[1] * (low.ndim - 1))
-            for values in (layer.start + layer.length / 2, layer.length / 2, layer.bias)
-        )
+        middle, half, bias = (values.reshape(-1, *[1] * (low.ndim - 1)) for values in (*layer.window, layer.bias))
         reach = np.maximum(high + bias - middle, middle - low - bias)
         return float((reach + half).max()) * stage.delta / 0.5
     if isinstance(layer, MaxPool2d):

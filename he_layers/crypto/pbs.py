@@ -17,6 +17,7 @@ def pbs(
     tables: NDArray[np.float64],
     table_index: NDArray[np.int32],
     *,
+    second: NDArray[np.int32] | None = None,
     threads: int = 1,
 ) -> LweCiphertextList:
     """Looks every phase up in a table: key_switch, modulus_switch, blind_rotate, sample_extract.
@@ -27,16 +28,18 @@ def pbs(
         tables: torus values, float64 [tables, N]: row t at index j is f_t(j / 2N). The other half of the torus is its negative,
             f(phi + 1/2) = -f(phi): the ring is negacyclic.
         table_index: which table each row uses, int32 [count].
+        second: int32 [tables], s from 1 to 2N - 1 for each table: f_t(phi + s / 2N) is extracted from the same rotation, too.
         threads: threads of the kernel.
 
     Returns:
-        [count, k * N + bodies], under the big keys.
+        [count, k * N + bodies], under the big keys; with ``second`` as many again behind them, the second result of each row.
 
     Raises:
         BadShapeError: see key_switch.
 
     Noise: the phase that is looked up carries x's noise, noise.key_switch_variance and noise.modulus_switch_variance; the result
-    carries noise.pbs_variance, whatever the input's.
+    carries noise.pbs_variance, whatever the input's. Two results of one row were looked up at the same noisy phase; their own noises are
+    those of two coefficients of one accumulator, which are independent.
     """
     params = keys.params
     small = key_switch(x, keys, threads=threads)
@@ -54,5 +57,6 @@ def pbs(
         block_length=params.block_length,
         key_bodies=params.bodies,
         threads=threads,
+        second=None if second is None else np.ascontiguousarray(second, dtype=np.int32),
     )
     return LweCiphertextList(rotated, bodies=x.bodies)

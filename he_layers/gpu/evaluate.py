@@ -70,13 +70,18 @@ class DeviceCircuit:
             parts = [self._under_both_keys(part) for part in parts]
         return torch.cat(list(parts), dim=1)
 
-    def lookup(self, x: Tensor, tables: FloatArray, table_index: NDArray[np.int32]) -> Tensor:
+    def lookup(
+        self, x: Tensor, tables: FloatArray, table_index: NDArray[np.int32], second: NDArray[np.int32] | None = None
+    ) -> Tensor:
         """Key switch, modulus switch, blind rotation, sample extraction."""
         device = self.keys.device
         index = torch.from_numpy(table_index).to(device, torch.int64).repeat(len(x))
         on_device = torch.from_numpy(np.ascontiguousarray(tables, dtype=np.float64)).to(device)
-        found = pbs(x.flatten(0, 1), self.keys, on_device, index)
-        return found.reshape(len(x), -1, found.shape[-1])
+        found = [pbs(x.flatten(0, 1), self.keys, on_device, index)]
+        if second is not None:
+            places = torch.from_numpy(second).to(device)[index]
+            found.append(pbs(x.flatten(0, 1), self.keys, on_device, index, places))
+        return torch.cat([part.reshape(len(x), -1, part.shape[-1]) for part in found], dim=1)
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         """The rows from ``start`` up to ``stop``."""

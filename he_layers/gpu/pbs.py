@@ -17,7 +17,7 @@ CPU_TOGETHER = 64
 """The same where the device is the CPU, whose caches hold few."""
 
 
-def pbs(x: Tensor, keys: DeviceKeys, tables: Tensor, table_index: Tensor) -> Tensor:
+def pbs(x: Tensor, keys: DeviceKeys, tables: Tensor, table_index: Tensor, place: Tensor | None = None) -> Tensor:
     """Looks every phase up in a table: key_switch, modulus_switch, blind_rotate, sample_extract; see he_layers.crypto.pbs.
 
     Args:
@@ -25,6 +25,7 @@ def pbs(x: Tensor, keys: DeviceKeys, tables: Tensor, table_index: Tensor) -> Ten
         keys: of the ciphertexts' owner.
         tables: float64 [tables, N], turns.
         table_index: int64 [count].
+        place: int32 [count], s from 1 to 2N - 1: the result is f(phi + s / 2N), of a rotation of its own.
 
     Returns:
         int32 [count, k * N + 1].
@@ -36,7 +37,10 @@ def pbs(x: Tensor, keys: DeviceKeys, tables: Tensor, table_index: Tensor) -> Ten
     step = together(keys)
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        out[part] = rotate(modulus_switch(key_switch(x[part], keys), keys), keys, tables, table_index[part])
+        switched = modulus_switch(key_switch(x[part], keys), keys)
+        if place is not None:
+            switched[:, -1] = (switched[:, -1] + place[part]) % (2 * keys.params.polynomial_size)
+        out[part] = rotate(switched, keys, tables, table_index[part])
     return out
 
 

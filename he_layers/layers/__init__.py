@@ -3,6 +3,7 @@
 from ciphershift.he_layers.layers.add import Add
 from ciphershift.he_layers.layers.avg_pool import AvgPool2d
 from ciphershift.he_layers.layers.conv import Conv2d
+from ciphershift.he_layers.layers.crelu import CReLU
 from ciphershift.he_layers.layers.flatten import Flatten
 from ciphershift.he_layers.layers.gather import Gather
 from ciphershift.he_layers.layers.layer import Circuit, Entries, Layer, Scale, Shape
@@ -22,6 +23,7 @@ KINDS: dict[str, type[Layer]] = {
         AvgPool2d,
         ChannelShuffle,
         Conv2d,
+        CReLU,
         Flatten,
         Gather,
         Linear,
@@ -38,6 +40,7 @@ __all__ = [
     "KINDS",
     "Add",
     "AvgPool2d",
+    "CReLU",
     "ChannelShuffle",
     "Circuit",
     "Conv2d",

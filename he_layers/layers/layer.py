@@ -86,12 +86,15 @@ class Circuit(Protocol[T]):
     def join(self, parts: Sequence[T]) -> T:
         """The values of all parts, one part after the other."""
 
-    def lookup(self, x: T, tables: FloatArray, table_index: NDArray[np.int32]) -> T:
+    def lookup(
+        self, x: T, tables: FloatArray, table_index: NDArray[np.int32], second: NDArray[np.int32] | None = None
+    ) -> T:
         """Programmable bootstrap of each value.
 
         Args:
             tables: turns [tables, N]: f at the phases j / 2N; f(phase + 1/2) = -f(phase) everywhere else.
             table_index: int32 [count], the table of each value.
+            second: int32 [tables], from 1 to 2N - 1: f(phase + second / 2N) of each value, too, behind the first results of all.
         """
 
 
@@ -106,7 +109,10 @@ class Layer(ABC):
     """
 
     kind: ClassVar[str]
-    channelwise: ClassVar[bool] = False  # whether a channel of the result depends on the same channel of the input only
+    channelwise: ClassVar[bool] = False  # whether a channel of the result depends on one channel of the input only
+    results: ClassVar[int] = (
+        1  # channels of the result for each of the input's, side by side; of a layer with ``channelwise``
+    )
     name: str
     inputs: tuple[str, ...] = field(default=(), metadata=LATER)
     shares: str | None = field(default=None, metadata=LATER)
@@ -139,7 +145,7 @@ class Layer(ABC):
     def part(self, start: int, stop: int) -> Self | None:
         """The layer that gives only the channels from ``start`` up to ``stop`` of the result; None if it cannot be divided so.
 
-        A layer with ``channelwise`` then takes only these channels of its input, any other the whole input.
+        A layer with ``channelwise`` takes only the channels from ``start`` up to ``stop`` of its input, any other the whole input.
         """
         return None
 

@@ -62,6 +62,11 @@ class LookUp(Table):
         return self.values[:, 0].astype(np.int64), self.values[:, -1].astype(np.int64)
 
     @property
+    def extremes(self) -> tuple[IntArray, IntArray]:
+        """The least and the greatest value of each channel."""
+        return self.values.min(axis=1).astype(np.int64), self.values.max(axis=1).astype(np.int64)
+
+    @property
     def span(self) -> int:
         """Between the least and the greatest value of all channels; at least 1."""
         return max(1, int(self.values.max()) - int(self.values.min()))

@@ -46,6 +46,16 @@ class Table(Layer):
         """Output integers before and behind the ramp, [C] each."""
 
     @property
+    def window(self) -> tuple[FloatArray, FloatArray]:
+        """Middle m and half width h, integer units of the input with its bias, [C]: tables are right up to 1/2 turn - h away from m."""
+        return self.start + self.length / 2, self.length / 2
+
+    @property
+    def extremes(self) -> tuple[IntArray, IntArray]:
+        """Least and greatest output integers, [C]."""
+        return self.ends
+
+    @property
     @abstractmethod
     def span(self) -> int:
         """Greatest difference of two output integers."""

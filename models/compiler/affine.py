@@ -138,7 +138,9 @@ def shifts_into_look_ups(operations: list[ir.Operation]) -> list[ir.Operation]:
         while source is not None and _commutes(source, by_name):
             between.insert(0, source)
             source = by_name.get(source.inputs[0])
-        if not (isinstance(operation, ir.Affine) and operation.name in needed and isinstance(source, ir.Activation)):
+        if not (
+            isinstance(operation, ir.Affine) and operation.name in needed and isinstance(source, ir.ReLU | ir.LookUp)
+        ):
             result.append(operation)
             continue
         chain = [behind(source, operation), *between]

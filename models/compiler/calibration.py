@@ -15,8 +15,9 @@ from ciphershift.models.compiler.fitting import comparable, fit_ramp, fit_result
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.reals import reals
-from ciphershift.models.nn.activations import Activation, LookUp, ReLU, deviation, per_channel
+from ciphershift.models.nn.activations import Activation, CReLU, LookUp, ReLU, deviation, per_channel
 from ciphershift.models.nn.layers import Add, Head
+from ciphershift.models.nn.lookup import side_by_side
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 CLIPPED = 0.998
@@ -111,13 +112,18 @@ class Calibration:
         expected = self.truth.get(operation.computes or "")
         if expected is None and isinstance(operation, ir.ReLU):  # it was moved: the module has no such value
             expected = self.exact[step.inputs[0]].clamp(operation.low, operation.high)
+        if isinstance(operation, ir.CReLU):  # no step of the module gives both side by side
+            sums = self.exact[step.inputs[0]]
+            expected = side_by_side(sums, -sums).clamp(0, operation.high)
         if expected is None and isinstance(operation, ir.LookUp):
             expected = operation.function(self.exact[step.inputs[0]])
         if expected is None:
             self.exact[step.name] = real
             return
-        if isinstance(node, ReLU) and isinstance(operation, ir.ReLU):  # it clips by design where the ramp ends
-            low = (value.unit * node.lowest).clamp_min(operation.low)
+        if isinstance(node, ReLU) and isinstance(
+            operation, ir.ReLU | ir.CReLU
+        ):  # it clips by design where the ramp ends
+            low = (value.unit * node.lowest).clamp_min(operation.low if isinstance(operation, ir.ReLU) else 0.0)
             real, clipped = (_clipped(x, low, value.unit * node.levels) for x in (real, expected))
             require_same(operation, real, clipped)
         elif isinstance(node, LookUp):
@@ -279,7 +285,7 @@ class Calibration:
         node.offset.copy_((node.mean + source.shift / source.unit) / node.std)
 
     def _activation(self, step: Step, node: Activation, operation: ir.Activation, source: _Value) -> _Value:
-        if isinstance(node, ReLU) and isinstance(operation, ir.ReLU):
+        if isinstance(node, ReLU) and isinstance(operation, ir.ReLU | ir.CReLU):
             return self._ramp(step, node, operation, source)
         assert isinstance(node, LookUp) and isinstance(operation, ir.LookUp), "an activation is a ramp or a function"
         return self._function(step, node, operation, source)
@@ -311,14 +317,15 @@ class Calibration:
         x = node(source.x, self.drives.turns(step, node, float(node.drive)), 0.0, 0.0)
         return _Value(x=x, unit=node.unit.clone(), shift=torch.zeros_like(node.unit))
 
-    def _ramp(self, step: Step, node: ReLU, operation: ir.ReLU, source: _Value) -> _Value:
+    def _ramp(self, step: Step, node: ReLU, operation: ir.ReLU | ir.CReLU, source: _Value) -> _Value:
         wiring, slope = self.network.wiring, source.unit
         real = source.real(source.x)
+        both = side_by_side(real, -real) if isinstance(node, CReLU) else real
         self._statistics(step, node, source)
         if operation.high is not None:
             top = torch.full_like(slope, operation.high)
         else:
-            positive = real[: self.known].transpose(0, 1).flatten(1).clamp_min(0)
+            positive = both[: self.known].clamp_min(0).transpose(0, 1).reshape(len(slope), -1)
             top = torch.quantile(_sample(positive), CLIPPED, dim=1)
             top = torch.maximum(top, slope * node.std * 0.5)  # a channel that is hardly ever positive
         if step.name in wiring.uniform:
@@ -337,11 +344,10 @@ class Calibration:
             # float sum would halve a ramp that fits.
             shortened = reached < top * (1 - ROUNDING)
             reached = torch.where(shortened, 2.0 ** torch.log2(reached).floor(), top)
-        if step.name in wiring.powers | wiring.uniform:
-            node.top.copy_(reached / (slope * node.std))
-        unit = reached / node.levels
+        node.top.copy_(reached / (slope * node.std))  # what reads the results counts on it, wherever the sums will lie on the torus
+        unit = (reached / node.levels).repeat_interleave(both.shape[1] // real.shape[1])
         return _Value(
-            x=torch.clamp(real / per_channel(unit, real), node.lowest, node.levels),
+            x=torch.clamp(both / per_channel(unit, both), node.lowest, node.levels),
             unit=unit,
             shift=torch.zeros_like(unit),
         )

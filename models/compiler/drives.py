@@ -10,7 +10,7 @@ from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
-from ciphershift.models.nn.activations import MAX_RAMP, Activation, LookUp, ReLU, per_channel
+from ciphershift.models.nn.activations import Activation, CReLU, LookUp, ReLU, per_channel
 
 MAX_OUTSIDE = 1e-2
 """Share of a look-up's inputs that may lie outside its valid window, on the calibration data."""
@@ -93,7 +93,9 @@ class Drives:
         above_zero = (x - per_channel(node.mean, x) + per_channel(node.offset * node.std, x)) * per_channel(turns, x)
         low, high, cut = self._ends(step, node, above_zero, turns)
         above_start = above_zero - per_channel(low, x)
-        outside = [(above_start > 0.5 - margin) | (above_start < -0.5 + margin + per_channel(high - low, x))]
+        ramp = per_channel(high - low, x)
+        greatest = 0.5 - margin - (ramp if isinstance(node, CReLU) else 0)
+        outside = [(above_start > greatest) | (above_start < -0.5 + margin + ramp)]
         name, by_name = step.inputs[0], self.network.wiring.by_name
         while name in self.pooled or (name in by_name and issubclass(by_name[name].kind, ir.Affine)):
             if name in self.pooled:
@@ -113,7 +115,7 @@ class Drives:
         else:
             assert isinstance(node, ReLU), "an activation is a ramp or a function"
             wanted = node.top * node.std * turns
-            longest = MAX_RAMP * node.levels / node.span
+            longest = node.max_ramp * node.levels / node.span
             high = torch.clamp(wanted, max=longest)
             if step.name in self.network.wiring.powers:  # a ramp that does not fit is halved until it does
                 halvings = torch.log2(wanted / longest * (1 - ROUNDING)).ceil().clamp_min(0)
@@ -121,5 +123,7 @@ class Drives:
             low, length = node.lowest / node.levels * high, high
         below, above = per_channel(low * (1 + ROUNDING), phases), per_channel(high * (1 + ROUNDING), phases)
         short = per_channel(length < wanted * (1 - ROUNDING), phases)
+        if isinstance(node, CReLU):
+            return low, high, short & (phases.abs() > above)
         flat_below = isinstance(node, ReLU) and node.lowest == 0  # a ReLU is 0 there
         return low, high, short & ((phases > above) | ((phases < below) & (not flat_below)))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
 from ciphershift.he_layers.recurrence import certificates
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
-from ciphershift.models.nn.activations import LookUp, ReLU
+from ciphershift.models.nn.activations import CReLU, LookUp, ReLU
 from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 from ciphershift.protocol.outputs import Part
@@ -169,8 +169,10 @@ class _Exporter:
 
     def _layer(self, step: Step, node: nn.Module) -> layers.Layer:
         match node:
+            case CReLU():
+                return self._shared(step, layers.CReLU(**self._ramp(step, node)))
             case ReLU():
-                return self._shared(step, self._relu(step, node))
+                return self._shared(step, layers.ReLU(**self._ramp(step, node), lowest=node.lowest))
             case LookUp():
                 return self._shared(step, self._look_up(step, node))
             case MaxPool2d():
@@ -188,20 +190,20 @@ class _Exporter:
                 )
         raise AssertionError(f"{step.name} is a {type(node).__name__}, which no layer does")
 
-    def _relu(self, step: Step, node: ReLU) -> layers.ReLU:
+    def _ramp(self, step: Step, node: ReLU) -> dict[str, Any]:
+        """Members of a layer with a ramp."""
         source = step.inputs[0]
         units = 2.0 ** self.torus.exponent[source].double()
         std = node.std.double()
         bias = (node.offset.double() * std - node.mean.double()) * units
         multiplier = node.levels / (node.tops(self.torus.turns(source)).double() * std * units)
-        return layers.ReLU(
-            name=_name(step),
-            bias=_integers(bias).astype(np.int32),
-            multiplier=multiplier.detach().numpy(),
-            levels=node.levels,
-            lowest=node.lowest,
-            delta_out=float(self.torus.delta[step.name]),
-        )
+        return {
+            "name": _name(step),
+            "bias": _integers(bias).astype(np.int32),
+            "multiplier": multiplier.detach().numpy(),
+            "levels": node.levels,
+            "delta_out": float(self.torus.delta[step.name]),
+        }
 
     def _look_up(self, step: Step, node: LookUp) -> layers.LookUp:
         source = step.inputs[0]

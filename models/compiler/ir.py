@@ -87,6 +87,16 @@ class ReLU(Activation):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class CReLU(Activation):
+    """clip(x, 0, high) of each channel, and clip(-x, 0, high) in the channel behind it; no ``high``: a concatenated ReLU.
+
+    One look-up for each value of the input, which has half as many channels as the result.
+    """
+
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LookUp(Activation):
     """Any other function.
 

@@ -18,7 +18,7 @@ from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.graph import Step, Wiring
 from ciphershift.models.compiler.inputs import Inputs
 from ciphershift.models.compiler.scales import Torus, place
-from ciphershift.models.nn.activations import Activation, LookUp, ReLU, per_channel
+from ciphershift.models.nn.activations import Activation, CReLU, LookUp, ReLU, per_channel
 from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.lookup import with_noise
 from ciphershift.models.nn.recurrent import LIMIT
@@ -110,6 +110,8 @@ class Network(nn.Module):
             case ir.ReLU():
                 lowest, levels = ramp_levels(o, self.levels)
                 return ReLU(o.shape[0], levels=levels, lowest=lowest)
+            case ir.CReLU():
+                return CReLU(o.shape[0] // 2, levels=self.levels)
             case ir.LookUp():
                 return LookUp(o.shape[0], o.function, levels=self.levels)
             case ir.MaxPool2d():

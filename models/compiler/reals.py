@@ -7,6 +7,7 @@ from torch.nn import functional
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.nn.activations import per_channel
+from ciphershift.models.nn.lookup import side_by_side
 
 
 def reals(operations: list[ir.Operation], samples: Tensor, wanted: set[str]) -> dict[str, Tensor]:
@@ -38,6 +39,8 @@ def _value(o: ir.Operation, inputs: list[Tensor]) -> Tensor:
             return x * per_channel(o.scale, x) + per_channel(o.shift, x)
         case ir.ReLU():
             return x.clamp(o.low, o.high)
+        case ir.CReLU():
+            return side_by_side(x, -x).clamp(0, o.high)
         case ir.LookUp():
             return o.function(x).float()
         case ir.MaxPool2d():

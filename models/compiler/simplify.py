@@ -24,6 +24,7 @@ from ciphershift.models.compiler.affine import (
     signs_into_convolutions,
 )
 from ciphershift.models.compiler.compose import compose_moves, without_idle_moves
+from ciphershift.models.compiler.crelu import both_signs
 from ciphershift.models.compiler.head import with_one_head
 from ciphershift.models.compiler.merge import merged_linear
 from ciphershift.models.compiler.pointwise import functions_of_one_number
@@ -51,7 +52,7 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
     if not traced.findings:
         traced = with_one_head(traced, input_shape)
     operations = _without_unused(_without_identity(traced.operations))
-    operations = products(functions_of_one_number(operations, input_shape))
+    operations = products(functions_of_one_number(both_signs(operations), input_shape))
     operations = affine_before_reshapes(operations, input_shape)
     operations = without_idle_moves(compose_moves(_without_unused(operations), input_shape), input_shape)
     operations = _without_unused(_without_identity(operations))
@@ -216,7 +217,9 @@ def _activations_before_moves(operations: list[ir.Operation]) -> list[ir.Operati
     for ramp in operations:
         move = by_name.get(ramp.inputs[0])
         if not (
-            isinstance(ramp, ir.Activation) and isinstance(move, ir.Gather | ir.Reshape) and counts[move.name] == 1
+            isinstance(ramp, ir.ReLU | ir.LookUp)
+            and isinstance(move, ir.Gather | ir.Reshape)
+            and counts[move.name] == 1
         ):
             continue
         if isinstance(ramp, ir.LookUp) and ramp.by_channel:
@@ -239,7 +242,9 @@ def _pools_before_activations(operations: list[ir.Operation]) -> list[ir.Operati
         by_name = {operation.name: operation for operation in operations}
         for pool in operations:
             ramp = by_name.get(pool.inputs[0])
-            if not (isinstance(pool, ir.MaxPool2d) and isinstance(ramp, ir.Activation) and counts[ramp.name] == 1):
+            if not (
+                isinstance(pool, ir.MaxPool2d) and isinstance(ramp, ir.ReLU | ir.LookUp) and counts[ramp.name] == 1
+            ):
                 continue
             if isinstance(ramp, ir.LookUp) and not ramp.rises:
                 continue

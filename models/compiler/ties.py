@@ -139,6 +139,8 @@ def _same_activation(a: _Use, b: _Use) -> bool:
         return False
     if isinstance(first, ir.ReLU) and isinstance(second, ir.ReLU):
         same = (first.low, first.high) == (second.low, second.high)
+    elif isinstance(first, ir.CReLU) and isinstance(second, ir.CReLU):
+        same = first.high == second.high
     else:
         assert isinstance(first, ir.LookUp) and isinstance(second, ir.LookUp), "an activation is a ramp or a function"
         grid = POINTS.view(-1, *[1] * len(first.shape)).expand(-1, *first.shape)

@@ -9,10 +9,12 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from ciphershift.models.nn.lookup import continued, look_up, straight_through, with_noise
+from ciphershift.models.nn.lookup import continued, look_up, look_up_both, side_by_side, straight_through, with_noise
 
 MAX_RAMP = 0.295
 """Greatest ramp in turns, a little below what a Program accepts; what is below -1/2 + ramp wraps."""
+MAX_BOTH = 0.245
+"""The same of each ramp of a CReLU, whose window ends one ramp before the torus at both sides."""
 LONGEST_RAMP = 0.495
 """The same of any other function than a ReLU."""
 LEAST_TOP = 0.3
@@ -132,6 +134,7 @@ class ReLU(Activation):
     """
 
     floor: Tensor
+    max_ramp = MAX_RAMP
     look_up = staticmethod(look_up)
     kernels: ModuleType | None = None
     """models.nn.fused, on a GPU."""
@@ -147,7 +150,7 @@ class ReLU(Activation):
         Args:
             turns: for one unit of the input, [C].
         """
-        longest = MAX_RAMP * self.levels / self.span
+        longest = self.max_ramp * self.levels / self.span
         return torch.minimum(torch.maximum(self.top, self.floor), longest / (self.std * turns))
 
     def slope(self, turns: Tensor) -> Tensor:
@@ -192,6 +195,26 @@ class ReLU(Activation):
             )
         centered = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
         out = torch.clamp(centered / per_channel(top, x), self.lowest / self.levels, 1.0) * self.levels
+        return self.noisy(straight_through(out, self.quantized), result_std)
+
+
+class CReLU(ReLU):
+    """The ramps of x and of -x, by one look-up: [B, C, ...] -> [B, 2C, ...], channel by channel; parameters as of ReLU, for both."""
+
+    max_ramp = MAX_BOTH
+
+    def forward(self, x: Tensor, turns: Tensor, noise_std: Deviation, result_std: Deviation) -> Tensor:
+        """Sums -> integers from 0 to ``levels``, plus noise; arguments as of ReLU."""
+        mean, std = self.statistics(x)
+        top = self.tops(turns)
+        if not exact(noise_std):
+            scale = std.detach() * turns
+            places = (scale / std, (self.offset - mean / std) * scale, top * scale)
+            slope, shift, ramp = (per_channel(values, x) for values in places)
+            return self.noisy(look_up_both(x, slope, shift, ramp, self.levels, noise_std, self.quantized), result_std)
+        centered = (x - per_channel(mean, x)) / per_channel(std, x) + per_channel(self.offset, x)
+        rising = centered / per_channel(top, x)
+        out = side_by_side(rising, -rising).clamp(0, 1) * self.levels
         return self.noisy(straight_through(out, self.quantized), result_std)
 
 

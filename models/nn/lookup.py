@@ -69,6 +69,20 @@ def look_up(
     return straight_through((triangle(phase, ramp + below) - below) / ramp * levels, rounded)
 
 
+def look_up_both(
+    x: Tensor, slope: Tensor, shift: Tensor, ramp: Tensor, levels: int, std: float | Tensor, rounded: bool
+) -> Tensor:
+    """The ramps of x and of -x by one noisy look-up: sums [B, C, ...] -> integers from 0 to ``levels``, [B, 2C, ...]; see look_up."""
+    phase = with_noise(x * slope + shift, std)
+    rising, falling = triangle(phase, ramp), ramp - triangle(phase + ramp, ramp)
+    return straight_through(side_by_side(rising / ramp, falling / ramp) * levels, rounded)
+
+
+def side_by_side(a: Tensor, b: Tensor) -> Tensor:
+    """Each channel of ``a`` with that of ``b`` behind it: [B, C, ...] -> [B, 2C, ...]."""
+    return torch.stack([a, b], dim=2).flatten(1, 2)
+
+
 def straight_through(x: Tensor, rounded: bool) -> Tensor:
     """Nearest integers, with the gradient of ``x``."""
     return x + (torch.floor(x + 0.5) - x).detach() if rounded else x

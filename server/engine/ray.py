@@ -16,6 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -66,10 +67,15 @@ class LookupWorker:
         self._threads = threads
 
     def look_up(
-        self, keys: ServerKeys, x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]
+        self,
+        keys: ServerKeys,
+        x: LweCiphertextList,
+        tables: FloatArray,
+        index: NDArray[np.int32],
+        second: NDArray[np.int32] | None,
     ) -> LweCiphertextList:
         """Evaluates one chunk of a layer."""
-        return pbs.pbs(x, keys, tables, index, threads=self._threads)
+        return pbs.pbs(x, keys, tables, index, second=second, threads=self._threads)
 
     def resident_bytes(self) -> int:
         """Resident memory of the process; an answer also shows that the actor is alive."""
@@ -115,14 +121,18 @@ class Coordinator(KernelWorker):
     ) -> Iterator[evaluate.Progress]:
         reference = self._stored[id(keys)]
 
-        def lookup(x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]) -> LweCiphertextList:
-            return self._share(reference, x, tables, index)
-
         together = [[image] for image in images]
-        return evaluate.run(model.program, keys, together, threads=self._threads, lookup=lookup, start=start)
+        return evaluate.run(
+            model.program, keys, together, threads=self._threads, lookup=partial(self._share, reference), start=start
+        )
 
     def _share(
-        self, keys: Any, x: LweCiphertextList, tables: FloatArray, index: NDArray[np.int32]
+        self,
+        keys: Any,
+        x: LweCiphertextList,
+        tables: FloatArray,
+        index: NDArray[np.int32],
+        second: NDArray[np.int32] | None,
     ) -> LweCiphertextList:
         """Splits a layer's look-ups into chunks; a worker gets the next chunk when it has finished one."""
         shared_tables = ray.put(tables)
@@ -134,7 +144,10 @@ class Coordinator(KernelWorker):
             while todo and idle:
                 chunk, lookup_worker = todo.popleft(), idle.popleft()
                 rows = replace(x, data=x.data[chunk])
-                running[lookup_worker.look_up.remote(keys, rows, shared_tables, index[chunk])] = (chunk, lookup_worker)
+                running[lookup_worker.look_up.remote(keys, rows, shared_tables, index[chunk], second)] = (
+                    chunk,
+                    lookup_worker,
+                )
             (done,), _ = ray.wait(list(running), num_returns=1)
             finished, lookup_worker = running.pop(done)
             try:
@@ -151,7 +164,10 @@ class Coordinator(KernelWorker):
             idle.append(lookup_worker)
             if finished is not None:
                 parts[finished.start] = result
-        return LweCiphertextList(np.concatenate([parts[start].data for start in sorted(parts)]), bodies=x.bodies)
+        found = [parts[start].data for start in sorted(parts)]
+        if second is not None:  # the first results of all rows, then the second ones
+            found = [half for each in range(2) for half in (np.split(data, 2)[each] for data in found)]
+        return LweCiphertextList(np.concatenate(found), bodies=x.bodies)
 
 
 def _chunks(count: int, pieces: int) -> Iterator[slice]:

@@ -12,12 +12,24 @@ from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
 from ciphershift.he_layers import evaluate, simulate
 from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
-from ciphershift.he_layers.layers import Add, AvgPool2d, ChannelShuffle, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Scale
+from ciphershift.he_layers.layers import (
+    Add,
+    AvgPool2d,
+    ChannelShuffle,
+    Conv2d,
+    CReLU,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Scale,
+)
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 
 TOY = params.get("TOY_N128")
 KEY_ID = "ab" * 32
 RNG = np.random.default_rng(7)
+BIAS = np.arange(4, dtype=np.int32)
 WEIGHTS = np.array([-2, -1, 0, 1, 2], dtype=np.int8)
 
 
@@ -28,7 +40,7 @@ def weights(*shape: int) -> NDArray[np.int8]:
 def relu(name: str, *, lowest: int = 0, multiplier: float = 0.2, delta_out: float = 1 / 512) -> ReLU:
     return ReLU(
         name=name,
-        bias=np.arange(4, dtype=np.int32),
+        bias=BIAS,
         multiplier=np.full(4, multiplier),
         levels=15,
         delta_out=delta_out,
@@ -55,12 +67,12 @@ def branched() -> Program:
             Add(name="sum", inputs=("branch", "x"), terms=2),
             relu("y", delta_out=1 / 2048),
             Conv2d(name="other", inputs=("x",), weight=weights(4, 4, 1, 1)),
-            relu("z", delta_out=1 / 2048),
+            CReLU(name="z", bias=BIAS, multiplier=np.full(4, 0.2), levels=15, delta_out=1 / 2048),
             ChannelShuffle(name="shuffled", inputs=("y", "z"), groups=2),
-            Conv2d(name="depthwise", weight=weights(8, 1, 2, 2), groups=8),
+            Conv2d(name="depthwise", weight=weights(12, 1, 2, 2), groups=12),
             AvgPool2d(name="mean", kernel=(2, 2), stride=(2, 2), padding=one),
             Flatten(name="flat"),
-            Linear(name="logits", weight=weights(3, 32), bias=np.array([5, -5, 0], np.int32)),
+            Linear(name="logits", weight=weights(3, 48), bias=np.array([5, -5, 0], np.int32)),
         ),
         output=OutputSpec(classes=("a", "b", "c"), scale=1.0),
     )
@@ -76,14 +88,14 @@ def naive(program: Program, image: NDArray[np.uint8]) -> NDArray[np.int64]:
     a = layer["a"](layer["inner"](x))
     y = layer["y"](layer["branch"](a) + x)
     z = layer["z"](layer["other"](x))
-    both = np.concatenate([y, z], axis=1)[:, [0, 4, 1, 5, 2, 6, 3, 7]]
+    both = np.concatenate([y, z], axis=1)[:, [0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11]]
     return layer["logits"](layer["flat"](layer["mean"](layer["depthwise"](both))))[0]
 
 
 def test_a_layer_sees_its_inputs_joined(branched: Program) -> None:
     assert np.array_equal(simulate.plain(branched, IMAGES), [naive(branched, image) for image in IMAGES])
     assert branched.stages[10].sources == ("y", "z")
-    assert branched.stages[10].shape == (8, 4, 4)
+    assert branched.stages[10].shape == (12, 4, 4)
 
 
 def test_branches_survive_their_files(branched: Program, tmp_path: Path) -> None:
@@ -163,15 +175,15 @@ def test_graphs_that_do_not_fit_are_refused(branched: Program) -> None:
     with pytest.raises(ProgramError, match="no layers before it"):
         changed("sum", inputs=("branch", "later"))
     with pytest.raises(ProgramError, match="no layer takes the results of"):
-        changed("shuffled", inputs=("y", "y"))
+        changed("shuffled", inputs=("y", "y", "y"))
     with pytest.raises(ProgramError, match="different scales"):
         changed("x", delta_out=1 / 1024)
     with pytest.raises(BadShapeError, match="first axis only"):
         changed("sum", inputs=("branch", "stem"))
     with pytest.raises(BadShapeError, match="adds 3 values"):
         changed("sum", terms=3)
-    with pytest.raises(BadShapeError, match="shuffles 3"):
-        changed("shuffled", groups=3)
+    with pytest.raises(BadShapeError, match="shuffles 5"):
+        changed("shuffled", groups=5)
     with pytest.raises(ProgramError, match="half its kernel"):
         changed("stem_pool", padding=(2, 2))
     with pytest.raises(OutOfLevelsError, match="lowest"):

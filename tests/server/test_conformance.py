@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ciphershift.client import Keystore
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.layers import CReLU, Linear, ReLU
 from ciphershift.he_layers.program import Program
 from ciphershift.server.engine import make_engine
 from ciphershift.server.engine.base import Engine, LayerProgress, Task
@@ -94,12 +96,20 @@ class Bench:
 @pytest.fixture(scope="module", params=ENGINES, ids=["local", "ray", "torch"])
 def bench(
     request: pytest.FixtureRequest,
-    zoo: Path,
     keystore: Keystore,
     tiny_program: Program,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Bench]:
-    bench = Bench(request.param, zoo, keystore, tiny_program, tmp_path_factory.mktemp("checkpoints"))
+    conv, pool, relu, flatten, dense = tiny_program.layers
+    assert isinstance(relu, ReLU) and isinstance(dense, Linear)
+    both = CReLU(
+        name="relu", bias=relu.bias, multiplier=1.3 * relu.multiplier, levels=relu.levels, delta_out=relu.delta_out
+    )  # one look-up has two results
+    wider = replace(dense, weight=np.concatenate([dense.weight, -dense.weight[:, ::-1]], axis=1))
+    program = replace(tiny_program, layers=(conv, pool, both, flatten, wider))
+    zoo = tmp_path_factory.mktemp("zoo")
+    program.save(zoo / program.name)
+    bench = Bench(request.param, zoo, keystore, program, tmp_path_factory.mktemp("checkpoints"))
     yield bench
     bench.close()
 

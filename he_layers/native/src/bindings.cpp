@@ -1,10 +1,12 @@
 // The Python edge: checks shapes and dtypes, drops the GIL, calls. No Python objects below this file.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -270,15 +272,22 @@ static RotateInputs rotate_inputs(In<int32_t, 2>& switched, In<double, 2>& table
     for (size_t i = 0; i < switched.size(); ++i)
         require(switched.data()[i] >= 0 && (size_t)switched.data()[i] < 2 * n, "switched word " + say(i) + " is not below 2N");
     const BlindRotateJob job{switched.shape(0), words, k, n, bodies, key_bodies, base_log, levels, (int)bits, (int)keys, switched.data(),
-                             tables.data(), index.data(), key.data(), fft_tables(n), nullptr};
+                             tables.data(), index.data(), nullptr, key.data(), fft_tables(n), nullptr};
     return {job, (job.count + kernel().lanes - 1) / kernel().lanes};
 }
 
 static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log,
-                                  int levels, int grouping_factor, int block_length, size_t key_bodies, size_t threads) {
+                                  int levels, int grouping_factor, int block_length, size_t key_bodies, size_t threads,
+                                  std::optional<In<int32_t, 1>> second) {
     RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor, block_length, key_bodies);
     BlindRotateJob& job = inputs.job;
-    auto out = make<uint32_t>({job.count, job.glwe_dimension * job.polynomial_size + job.bodies});
+    if (second) {
+        require(second->shape(0) == tables.shape(0), "one second coefficient per table");
+        for (size_t i = 0; i < second->shape(0); ++i)
+            require(second->data()[i] >= 1 && (size_t)second->data()[i] < 2 * job.polynomial_size, "second coefficient " + say(i) + " is not in 1..2N-1");
+        job.second = second->data();
+    }
+    auto out = make<uint32_t>({job.count * (second ? 2 : 1), job.glwe_dimension * job.polynomial_size + job.bodies});
     job.out = out.data();
     without_gil([&] {
         share(inputs.groups, threads, MAX_GROUPS, [&](size_t begin, size_t end, size_t) {
@@ -423,7 +432,7 @@ NB_MODULE(_kernel, m) {
           nb::arg("block_length") = 1, nb::arg("bodies") = 1);
     m.def("blind_rotate", &blind_rotate, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
           nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("grouping_factor"),
-          nb::arg("block_length") = 1, nb::arg("key_bodies") = 1, nb::arg("threads"));
+          nb::arg("block_length") = 1, nb::arg("key_bodies") = 1, nb::arg("threads"), nb::arg("second").noconvert() = nb::none());
     m.def("bootstrap_floor", &bootstrap_floor, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
           nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("grouping_factor"),
           nb::arg("block_length") = 1, nb::arg("key_bodies") = 1, nb::arg("threads"));

@@ -223,13 +223,15 @@ static void load_table(const BlindRotateJob& job, const int32_t* const* switched
         }
 }
 
-static void extract(const BlindRotateJob& job, const vd* acc, int lane, uint32_t* out) {
-    const size_t n = job.polynomial_size, k = job.glwe_dimension;
+// The constant coefficient of X^-place times the accumulator as an LWE ciphertext, place in [0, 2N).
+static void extract(const BlindRotateJob& job, const vd* acc, int lane, size_t place, uint32_t* out) {
+    const size_t n = job.polynomial_size, k = job.glwe_dimension, at = place & (n - 1);
+    const double sign = place < n ? 1.0 : -1.0;
     for (size_t p = 0; p < k; ++p) {
-        out[p * n] = to_word(acc[p * n][lane]);
-        for (size_t j = 1; j < n; ++j) out[p * n + j] = to_word(-acc[p * n + n - j][lane]);
+        for (size_t j = 0; j <= at; ++j) out[p * n + j] = to_word(sign * acc[p * n + at - j][lane]);
+        for (size_t j = at + 1; j < n; ++j) out[p * n + j] = to_word(-sign * acc[p * n + n + at - j][lane]);
     }
-    for (size_t body = 0; body < job.bodies; ++body) out[k * n + body] = to_word(acc[(k + body) * n][lane]);
+    for (size_t body = 0; body < job.bodies; ++body) out[k * n + body] = to_word(sign * acc[(k + body) * n + at][lane]);
 }
 
 // The whole job's share [first_group, last_group): each step of the key is read once for all of it.
@@ -257,7 +259,10 @@ static void blind_rotate(const BlindRotateJob& job, size_t first_group, size_t l
     for (size_t g = 0; g < groups; ++g)
         for (int lane = 0; lane < LANES; ++lane) {
             const size_t at = (first_group + g) * LANES + lane;
-            if (at < job.count) extract(job, s.accumulators + g * group_vectors(job), lane, job.out + at * out_row);
+            if (at >= job.count) continue;
+            const vd* acc = s.accumulators + g * group_vectors(job);
+            extract(job, acc, lane, 0, job.out + at * out_row);
+            if (job.second) extract(job, acc, lane, (size_t)job.second[job.table_index[at]], job.out + (job.count + at) * out_row);
         }
 }
 

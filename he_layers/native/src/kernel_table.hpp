@@ -14,9 +14,10 @@ struct BlindRotateJob {
     const int32_t* switched;      // [count][n + bodies], values in [0, 2N)
     const double* tables;         // [tables][N], torus
     const int32_t* table_index;   // [count], for all bodies of a row
+    const int32_t* second;        // [tables], in [1, 2N): coefficient that is extracted besides the constant one, negated from N on; null: none
     const double* fourier_bsk;    // [n / step_bits * step_keys][N/2][k + key_bodies outputs][(k + key_bodies) * levels rows][re, im]
     const double* twiddles;       // see fft_tables.hpp
-    uint32_t* out;                // [count][k * N + bodies]
+    uint32_t* out;                // [count][k * N + bodies]; with a second coefficient as many rows of it follow
     size_t columns() const { return glwe_dimension + bodies; }          // polynomials of an accumulator
     size_t key_columns() const { return glwe_dimension + key_bodies; }
 };

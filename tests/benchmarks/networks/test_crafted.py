@@ -11,7 +11,7 @@ from ciphershift.benchmarks.networks.crafted import judge, measure, worst_inputs
 from ciphershift.errors import ProgramError
 from ciphershift.he_layers.analysis.windows import safe_factor
 from ciphershift.he_layers.crypto import params
-from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU
+from ciphershift.he_layers.layers import Conv2d, CReLU, Flatten, Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.models.compiler import answers
 from ciphershift.models.training.data import Split
@@ -110,6 +110,21 @@ def test_windows_that_are_safe_hold_every_input_and_narrower_ones_do_not(delta: 
             layers=(network.layers[0], replace(relu, delta_out=relu.delta_out / factor), *network.layers[2:]),
         )
         assert bool(judge(scaled, white, SIZE).beyond[0] >= 0) is outside
+
+
+def test_windows_of_two_ramps_end_one_ramp_before_the_torus_does() -> None:
+    """Sums from 0 to 135 units of a 400th turn, minus 60: ramps of 45 units; the farthest is 75 units from zero, and a ramp beyond it."""
+    network = program(1 / 400)
+    both = CReLU(
+        name="both", bias=np.full(2, -60, np.int32), multiplier=np.full(2, 1 / 3), levels=15, delta_out=1 / 512
+    )
+    eye = Linear(name="dense", weight=np.eye(3, 64, dtype=np.int8))
+    network = replace(network, layers=(network.layers[0], both, network.layers[2], eye))
+    assert safe_factor(network) == pytest.approx(2 * (75 + 45) / 400)
+    white = np.full((1, 1, 6, 6), 255, dtype=np.uint8)
+    for bias, outside in ((-60, False), (19, False), (21, True)):  # 135 + 20 + 45 = 200 units are half a turn
+        layers = (network.layers[0], replace(both, bias=np.full(2, bias, np.int32)), *network.layers[2:])
+        assert bool(judge(replace(network, layers=layers), white, SIZE).beyond[0] >= 0) is outside
 
 
 def test_safe_windows_hold_what_a_pool_compares_and_the_logits() -> None:

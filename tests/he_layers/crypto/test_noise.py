@@ -17,6 +17,7 @@ PRIMITIVES = {
     "key_switch_from_both",
     "modulus_switch",
     "bootstrap",
+    "second_place",
     "packing_key_switch",
     "packing",
 }
@@ -52,3 +53,12 @@ def test_ciphertexts_that_share_a_mask_have_the_noise_of_the_formula_each() -> N
         assert errors.shape == (1500, 2)
         assert np.all(np.abs(np.sqrt(np.mean(errors**2, axis=0) / variance) - 1) < 0.2)
         assert abs(noise.correlation(errors)) < 0.15
+
+
+def test_two_results_of_one_rotation_have_the_noise_of_the_formula_each() -> None:
+    """1500 rows: each result, and nothing in common."""
+    toy = params.get("TOY_N128")
+    errors = [(error[:, 0] + 0.5) % 1 - 0.5 for error in noise.Laboratory(toy).two_places(1500)]
+    for error in errors:
+        assert abs(np.sqrt(np.mean(error**2) / formulas.pbs_variance(toy)) - 1) < 0.2
+    assert abs(noise.correlation(np.stack(errors, axis=1))) < 0.15

@@ -13,6 +13,7 @@ from ciphershift.he_layers import simulate
 from ciphershift.he_layers.layers import (
     AvgPool2d,
     Conv2d,
+    CReLU,
     Flatten,
     Gather,
     Layer,
@@ -182,6 +183,45 @@ def test_relu_circuit_is_exact_on_the_grid_and_saturates_in_its_window() -> None
     assert below.tolist() == [31.0, 16.0]
 
 
+def crelu(*, multiplier: float = 0.5, levels: int = 31, delta_out: float = 1 / 1024) -> CReLU:
+    return CReLU(
+        name="c",
+        bias=np.array([5, -9], np.int32),
+        multiplier=np.array([multiplier, 1.0]),
+        levels=levels,
+        delta_out=delta_out,
+    )
+
+
+def test_crelu_is_relu_of_both_signs_by_one_look_up_for_each_value() -> None:
+    layer, shape = crelu(), (2, 1, 3)
+    x = RNG.integers(-80, 80, (40, *shape))
+    y = (x + layer.bias.reshape(1, 2, 1, 1)) * layer.multiplier.reshape(1, 2, 1, 1)
+    got = layer.plain(x)
+    assert np.array_equal(got[:, 0::2], np.clip(np.floor(y + 0.5), 0, 31))
+    assert np.array_equal(got[:, 1::2], np.clip(-np.floor(y + 0.5), 0, 31))
+    assert layer.output_shape(shape) == got.shape[1:] == (4, 1, 3)
+    assert layer.lookups(shape) == 6
+    parts = [layer.part(0, 1).plain(x[:, :1]), layer.part(1, 2).plain(x[:, 1:])]
+    assert np.array_equal(np.concatenate(parts, axis=1), got)
+
+
+def test_crelu_circuit_is_exact_on_the_grid_up_to_one_ramp_from_the_end_of_the_torus() -> None:
+    """Ramps of 62/1024 and 31/1024 turns: right on [-1/2 + 62/1024, 1/2 - 62/1024); beyond, one of the two is mirrored."""
+    layer = crelu()
+    for channel, ramp in ((0, 62), (1, 31)):
+        sums = np.arange(-512 + ramp, 512 - ramp)
+        x = np.zeros((len(sums), 2, 1, 1), dtype=np.int64)
+        x[:, channel, 0, 0] = sums - layer.bias[channel]
+        got = through(layer, x, 1 / 1024) * 1024
+        assert np.array_equal(got, layer.plain(x).reshape(len(x), -1))
+        for beyond, wrong in ((512 - ramp // 2, 2 * channel + 1), (-512 + ramp // 2, 2 * channel)):
+            x = np.zeros((1, 2, 1, 1), dtype=np.int64)
+            x[0, channel, 0, 0] = beyond - layer.bias[channel]
+            differ = through(layer, x, 1 / 1024)[0] * 1024 != layer.plain(x).reshape(-1)
+            assert np.nonzero(differ)[0].tolist() == [wrong]
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"),
     [((2, 2), (2, 2), (0, 0)), ((3, 3), (2, 2), (1, 1)), ((3, 2), (1, 1), (0, 1)), ((2, 2), (3, 4), (0, 0))],
@@ -203,10 +243,14 @@ def test_a_pools_look_ups_are_those_of_its_circuit() -> None:
         count = 0
 
         def lookup(
-            self, x: simulate.TorusNumbers, tables: np.ndarray, table_index: np.ndarray
+            self,
+            x: simulate.TorusNumbers,
+            tables: np.ndarray,
+            table_index: np.ndarray,
+            second: np.ndarray | None = None,
         ) -> simulate.TorusNumbers:
             self.count += x.turns.shape[1]
-            return super().lookup(x, tables, table_index)
+            return super().lookup(x, tables, table_index, second)
 
     for kernel, stride, padding, height in product(range(1, 6), range(1, 8), range(3), range(1, 14)):
         if 2 * padding > kernel or height + 2 * padding < kernel:
@@ -245,6 +289,12 @@ def test_out_of_distribution_images_clip_instead_of_wrapping(tiny_program: Progr
         (lambda: Conv2d(name="c", weight=weights(3, 1, 2, 2), groups=2), ProgramError, "multiple of groups"),
         (lambda: relu(2, multiplier=-1.0), ProgramError, "multiplier -1.0"),
         (lambda: relu(2, levels=300), OutOfLevelsError, "levels = 300"),
+        (lambda: crelu(levels=300), OutOfLevelsError, "levels = 300"),
+        (
+            lambda: program_of(crelu(multiplier=0.1), (2, 4, 4), 1 / 1024),
+            ProgramError,
+            "ramp of 0.303 turns, at most 0.25",
+        ),
         (lambda: program_of(relu(3), (2, 4, 4), 1 / 1024), BadShapeError, "3 channels"),
         (lambda: program_of(relu(2, multiplier=0.05), (2, 4, 4), 1 / 1024), ProgramError, "ramp of"),
         (

@@ -17,7 +17,7 @@ def words(*shape: int) -> np.ndarray:
     return RNG.integers(0, 2**32, shape, dtype=np.uint32)
 
 
-def rotate_words(*, n: int, entries: int, **steps: int) -> np.ndarray:
+def rotate_words(*, n: int, entries: int, **steps: Any) -> np.ndarray:
     """A blind rotation of zeros whose list and key have these sizes."""
     switched, table, key = np.zeros((1, n + 1), np.int32), np.zeros((1, 128)), np.zeros((entries, 64, 2, 2, 2))
     return _kernel.blind_rotate(switched, table, np.zeros(1, np.int32), key, base_log=23, levels=1, threads=1, **steps)
@@ -155,7 +155,7 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
 ) -> None:
     """After one step every word is within 2^-24 of the torus of the exact one. After more, a digit may round to the other side and the
     masks with it, so the phases are compared: 2^-14, the size of what the digits leave out. Rows of one body use a key of two as they use
-    the part of it that is for the first."""
+    the part of it that is for the first. A second place of the table is what bodies give that are higher by it."""
     size, count, entries = 128, 11, n if grouping_factor == 1 else n // 2 * 3
     bits = RNG.integers(0, 2, (entries, key_bodies)).astype(np.int8)
     glwe_keys = RNG.integers(0, 2, (key_bodies, k, size)).astype(np.int8)
@@ -176,12 +176,17 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
     switched[0] = 0
     index = RNG.integers(0, 2, count).astype(np.int32)
     shape |= {"grouping_factor": grouping_factor, "block_length": block_length}
-    got = _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **shape, key_bodies=key_bodies, threads=2)
+    second = RNG.permutation(2 * size)[:2].astype(np.int32).clip(1)
+    options = shape | {"key_bodies": key_bodies, "threads": 2}
+    got = _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **options, second=second)
+    assert np.array_equal(got[:count], _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **options))
+    moved = switched[:4].copy()
+    moved[:, -w:] = (moved[:, -w:] + second[index[:4]][:, None]) % (2 * size)
     keys = glwe_keys[:w].reshape(w, -1).astype(np.int64)
-    for c in range(count):
-        exact = reference.blind_rotate(switched[c], tables[index[c]].astype(np.uint64), bsk, **shape, bodies=w)
+    for row, rotated in enumerate(np.concatenate([switched, moved])):
+        exact = reference.blind_rotate(rotated, tables[index[row % count]].astype(np.uint64), bsk, **shape, bodies=w)
         words_of = np.array([v >> 32 for v in exact], dtype=np.uint32)
-        error = (got[c] - words_of).astype(np.int32)
+        error = (got[row] - words_of).astype(np.int32)
         phases = (error.astype(np.uint32)[-w:] - keys @ error.astype(np.uint32)[:-w]).astype(np.int32)
         assert np.abs(phases).max() < 2**18
         assert n > grouping_factor * block_length or np.abs(error).max() < 2**8
@@ -247,6 +252,14 @@ def test_a_ciphertext_is_switched_alike_alone_and_among_many(threads: int) -> No
         (lambda: rotate_words(n=6, entries=6, grouping_factor=2, block_length=3), "not pairs of blocks"),
         (lambda: rotate_words(n=6, entries=8, grouping_factor=1, block_length=3), "8 entries, a step needs 3"),
         (lambda: rotate_words(n=7, entries=6, grouping_factor=1, block_length=3), "8 words, parameters need 7"),
+        (
+            lambda: rotate_words(n=6, entries=6, grouping_factor=1, second=np.array([1, 2], np.int32)),
+            "one second coefficient per table",
+        ),
+        (
+            lambda: rotate_words(n=6, entries=6, grouping_factor=1, second=np.array([256], np.int32)),
+            "second coefficient 0 is not in",
+        ),
         (lambda: _kernel.block_binary(bytes(32), 2, 0), "at least one bit"),
         (lambda: _kernel.uniform_binary(b"short", 8, 0), "5 bytes, need 32"),
         (

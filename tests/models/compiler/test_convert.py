@@ -71,7 +71,7 @@ def clear(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def test_before_rounding_the_network_is_the_module(module: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the end of the ramps, which is moved away here."""
     monkeypatch.setattr("ciphershift.models.compiler.calibration.CLIPPED", 1.0)
-    monkeypatch.setattr(activations, "MAX_RAMP", 1e6)
+    monkeypatch.setattr(activations.ReLU, "max_ramp", 1e6)
     network = before_rounding(module, CALIBRATION).network
     assert np.abs(clear(network, IMAGES) - logits(module, IMAGES)).max() < 1e-3
 

@@ -1,0 +1,66 @@
+"""relu(x) and relu(-x), joined, as one look-up for each value."""
+
+from math import prod
+
+import torch
+
+from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.rewrite import readers
+
+
+def both_signs(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """The operations, where two ReLUs of a value and of its negative that are joined are a CReLU, whose channels are put in order."""
+    counts, by_name = readers(operations), {operation.name: operation for operation in operations}
+    result: list[ir.Operation] = []
+    for operation in operations:
+        ramps = [by_name.get(name) for name in operation.inputs]
+        if isinstance(operation, ir.Concat) and len(ramps) == 2 and all(counts[name] == 1 for name in operation.inputs):
+            first, second = ramps
+            if isinstance(first, ir.ReLU) and isinstance(second, ir.ReLU) and _opposite(first, second, by_name):
+                result += _joined(operation, first)
+                continue
+        result.append(operation)
+    needed = {name for operation in result for name in operation.inputs} | {result[-1].name}
+    return [operation for operation in result if operation.name in needed or not isinstance(operation, ir.ReLU)]
+
+
+def _opposite(first: ir.ReLU, second: ir.ReLU, by_name: dict[str, ir.Operation]) -> bool:
+    """Whether both are the same ramp from zero on, one of a value and the other of its negative."""
+    sources = [first.inputs[0], second.inputs[0]]
+    turned = any(_negative(by_name.get(a), b) for a, b in (sources, reversed(sources)))
+    return turned and (first.low, first.high) == (0.0, second.high) and second.low == 0
+
+
+def _negative(operation: ir.Operation | None, of: str) -> bool:
+    return (
+        isinstance(operation, ir.Affine)
+        and operation.inputs == (of,)
+        and bool((operation.scale == -1).all() and (operation.shift == 0).all())
+    )
+
+
+def _joined(concat: ir.Concat, first: ir.ReLU) -> list[ir.Operation]:
+    """The look-ups, and the first results of all channels before the second ones."""
+    channels, places = first.shape[0], prod(first.shape[1:])
+    name = f"{concat.name}_signs"
+    ramps = ir.CReLU(name=name, place=concat.place, inputs=first.inputs, shape=concat.shape, high=first.high)
+    if len(concat.shape) == 3:
+        order: ir.Operation = ir.ChannelShuffle(
+            name=concat.name,
+            place=concat.place,
+            inputs=(name,),
+            shape=concat.shape,
+            computes=concat.computes,
+            groups=channels,
+        )
+    else:
+        index = torch.arange(2 * channels * places).view(channels, 2, places).transpose(0, 1).flatten()
+        order = ir.Gather(
+            name=concat.name,
+            place=concat.place,
+            inputs=(name,),
+            shape=concat.shape,
+            computes=concat.computes,
+            index=index,
+        )
+    return [ramps, order]
