@@ -11,6 +11,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import Shape
 from ciphershift.models.compiler.budget import Budget
 from ciphershift.models.compiler.drives import MAX_OUTSIDE
+from ciphershift.models.nn.crelu import BothSigns
 from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
 from ciphershift.models.nn.gated import Gated
 from ciphershift.models.nn.recurrent import Recurrent, Steps
@@ -20,20 +21,22 @@ from ciphershift.models.training.sets import Reading
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvSpec:
-    """Convolution to ``maps`` channels, max-pool of ``pool`` x ``pool`` (1: none), batch norm, activation."""
+    """Convolution to ``maps`` channels, max-pool of ``pool`` x ``pool`` (1: none), batch norm, activation; ``both``: of both signs."""
 
     maps: int
     kernel: int
     stride: int = 1
     padding: int = 0
     pool: int = 1
+    both: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenseSpec:
-    """Dense layer to ``units`` values, batch norm and activation."""
+    """Dense layer to ``units`` values, batch norm and activation; ``both``: of both signs."""
 
     units: int
+    both: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +129,9 @@ class Recipe:
                     layers.append(nn.Flatten())
                 layers += [nn.Linear(values, block.units, bias=False), _half(nn.BatchNorm1d(block.units))]
                 values = block.units
-            layers.append(nn.Hardtanh(0.0, 1.0))
+            layers.append(BothSigns() if block.both else nn.Hardtanh(0.0, 1.0))
+            if block.both:
+                channels, values = 2 * channels, 2 * values
         if not any(isinstance(layer, nn.Flatten) for layer in layers):
             layers.append(nn.Flatten())
         return nn.Sequential(*layers, nn.Linear(values, self.classes))

@@ -177,7 +177,7 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
     index = RNG.integers(0, 2, count).astype(np.int32)
     shape |= {"grouping_factor": grouping_factor, "block_length": block_length}
     second = RNG.permutation(2 * size)[:2].astype(np.int32).clip(1)
-    options = shape | {"key_bodies": key_bodies, "threads": 2}
+    options: dict[str, Any] = shape | {"key_bodies": key_bodies, "threads": 2}
     got = _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **options, second=second)
     assert np.array_equal(got[:count], _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **options))
     moved = switched[:4].copy()
