@@ -12,7 +12,16 @@ from ciphershift.benchmarks.networks.agreement import read_card
 from ciphershift.benchmarks.report.stored import Stored
 from ciphershift.benchmarks.report.tables import NONE, percent, seconds, size, table
 
-LETTERS = {"conv": "C", "linear": "F", "max_pool": "P", "avg_pool": "average", "relu": "A", "look_up": "L", "add": "+"}
+LETTERS = {
+    "conv": "C",
+    "linear": "F",
+    "max_pool": "P",
+    "avg_pool": "average",
+    "relu": "A",
+    "crelu": "A±",
+    "look_up": "L",
+    "add": "+",
+}
 STEPS = re.compile(r"((?:[^-]+-){2,}?)\1{3,}")
 """The same layers four times or more."""
 Card = Mapping[str, Any]

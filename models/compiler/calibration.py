@@ -344,7 +344,8 @@ class Calibration:
             # float sum would halve a ramp that fits.
             shortened = reached < top * (1 - ROUNDING)
             reached = torch.where(shortened, 2.0 ** torch.log2(reached).floor(), top)
-        node.top.copy_(reached / (slope * node.std))  # what reads the results counts on it, wherever the sums will lie on the torus
+        # What reads the results counts on this unit, wherever the sums will lie on the torus.
+        node.top.copy_(reached / (slope * node.std))
         unit = (reached / node.levels).repeat_interleave(both.shape[1] // real.shape[1])
         return _Value(
             x=torch.clamp(both / per_channel(unit, both), node.lowest, node.levels),
