@@ -120,9 +120,7 @@ class Calibration:
         if expected is None:
             self.exact[step.name] = real
             return
-        if isinstance(node, ReLU) and isinstance(
-            operation, ir.ReLU | ir.CReLU
-        ):  # it clips by design where the ramp ends
+        if isinstance(node, ReLU):  # it clips by design where the ramp ends
             low = (value.unit * node.lowest).clamp_min(operation.low if isinstance(operation, ir.ReLU) else 0.0)
             real, clipped = (_clipped(x, low, value.unit * node.levels) for x in (real, expected))
             require_same(operation, real, clipped)

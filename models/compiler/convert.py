@@ -24,6 +24,7 @@ from ciphershift.models.compiler.drives import MAX_OUTSIDE, ROUNDING, Drives
 from ciphershift.models.compiler.fitting import require_finite
 from ciphershift.models.compiler.graph import Wiring
 from ciphershift.models.compiler.head import HEAD
+from ciphershift.models.compiler.input_apart import drowned, with_input_apart
 from ciphershift.models.compiler.inputs import Inputs, Logits
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.onnx_graph import OnnxModule, as_module
@@ -185,17 +186,22 @@ def before_rounding(
     if simple.operations[-1].computes == HEAD:
         truth[HEAD] = torch.cat([truth[name].flatten(1) for name in simple.returned.values()], dim=1)
     options: dict[str, Any] = {"levels": levels, "exponents": exponents, "inputs": inputs, "parts": simple.parts}
-    network = Network(simple.operations, shape, **options, ties=ties(simple.operations, shape, inputs))
-    network.stem, network.params = stem, params
-    network.eval()
     noise = CircuitNoise.predicted(parameter_sets.get(params))
-    drives = Drives(network, noise, max_outside, len(samples))
-    integers = _with_others(network, samples)
-    with torch.no_grad():
-        Calibration(network, drives, truth).run(simple.operations, integers)
-        norms = [float(torch.linalg.matrix_norm(gain, 2)) for gain in network.gains().values()]
-        network.contractive = bool(norms) and max(norms) < 1
-    return Unrounded(network=network, noise=noise, drives=drives, integers=integers)
+
+    def calibrated(operations: list[ir.Operation]) -> Unrounded:
+        network = Network(operations, shape, **options, ties=ties(operations, shape, inputs))
+        network.stem, network.params = stem, params
+        network.eval()
+        drives = Drives(network, noise, max_outside, len(samples))
+        integers = _with_others(network, samples)
+        with torch.no_grad():
+            Calibration(network, drives, truth).run(operations, integers)
+            norms = [float(torch.linalg.matrix_norm(gain, 2)) for gain in network.gains().values()]
+            network.contractive = bool(norms) and max(norms) < 1
+        return Unrounded(network=network, noise=noise, drives=drives, integers=integers)
+
+    found = calibrated(simple.operations)
+    return calibrated(with_input_apart(simple.operations, shape)) if drowned(found.network, noise) else found
 
 
 def _drop(module: nn.Module, network: Network, samples: Tensor, targets: Targets | None) -> float:

@@ -9,7 +9,10 @@ from ciphershift.models.compiler.rewrite import readers
 
 
 def both_signs(operations: list[ir.Operation]) -> list[ir.Operation]:
-    """The operations, where two ReLUs of a value and of its negative that are joined are a CReLU, whose channels are put in order."""
+    """The operations, where two ReLUs of a value and of its negative that are joined are a CReLU, whose channels are put in order.
+
+    Nothing reads the two ReLUs any more.
+    """
     counts, by_name = readers(operations), {operation.name: operation for operation in operations}
     result: list[ir.Operation] = []
     for operation in operations:
@@ -20,8 +23,7 @@ def both_signs(operations: list[ir.Operation]) -> list[ir.Operation]:
                 result += _joined(operation, first)
                 continue
         result.append(operation)
-    needed = {name for operation in result for name in operation.inputs} | {result[-1].name}
-    return [operation for operation in result if operation.name in needed or not isinstance(operation, ir.ReLU)]
+    return result
 
 
 def _opposite(first: ir.ReLU, second: ir.ReLU, by_name: dict[str, ir.Operation]) -> bool:

@@ -52,7 +52,7 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
     if not traced.findings:
         traced = with_one_head(traced, input_shape)
     operations = _without_unused(_without_identity(traced.operations))
-    operations = products(functions_of_one_number(both_signs(operations), input_shape))
+    operations = products(functions_of_one_number(_without_unused(both_signs(operations)), input_shape))
     operations = affine_before_reshapes(operations, input_shape)
     operations = without_idle_moves(compose_moves(_without_unused(operations), input_shape), input_shape)
     operations = _without_unused(_without_identity(operations))

@@ -203,6 +203,12 @@ class CReLU(ReLU):
 
     max_ramp = MAX_BOTH
 
+    @property
+    def reach(self) -> Tensor:
+        """As of ReLU, to both sides."""
+        center = (self.offset.detach() * self.std).abs()
+        return torch.where(center > 3 * self.spread, center / 2, self.spread)
+
     def forward(self, x: Tensor, turns: Tensor, noise_std: Deviation, result_std: Deviation) -> Tensor:
         """Sums -> integers from 0 to ``levels``, plus noise; arguments as of ReLU."""
         mean, std = self.statistics(x)

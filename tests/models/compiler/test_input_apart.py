@@ -1,0 +1,67 @@
+"""A network that reads its input again behind look-ups: what is read again gets a scale of its own, if the first layer's leaves it none."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.export import export
+
+PARAMS = "FAST_N512_BLOCK3"
+
+
+class GatedByInput(nn.Module):
+    """Of 212 features the last 16 let a second layer's values through; the first layer's sums of 196 features are large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(196, 32), nn.Linear(32, 16), nn.Linear(16, 3)
+        self.first.weight.data.abs_()
+        self.first.bias.data.sub_(0.9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = F.relu(self.first(x[:, :196]) * x[:, :32])
+        logits: Tensor = self.head(self.second(states) * x[:, 196:])
+        return logits
+
+
+class Skip(nn.Module):
+    """The input is read once more, but its scale suits both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.past = nn.Linear(196, 16), nn.Linear(16, 12), nn.Linear(196, 12)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(F.relu(self.second(F.relu(self.first(x))) + self.past(x)))
+        return logits
+
+
+def converted(module: nn.Module, samples: Tensor) -> tuple[int, float]:
+    """Look-ups, and the least correlation of a noisy logit with the module's."""
+    network = convert(module.eval(), samples, params=PARAMS).eval()
+    lookups = export(network, name="p", version="1", params=PARAMS, classes=("a", "b", "c")).lookups
+    with torch.no_grad():
+        expected, found = module(samples).numpy().T, network(samples).numpy().T
+    return lookups, min(float(np.corrcoef(a, b)[0, 1]) for a, b in zip(expected, found, strict=True))
+
+
+def test_gates_from_the_input_do_not_drown(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module, samples = GatedByInput(), torch.rand(400, 1) * torch.rand(400, 212)
+    lookups, correlation = converted(module, samples)
+    assert lookups == 2 * 32 + 32 + 2 * 16 + 16  # two for each product, the states, and the gates that are read again
+    assert correlation > 0.85
+    monkeypatch.setattr("ciphershift.models.compiler.convert.drowned", lambda network, noise: False)
+    without, noisy = converted(module, samples)
+    assert (without, noisy < 0.8) == (lookups - 16, True)
+
+
+def test_what_has_room_costs_no_look_up() -> None:
+    torch.manual_seed(0)
+    lookups, correlation = converted(Skip(), torch.rand(400, 196) ** 2)
+    assert lookups == 16 + 12
+    assert correlation > 0.9
