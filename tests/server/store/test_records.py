@@ -185,20 +185,28 @@ def test_uploads_are_admitted_before_they_are_read(state: State, bundle: tuple[s
     assert read == 0
 
     async def together() -> None:
-        go_on = anyio.Event()
+        go_on, begun = anyio.Event(), 0
 
         async def waiting() -> AsyncIterator[bytes]:
+            nonlocal begun
+            begun += 1
             await go_on.wait()
             yield bundle[1]
 
+        async def until_begun(uploads: int) -> None:
+            with anyio.fail_after(300):
+                while begun < uploads:
+                    await anyio.sleep(0.01)
+
+        most = state.settings.uploads_per_tenant
         async with anyio.create_task_group() as group:
-            for _ in range(state.settings.uploads_per_tenant):
+            for _ in range(most):
                 group.start_soon(keys.add, state.tenant, bundle[0], waiting(), 10)
-            await anyio.wait_all_tasks_blocked()
+            await until_begun(most)
             with pytest.raises(errors.BusyError, match="uploads are under way"):
                 await keys.add(state.tenant, bundle[0], counted(), 10)
             group.start_soon(keys.add, small, bundle[0], waiting(), len(bundle[1]))
-            await anyio.wait_all_tasks_blocked()
+            await until_begun(most + 1)
             with pytest.raises(errors.QuotaExceededError, match="would be added"):
                 await keys.add(small, "ab" * 32, counted(), 20)
             go_on.set()
