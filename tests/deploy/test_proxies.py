@@ -1,9 +1,11 @@
 """The configuration of proxies before the server, with the proxies themselves."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +60,21 @@ def caddy(folder: Path, port: int, server: str) -> list[str]:
     return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
 
 
-@pytest.mark.parametrize("proxy", [nginx, caddy])
+def traefik(folder: Path, port: int, server: str) -> list[str]:
+    """Its command; writes the file as it is, but for TLS."""
+    routes = changed(
+        "traefik.yml",
+        ("he.example.org`)", "127.0.0.1`)"),
+        ("      tls: {}\n", ""),
+        ("http://127.0.0.1:8000", server),
+    )
+    (folder / "traefik.yml").write_text(routes[: routes.index("\ntls:\n")])
+    options = re.findall(r"^#   (--.*)", (PROXIES / "traefik.yml").read_text(), re.MULTILINE)
+    (start,) = (option.replace(":443", f"127.0.0.1:{port}").split() for option in options)
+    return ["traefik", f"--providers.file.filename={folder / 'traefik.yml'}", *start]
+
+
+@pytest.mark.parametrize("proxy", [nginx, caddy, traefik])
 def test_a_proxy_passes_large_uploads_and_each_event_at_once(
     server: ServerProcess,
     keystore: Keystore,
@@ -70,7 +86,7 @@ def test_a_proxy_passes_large_uploads_and_each_event_at_once(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = proxy(tmp_path, port, server.url)
-    program = shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    program = shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin:{Path(sys.executable).parent}")
     if program is None:
         pytest.skip(f"no {command[0]}: install it")
     process = subprocess.Popen([program, *command[1:]], env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
