@@ -86,7 +86,9 @@ def test_a_proxy_passes_large_uploads_and_each_event_at_once(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = proxy(tmp_path, port, server.url)
-    program = shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin:{Path(sys.executable).parent}")
+    program = shutil.which(
+        command[0], path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin:{Path(sys.executable).parent}"
+    )
     if program is None:
         pytest.skip(f"no {command[0]}: install it")
     process = subprocess.Popen([program, *command[1:]], env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
