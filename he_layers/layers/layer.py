@@ -110,9 +110,8 @@ class Layer(ABC):
 
     kind: ClassVar[str]
     channelwise: ClassVar[bool] = False  # whether a channel of the result depends on one channel of the input only
-    results: ClassVar[int] = (
-        1  # channels of the result for each of the input's, side by side; of a layer with ``channelwise``
-    )
+    # Channels of the result for each of the input's, side by side; more than one only of a layer with ``channelwise``.
+    results: ClassVar[int] = 1
     name: str
     inputs: tuple[str, ...] = field(default=(), metadata=LATER)
     shares: str | None = field(default=None, metadata=LATER)
