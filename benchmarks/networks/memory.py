@@ -50,7 +50,9 @@ def _evaluate(folder: Path, threads: int) -> dict[str, Any]:
     image = ckks.encrypt(keys, "00" * 32, np.zeros(int(np.prod(program.input.shape))))
     rng, words = np.random.default_rng(0), parameter_set.big_dimension + 1
 
-    def blind_rotate(switched: NDArray[np.int32], *_: object, second: object, **__: object) -> NDArray[np.uint32]:
+    def blind_rotate(
+        switched: NDArray[np.int32], *_: object, second: object = None, **__: object
+    ) -> NDArray[np.uint32]:
         rows = len(switched) if second is None else 2 * len(switched)
         return rng.integers(0, 2**32, (rows, words), dtype=np.uint32)
 
