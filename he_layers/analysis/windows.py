@@ -59,7 +59,8 @@ def beyond(
     changes = tables != tables[:, -1:]
     points = tables.shape[1]
     ramp = np.where(changes.any(axis=1), points - changes[:, ::-1].argmax(axis=1), 0) / (2 * points)
-    shift = np.zeros(len(tables)) if second is None else ((second + points // 2) % points - points // 2) / (2 * points)
+    half = points // 2 - 1  # places from -N/2 on stand to the left, up to N/2 to the right
+    shift = np.zeros(len(tables)) if second is None else ((second + half) % points - half) / (2 * points)
     low, high = -0.5 + ramp + np.maximum(-shift, 0), 0.5 - np.maximum(shift, 0)
     distance: FloatArray = np.maximum(low[table_index] - turns, turns - high[table_index])
     return distance

@@ -19,7 +19,12 @@ def both_signs(operations: list[ir.Operation]) -> list[ir.Operation]:
         ramps = [by_name.get(name) for name in operation.inputs]
         if isinstance(operation, ir.Concat) and len(ramps) == 2 and all(counts[name] == 1 for name in operation.inputs):
             first, second = ramps
-            if isinstance(first, ir.ReLU) and isinstance(second, ir.ReLU) and _opposite(first, second, by_name):
+            if (
+                isinstance(first, ir.ReLU)
+                and isinstance(second, ir.ReLU)
+                and _opposite(first, second, by_name)
+                and (first.high in (None, 1.0) or not _is_term(operation, operations))
+            ):
                 result += _joined(operation, first)
                 continue
         result.append(operation)
@@ -31,6 +36,13 @@ def _opposite(first: ir.ReLU, second: ir.ReLU, by_name: dict[str, ir.Operation])
     sources = [first.inputs[0], second.inputs[0]]
     turned = any(_negative(by_name.get(a), b) for a, b in (sources, reversed(sources)))
     return turned and (first.low, first.high) == (0.0, second.high) and second.low == 0
+
+
+def _is_term(operation: ir.Operation, operations: list[ir.Operation]) -> bool:
+    """Whether a sum reads the values as they are: it asks for units that are powers of two, in which other caps than one are none."""
+    readers = [other for other in operations if operation.name in other.inputs]
+    moved = [other for other in readers if not isinstance(other, ir.Conv2d | ir.Linear | ir.Activation)]
+    return any(isinstance(other, ir.Add) or _is_term(other, operations) for other in moved)
 
 
 def _negative(operation: ir.Operation | None, of: str) -> bool:

@@ -24,7 +24,12 @@ LOUD = 4.0
 
 
 def drowned(network: Network, noise: CircuitNoise) -> bool:
-    """Whether a calibrated network has results of look-ups that share the scale of the input, and are less than their noise there."""
+    """Whether a calibrated network has results of look-ups that share the scale of the input, and are less than their noise there.
+
+    Not of one with steps that share their weights: they stay one layer, which the input of the first step feeds, too.
+    """
+    if network.wiring.ties:
+        return False
     torus, group = network.torus(), network.wiring.group
     shares = any(isinstance(node, Activation) and group[step.name] == group[IMAGE] for step, node in network.steps())
     return shares and noise.lookup > LOUD * float(torus.delta[IMAGE])

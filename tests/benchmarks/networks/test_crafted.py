@@ -121,9 +121,16 @@ def test_windows_of_two_ramps_end_one_ramp_before_the_torus_does() -> None:
     eye = Linear(name="dense", weight=np.eye(3, 64, dtype=np.int8))
     network = replace(network, layers=(network.layers[0], both, network.layers[2], eye))
     assert safe_factor(network) == pytest.approx(2 * (75 + 45) / 400)
+    longest = replace(both, multiplier=np.full(2, 0.15))  # 100 units, a quarter of the torus
     white = np.full((1, 1, 6, 6), 255, dtype=np.uint8)
-    for bias, outside in ((-60, False), (19, False), (21, True)):  # 135 + 20 + 45 = 200 units are half a turn
-        layers = (network.layers[0], replace(both, bias=np.full(2, bias, np.int32)), *network.layers[2:])
+    for layer, bias, outside in (
+        (both, -60, False),
+        (both, 19, False),
+        (both, 21, True),  # 135 + 20 + 45 = 200 units are half a turn
+        (longest, -36, False),
+        (longest, -34, True),
+    ):
+        layers = (network.layers[0], replace(layer, bias=np.full(2, bias, np.int32)), *network.layers[2:])
         assert bool(judge(replace(network, layers=layers), white, SIZE).beyond[0] >= 0) is outside
 
 

@@ -113,6 +113,22 @@ def test_what_only_looks_like_it_is_two_look_ups(name: str) -> None:
     assert not any(isinstance(layer, CReLU) for layer in program.layers)
 
 
+def test_capped_ones_in_a_sum_are_two_look_ups() -> None:
+    """A sum asks for units that are powers of two, in which a cap of six is none."""
+    torch.manual_seed(0)
+    module = Net(
+        lambda s, x: (lambda z: s.head(torch.cat([F.relu6(z), F.relu6(-z)], 1) + F.relu(s.b(x))))(20 * s.a(x)),
+        a=nn.Linear(6, 4),
+        b=nn.Linear(6, 8),
+        head=nn.Linear(8, 3),
+    ).eval()
+    samples = torch.rand(200, 6)
+    network = before_rounding(module, samples, levels=255).network
+    with torch.no_grad():
+        expected, found = module(samples).numpy(), network(samples).numpy()
+    assert np.abs(found - expected).mean() < 0.05 * expected.std()
+
+
 def test_it_is_trained_with_the_noise_of_the_simulation_and_evaluated_encrypted(tmp_path: Path) -> None:
     """Two samples, three logits each, within 6.5 deviations of 200 simulated runs; both results of a look-up share its input noise."""
     torch.set_num_threads(1)

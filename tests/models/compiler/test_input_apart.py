@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 
 PARAMS = "FAST_N512_BLOCK3"
@@ -65,3 +65,33 @@ def test_what_has_room_costs_no_look_up() -> None:
     lookups, correlation = converted(Skip(), torch.rand(400, 196) ** 2)
     assert lookups == 16 + 12
     assert correlation > 0.9
+
+
+class Steps(nn.Module):
+    """A recurrent network of four ReLU states, written as a loop over five steps."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.states, self.inputs, self.head = nn.Linear(4, 4, bias=False), nn.Linear(3, 4), nn.Linear(4, 3)
+        self.states.weight.data *= 0.5
+        self.inputs.weight.data *= scale
+        self.inputs.bias.data.abs_().add_(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = F.relu(self.inputs(x[:, :, 0]))
+        for step in range(1, 5):
+            state = F.relu(self.inputs(x[:, :, step]) + self.states(state))
+        logits: Tensor = self.head(state)
+        return logits
+
+
+@pytest.mark.parametrize("scale", [0.075, 0.05])
+def test_steps_that_share_their_weights_stay_one_layer(scale: float) -> None:
+    """However small the input is beside the states."""
+    torch.manual_seed(1)
+    module, samples = Steps(scale).eval(), torch.rand(160, 3, 5)
+    network = before_rounding(module, samples, params="FAST_N512").network
+    assert (len(network.wiring.ties), network.contractive) == (14, True)
+    with torch.no_grad():
+        expected, found = module(samples).numpy(), network(samples).numpy()
+    assert np.abs(found - expected).mean() < 0.02 * expected.std(axis=0).mean()

@@ -1,5 +1,6 @@
 """Recurrent networks: read step by step, with one set of weights, statistics and tables for all steps."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,36 @@ def test_a_step_whose_batch_is_elsewhere_is_a_finding() -> None:
 
     with pytest.raises(UnsupportedLayerError, match="batch on another axis"):
         _converted(Wrong())
+
+
+class Written(nn.Module):
+    """A ReLU layer of four states as a user writes it, five steps of three features; ``reads`` makes of all states what the head takes."""
+
+    def __init__(self, reads: Callable[[list[Tensor]], Tensor], seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.states, self.reads = nn.Linear(4, 4, bias=False), reads
+        self.states.weight.data *= 0.8
+        self.inputs, self.head = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = [torch.relu(self.inputs(x[:, :, 0]))]
+        for step in range(1, 5):
+            found.append(torch.relu(self.inputs(x[:, :, step]) + self.states(found[-1])))
+        logits: Tensor = self.head(self.reads(found))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("reads", "seed"),
+    [(lambda s: s[-1], 19), (lambda s: s[-1] + s[-2], 149), (lambda s: sum(s[1:], s[0]) / 5, 149)],
+)
+def test_no_ramp_is_shortened_where_its_sums_lie(reads: Callable[[list[Tensor]], Tensor], seed: int) -> None:
+    """The sums of all steps share one scale, here above what the activation alone would ask for: results would count in another unit."""
+    module = Written(reads, seed).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (160, 3, 5), dtype=np.uint8)
+    samples = torch.tensor(pixels).float() / 255
+    network = before_rounding(module, samples, levels=255, max_outside=1e-3, params="FAST_N512").network
+    with torch.no_grad():
+        expected, found = module(samples).numpy(), network(samples).numpy()
+    assert np.abs(found - expected).mean() < 0.01 * expected.std(axis=0).mean()
