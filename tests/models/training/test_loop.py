@@ -94,8 +94,9 @@ def test_a_noisy_shift_network_learns_from_few_images(mnist: Dataset, tmp_path: 
     held_out = mnist.train.part(700, 1200)
     untrained = trained(mnist, tmp_path / "none.pt", replace(LEARNING, epochs=0), images=600)
     before = accuracy(untrained, held_out)
-    assert before < 0.6
-    assert accuracy(trained(mnist, tmp_path / "full.pt", LEARNING, images=600), held_out) > max(0.7, before + 0.1)
+    assert before < 0.7
+    after = accuracy(trained(mnist, tmp_path / "full.pt", LEARNING, images=600), held_out)
+    assert after > max(0.7, before + 0.1), (before, after)
 
 
 def test_an_interrupted_training_ends_the_same(mnist: Dataset, tmp_path: Path) -> None:
