@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import prod
 from time import perf_counter
 from typing import Any, Generic, Protocol, Self
@@ -146,17 +145,6 @@ Lookup = Callable[[LweCiphertextList, FloatArray, NDArray[np.int32], NDArray[np.
 """Ciphertexts, tables, the index of each ciphertext's table, and second places -> the looked-up ciphertexts; see pbs.pbs."""
 
 
-def _look_up(
-    keys: ServerKeys,
-    threads: int,
-    x: LweCiphertextList,
-    tables: FloatArray,
-    index: NDArray[np.int32],
-    second: NDArray[np.int32] | None,
-) -> LweCiphertextList:
-    return pbs.pbs(x, keys, tables, index, second=second, threads=threads)
-
-
 class EncryptedCircuit:
     """The circuit operations (he_layers.layers.layer.Circuit) on LWE ciphertexts.
 
@@ -168,7 +156,9 @@ class EncryptedCircuit:
     def __init__(self, keys: ServerKeys, *, threads: int, lookup: Lookup | None = None) -> None:
         """Args: threads: of the kernel. lookup: computes the look-ups elsewhere, in place of pbs here."""
         self.keys = keys
-        self._lookup = lookup or partial(_look_up, keys, threads)
+        self._lookup = lookup or (
+            lambda x, tables, index, second: pbs.pbs(x, keys, tables, index, second=second, threads=threads)
+        )
         self.threads = threads
         self.slice_rows = SLICE_ROWS
 

@@ -77,11 +77,9 @@ class DeviceCircuit:
         device = self.keys.device
         index = torch.from_numpy(table_index).to(device, torch.int64).repeat(len(x))
         on_device = torch.from_numpy(np.ascontiguousarray(tables, dtype=np.float64)).to(device)
-        found = [pbs(x.flatten(0, 1), self.keys, on_device, index)]
-        if second is not None:
-            places = torch.from_numpy(second).to(device)[index]
-            found.append(pbs(x.flatten(0, 1), self.keys, on_device, index, places))
-        return torch.cat([part.reshape(len(x), -1, part.shape[-1]) for part in found], dim=1)
+        places = None if second is None else torch.from_numpy(second).to(device)[index]
+        found = pbs(x.flatten(0, 1), self.keys, on_device, index, places)
+        return torch.cat(found.view(-1, *x.shape[:2], found.shape[-1]).unbind(), dim=1)
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         """The rows from ``start`` up to ``stop``."""

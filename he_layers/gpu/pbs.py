@@ -17,7 +17,7 @@ CPU_TOGETHER = 64
 """The same where the device is the CPU, whose caches hold few."""
 
 
-def pbs(x: Tensor, keys: DeviceKeys, tables: Tensor, table_index: Tensor, place: Tensor | None = None) -> Tensor:
+def pbs(x: Tensor, keys: DeviceKeys, tables: Tensor, table_index: Tensor, second: Tensor | None = None) -> Tensor:
     """Looks every phase up in a table: key_switch, modulus_switch, blind_rotate, sample_extract; see he_layers.crypto.pbs.
 
     Args:
@@ -25,22 +25,25 @@ def pbs(x: Tensor, keys: DeviceKeys, tables: Tensor, table_index: Tensor, place:
         keys: of the ciphertexts' owner.
         tables: float64 [tables, N], turns.
         table_index: int64 [count].
-        place: int32 [count], s from 1 to 2N - 1: the result is f(phi + s / 2N), of a rotation of its own.
+        second: int32 [count], s from 1 to 2N - 1: f(phi + s / 2N), too, by a rotation of its own.
 
     Returns:
-        int32 [count, k * N + 1].
+        int32 [count, k * N + 1]; with ``second`` as many again behind them.
 
     Raises:
         BadShapeError: the ciphertexts are under no key of the parameter set.
     """
-    out = torch.empty((len(x), keys.params.big_dimension + 1), dtype=torch.int32, device=x.device)
+    count, points = len(x), 2 * keys.params.polynomial_size
+    results = count if second is None else 2 * count
+    out = torch.empty((results, keys.params.big_dimension + 1), dtype=torch.int32, device=x.device)
     step = together(keys)
-    for start in range(0, len(x), step):
-        part = slice(start, start + step)
+    for start in range(0, count, step):
+        part = slice(start, min(start + step, count))
         switched = modulus_switch(key_switch(x[part], keys), keys)
-        if place is not None:
-            switched[:, -1] = (switched[:, -1] + place[part]) % (2 * keys.params.polynomial_size)
         out[part] = rotate(switched, keys, tables, table_index[part])
+        if second is not None:
+            switched[:, -1] = (switched[:, -1] + second[part]) % points
+            out[count + part.start : count + part.stop] = rotate(switched, keys, tables, table_index[part])
     return out
 
 

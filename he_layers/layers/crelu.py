@@ -9,7 +9,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ciphershift.errors import OutOfLevelsError
 from ciphershift.he_layers.layers.layer import Circuit, FloatArray, IntArray, Scale, Shape, T, flat_size
 from ciphershift.he_layers.layers.table import Table
 
@@ -35,8 +34,7 @@ class CReLU(Table):
         """Checks the channels and ranges. Raises ProgramError or OutOfLevelsError."""
         self.check_bias()
         self.check_multiplier(self.multiplier)
-        if not 1 <= self.levels <= 255:
-            raise OutOfLevelsError(f"layer {self.name!r} has levels = {self.levels}; it takes 1 to 255")
+        self.check_levels(self.levels)
         self.check_span()
 
     @property

@@ -45,8 +45,7 @@ class ReLU(Table):
         """Checks the channels and ranges. Raises ProgramError or OutOfLevelsError."""
         self.check_bias()
         self.check_multiplier(self.multiplier)
-        if not 1 <= self.levels <= 255:
-            raise OutOfLevelsError(f"layer {self.name!r} has levels = {self.levels}; it takes 1 to 255")
+        self.check_levels(self.levels)
         if not -255 <= self.lowest <= 0 or (self.lowest and self.modulus is not None):
             raise OutOfLevelsError(
                 f"layer {self.name!r} has lowest = {self.lowest}; it takes -255 to 0, and 0 together with a modulus"

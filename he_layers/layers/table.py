@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ciphershift.errors import BadShapeError, ProgramError
+from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
 from ciphershift.he_layers.layers.layer import Circuit, FloatArray, IntArray, Layer, Scale, Shape, T, flat_size
 
 
@@ -82,6 +82,11 @@ class Table(Layer):
             raise ProgramError(
                 f"layer {self.name!r} has the multiplier {multiplier.min()}; fold its sign into the weights"
             )
+
+    def check_levels(self, levels: int) -> None:
+        """Raises OutOfLevelsError unless the greatest output integer fits a byte."""
+        if not 1 <= levels <= 255:
+            raise OutOfLevelsError(f"layer {self.name!r} has levels = {levels}; it takes 1 to 255")
 
     def check_span(self) -> None:
         """Raises ProgramError unless all output levels lie within one turn."""

@@ -33,7 +33,7 @@ from ciphershift.models.compiler.reconstruct import Reconstruction
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.ties import ties
 from ciphershift.models.compiler.trace import BATCH, Trace, evaluation_mode, trace
-from ciphershift.models.nn.activations import ReLU, per_channel
+from ciphershift.models.nn.activations import per_channel
 from ciphershift.models.training.metrics import Targets, score
 from ciphershift.protocol.sequences import are_padded
 
@@ -41,10 +41,6 @@ COMPARED = 10 * BATCH
 """Calibration samples on which every step is held against the module's."""
 
 Validation = tuple[Tensor | NDArray[np.floating], Targets]
-HOLDS = 20
-"""Rounds in which drives are lowered until all ramps fit."""
-TOLERATED = 0.02
-"""Share of a ramp that may be cut off for good."""
 SEED = 0
 """Of the noise that conversion draws: it gives the same every time."""
 
@@ -200,41 +196,16 @@ def before_rounding(
         integers = _with_others(network, samples)
         with torch.no_grad():
             Calibration(network, drives, truth).run(operations, integers)
-            _hold_ramps(network)
-            norms = [float(torch.linalg.matrix_norm(gain, 2)) for gain in network.gains().values()]
-            network.contractive = bool(norms) and max(norms) < 1
         return Unrounded(network=network, noise=noise, drives=drives, integers=integers)
 
     found = calibrated(simple.operations)
-    return calibrated(with_input_apart(simple.operations, shape)) if drowned(found.network, noise) else found
-
-
-def _hold_ramps(network: Network) -> None:
-    """Lowers the drives of ramps that would be too long where their sums lie on the torus, whose scale they share with others.
-
-    A ramp that is shortened there gives other units than its readers count on.
-
-    Raises:
-        NotEquivalentError: no drives are found for which they fit.
-    """
-    excess: dict[str, float] = {}
-    for _ in range(HOLDS):
-        torus, excess = network.torus(), {}
-        for step, node in network.steps():
-            if isinstance(node, ReLU):
-                longest = node.max_ramp * node.levels / node.span
-                reached = float((node.top * node.std * torus.turns(step.inputs[0])).max()) / longest
-                if reached > 1 + ROUNDING:
-                    node.drive.div_(reached)
-                    excess[step.place] = reached
-        if not excess:
-            return
-    place, worst = max(excess.items(), key=lambda item: item[1])
-    if worst > 1 + TOLERATED:
-        raise NotEquivalentError(
-            f"{place}: the ramp of this activation would be {worst:.2f} times as long as the torus allows, at the scale that its sums "
-            "share with others; a fault of the conversion, not of the network: put a batch norm before the activation, and report it"
-        )
+    if drowned(found.network, noise):
+        found = calibrated(with_input_apart(simple.operations, shape))
+    with torch.no_grad():
+        found.drives.hold()
+        norms = [float(torch.linalg.matrix_norm(gain, 2)) for gain in found.network.gains().values()]
+        found.network.contractive = bool(norms) and max(norms) < 1
+    return found
 
 
 def _drop(module: nn.Module, network: Network, samples: Tensor, targets: Targets | None) -> float:

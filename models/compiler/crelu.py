@@ -1,6 +1,7 @@
 """relu(x) and relu(-x), joined, as one look-up for each value."""
 
 from math import prod
+from typing import Any
 
 import torch
 
@@ -58,23 +59,14 @@ def _joined(concat: ir.Concat, first: ir.ReLU) -> list[ir.Operation]:
     channels, places = first.shape[0], prod(first.shape[1:])
     name = f"{concat.name}_signs"
     ramps = ir.CReLU(name=name, place=concat.place, inputs=first.inputs, shape=concat.shape, high=first.high)
+    order: dict[str, Any] = {
+        "name": concat.name,
+        "place": concat.place,
+        "inputs": (name,),
+        "shape": concat.shape,
+        "computes": concat.computes,
+    }
     if len(concat.shape) == 3:
-        order: ir.Operation = ir.ChannelShuffle(
-            name=concat.name,
-            place=concat.place,
-            inputs=(name,),
-            shape=concat.shape,
-            computes=concat.computes,
-            groups=channels,
-        )
-    else:
-        index = torch.arange(2 * channels * places).view(channels, 2, places).transpose(0, 1).flatten()
-        order = ir.Gather(
-            name=concat.name,
-            place=concat.place,
-            inputs=(name,),
-            shape=concat.shape,
-            computes=concat.computes,
-            index=index,
-        )
-    return [ramps, order]
+        return [ramps, ir.ChannelShuffle(**order, groups=channels)]
+    index = torch.arange(2 * channels * places).view(channels, 2, places).transpose(0, 1).flatten()
+    return [ramps, ir.Gather(**order, index=index)]

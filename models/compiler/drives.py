@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ciphershift.errors import BadCalibrationError
+from ciphershift.errors import BadCalibrationError, NotEquivalentError
 from ciphershift.he_layers.layers.max_pool import RAMP as POOL_RAMP
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import ir
@@ -22,6 +22,8 @@ LEAST_DRIVE = 1e-3
 """The same of a layer whose sums vary little beside its ramp: below, what they say is lost in a look-up's noise."""
 ROUNDING = 1e-4
 """Relative error of float sums that decides nothing."""
+ROUNDS, TOLERATED = 20, 0.02
+"""In which drives are lowered until all ramps fit; and the share of a ramp that may then be cut off for good."""
 NOISE_DEVIATIONS = 3
 """Standard deviations of the look-up's noise that are kept free at both ends of the window."""
 
@@ -80,6 +82,33 @@ class Drives:
                     "vary too little beside its range, or one channel unlike the others; put a batch norm before it"
                 )
         node.drive.fill_(low)
+
+    def hold(self) -> None:
+        """Lowers the drives of ramps that would be too long where their sums lie, at a scale that they share with others.
+
+        A ramp that is shortened there gives other units than its readers count on.
+
+        Raises:
+            NotEquivalentError: no drives are found for which all ramps fit.
+        """
+        excess: dict[str, float] = {}
+        for _ in range(ROUNDS):
+            torus, excess = self.network.torus(), {}
+            for step, node in self.network.steps():
+                if isinstance(node, ReLU):
+                    longest = node.max_ramp * node.levels / node.span
+                    reached = float((node.top * node.std * torus.turns(step.inputs[0])).max()) / longest
+                    if reached > 1 + ROUNDING:
+                        node.drive.div_(reached)
+                        excess[step.place] = reached
+            if not excess:
+                return
+        place, worst = max(excess.items(), key=lambda item: item[1])
+        if worst > 1 + TOLERATED:
+            raise NotEquivalentError(
+                f"{place}: the ramp of this activation would be {worst:.2f} times as long as the torus allows, at the scale that its sums "
+                "share with others; a fault of the conversion, not of the network: put a batch norm before the activation, and report it"
+            )
 
     def _outside(self, step: Step, node: Activation, x: Tensor, drive: float) -> tuple[float, float]:
         """Share of the sums that leave the window at this drive, on the calibration data and on other samples.

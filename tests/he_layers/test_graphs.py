@@ -139,6 +139,44 @@ def test_encrypted_branches_are_the_simulated_ones(
         assert (len(steps) > len(list(evaluate.chains(branched)))) == (rows == 40)
 
 
+def test_layers_behind_both_signs_are_sliced_with_them(keys: ClientKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four channels become eight in mid-chain, each with a table of its own; an evaluation goes on from any slice."""
+    program = Program(
+        name="sliced",
+        version="1",
+        params=TOY.name,
+        input=InputSpec(shape=(1, 6, 6), levels=15, delta=1 / 512),
+        layers=(
+            Conv2d(name="conv", weight=weights(4, 1, 3, 3)),
+            CReLU(name="both", bias=BIAS, multiplier=np.full(4, 0.3), levels=15, delta_out=1 / 64),
+            ReLU(
+                name="after",
+                bias=-np.arange(8, dtype=np.int32),
+                multiplier=np.linspace(1, 2, 8),
+                levels=15,
+                delta_out=1 / 1024,
+            ),
+            Flatten(name="flat"),
+            Linear(name="logits", weight=weights(3, 128)),
+        ),
+        output=OutputSpec(classes=("a", "b", "c"), scale=1.0),
+    )
+    assert [stage.layer.name for stage in next(evaluate.chains(program))] == ["conv", "both", "after"]
+    monkeypatch.setattr(evaluate, "SLICE_ROWS", 16)  # one channel of the convolution
+    image = RNG.integers(0, 256, (1, 1, 6, 6), dtype=np.uint8)
+    runs = np.stack([simulate.run(program, TOY, image, np.random.default_rng(i))[0] for i in range(60)])
+    encrypted = [[ckks.encrypt(keys, KEY_ID, program.input.integers(image).reshape(-1) * program.input.delta)]]
+    server_keys = keys.evaluation_keys().expand(1)
+    whole = list(evaluate.run(program, server_keys, encrypted))
+    middle = whole[1].state
+    assert middle is not None
+    assert middle.channels == 2
+    for answer in (whole[-1].answer, list(evaluate.run(program, server_keys, encrypted, start=middle))[-1].answer):
+        assert answer is not None
+        logits = ckks.decrypt(keys, answer) * program.turns_to_logits
+        assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
+
+
 def test_chains_end_where_a_value_is_read_twice_or_channels_mix(branched: Program) -> None:
     assert [[stage.layer.name for stage in chain] for chain in evaluate.chains(branched)] == [
         ["stem", "stem_pool", "x"],

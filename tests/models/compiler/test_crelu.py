@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ciphershift.he_layers import simulate
-from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import CReLU
-from ciphershift.models import verification
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.cost_report import check
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import fine_tune
 from ciphershift.models.training.phase import Phase
+from tests.support.agreement import require_one_noise
 from tests.support.architectures import Net
 
 
@@ -148,11 +147,4 @@ def test_it_is_trained_with_the_noise_of_the_simulation_and_evaluated_encrypted(
     )
     assert losses[-1] < losses[0] - 0.02
     program = export(network, name="p", version="1", params="TOY_N128", classes=("a", "b", "c"))
-    toy, rng = parameter_sets.get("TOY_N128"), np.random.default_rng(1)
-    runs = np.stack([simulate.run(program, toy, pixels[:40], rng) for _ in range(20)])
-    with torch.no_grad():
-        in_torch = np.stack([network(samples[:40]).numpy() for _ in range(20)])
-    assert in_torch.std(axis=0).mean() == pytest.approx(runs.std(axis=0).mean(), rel=0.15)
-    encrypted = np.stack(list(verification.encrypted_logits(program, pixels[:2], threads=1)))
-    two = np.stack([simulate.run(program, toy, pixels[:2], rng) for _ in range(200)])
-    assert np.abs((encrypted - two.mean(axis=0)) / two.std(axis=0)).max() < 6.5
+    require_one_noise(network, program, samples, pixels)

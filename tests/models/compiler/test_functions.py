@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ciphershift.errors import BadCalibrationError, ProgramError
-from ciphershift.he_layers import simulate
-from ciphershift.he_layers.crypto import params as parameter_sets
-from ciphershift.models import verification
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
@@ -21,6 +18,7 @@ from ciphershift.models.nn.activations import LookUp
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import fine_tune
 from ciphershift.models.training.phase import Phase
+from tests.support.agreement import require_one_noise
 
 
 class Own(nn.Module):
@@ -152,14 +150,7 @@ def test_functions_are_evaluated_encrypted_and_trained(tmp_path: Path) -> None:
     )
     assert losses[-1] < losses[0] - 0.02
     program = export(network, name="p", version="1", params="TOY_N128", classes=("a", "b", "c"))
-    toy, rng = parameter_sets.get("TOY_N128"), np.random.default_rng(1)
-    runs = np.stack([simulate.run(program, toy, PIXELS[:40], rng) for _ in range(20)])
-    with torch.no_grad():
-        in_torch = np.stack([network(SAMPLES[:40]).numpy() for _ in range(20)])
-    assert in_torch.std(axis=0).mean() == pytest.approx(runs.std(axis=0).mean(), rel=0.15)
-    encrypted = np.stack(list(verification.encrypted_logits(program, PIXELS[:2], threads=1)))
-    two = np.stack([simulate.run(program, toy, PIXELS[:2], rng) for _ in range(200)])
-    assert np.abs((encrypted - two.mean(axis=0)) / two.std(axis=0)).max() < 6.5
+    require_one_noise(network, program, SAMPLES, PIXELS)
 
 
 def test_a_function_without_a_value_is_an_error_that_names_it() -> None:
