@@ -81,12 +81,13 @@ class Laboratory:
         """The same at a second place of the table."""
         return self.two_places(count)[1]
 
-    def two_places(self, count: int) -> tuple[Errors, Errors]:
-        """Errors of both results of one rotation."""
+    def two_places(self, count: int, place: int | None = None) -> tuple[Errors, Errors]:
+        """Errors of both results of one rotation; ``place``: the second one, from 1 to 2N - 1, by default a random one."""
         size, gadget = self.params.polynomial_size, self.params.pbs
         switched = self._switched(self._values(0.5, count))
         point = self._points(switched) % (2 * size)
-        table, second = self.rng.uniform(-0.25, 0.25, (1, size)), self.rng.integers(1, 2 * size, 1, np.int32)
+        table = self.rng.uniform(-0.25, 0.25, (1, size))
+        second = np.array([self.rng.integers(1, 2 * size) if place is None else place], np.int32)
         rows = _kernel.blind_rotate(
             switched,
             table,

@@ -89,7 +89,8 @@ class CReLU(Table):
         """Bias on the bodies, one table for each channel, read at two places; half of the top on the bodies.
 
         Noise: the same noise of the look-up's input (key switch and modulus switch) moves a value along both ramps; each result has the
-        output noise of a bootstrap, independent of the other's. The second place is rounded to the grid of 2N points, as all tables are.
+        output noise of a bootstrap, with a correlation of -0.3 (short ramps) to 0 (ramps of a quarter turn), which simulation leaves out.
+        The second place is rounded to the grid of 2N points, as all tables are.
         """
         size, per_channel = scale.polynomial_size, flat_size(scale.shape[1:])
         middle = np.full(2 * flat_size(scale.shape), self.levels / 2 * self.delta_out)

@@ -55,10 +55,13 @@ def test_ciphertexts_that_share_a_mask_have_the_noise_of_the_formula_each() -> N
         assert abs(noise.correlation(errors)) < 0.15
 
 
-def test_two_results_of_one_rotation_have_the_noise_of_the_formula_each() -> None:
-    """1500 rows: each result, and nothing in common."""
+@pytest.mark.parametrize(
+    ("place", "low", "high"), [(1, 0.15, 0.65), (64, -0.15, 0.15), (192, -0.15, 0.15), (127, -0.65, -0.15)]
+)
+def test_two_results_of_one_rotation_have_the_noise_of_the_formula_each(place: int, low: float, high: float) -> None:
+    """1500 rows, N = 128: neighbors are correlated, places half a ring apart are not; from N on the sign is turned."""
     toy = params.get("TOY_N128")
-    errors = [(error[:, 0] + 0.5) % 1 - 0.5 for error in noise.Laboratory(toy).two_places(1500)]
+    errors = [(error[:, 0] + 0.5) % 1 - 0.5 for error in noise.Laboratory(toy).two_places(1500, place)]
     for error in errors:
         assert abs(np.sqrt(np.mean(error**2) / formulas.pbs_variance(toy)) - 1) < 0.2
-    assert abs(noise.correlation(np.stack(errors, axis=1))) < 0.15
+    assert low < noise.correlation(np.stack(errors, axis=1)) < high
