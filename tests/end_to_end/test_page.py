@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, ImageOps
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect
 
 from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.client import Client, Keystore
@@ -293,6 +293,28 @@ def test_a_scan_is_taken_by_its_middle_and_answered(hosted_page: Page) -> None:
     expect(page.locator("#prepared-text")).to_have_text("What is encrypted: scan.png, 300×200, now 16×16.")
     send(page)
     expect(page.locator("#verdict-class")).to_have_text("bright bottom")
+
+
+def test_a_network_chosen_twice_leaves_the_examples_under_the_pointer(someone: BrowserContext, hosted: str) -> None:
+    """What the server says of the inputs comes back once before the button is pressed, and once before it is let go."""
+    page = someone.new_page()
+    held: list[Route] = []
+    page.route("**/mnist-she/inputs", lambda route: held.append(route))
+    with page.expect_request("**/mnist-she/inputs"):
+        page.goto(f"{hosted}/page/")
+    with page.expect_request("**/mnist-she/inputs"):
+        page.get_by_label("Network").select_option("mnist-she")  # which it is already
+    held[0].continue_()
+    seven = page.get_by_role("button", name="Test image 0: 7")
+    seven.hover()
+    page.mouse.down()
+    with page.expect_event("requestfinished"):
+        held[1].continue_()
+    page.wait_for_timeout(1000)
+    page.mouse.up()
+    expect(page.locator("#prepared-text")).to_have_text("What is encrypted: test image 0, as it is.")
+    expect(seven).to_have_attribute("aria-pressed", "true")
+    page.close()
 
 
 def test_stopping_cancels_the_job_on_the_server(hosted_page: Page, hosted: str, tmp_path: Path) -> None:

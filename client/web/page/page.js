@@ -34,6 +34,7 @@ let running = null; // the AbortController of the current run
 let last = null; // { values, logits } of the answer that is shown
 let again = start; // what "Try again" does
 let known = null; // the promise of the model that is chosen: what it takes is not known before
+let shown = null; // the client of the model that the page is ready for
 
 const pad = new Pad(element("pad"), { changed: drawn, confirmed: send, tell: say });
 const fields = new Fields(element("fields"), filled);
@@ -58,15 +59,20 @@ async function start() {
   if (settings.model && !isThere) throw new UnknownModelError(`The server has no model ${settings.model}; choose one from the list.`);
 }
 
+/** Makes the page ready for the chosen model, once: made again, the examples would be replaced under somebody's pointer. */
 async function choose() {
   const client = chosen();
+  if (client === shown) return;
+  shown = null;
   const { profile } = client;
   const said = await service.inputsOf(client);
   if (client !== chosen()) return;
+  await keys.show(profile.params);
+  if (client !== chosen() || client === shown) return;
+  shown = client;
   inputs = said;
   element("keys-bytes").textContent = megabytes(profile.keyBytes);
   element("keys-bits").textContent = Math.floor(profile.securityBits);
-  await keys.show(profile.params);
   showWidget(profile);
   showExamples(profile);
   const given = await source.catch(() => null);

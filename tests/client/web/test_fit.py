@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-SEVEN = Image.open(Path(__file__).resolve().parents[3] / "client" / "samples" / "mnist-0-is-7.png")
+SEVEN = Image.open(Path(__file__).resolve().parents[3] / "client" / "samples" / "mnist-0-is-7.png").copy()
 DIGITS = ((1, 28, 28), [str(digit) for digit in range(10)])
 CLOTHES = ((1, 28, 28), ["shirt", "bag"])
 COLOR = ((3, 32, 32), ["cat", "dog"])
