@@ -38,7 +38,7 @@ from ciphershift.errors import (
     WrongKeyError,
 )
 from ciphershift.he_layers.crypto import ckks
-from ciphershift.he_layers.crypto.ciphertexts import Binding, PackedAnswer
+from ciphershift.he_layers.crypto.ciphertexts import Binding, PackedAnswer, ciphertext_type
 from ciphershift.he_layers.stem import Stem
 from ciphershift.protocol import scaling
 
@@ -269,7 +269,10 @@ class Session:
         self, batch: FloatArray, profile: ModelProfile, keys: KeyPair, cost: Cost
     ) -> Steps[tuple[Receipt, JobStatus]]:
         with cost.timings.measure("encrypt"):
-            ciphertexts = [ckks.encrypt(keys.client_keys, keys.key_id, image * profile.input_delta) for image in batch]
+            kind = ciphertext_type(profile.bootstraps)
+            ciphertexts = [
+                ckks.encrypt(keys.client_keys, keys.key_id, image * profile.input_delta, kind) for image in batch
+            ]
             containers = tuple(ciphertext.to_bytes() for ciphertext in ciphertexts)
         request_id, request = submission(profile, keys.key_id, containers)
         with cost.timings.measure("transfer"):

@@ -25,7 +25,7 @@ from ciphershift.errors import (
     from_code,
 )
 from ciphershift.he_layers.crypto import params as parameter_sets
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.ciphertexts import PackedAnswer, ciphertext_type
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.stem import MAX_BYTES
@@ -195,7 +195,7 @@ class ModelProfile(Message, schemas.ModelProfile):
             raise MalformedError(f"the profile of {self.model} has two outputs of one name")
         sizes = {
             "key_bytes": EvaluationKeys.nbytes(params),
-            "upload_bytes": CkksCiphertext.nbytes(params, pixels),
+            "upload_bytes": ciphertext_type(self.bootstraps).nbytes(params, pixels),
             "download_bytes": PackedAnswer.nbytes(params, len(self.classes)),
         }
         for name, size in sizes.items():

@@ -25,6 +25,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.layers import Dense
 from ciphershift.he_layers.layers.layer import Circuit, FloatArray, IntArray, LinearLayer, Shape, T, flat_size
 from ciphershift.he_layers.program import IMAGE, Program, Stage
 
@@ -272,6 +273,9 @@ def run(
         raise BadShapeError(
             f"{len(images)} images are evaluated together; under {keys.params.name} up to {keys.params.bodies} are"
         )
+    if not program.lookups:
+        yield multiplied(program, keys, images, threads=threads)
+        return
     started = perf_counter()
     bindings = [Binding.of(image, program.digest) for image in images]
     circuit = EncryptedCircuit(keys, threads=threads, lookup=lookup)
@@ -290,6 +294,33 @@ def run(
                 for body, binding in enumerate(bindings)
             )
         yield Progress.of(done, program, seconds=perf_counter() - started, answers=answers, state=done.state)
+
+
+def multiplied(
+    program: Program, keys: packing.AnswerKeys, images: Sequence[Sequence[CkksCiphertext]], *, threads: int = 1
+) -> Progress:
+    """The only progress of a Program without look-ups, with its answers; images are one ciphertext each.
+
+    Raises:
+        BadShapeError: an image is of several ciphertexts, or they are no products' (ciphertexts.ciphertext_type).
+    """
+    started, layer = perf_counter(), program.layers[-1]
+    assert isinstance(layer, Dense), "the Program has checked it"
+    turns = np.zeros(len(layer.weight)) if layer.bias is None else layer.bias * program.input.delta
+    answers = []
+    for image in images:
+        if len(image) != 1:
+            raise BadShapeError(f"an image is {len(image)} ciphertexts; without look-ups it is one")
+        binding = Binding.of(image, program.digest)
+        answers.append(packing.packing_products(image[0], layer.weight, turns, keys, binding, threads=threads))
+    return Progress(
+        layer=layer.name,
+        index=len(program.layers) - 1,
+        lookups_done=0,
+        lookups_total=0,
+        seconds=perf_counter() - started,
+        answers=tuple(answers),
+    )
 
 
 def check_images(program: Program, params: ParameterSet, ciphertexts: Sequence[CkksCiphertext]) -> None:

@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError, UnsupportedLayerError
-from ciphershift.he_layers.layers import KINDS, Circuit, Layer, Scale, Shape
+from ciphershift.he_layers.layers import KINDS, Circuit, Dense, Flatten, Layer, Scale, Shape
 from ciphershift.he_layers.layers.layer import IMAGE as IMAGE
-from ciphershift.he_layers.layers.layer import T
+from ciphershift.he_layers.layers.layer import IntArray, T
 from ciphershift.he_layers.recurrence import Certificate, require
 from ciphershift.he_layers.stem import FILE as STEM_FILE
 from ciphershift.he_layers.stem import Stem
@@ -34,6 +34,8 @@ from ciphershift.protocol.sequences import padded
 FORMAT = 1
 PROFILES = ("fast", "exact")
 DELTA_TOLERANCE = 1e-9
+MOST_REACH = 0.49
+"""Turns that the sums of a network without look-ups may reach: half a turn is the end of the torus, the rest is 40 deviations of noise."""
 V = TypeVar("V")
 """One value for each layer: integers in ``simulate.plain``, a circuit's batch in ``walk``."""
 PROGRAM_FILE, WEIGHTS_FILE = "program.json", "weights.safetensors"
@@ -87,6 +89,13 @@ class InputSpec:
                 raise ProgramError(
                     f"the encoding has no place for the zeros or the presence of a padding: {error}"
                 ) from error
+
+    @property
+    def bounds(self) -> tuple[IntArray, IntArray]:
+        """Least and greatest integer of each value, both [values]."""
+        lowest = np.zeros(self.shape[0], np.int64) if self.encoding is None else np.array(self.encoding.lowest)
+        low = np.repeat(lowest.astype(np.int64), prod(self.shape[1:]))
+        return low, low + self.levels
 
     def integers(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Bytes [batch, C, H, W] as integers: pixels 0 to 255, or with an encoding steps above each feature's least value.
@@ -224,6 +233,8 @@ class Program:
         for place, layer in enumerate(self.layers):
             if layer.shares is not None:
                 layer.sharing(_before(self.layers[:place], layer.shares, layer.name))
+        if any(isinstance(layer, Dense) for layer in self.layers) or not self.lookups:
+            self._require_products()
         if self.stages[-1].output_shape != (len(self.output.classes),):
             raise BadShapeError(
                 f"the last layer gives {self.stages[-1].output_shape} values for {len(self.output.classes)} classes"
@@ -238,6 +249,24 @@ class Program:
                 raise ProgramError(
                     f"layer {stage.layer.name!r} has modulus {stage.layer.modulus}; look-ups and logits have one in the exact profile only"
                 )
+
+    def _require_products(self) -> None:
+        """Checks that a Program without look-ups is one dense layer, whose sums stay on the torus for every input. Raises ProgramError."""
+        *moves, last = self.layers
+        if not isinstance(last, Dense) or any(not isinstance(layer, Flatten) for layer in moves):
+            raise ProgramError(
+                f"a program without look-ups is one dense layer, with flatten before it if need be; this one has "
+                f"{[layer.kind for layer in self.layers]}"
+            )
+        low, high = self.input.bounds
+        weight, bias = last.weight.astype(np.int64), 0 if last.bias is None else last.bias.astype(np.int64)
+        most = np.maximum(weight * high, weight * low).sum(axis=1) + bias
+        least = np.minimum(weight * high, weight * low).sum(axis=1) + bias
+        reach = float(max(most.max(), -least.min())) * self.input.delta
+        if reach > MOST_REACH:
+            raise ProgramError(
+                f"sums of layer {last.name!r} reach {reach:.3f} turns for some inputs; at most {MOST_REACH}: lower the input's delta"
+            )
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

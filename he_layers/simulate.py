@@ -44,16 +44,17 @@ class CircuitNoise:
     packing: float
 
     @classmethod
-    def predicted(cls, params: ParameterSet) -> "CircuitNoise":
-        """The noise that he_layers.crypto.noise predicts for a parameter set."""
+    def predicted(cls, params: ParameterSet, *, products: bool = False) -> "CircuitNoise":
+        """The noise that he_layers.crypto.noise predicts for a parameter set; ``products``: in a network without look-ups."""
+        fresh = noise.fresh_product_variance(params) if products else noise.fresh_ckks_variance(params)
         return cls(
             polynomial_size=params.polynomial_size,
-            fresh=noise.fresh_ckks_variance(params) ** 0.5,
+            fresh=fresh**0.5,
             modulus_switch=noise.modulus_switch_variance(params) ** 0.5,
             input_key_switch=noise.input_key_switch_variance(params) ** 0.5,
             big_key_switch=noise.key_switch_variance(params) ** 0.5,
             lookup=noise.pbs_variance(params) ** 0.5,
-            packing=noise.packing_variance(params) ** 0.5,
+            packing=noise.packing_variance(params, products=products) ** 0.5,
         )
 
     @classmethod
@@ -172,7 +173,8 @@ def run(program: Program, params: ParameterSet, images: NDArray[np.uint8], rng: 
     Raises:
         BadShapeError: images are not uint8 [count, C, H, W] of the Program's shape.
     """
-    return run_with(program, CircuitNoise.predicted(params), images, rng)
+    levels = CircuitNoise.predicted(params, products=not program.lookups)
+    return run_with(program, levels, images, rng)
 
 
 def run_with(program: Program, levels: CircuitNoise, images: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:

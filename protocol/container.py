@@ -59,6 +59,7 @@ class Kind(IntEnum):
     PACKED_ANSWER = 3
     CLIENT_KEYS = 4  # secret: rests in the client's keystore, refused everywhere else
     LOCKED_CLIENT_KEYS = 5  # the same, sealed under a passphrase
+    PRODUCT_CIPHERTEXT = 6  # an input that is multiplied by weights, without a look-up
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

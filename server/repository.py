@@ -16,7 +16,7 @@ from ciphershift.errors import CiphershiftError, InsecureParamsError, ProgramErr
 from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import noise
 from ciphershift.he_layers.crypto import params as parameter_sets
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer, ciphertext_type
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.program import Program
@@ -54,7 +54,12 @@ class Model:
     @property
     def upload_bytes(self) -> int:
         """Exact size of one encrypted image in its container."""
-        return CkksCiphertext.nbytes(self.params, self.pixels)
+        return self.ciphertext_type.nbytes(self.params, self.pixels)
+
+    @property
+    def ciphertext_type(self) -> type[CkksCiphertext]:
+        """What an image is encrypted as."""
+        return ciphertext_type(self.program.lookups)
 
     @property
     def download_bytes(self) -> int:

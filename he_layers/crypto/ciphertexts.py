@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ciphershift.errors import NotConformantError, WrongAnswerError
-from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.crypto.params import PRODUCT_BODY_BITS, PRODUCT_MASK_BITS, CkksRing, ParameterSet
 from ciphershift.he_layers.crypto.published import PublishedRow
 from ciphershift.protocol import container
 from ciphershift.protocol.container import Bytes, Field, Kind
@@ -56,27 +56,47 @@ class CkksCiphertext:
     of 2**-bits / sqrt(12), see noise.fresh_ckks_variance).
     """
 
+    kind: ClassVar[Kind] = Kind.CKKS_CIPHERTEXT
+    title: ClassVar[str] = "CKKS ciphertext of the input"
+    secret: ClassVar[str] = "input_secret"
+
     params: ParameterSet
     key_id: str
-    c0: NDArray[np.uint64]  # [messages], units of 2**-input_body_bits of the torus
-    c1: NDArray[np.uint64]  # [ring elements, ring_degree]
+    c0: NDArray[np.uint64]  # [messages], units of 2**-body_bits of the torus
+    c1: NDArray[np.uint64]  # [ring elements, ring_degree], of mask_values different ones
 
     @staticmethod
-    def _fields(params: ParameterSet, messages: int) -> Sequence[Field]:
-        ring = params.input_ring
-        masks = -(-messages // ring.ring_degree) * ring.ring_degree
-        return Field("c0", messages, params.input_body_bits), Field("c1", masks, ring.modulus_bits)
+    def ring(params: ParameterSet) -> CkksRing:
+        """Where the messages are encrypted."""
+        return params.input_ring
 
     @staticmethod
-    def published_rows(params: ParameterSet) -> list[PublishedRow]:
+    def body_bits(params: ParameterSet) -> int:
+        """Bits kept of c0."""
+        return params.input_body_bits
+
+    @classmethod
+    def mask_values(cls, params: ParameterSet) -> int:
+        """How many values a word of c1 may take, which stand for one turn."""
+        return cls.ring(params).modulus
+
+    @classmethod
+    def _fields(cls, params: ParameterSet, messages: int) -> Sequence[Field]:
+        degree = cls.ring(params).ring_degree
+        masks = -(-messages // degree) * degree
+        mask_bits = (cls.mask_values(params) - 1).bit_length()
+        return Field("c0", messages, cls.body_bits(params)), Field("c1", masks, mask_bits)
+
+    @classmethod
+    def published_rows(cls, params: ParameterSet) -> list[PublishedRow]:
         """Returns what the ciphertext shows to whoever holds it."""
         return [
             PublishedRow.of_ring(
-                "CKKS ciphertext of the input",
+                cls.title,
                 fields=("c0", "c1"),
-                key="input_secret",
-                ring=params.input_ring,
-                body_bits=params.input_body_bits,
+                key=cls.secret,
+                ring=cls.ring(params),
+                body_bits=cls.body_bits(params),
             )
         ]
 
@@ -88,7 +108,7 @@ class CkksCiphertext:
     def to_bytes(self) -> bytes:
         """Returns the ciphertext in its container."""
         payload = container.pack_fields(self._fields(self.params, len(self.c0)), {"c0": self.c0, "c1": self.c1})
-        return container.pack(Kind.CKKS_CIPHERTEXT, self.params.id, self.key_id, payload)
+        return container.pack(self.kind, self.params.id, self.key_id, payload)
 
     @classmethod
     def from_bytes(cls, data: Bytes, params: ParameterSet, key_id: str, messages: int) -> Self:
@@ -101,16 +121,49 @@ class CkksCiphertext:
         fields = cls._fields(params, messages)
         payload = container.unpack(
             data,
-            kind=Kind.CKKS_CIPHERTEXT,
+            kind=cls.kind,
             params_id=params.id,
             key_id=key_id,
             payload_bytes=container.payload_bytes(fields),
         )
         values = container.unpack_fields(fields, payload)
-        masks = values["c1"].reshape(-1, params.input_ring.ring_degree)
+        masks = values["c1"].reshape(-1, cls.ring(params).ring_degree)
         for mask in masks:
-            _check_mask(mask, params.input_ring.modulus)
+            _check_mask(mask, cls.mask_values(params))
         return cls(params=params, key_id=key_id, c0=values["c0"], c1=masks)
+
+
+class ProductCiphertext(CkksCiphertext):
+    """Fresh CKKS encryptions in the answer ring, for networks without a look-up: weighted sums of them are packed as they are.
+
+    Both parts are rounded to a power of two, which adds the noise of noise.fresh_product_variance. The sums multiply it by the weights'
+    norm, hence more bits than in an input of look-ups.
+    """
+
+    __slots__ = ()
+    kind: ClassVar[Kind] = Kind.PRODUCT_CIPHERTEXT
+    title: ClassVar[str] = "CKKS ciphertext of an input without look-ups"
+    secret: ClassVar[str] = "answer_secret"
+
+    @staticmethod
+    def ring(params: ParameterSet) -> CkksRing:
+        """The ring of answers."""
+        return params.answer_ring
+
+    @staticmethod
+    def body_bits(params: ParameterSet) -> int:
+        """The same under all parameter sets."""
+        return PRODUCT_BODY_BITS
+
+    @classmethod
+    def mask_values(cls, params: ParameterSet) -> int:
+        """A power of two."""
+        return 1 << PRODUCT_MASK_BITS
+
+
+def ciphertext_type(lookups: int) -> type[CkksCiphertext]:
+    """What the input of a network with so many look-ups is encrypted as."""
+    return CkksCiphertext if lookups else ProductCiphertext
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,34 +11,47 @@ from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswe
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 
 
-def encrypt(keys: ClientKeys, key_id: str, values: NDArray[np.floating]) -> CkksCiphertext:
+def encrypt(
+    keys: ClientKeys, key_id: str, values: NDArray[np.floating], kind: type[CkksCiphertext] = CkksCiphertext
+) -> CkksCiphertext:
     """Encrypts values of the torus, one per coefficient, in as many ring elements as they need.
 
     Args:
         keys: the client's secrets.
         key_id: id of the evaluation keys that the server will use on it.
         values: float64 [messages], in [-1/4, 1/4] (SEAL's encoder takes no more).
+        kind: of the ciphertext (ciphertexts.ciphertext_type).
 
     Raises:
         BadShapeError: no values, or not a vector.
         NotConformantError: a value lies outside.
         WrongKeyError: the keys were erased.
 
-    Noise: noise.fresh_ckks_variance.
+    Noise: noise.fresh_ckks_variance, or noise.fresh_product_variance.
     """
     keys.require_usable()
     params = keys.params
-    ring, bits = params.input_ring, params.input_body_bits
+    ring, mask_values = kind.ring(params), kind.mask_values(params)
     if values.ndim != 1 or not len(values):
         raise BadShapeError(f"values of shape {values.shape} cannot be encrypted: give a vector of at least one")
     if not np.all(np.abs(values) <= 0.25):
         raise NotConformantError("a value lies outside [-1/4, 1/4] of the torus; lower the program's input delta")
     coefficients = np.zeros((-(-len(values) // ring.ring_degree), ring.ring_degree))
     coefficients.reshape(-1)[: len(values)] = values * ring.modulus
-    elements = [seal.encrypt(ring, keys.input_secret, row) for row in coefficients]
+    elements = [seal.encrypt(ring, getattr(keys, kind.secret), row) for row in coefficients]
     bodies = np.concatenate([c0 for c0, _ in elements])[: len(values)]
-    rounded = np.rint(bodies * (2.0**bits / ring.modulus)).astype(np.uint64) & np.uint64(2**bits - 1)
-    return CkksCiphertext(params=params, key_id=key_id, c0=rounded, c1=np.stack([c1 for _, c1 in elements]))
+    masks = np.stack([c1 for _, c1 in elements])
+    return kind(
+        params=params,
+        key_id=key_id,
+        c0=_switched(bodies, ring.modulus, 1 << kind.body_bits(params)),
+        c1=masks if mask_values == ring.modulus else _switched(masks, ring.modulus, mask_values),
+    )
+
+
+def _switched(residues: NDArray[np.uint64], modulus: int, power: int) -> NDArray[np.uint64]:
+    """Residues modulo ``modulus`` rounded to as many parts of a turn as a power of two has."""
+    return np.rint(residues * (power / modulus)).astype(np.uint64) & np.uint64(power - 1)
 
 
 def decrypt(keys: ClientKeys, answer: PackedAnswer) -> NDArray[np.float64]:

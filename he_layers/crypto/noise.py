@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from ciphershift.he_layers.crypto.params import Gadget, ParameterSet
+from ciphershift.he_layers.crypto.params import PRODUCT_BODY_BITS, PRODUCT_MASK_BITS, Gadget, ParameterSet
 from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
 
 # Rounding of the double-precision transforms, as a multiple of 2**-53 times the size of an external product's sum; measured.
@@ -21,6 +21,16 @@ FFT_ROUNDING = 3.5
 def fresh_ckks_variance(params: ParameterSet) -> float:
     """An encrypted pixel as it arrives: SEAL's error and the encoder's rounding modulo q, c0 rounded to input_body_bits."""
     return (SEAL_STD_DEV**2 + 1 / 12) / params.input_ring.modulus**2 + math.exp2(-2 * params.input_body_bits) / 12
+
+
+def fresh_product_variance(params: ParameterSet) -> float:
+    """An encrypted number as it arrives in the answer ring: SEAL's error and the encoder's rounding modulo q, and both parts rounded.
+
+    The rounding of c1 is multiplied by the ternary secret, of whose N coefficients two thirds are not zero.
+    """
+    ring = params.answer_ring
+    rounded = math.exp2(-2 * PRODUCT_BODY_BITS) + ring.ring_degree * 2 / 3 * math.exp2(-2 * PRODUCT_MASK_BITS)
+    return (SEAL_STD_DEV**2 + 1 / 12) / ring.modulus**2 + rounded / 12
 
 
 @cache
@@ -109,20 +119,25 @@ def _ring_key_switch(params: ParameterSet, key_square: float) -> float:
     return rows + key_square * base ** (-2 * gadget.levels) / 12
 
 
-def packing_key_switch_variance(params: ParameterSet) -> float:
-    """The key switches of packing: N^2 times the first, and N^2 / 3 times those of the trace."""
+def packing_key_switch_variance(params: ParameterSet, *, products: bool = False) -> float:
+    """The key switches of packing: N^2 times the first, which ``products`` do not have, and N^2 / 3 times those of the trace."""
     degree = params.answer_ring.ring_degree
-    first, trace = _ring_key_switch(params, params.big_dimension / 2), _ring_key_switch(params, degree * 2 / 3)
-    return degree**2 * (first + trace / 3)
+    first = 0.0 if products else _ring_key_switch(params, params.big_dimension / 2)
+    return degree**2 * (first + _ring_key_switch(params, degree * 2 / 3) / 3)
 
 
-def packing_variance(params: ParameterSet) -> float:
+def packing_variance(params: ParameterSet, *, products: bool = False) -> float:
     """A logit's way into the answer: packing_key_switch_variance, the public encryption of zero, flooding, and rounding to answer_bits."""
     ring = params.answer_ring
     ternary = ring.ring_degree * 2 / 3
     zero = (1 + 2 * ternary) * (SEAL_STD_DEV / ring.modulus) ** 2
     rounding = (1 + ternary) * math.exp2(-2 * params.answer_bits) / 12
-    return packing_key_switch_variance(params) + zero + math.exp2(2 * params.flooding_log2_std_dev) + rounding
+    return (
+        packing_key_switch_variance(params, products=products)
+        + zero
+        + math.exp2(2 * params.flooding_log2_std_dev)
+        + rounding
+    )
 
 
 def may_stand_in(params: ParameterSet, own: ParameterSet) -> bool:
@@ -169,7 +184,7 @@ def lookup_error(params: ParameterSet, message_bits: int = 4) -> float:
     return gaussian_tail(math.exp2(-message_bits - 2) / math.sqrt(variance))
 
 
-def flooding_distance(params: ParameterSet, last_layer_norm: float = 0.0) -> float:
+def flooding_distance(params: ParameterSet, last_layer_norm: float = 0.0, *, products: bool = False) -> float:
     """How far a logit's answer is from one whose error is flooding alone: mean statistical distance, 0 (nothing shows) to 1.
 
     The error e that depends on the model comes from packing, and from the last look-ups by way of the last layer. A Gaussian of deviation
@@ -179,6 +194,8 @@ def flooding_distance(params: ParameterSet, last_layer_norm: float = 0.0) -> flo
     Args:
         params: the parameter set.
         last_layer_norm: Euclidean norm of a row of the last layer's integer weights.
+        products: the network has no look-up, so that the last layer reads fresh ciphertexts.
     """
-    own = packing_key_switch_variance(params) + last_layer_norm**2 * pbs_variance(params)
+    read = fresh_product_variance(params) if products else pbs_variance(params)
+    own = packing_key_switch_variance(params, products=products) + last_layer_norm**2 * read
     return 2 / math.pi * math.atan(math.sqrt(own) / 2 / math.exp2(params.flooding_log2_std_dev))

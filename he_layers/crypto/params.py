@@ -314,6 +314,8 @@ SETS = {
         TOY_EXACT_N512,
     )
 }
+PRODUCT_BODY_BITS, PRODUCT_MASK_BITS = 24, 32
+"""Bits kept of the words of an input without look-ups on the wire, under every set: the weights multiply their rounding."""
 DEFAULT = FAST_N512_PAIRS.name
 """The set whose noise networks are made for, unless they say otherwise."""
 STAND_INS = (FAST_N512_BLOCK3.name, EXACT_N2048_BLOCK3.name)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ciphershift.errors import InsecureParamsError
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, ProductCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.published import MINIMUM_BITS, PublishedRow
 
-PUBLISHED = (CkksCiphertext, EvaluationKeys)
+PUBLISHED = (CkksCiphertext, ProductCiphertext, EvaluationKeys)
 """Every type whose bytes leave the client."""
 
 

@@ -14,7 +14,7 @@ from ciphershift.errors import BusyError
 from ciphershift.he_layers.crypto import lwe as words_of
 from ciphershift.he_layers.crypto import packing
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList, PackedAnswer
-from ciphershift.he_layers.evaluate import Progress, State, check_images, walk
+from ciphershift.he_layers.evaluate import Progress, State, check_images, multiplied, walk
 from ciphershift.he_layers.gpu import lwe
 from ciphershift.he_layers.gpu.device import free_bytes, words_from, words_to
 from ciphershift.he_layers.gpu.keys import DeviceKeys
@@ -138,6 +138,9 @@ def run(program: Program, keys: DeviceKeys, images: Sequence[Sequence[CkksCipher
     """
     for image in images:
         check_images(program, keys.params, image)
+    if not program.lookups:
+        yield multiplied(program, keys, images)
+        return
     started = perf_counter()
     circuit = DeviceCircuit(keys)
     try:

@@ -4,6 +4,7 @@ from ciphershift.he_layers.layers.add import Add
 from ciphershift.he_layers.layers.avg_pool import AvgPool2d
 from ciphershift.he_layers.layers.conv import Conv2d
 from ciphershift.he_layers.layers.crelu import CReLU
+from ciphershift.he_layers.layers.dense import Dense
 from ciphershift.he_layers.layers.flatten import Flatten
 from ciphershift.he_layers.layers.gather import Gather
 from ciphershift.he_layers.layers.layer import Circuit, Entries, Layer, Scale, Shape
@@ -24,6 +25,7 @@ KINDS: dict[str, type[Layer]] = {
         ChannelShuffle,
         Conv2d,
         CReLU,
+        Dense,
         Flatten,
         Gather,
         Linear,
@@ -44,6 +46,7 @@ __all__ = [
     "ChannelShuffle",
     "Circuit",
     "Conv2d",
+    "Dense",
     "Entries",
     "Flatten",
     "Gather",

@@ -39,13 +39,16 @@ class Linear(LinearLayer):
 
     def __post_init__(self) -> None:
         """Checks weights and bias. Raises ProgramError."""
-        check_weights(self, self.weight, 2)
+        self._check_weight()
         check_modulus(self, self.modulus)
         if self.bias is not None and (self.bias.dtype != np.int32 or self.bias.shape != self.weight.shape[:1]):
             raise ProgramError(
                 f"layer {self.name!r} has a bias of type {self.bias.dtype}, shape {self.bias.shape}; "
                 f"it takes int32 [{self.weight.shape[0]}]"
             )
+
+    def _check_weight(self) -> None:
+        check_weights(self, self.weight, 2)
 
     def output_shape(self, shape: Shape) -> Shape:
         """(O,). Raises BadShapeError unless the input is a vector of I values."""

@@ -185,9 +185,8 @@ class _Exporter:
                 return layers.ChannelShuffle(name=_name(step), groups=node.groups)
             case Head():
                 bias = _integers(node.bias.double() / node.logit().double()).astype(np.int32)
-                return layers.Linear(
-                    name=_name(step), weight=_integers(node.linear.integer_weight()).astype(np.int8), bias=bias
-                )
+                kind = layers.Linear if node.bounds is None else layers.Dense
+                return kind(name=_name(step), weight=_integers(node.linear.integer_weight()).astype(np.int8), bias=bias)
         raise AssertionError(f"{step.name} is a {type(node).__name__}, which no layer does")
 
     def _ramp(self, step: Step, node: ReLU) -> dict[str, Any]:

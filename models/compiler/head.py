@@ -55,19 +55,21 @@ def with_one_head(traced: ir.TraceResult, input_shape: Shape) -> ir.TraceResult:
     parts = tuple(Part(name=o.name, shape=o.shape, function=o.function) for o in outputs)
     traced = replace(traced, returned={output.name: output.value for output in outputs}, parts=parts)
     last = _named(outputs[0].value, by_name)
-    if len(outputs) == 1 and isinstance(last, ir.Linear):
+    tail, sources = _tail([output.value for output in outputs], by_name)
+    without_lookups = sources == [IMAGE]
+    own = [o for o in map(by_name.get, tail) if not isinstance(o, ir.Flatten | ir.Affine | ir.Identity)]
+    if len(outputs) == 1 and isinstance(last, ir.Linear) and (not without_lookups or own == [last]):
         return replace(traced, operations=traced.operations[: traced.operations.index(last) + 1])
     count = sum(prod(output.shape) for output in outputs)
-    tail, sources = _tail([output.value for output in outputs], by_name)
     shapes = {IMAGE: input_shape} | {name: operation.shape for name, operation in by_name.items()}
     width = sum(prod(shapes[name]) for name in sources)
     place = outputs[-1].place
     if count > MAX_VALUES or count * width > MAX_WEIGHTS:
         problem = f"returns {count} values, made of {width} results of look-ups; at most {MAX_VALUES} values and {MAX_WEIGHTS} weights"
         return replace(traced, findings=[ir.Finding(place=place, problem=problem, instead=TOO_LARGE)])
-    if IMAGE in sources:
-        problem = "hands on the network's input without a look-up"
-        instead = "put an activation (nn.ReLU) between the input and the output: answers are packed from look-ups"
+    if IMAGE in sources and not without_lookups:
+        problem = "hands on the network's input without a look-up, and results of look-ups beside it"
+        instead = "put an activation (nn.ReLU) between the input and the output, too, or leave out all of them: answers are packed from one kind"
         return replace(traced, findings=[ir.Finding(place=place, problem=problem, instead=instead)])
     weight, bias = _matrix(
         [by_name[name] for name in tail], [o.value for o in outputs], {n: shapes[n] for n in sources}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ciphershift.he_layers.layers import Shape
 from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.nn.activations import per_channel
 from ciphershift.protocol.encoding import Encoding
@@ -56,6 +58,11 @@ class Inputs:
     def lowest(self, features: int) -> Tensor:
         """Least integer of each feature, float [features]."""
         return torch.zeros(features) if self.encoding is None else torch.tensor(self.encoding.lowest).float()
+
+    def bounds(self, shape: Shape) -> Tensor:
+        """Least and greatest integer of each value, float [2, values]."""
+        low = self.lowest(shape[0]).repeat_interleave(prod(shape[1:]))
+        return torch.stack([low, low + self.levels])
 
     def scale(self, features: int) -> tuple[Tensor, Tensor]:
         """What an integer is worth to the module, and the module's value of the integer 0; float [features] each."""

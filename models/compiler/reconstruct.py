@@ -17,7 +17,7 @@ from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.activations import Activation, LookUp, ReLU, deviation, per_channel
 from ciphershift.models.nn.layers import Head, MaxPool2d
-from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
+from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights, WholeLinear
 
 STILL = 1e-6
 """Variance, in units of the sums, below which a channel is constant."""
@@ -78,14 +78,14 @@ class Reconstruction:
                     del self.clear[name], self.noisy[name]
 
     def _round(self, layer: ShiftConv2d | ShiftLinear, x: Tensor, wanted: Tensor) -> None:
-        if rounding.fits(layer):
+        if not isinstance(layer, WholeLinear) and rounding.fits(layer):
             rounding.choose(layer, rounding.moments(layer, x, wanted))
 
     def _answer(self, node: Head, x: Tensor, wanted: Tensor) -> None:
         sums = (wanted - node.bias) / node.logit()
         self._round(node.linear, x, sums)
         node.bias.copy_((wanted - node.linear(x) * node.logit()).mean(0))
-        node.peak.copy_(node.sums(x).abs().max())
+        node.peak.copy_(node.greatest(node.sums(x)))
 
     def _follow(self, step: Step, node: Activation, x: Tensor, wanted: Tensor) -> None:
         """The activation's statistics become those of ``x``; its function stays the same one of what ``wanted`` tells about the module."""

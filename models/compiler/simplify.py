@@ -290,10 +290,7 @@ def _misfits(operations: list[ir.Operation], moved: bool) -> list[ir.Finding]:
             note(operation, "turns sums around that another step reads, too", "put it right after the convolution")
     if not isinstance(operations[-1], ir.Linear):
         note(operations[-1], "is the last step", "end in nn.Linear: the logits leave without a look-up")
-    if not any(isinstance(operation, ir.Activation) for operation in operations):
-        note(
-            operations[-1],
-            "has no activation before it",
-            "add a hidden layer with nn.ReLU: the logits are packed from look-ups",
-        )
+    pools = any(isinstance(operation, ir.MaxPool2d) for operation in operations)
+    if pools and not any(isinstance(operation, ir.Activation) for operation in operations):
+        note(operations[-1], "has max-pools, and no activation, before it", "add a hidden layer with nn.ReLU")
     return findings

@@ -13,7 +13,7 @@ from torch.nn import functional
 from ciphershift.he_layers.layers.max_pool import RAMP as POOL_RAMP
 from ciphershift.models.nn.activations import Deviation, exact, per_channel
 from ciphershift.models.nn.lookup import max_pool, with_noise
-from ciphershift.models.nn.shift import ShiftLinear
+from ciphershift.models.nn.shift import ShiftLinear, WholeLinear
 
 PEAK_DECAY = 1e-3
 
@@ -108,17 +108,26 @@ class Gather(nn.Module):
 
 
 class Head(nn.Module):
-    """Last layer: shift-dense with bias, no look-up; its sums are the outputs up to one scale for each.
+    """Last layer: dense with bias, no look-up; its sums are the outputs up to one scale for each.
 
     ``gain`` is the real value of one unit of its input; ``factor`` [values] that of an output beside the others; ``peak`` the greatest sum
-    of late.
+    of late, or in a network without look-ups, where nothing clips what an input gives, the greatest that any input can give.
     """
 
     peak: Tensor
     gain: Tensor
     factor: Tensor
+    bounds: Tensor | None
 
-    def __init__(self, inputs: int, sizes: tuple[int, ...], *, exponents: int, mask: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        sizes: tuple[int, ...],
+        *,
+        exponents: int,
+        mask: Tensor | None = None,
+        bounds: Tensor | None = None,
+    ) -> None:
         """Make it.
 
         Args:
@@ -126,10 +135,16 @@ class Head(nn.Module):
             sizes: values of each output.
             exponents: powers of two that a weight may take.
             mask: bool [values of all outputs, inputs], false where there is no weight.
+            bounds: least and greatest integer of each input, [2, inputs], in a network without look-ups, whose weights are no powers of two.
         """
         super().__init__()
         self.sizes = sizes
-        self.linear = ShiftLinear(inputs, sum(sizes), per_channel=False, exponents=exponents, mask=mask)
+        self.linear = (
+            ShiftLinear(inputs, sum(sizes), per_channel=False, exponents=exponents, mask=mask)
+            if bounds is None
+            else WholeLinear(inputs, sum(sizes), mask=mask)
+        )
+        self.register_buffer("bounds", bounds, persistent=False)
         self.bias = nn.Parameter(torch.zeros(sum(sizes)))
         self.frozen = False
         self.register_buffer("peak", torch.ones(()))
@@ -160,11 +175,21 @@ class Head(nn.Module):
         sums: Tensor = self.linear(x) + self.bias / self.logit()
         return sums
 
+    def greatest(self, sums: Tensor) -> Tensor:
+        """The greatest of the sums, or in a network without look-ups of any sums that there can be, []."""
+        if self.bounds is None:
+            return sums.detach().abs().max()
+        weight, bias = self.linear.unit_weight().detach(), (self.bias / self.logit()).detach()
+        low, high = (weight * bound for bound in self.bounds)
+        most, least = torch.maximum(low, high).sum(1) + bias, torch.minimum(low, high).sum(1) + bias
+        return torch.maximum(most.max(), -least.min())
+
     def forward(self, x: Tensor, noise_std: Tensor | float) -> Tensor:
         """Integers [B, I] -> outputs [B, values]; noise in units of the sums."""
         sums = self.sums(x)
         if self.training and not self.frozen:
-            greatest = sums.detach().abs().max()
-            self.peak.copy_(torch.maximum(greatest, self.peak + (greatest - self.peak) * PEAK_DECAY))
+            greatest = self.greatest(sums)
+            late = self.peak + (greatest - self.peak) * PEAK_DECAY if self.bounds is None else greatest
+            self.peak.copy_(torch.maximum(greatest, late))
         logits: Tensor = with_noise(sums, noise_std) * self.logit()
         return logits

@@ -14,6 +14,8 @@ from ciphershift.he_layers.layers.layer import MAX_EXPONENT
 
 TOP_DEVIATIONS = 3.2
 """Standard deviations of the weights that the greatest power of two stands for."""
+GREATEST_INTEGER = 127
+"""Of weights that are multiplied and not shifted."""
 
 
 def to_powers_of_two(weights: Tensor, exponents: int) -> Tensor:
@@ -106,8 +108,11 @@ class ShiftWeights(nn.Module):
         scaled: Tensor = weight / self.scale()
         if not self.quantized:
             return scaled
-        rounded: Tensor = scaled + (to_powers_of_two(scaled, self.exponents) - scaled).detach()
+        rounded: Tensor = scaled + (self._nearest(scaled) - scaled).detach()
         return rounded
+
+    def _nearest(self, scaled: Tensor) -> Tensor:
+        return to_powers_of_two(scaled, self.exponents)
 
     def hold(self, on: bool) -> None:
         """Compute the integer weights once for all uses until they are released, as for the steps of a recurrent layer."""
@@ -159,3 +164,16 @@ class ShiftLinear(ShiftWeights):
     def forward(self, x: Tensor) -> Tensor:
         """[B, I] -> [B, O], float as ShiftConv2d's."""
         return functional.linear(x, self.unit_weight()).float()
+
+
+class WholeLinear(ShiftLinear):
+    """Dense layer whose weights are integers from -127 to 127, for a network without look-ups; one scale for the whole layer."""
+
+    def __init__(self, inputs: int, outputs: int, *, mask: Tensor | None = None) -> None:
+        super().__init__(inputs, outputs, per_channel=False, exponents=1, mask=mask)
+
+    def _free_scale(self) -> Tensor:
+        return (self.weight.detach().abs().amax() / GREATEST_INTEGER).clamp_min(1e-12).view(1, 1)
+
+    def _nearest(self, scaled: Tensor) -> Tensor:
+        return scaled.round().clamp(-GREATEST_INTEGER, GREATEST_INTEGER)

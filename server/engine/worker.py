@@ -88,7 +88,8 @@ class Worker(ABC, Generic[K]):
         """
         model = self._model(task)
         started = saved = time.perf_counter()
-        images = [CkksCiphertext.from_bytes(image, model.params, task.key_id, model.pixels) for image in task.images]
+        read = model.ciphertext_type.from_bytes
+        images = [read(image, model.params, task.key_id, model.pixels) for image in task.images]
         keys = self._server_keys(task, model)
         key_seconds = time.perf_counter() - started
         checkpoint = self._checkpoint(task, model)

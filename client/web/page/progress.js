@@ -43,6 +43,7 @@ export function sentence(profile, { state, progress, queuePosition }) {
     return queuePosition ? `Waiting in the server's queue, ${queuePosition} before it.` : "Waiting for the server to start.";
   }
   const { bootstrapsDone: done, bootstrapsTotal: total, etaSeconds: left } = progress;
+  if (!total) return "The server multiplies the ciphertext by its weights, without a look-up.";
   let before = 0;
   const index = profile.layers.findIndex(({ lookups }) => (before += lookups) > done);
   if (index < 0) return `All ${total} look-ups are done.`;

@@ -3,7 +3,7 @@
 import { type Bytes, concat, sha256, toHex } from "./bytes.js";
 import { type Field, Kind, pack, payloadBytes, unpack, unpackFields } from "./container.js";
 import { BadShapeError, NotConformantError, WrongAnswerError } from "./errors.js";
-import type { ParameterSet } from "./params.js";
+import { type ParameterSet, PRODUCT_BODY_BITS, PRODUCT_MASK_BITS } from "./params.js";
 import type { ClientKeys } from "./secret-keys.js";
 
 /** What an answer belongs to, each as a SHA-256 in hex. */
@@ -17,13 +17,14 @@ export interface Binding {
  * Encrypts values of the torus, one per coefficient, in as many ring elements as they need, and returns the container.
  *
  * @param values in [-1/4, 1/4].
+ * @param isProduct whether the network has no look-up: the ciphertext is then one of the answer ring.
  * @throws BadShapeError no values.
  * @throws NotConformantError a value lies outside.
  * @throws WrongKeyError the keys were erased.
  */
-export async function encrypt(keys: ClientKeys, keyId: string, values: Float64Array): Promise<Bytes> {
+export async function encrypt(keys: ClientKeys, keyId: string, values: Float64Array, isProduct = false): Promise<Bytes> {
   const { params } = keys;
-  const { degree } = params.inputRing;
+  const { degree } = isProduct ? params.answerRing : params.inputRing;
   if (!values.length) throw new BadShapeError("no values cannot be encrypted: give at least one");
   if (!values.every((value) => Math.abs(value) <= 0.25)) {
     throw new NotConformantError("a value lies outside [-1/4, 1/4] of the torus; lower the program's input delta");
@@ -31,13 +32,13 @@ export async function encrypt(keys: ClientKeys, keyId: string, values: Float64Ar
   const bodies = new BigUint64Array(values.length);
   const masks = new BigUint64Array(Math.ceil(values.length / degree) * degree);
   for (let start = 0; start < values.length; start += degree) {
-    const [c0, c1] = keys.encryptElement(values.slice(start, start + degree));
+    const [c0, c1] = keys.encryptElement(values.slice(start, start + degree), isProduct);
     bodies.set(c0, start);
     masks.set(c1, start);
   }
-  const [c0, c1] = imageFields(params, values.length);
+  const [c0, c1] = imageFields(params, values.length, isProduct);
   const payload = concat(keys.kernel.packBits(bodies, c0!.bits), keys.kernel.packBits(masks, c1!.bits));
-  return pack(Kind.CKKS_CIPHERTEXT, params.id, keyId, payload);
+  return pack(isProduct ? Kind.PRODUCT_CIPHERTEXT : Kind.CKKS_CIPHERTEXT, params.id, keyId, payload);
 }
 
 /** Returns what the answer to an encrypted image is bound to. */
@@ -85,12 +86,12 @@ export function decrypt(keys: ClientKeys, { c0, c1 }: PackedAnswer): Float64Arra
   return keys.decryptAnswer(c0, c1);
 }
 
-/** The fields of an encrypted image. */
-export function imageFields(params: ParameterSet, messages: number): Field[] {
-  const { degree, modulusBits } = params.inputRing;
+/** The fields of an encrypted image, or other input, of a network with look-ups or without. */
+export function imageFields(params: ParameterSet, messages: number, isProduct: boolean): Field[] {
+  const { degree, modulusBits } = isProduct ? params.answerRing : params.inputRing;
   return [
-    { name: "c0", count: messages, bits: params.inputBodyBits },
-    { name: "c1", count: Math.ceil(messages / degree) * degree, bits: modulusBits },
+    { name: "c0", count: messages, bits: isProduct ? PRODUCT_BODY_BITS : params.inputBodyBits },
+    { name: "c1", count: Math.ceil(messages / degree) * degree, bits: isProduct ? PRODUCT_MASK_BITS : modulusBits },
   ];
 }
 

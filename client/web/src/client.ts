@@ -278,7 +278,8 @@ export class Client {
     const ciphertexts = await this.#timed("encrypt", async () => {
       const containers: Bytes[] = [];
       for (const levels of batch) {
-        containers.push(await encrypt(keys.clientKeys, keys.keyId, levels.map((level) => level * profile.inputDelta)));
+        const turns = levels.map((level) => level * profile.inputDelta);
+        containers.push(await encrypt(keys.clientKeys, keys.keyId, turns, profile.bootstraps === 0));
       }
       return containers;
     });

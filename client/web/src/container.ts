@@ -24,6 +24,7 @@ export const Kind = {
   PACKED_ANSWER: 3,
   CLIENT_KEYS: 4, // secret: rests in a keystore, refused everywhere else
   LOCKED_CLIENT_KEYS: 5, // the same, sealed under a passphrase
+  PRODUCT_CIPHERTEXT: 6, // an input that is multiplied by weights, without a look-up
 } as const;
 export type Kind = (typeof Kind)[keyof typeof Kind];
 

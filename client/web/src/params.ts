@@ -17,6 +17,10 @@ export interface Ring {
   readonly modulusBits: number;
 }
 
+/** Bits kept of the words of an input without look-ups, under every set. */
+export const PRODUCT_BODY_BITS = 24;
+export const PRODUCT_MASK_BITS = 32;
+
 interface GadgetJson {
   base_log: number;
   levels: number;

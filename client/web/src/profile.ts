@@ -134,7 +134,7 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
   if (read.inputSequences && (inputShape.length !== 2 || inputShape[0]! < 2 || stem)) {
     throw new MalformedError(`the profile of ${read.model} says sequences, of which its input can be none`);
   }
-  const sizes = sizesOf(read.params, valuesOf(read.inputShape), read.classes.length);
+  const sizes = sizesOf(read.params, valuesOf(read.inputShape), read.classes.length, read.bootstraps === 0);
   for (const name of ["keyBytes", "uploadBytes", "downloadBytes"] as const) {
     if (read[name] !== sizes[name]) {
       throw new MalformedError(`the profile of ${read.model} says ${name} = ${read[name]}; with ${read.params.name} and its shape it is ${sizes[name]}`);
@@ -148,12 +148,14 @@ export function valuesOf(shape: readonly number[]): number {
   return shape.reduce((product, side) => product * side, 1);
 }
 
-/** Returns the bytes of the containers that cross the network under a parameter set. */
-export function sizesOf(params: ParameterSet, pixels: number, classes: number): Pick<ModelProfile, "keyBytes" | "uploadBytes" | "downloadBytes"> {
+/** Returns the bytes of the containers that cross the network under a parameter set, for a network without look-ups if `isProduct`. */
+export function sizesOf(
+  params: ParameterSet, pixels: number, classes: number, isProduct: boolean,
+): Pick<ModelProfile, "keyBytes" | "uploadBytes" | "downloadBytes"> {
   const nbytes = (fields: readonly Field[]): number => HEADER_BYTES + payloadBytes(fields);
   return {
     keyBytes: nbytes(evaluationFields(params)),
-    uploadBytes: nbytes(imageFields(params, pixels)),
+    uploadBytes: nbytes(imageFields(params, pixels, isProduct)),
     downloadBytes: nbytes(answerFields(params, classes)),
   };
 }

@@ -4,7 +4,7 @@ import { type Bytes, freshSeed } from "./bytes.js";
 import { type Field, HEADER_BYTES, Kind, pack, payloadBytes, seal, unpack, unpackFields } from "./container.js";
 import { NotConformantError, WrongKeyError } from "./errors.js";
 import { Kernel } from "./kernel.js";
-import type { ParameterSet } from "./params.js";
+import { type ParameterSet, PRODUCT_BODY_BITS, PRODUCT_MASK_BITS } from "./params.js";
 
 const SEED_BYTES = 32;
 const PAIR_COEFFICIENTS = 16;
@@ -139,10 +139,14 @@ export class ClientKeys {
     return { keyId: await seal(data, Kind.EVALUATION_KEYS, params.id, null), bytes: data };
   }
 
-  /** Encrypts values of the torus into one ring element; [c0, c1] as a ciphertext's fields have them. */
-  encryptElement(values: Float64Array): [BigUint64Array, BigUint64Array] {
-    const { inputRing, inputBodyBits } = this.params;
-    return this.#kernel.encrypt(this.#secrets.inputSecret, inputRing, values, inputBodyBits, freshSeed(), freshSeed());
+  /** Encrypts values of the torus into one element of the input ring, or of the answer ring; [c0, c1] as a ciphertext's fields have them. */
+  encryptElement(values: Float64Array, isProduct: boolean): [BigUint64Array, BigUint64Array] {
+    const { inputRing, answerRing, inputBodyBits } = this.params;
+    const { inputSecret, answerSecret } = this.#secrets;
+    if (!isProduct) return this.#kernel.encrypt(inputSecret, inputRing, values, inputBodyBits, freshSeed(), freshSeed());
+    const [c0, c1] = this.#kernel.encrypt(answerSecret, answerRing, values, PRODUCT_BODY_BITS, freshSeed(), freshSeed());
+    const [modulus, shift] = [BigInt(answerRing.modulus), BigInt(PRODUCT_MASK_BITS)];
+    return [c0, c1.map((word) => BigInt.asUintN(PRODUCT_MASK_BITS, ((word << shift) + modulus / 2n) / modulus))];
   }
 
   /** Decrypts the parts of an answer to values of the torus in [-1/2, 1/2], multiples of 2^-answerBits. */

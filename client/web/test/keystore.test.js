@@ -88,5 +88,5 @@ test("keys show nothing when they are printed, and refuse to work when they were
   assert.deepEqual(Object.keys(clientKeys), ["params"]);
   assert.doesNotMatch(JSON.stringify(clientKeys), /secret/i);
   clientKeys.erase();
-  assert.throws(() => clientKeys.encryptElement(Float64Array.of(0)), { code: "wrong_key" });
+  assert.throws(() => clientKeys.encryptElement(Float64Array.of(0), false), { code: "wrong_key" });
 });

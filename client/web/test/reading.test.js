@@ -15,7 +15,7 @@ import { ParameterSet } from "../dist/params.js";
 
 const bytes = (text) => new TextEncoder().encode(text);
 const TOY = await ParameterSet.get("TOY_N128");
-const SIZES = sizesOf(TOY, 4, 2);
+const SIZES = sizesOf(TOY, 4, 2, false);
 const PROFILE = {
   model: "tiny", version: "1", program_digest: "ab".repeat(32), params_id: TOY.id, security_bits: 0,
   input_shape: [1, 2, 2], input_levels: 15, input_delta: 0.004, classes: ["a", "b"], turns_to_logits: 100, logit_step: null,
@@ -101,7 +101,7 @@ test("an encoding is one for each feature, and its values are raw", async () => 
 
 test("a sequence of 1 to the model's own steps is padded in front, and its length is a feature", async () => {
   const encoding = { origin: [0, 0], step: [1, 1 / 15], lowest: [0, 0] };
-  const sized = sizesOf(TOY, 8, 2);
+  const sized = sizesOf(TOY, 8, 2, false);
   const sequences = { ...PROFILE, input_shape: [2, 4], input_sequences: true, input_encoding: encoding, upload_bytes: sized.uploadBytes };
   const profile = await readProfile(sequences);
   const made = (steps, ...values) => Array.from(toLevels({ steps, values: Float64Array.from(values) }, profile));

@@ -405,6 +405,28 @@ static Out<uint64_t> packing_key_switch(In<uint32_t, 2> in, In<uint64_t, 3> key,
     return out;
 }
 
+static Out<uint64_t> packing_products(In<uint64_t, 3> in, In<int8_t, 2> weights, In<uint64_t, 1> bias, In<uint64_t, 3> key, uint64_t modulus,
+                                      int base_log, int levels, double error_std_dev, double flooding_std_dev, const nb::bytes& seed,
+                                      size_t threads) {
+    const size_t n = key.shape(2), elements = in.shape(0), count = weights.shape(0), columns = weights.shape(1);
+    const AnswerRing ring = answer_ring_of(key.shape(0), n, modulus, 1, base_log, levels);
+    require(key.shape(1) == 2, "answer key has the wrong shape");
+    require(in.shape(1) == 2 && in.shape(2) == n, "ring elements have the wrong shape");
+    require(columns >= 1 && elements == (columns + n - 1) / n, say(columns) + " messages do not fill " + say(elements) + " ring elements");
+    require(count >= 1 && count <= n && bias.shape(0) == count, "cannot pack " + say(count) + " sums into degree " + say(n));
+    for (size_t i = 0; i < key.size(); ++i) require(key.data()[i] < modulus, "answer key residue " + say(i) + " is not below the modulus");
+    for (size_t i = 0; i < in.size(); ++i) require(in.data()[i] < modulus, "residue " + say(i) + " is not below the modulus");
+    for (size_t i = 0; i < count; ++i) require(bias.data()[i] < modulus, "bias " + say(i) + " is not below the modulus");
+    const Seed randomness = seed_from(seed);
+    auto out = make<uint64_t>({2, n});
+    without_gil([&] {
+        std::vector<uint64_t> transformed(in.data(), in.data() + in.size());
+        ring.pack_products(transformed.data(), elements, weights.data(), columns, bias.data(), count, key.data(), error_std_dev, flooding_std_dev,
+                           randomness, threads, out.data(), out.data() + n);
+    });
+    return out;
+}
+
 NB_MODULE(_kernel, m) {
     m.doc() = "Native kernel: integers on the torus in, integers out; the GIL is released while it works.";
     m.def("isa", [] { return std::string(kernel().name); }, "Instruction set in use: avx512, avx2 or portable.");
@@ -446,4 +468,7 @@ NB_MODULE(_kernel, m) {
     m.def("packing_key_switch", &packing_key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("modulus"),
           nb::arg("base_log"), nb::arg("levels"), nb::arg("error_std_dev"), nb::arg("flooding_std_dev"), nb::arg("seed"), nb::arg("body") = 0,
           nb::arg("threads"));
+    m.def("packing_products", &packing_products, nb::arg("x").noconvert(), nb::arg("weights").noconvert(), nb::arg("bias").noconvert(),
+          nb::arg("key").noconvert(), nb::kw_only(), nb::arg("modulus"), nb::arg("base_log"), nb::arg("levels"), nb::arg("error_std_dev"),
+          nb::arg("flooding_std_dev"), nb::arg("seed"), nb::arg("threads"));
 }

@@ -1,5 +1,6 @@
 // Packing: many LWE ciphertexts under the big key into one RLWE ciphertext under the CKKS secret of the answer ring
-// (Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2), then re-randomised with a public encryption of zero.
+// (Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2), then re-randomised with a public encryption of zero. Or weighted sums of messages
+// that are under the CKKS secret already.
 //
 // Rows of the answer key, each an RLWE pair (body, mask) in NTT form modulo q with body + mask s = e + gadget * source:
 //   `levels` rows for each big LWE key    source = that key, read as a ring element
@@ -60,10 +61,36 @@ class AnswerRing {
               size_t threads, uint64_t* c0, uint64_t* c1) const {
         const size_t row = shape_.big_dimension + 1;
         const uint64_t* own = key + 2 * body * shape_.levels * degree();
+        pack(count, [&](size_t i) { return embed(in + i * row, own); }, key, error_std_dev, flooding_std_dev, seed, threads, c0, c1);
+    }
+
+    // in: [elements][2][N] residues under the CKKS secret, which hold `columns` messages; weights: [count][columns]; bias: [count] residues.
+    // The weighted sums are packed as above; `in` is brought to NTT form.
+    void pack_products(uint64_t* in, size_t elements, const int8_t* weights, size_t columns, const uint64_t* bias, size_t count,
+                       const uint64_t* key, double error_std_dev, double flooding_std_dev, const Seed& seed, size_t threads, uint64_t* c0,
+                       uint64_t* c1) const {
+        share(2 * elements, threads, 1, [&](size_t begin, size_t end, size_t) {
+            for (size_t i = begin; i < end; ++i) ntt_.forward(in + i * degree());
+        });
+        const auto leaf = [&](size_t i) { return product(in, elements, weights + i * columns, columns, bias[i]); };
+        pack(count, leaf, key, error_std_dev, flooding_std_dev, seed, threads, c0, c1);
+    }
+
+  private:
+    struct Pair {  // in NTT form
+        Pair() = default;  // nothing: zero
+        explicit Pair(size_t n) : c0(n), c1(n) {}
+        bool empty() const { return c0.empty(); }
+        std::vector<uint64_t> c0, c1;
+    };
+
+    // Packs what leaf(i) gives for each i below count: a ciphertext whose constant coefficient is message i times N^-1.
+    template <class Leaf>
+    void pack(size_t count, const Leaf& leaf, const uint64_t* key, double error_std_dev, double flooding_std_dev, const Seed& seed, size_t threads,
+              uint64_t* c0, uint64_t* c1) const {
         int depth = 0, top = 0;
         while (((size_t)1 << depth) < count) ++depth;
         while (threads > 1 && top < depth && ((size_t)1 << top) < 4 * threads) ++top;
-        const auto leaf = [&](size_t i) { return embed(in + i * row, own); };
         // The threads make the lowest trees, one of them joins those.
         std::vector<Pair> trees((size_t)1 << top);
         share(trees.size(), threads, 1, [&](size_t begin, size_t end, size_t) {
@@ -75,14 +102,6 @@ class AnswerRing {
         std::copy(packed.c0.begin(), packed.c0.end(), c0);
         std::copy(packed.c1.begin(), packed.c1.end(), c1);
     }
-
-  private:
-    struct Pair {  // in NTT form
-        Pair() = default;  // nothing: zero
-        explicit Pair(size_t n) : c0(n), c1(n) {}
-        bool empty() const { return c0.empty(); }
-        std::vector<uint64_t> c0, c1;
-    };
 
     uint64_t gadget(size_t level) const {  // round(q / base^(level + 1))
         const int shift = shape_.base_log * ((int)level + 1);
@@ -148,6 +167,30 @@ class AnswerRing {
         const uint64_t body = residue(row[big]);
         for (uint64_t& x : embedded.c0) x = ntt_.add(x, body);  // a constant is the same in each slot
         return embedded;
+    }
+
+    // A ring ciphertext whose constant coefficient is the weighted sum of the messages plus the bias, times N^-1: x(X) w(1 / X).
+    Pair product(const uint64_t* in, size_t elements, const int8_t* weights, size_t columns, uint64_t bias) const {
+        const size_t n = degree();
+        Pair sum(n);
+        std::vector<uint64_t> factor(n);
+        for (size_t e = 0; e < elements; ++e) {
+            std::fill(factor.begin(), factor.end(), 0);
+            const int8_t* own = weights + e * n;
+            for (size_t j = 0; j < std::min(n, columns - e * n); ++j) {
+                const int64_t weight = own[j];
+                factor[j ? n - j : 0] = ntt_.over_size(ntt_.from_signed(j ? -weight : weight));
+            }
+            ntt_.forward(factor.data());
+            const uint64_t *c0 = in + 2 * e * n, *c1 = c0 + n;
+            for (size_t j = 0; j < n; ++j) {
+                sum.c0[j] = ntt_.add(sum.c0[j], ntt_.multiply(c0[j], factor[j]));
+                sum.c1[j] = ntt_.add(sum.c1[j], ntt_.multiply(c1[j], factor[j]));
+            }
+        }
+        const uint64_t constant = ntt_.over_size(bias);
+        for (uint64_t& x : sum.c0) x = ntt_.add(x, constant);
+        return sum;
     }
 
     Pair rotate(const Pair& x, int g, const uint64_t* key) const {  // the automorphism X -> X^(2^g + 1), back under s
