@@ -306,7 +306,8 @@ def multiplied(
     """
     started, layer = perf_counter(), program.layers[-1]
     assert isinstance(layer, Dense), "the Program has checked it"
-    turns = np.zeros(len(layer.weight)) if layer.bias is None else layer.bias * program.input.delta
+    bias = np.zeros(len(layer.weight)) if layer.bias is None else layer.bias.astype(np.float64)
+    turns = bias * program.input.delta
     answers = []
     for image in images:
         if len(image) != 1:

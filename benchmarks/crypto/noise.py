@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.progress import watched
-from ciphershift.he_layers.crypto import ckks, lwe, noise, packing, params
-from ciphershift.he_layers.crypto.ciphertexts import Binding, LweCiphertextList
+from ciphershift.he_layers.crypto import ckks, lwe, noise, packing, params, seal
+from ciphershift.he_layers.crypto.ciphertexts import Binding, LweCiphertextList, ProductCiphertext
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.native import _kernel
@@ -44,6 +44,30 @@ class Laboratory:
             values = self.rng.uniform(-0.2, 0.2, size)
             rows = lwe.sample_extract(ckks.encrypt(self.keys, KEY_ID, values))
             errors.append(phases(rows, self.keys.input_secret) - values)
+        return np.concatenate(errors)[:count]
+
+    def fresh_product(self, count: int) -> Errors:
+        """Encrypt values in the answer ring and decrypt them under its secret."""
+        ring = self.params.answer_ring
+        errors = []
+        for _ in range(-(-count // ring.ring_degree)):
+            values = self.rng.uniform(-0.2, 0.2, ring.ring_degree)
+            x = ckks.encrypt(self.keys, KEY_ID, values, ProductCiphertext)
+            bodies = x.c0 / (1 << x.body_bits(self.params))
+            mask = np.rint(x.c1[0] * (ring.modulus / x.mask_values(self.params))).astype(np.uint64)
+            product = seal.decrypt(ring, self.keys.answer_secret, np.stack([np.zeros_like(mask), mask])) / ring.modulus
+            errors.append(bodies + product - values)
+        return np.concatenate(errors)[:count]
+
+    def packing_products(self, count: int) -> Errors:
+        """Multiply sixteen fresh ciphertexts of the answer ring by ten rows of weights of norm 340, pack the sums, and decrypt."""
+        weight = np.resize(np.array([85, -85], dtype=np.int8), (LOGITS, 16))
+        errors = []
+        for _ in range(-(-count // LOGITS)):
+            values = self.rng.uniform(-2e-4, 2e-4, 16)
+            x = ckks.encrypt(self.keys, KEY_ID, values, ProductCiphertext)
+            answer = packing.packing_products(x, weight, np.zeros(LOGITS), self.server, BINDING)
+            errors.append(ckks.decrypt(self.keys, answer) - weight @ values)
         return np.concatenate(errors)[:count]
 
     def shift_linear(self, count: int) -> Errors:
@@ -175,8 +199,11 @@ def measure_noise(name: str) -> Iterator[dict[str, Any]]:
             noise.key_switch_variance(parameter_set),
         )
         fresh = noise.fresh_ckks_variance(parameter_set)
+        fresh_product = noise.fresh_product_variance(parameter_set)
+        products = 340.0**2 * fresh_product + noise.packing_variance(parameter_set, products=True)
         experiments: list[tuple[str, float, int, Callable[[int], Errors]]] = [
             ("fresh_ckks_and_sample_extract", fresh, 4096, laboratory.fresh),
+            ("fresh_product", fresh_product, 4096, laboratory.fresh_product),
             ("shift_linear", fresh * 4 * (1 + 4 + 16 + 64), 2048, laboratory.shift_linear),
             (
                 "key_switch_from_input",
@@ -201,6 +228,7 @@ def measure_noise(name: str) -> Iterator[dict[str, Any]]:
                 laboratory.packing_key_switch,
             ),
             ("packing", noise.packing_variance(parameter_set), 1500, laboratory.packing),
+            ("packing_products", products, 1500, laboratory.packing_products),
         ]
         for primitive, variance, samples, experiment in watched(experiments, "primitives"):
             errors = (experiment(samples) + 0.5) % 1 - 0.5

@@ -14,7 +14,7 @@ from ciphershift.benchmarks.crypto.noise import Errors, Laboratory, phases
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.progress import watched
 from ciphershift.he_layers.crypto import noise, params
-from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
+from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList, ProductCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.published import PublishedRow
@@ -38,9 +38,12 @@ class OpenedObjects:
         self.keys: ClientKeys = self._laboratory.keys
         self.sent: EvaluationKeys = self._laboratory.sent
 
-    def errors(self, field: str) -> Errors:
-        """Returns the errors of a field of CkksCiphertext or EvaluationKeys; masks have none."""
+    def errors(self, row: PublishedRow) -> Errors:
+        """Returns the errors of a row's first field; masks have none."""
+        field = row.fields[0]
         match field:
+            case "c0" if row.key == ProductCiphertext.secret:
+                return self._laboratory.fresh_product(CKKS_SAMPLES)
             case "c0":
                 return self._laboratory.fresh(CKKS_SAMPLES)
             case "input_ksk":
@@ -159,7 +162,7 @@ def list_published_rows(name: str) -> dict[str, Any]:
     opened = OpenedObjects(parameter_set)
     rows = []
     for row in watched(published_rows(parameter_set), "published rows"):
-        errors = (opened.errors(row.fields[0]) + 0.5) % 1 - 0.5
+        errors = (opened.errors(row) + 0.5) % 1 - 0.5
         measured = float(np.sqrt(np.mean(errors**2)))
         rows.append(
             asdict(row)

@@ -51,7 +51,7 @@ def encrypt(
 
 def _switched(residues: NDArray[np.uint64], modulus: int, power: int) -> NDArray[np.uint64]:
     """Residues modulo ``modulus`` rounded to as many parts of a turn as a power of two has."""
-    return np.rint(residues * (power / modulus)).astype(np.uint64) & np.uint64(power - 1)
+    return np.asarray(np.rint(residues * (power / modulus)).astype(np.uint64) & np.uint64(power - 1))
 
 
 def decrypt(keys: ClientKeys, answer: PackedAnswer) -> NDArray[np.float64]:

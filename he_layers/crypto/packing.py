@@ -120,7 +120,7 @@ def _options(params: ParameterSet) -> dict[str, Any]:
 
 def _residues(words: NDArray[np.uint64], turn: int, ring: CkksRing) -> NDArray[np.uint64]:
     """Words of which ``turn`` are one turn as residues."""
-    return np.rint(words * (ring.modulus / turn)).astype(np.uint64) % np.uint64(ring.modulus)
+    return np.asarray(np.rint(words * (ring.modulus / turn)).astype(np.uint64) % np.uint64(ring.modulus))
 
 
 def _rounded(

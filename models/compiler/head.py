@@ -69,7 +69,7 @@ def with_one_head(traced: ir.TraceResult, input_shape: Shape) -> ir.TraceResult:
         return replace(traced, findings=[ir.Finding(place=place, problem=problem, instead=TOO_LARGE)])
     if IMAGE in sources and not without_lookups:
         problem = "hands on the network's input without a look-up, and results of look-ups beside it"
-        instead = "put an activation (nn.ReLU) between the input and the output, too, or leave out all of them: answers are packed from one kind"
+        instead = "put an activation (nn.ReLU) between the input and the output, too: answers are packed from one kind"
         return replace(traced, findings=[ir.Finding(place=place, problem=problem, instead=instead)])
     weight, bias = _matrix(
         [by_name[name] for name in tail], [o.value for o in outputs], {n: shapes[n] for n in sources}

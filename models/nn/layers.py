@@ -135,7 +135,7 @@ class Head(nn.Module):
             sizes: values of each output.
             exponents: powers of two that a weight may take.
             mask: bool [values of all outputs, inputs], false where there is no weight.
-            bounds: least and greatest integer of each input, [2, inputs], in a network without look-ups, whose weights are no powers of two.
+            bounds: least and greatest integer of each input, [2, inputs], in a network without look-ups; its weights are integers.
         """
         super().__init__()
         self.sizes = sizes

@@ -1,6 +1,7 @@
 """Makes the golden files of one format version: `python tests/golden/make.py tests/golden/v1`.
 
-Run once per format version and never again: the files stand for what users have on their disks. All randomness is a stream of SHAKE-256
+Run once per format version and never again: the files stand for what users have on their disks (product.ciphertext, of a kind that came
+later, was made with the keys that were there). All randomness is a stream of SHAKE-256
 here, in this script alone; the secrets are drawn from it too, since SEAL takes no seed. The files hold TOY parameters and protect nothing.
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from ciphershift.client._passphrase import lock
 from ciphershift.he_layers.crypto import ckks, lwe, packing, params, pbs
-from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, ProductCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.protocol import container
@@ -67,8 +68,8 @@ def make(folder: Path) -> None:
     with mock.patch.object(os, "urandom", stream("evaluation keys")):
         evaluation = keys.evaluation_keys().to_bytes()
     key_id = container.read_header(evaluation).key_id
-    # SEAL's own randomness cannot be seeded: this one ciphertext differs from run to run, which is why the files are kept.
-    image = ckks.encrypt(keys, key_id, VALUES)
+    # SEAL's own randomness cannot be seeded: these two ciphertexts differ from run to run, which is why the files are kept.
+    image, product = ckks.encrypt(keys, key_id, VALUES), ckks.encrypt(keys, key_id, VALUES, ProductCiphertext)
     with mock.patch.object(os, "urandom", stream("answer")):
         server = EvaluationKeys.from_bytes(evaluation, TOY).expand()
         quarter = lwe.to_words(np.full(len(VALUES), 0.25))
@@ -83,6 +84,7 @@ def make(folder: Path) -> None:
         "locked-client.keys": locked,
         "image.ciphertext": image.to_bytes(),
         "logits.answer": answer.to_bytes(),
+        "product.ciphertext": product.to_bytes(),
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -93,6 +95,7 @@ def make(folder: Path) -> None:
         "passphrase": PASSPHRASE,
         "values": VALUES.tolist(),
         "words": words(keys, image),
+        "product_words": product_words(keys, product),
         "turns": ckks.decrypt(keys, answer).tolist(),
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
@@ -104,6 +107,14 @@ def words(keys: ClientKeys, image: CkksCiphertext) -> list[int]:
     rows = lwe.sample_extract(image).data
     found = rows[:, -1] - rows[:, :-1] @ keys.input_secret.astype(np.int32).astype(np.uint32)
     return [int(word) for word in found.astype(np.int32)]
+
+
+def product_words(keys: ClientKeys, x: CkksCiphertext) -> list[int]:
+    """The same of a ciphertext of the answer ring: body, and mask times secret modulo X^N + 1, in units of 2^-32."""
+    secret, mask = keys.answer_secret.astype(np.int64), x.c1[0].astype(np.int64)
+    turned, place = np.concatenate([-secret, secret]), len(mask) - np.arange(len(mask))
+    phases = [(int(body) << 8) + int((mask * turned[place + j]).sum()) for j, body in enumerate(x.c0)]
+    return [(phase + 2**31) % 2**32 - 2**31 for phase in phases]
 
 
 if __name__ == "__main__":

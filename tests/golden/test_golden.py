@@ -14,11 +14,12 @@ import pytest
 from ciphershift.client._passphrase import is_locked, unlock
 from ciphershift.errors import WrongPassphraseError
 from ciphershift.he_layers.crypto import ckks, lwe, packing, params, pbs
-from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer, ProductCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.protocol import container
 from ciphershift.protocol.container import VERSION, Kind
+from tests.golden import make
 
 FOLDER = Path(__file__).with_name("v1")
 KNOWN: dict[str, Any] = json.loads((FOLDER / "known.json").read_text(encoding="utf-8"))
@@ -32,6 +33,7 @@ SHA256 = {
     "locked-client.keys": "cb7878fb463353fc272cc9f55b36e6bcdc0a531ed5a04b62f0ed76fa44eba057",
     "image.ciphertext": "916c354d57f974618bff923d35eff4440c55f87c731a26f57378a529d554b7da",
     "logits.answer": "65318ea8268fd2b101dcd4027eb89029c63703227b95001faae340bf52bb2a89",
+    "product.ciphertext": "d723861931d356953dc725bcfc761139f1bac9139b93c356b4fb612246f7d407",
 }
 
 
@@ -45,6 +47,10 @@ def client_keys() -> ClientKeys:
 
 def image() -> CkksCiphertext:
     return CkksCiphertext.from_bytes(data("image.ciphertext"), PARAMS, KNOWN["key_id"], len(VALUES))
+
+
+def product() -> ProductCiphertext:
+    return ProductCiphertext.from_bytes(data("product.ciphertext"), PARAMS, KNOWN["key_id"], len(VALUES))
 
 
 @pytest.mark.parametrize("name", SHA256)
@@ -67,6 +73,7 @@ def test_reading_and_writing_gives_the_same_bytes() -> None:
     assert EvaluationKeys.from_bytes(data("evaluation.keys"), PARAMS).to_bytes() == data("evaluation.keys")
     assert client_keys().to_bytes() == data("client.keys")
     assert image().to_bytes() == data("image.ciphertext")
+    assert product().to_bytes() == data("product.ciphertext")
     binding = Binding.of([image()], KNOWN["program"])
     answer = PackedAnswer.from_bytes(data("logits.answer"), PARAMS, binding, len(VALUES))
     assert answer.to_bytes() == data("logits.answer")
@@ -85,6 +92,21 @@ def test_the_ciphertext_decrypts_to_the_known_words() -> None:
     words = (rows[:, -1] - rows[:, :-1] @ secret).astype(np.int32)
     assert words.tolist() == KNOWN["words"]
     assert np.abs(words / 2.0**32 - VALUES).max() < 1e-4
+
+
+def test_the_ciphertext_without_look_ups_decrypts_to_the_known_words() -> None:
+    words = make.product_words(client_keys(), product())
+    assert words == KNOWN["product_words"]
+    assert np.abs(np.array(words) / 2.0**32 - VALUES).max() < 1e-6
+
+
+def test_weighted_sums_are_those_of_the_known_values() -> None:
+    server = EvaluationKeys.from_bytes(data("evaluation.keys"), PARAMS).expand()
+    weight = np.arange(-10, 10, dtype=np.int8).reshape(2, 10)
+    binding = Binding.of([product()], KNOWN["program"])
+    answer = packing.packing_products(product(), weight, np.array([0.25, 0.0]), server, binding)
+    turns = ckks.decrypt(client_keys(), answer)
+    assert np.abs((turns - weight @ VALUES - [0.25, 0.0] + 0.5) % 1 - 0.5).max() < 0.002
 
 
 def test_the_answer_decrypts_to_the_known_values() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, ProgramError, UnsupportedLayerError
 from ciphershift.he_layers import simulate
-from ciphershift.he_layers.layers import Conv2d, Flatten, MaxPool2d, ReLU
+from ciphershift.he_layers.layers import Conv2d, Dense, Flatten, Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from tests.support import other_inputs
 
@@ -52,6 +52,23 @@ def test_chains_that_do_not_fit_are_refused(tiny_program: Program) -> None:
     with pytest.raises(BadShapeError, match="before flatten"):
         pool = MaxPool2d(name="late", kernel=(2, 2), stride=(2, 2))
         replace(tiny_program, layers=(Flatten(name="early"), pool, *tiny_program.layers[-1:]))
+
+
+def test_a_program_without_look_ups_is_one_dense_layer_that_stays_on_the_torus() -> None:
+    program = other_inputs.scores()
+    dense = program.layers[0]
+    assert isinstance(dense, Dense) and program.lookups == 0
+    with pytest.raises(ProgramError, match="is one dense layer"):
+        replace(program, layers=(Linear(name="classes", weight=np.ones((2, 4), dtype=np.int8)),))
+    with pytest.raises(ProgramError, match="is one dense layer"):
+        replace(
+            program,
+            layers=(replace(dense, weight=np.ones((4, 4), dtype=np.int8), bias=None), replace(dense, name="two")),
+        )
+    with pytest.raises(ProgramError, match=r"reach 0\.\d+ turns for some inputs.*lower the input's delta"):
+        replace(program, input=replace(program.input, delta=1 / 4096))
+    with pytest.raises(ProgramError, match="int8 with 2 axes"):
+        replace(dense, weight=np.ones((2, 4), dtype=np.int16))
 
 
 def test_a_ramp_longer_than_the_window_is_refused(tiny_program: Program) -> None:

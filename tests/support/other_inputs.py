@@ -2,11 +2,12 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ciphershift.he_layers.layers import Conv2d, Flatten, Linear, ReLU
+from ciphershift.he_layers.layers import Conv2d, Dense, Flatten, Linear, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.protocol.encoding import Encoding
 from ciphershift.protocol.sequences import padded
@@ -27,7 +28,8 @@ PARAMS = "FAST_N512_PAIRS"
 
 def save(folder: Path) -> None:
     """Writes all into a folder of models."""
-    _save(table(), folder, None, {"name": "row 1", "label": "low", "values": LOW_ROW})
+    for program in (table(), scores()):
+        _save(program, folder, None, {"name": "row 1", "label": "low", "values": LOW_ROW})
     scan = base64.b64encode(bright_top().tobytes()).decode()
     _save(photograph(), folder, "photograph", {"name": "scan 1", "label": "bright top", "values": scan})
     (whole,) = padded(SERIES[1:2], 4)
@@ -59,6 +61,18 @@ def table() -> Program:
             Linear(name="classes", weight=np.array([[-2, 2], [2, -2]], dtype=np.int8)),
         ),
         output=OutputSpec(classes=("low", "high"), scale=1.0),
+    )
+
+
+def scores() -> Program:
+    """Whether the first two of the same four values are greater than the others, by weighted sums alone: no look-up."""
+    weight = np.array([[-100, -127, 99, 127], [100, 127, -99, -127]], dtype=np.int8)
+    return replace(
+        table(),
+        name="scores",
+        input=replace(table().input, delta=1 / 65536),
+        layers=(Dense(name="classes", weight=weight, bias=np.array([7, -7], dtype=np.int32)),),
+        output=OutputSpec(classes=("low", "high"), scale=0.01),
     )
 
 

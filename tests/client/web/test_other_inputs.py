@@ -29,28 +29,34 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     models = tmp_path_factory.mktemp("models")
     table = replace(other_inputs.table(), params="TOY_N128")
     table.save(models / "table")
+    replace(other_inputs.scores(), params="TOY_N128").save(models / "scores")
     replace(other_inputs.sequences(), params="TOY_N128").save(models / "sequences")
     with running_server(models=models, allow_toy_parameters=True, engine="local://?threads=1") as process:
         yield process
 
 
-def test_rows_of_a_table_are_classified(server: ServerProcess, keystore: Keystore) -> None:
-    with Client(server.url, model="table", keystore=keystore, allow_toy_parameters=True) as client:
+@pytest.mark.parametrize("model", ["table", "scores"])
+def test_rows_of_a_table_are_classified(model: str, server: ServerProcess, keystore: Keystore) -> None:
+    with Client(server.url, model=model, keystore=keystore, allow_toy_parameters=True) as client:
         assert client.profile().input_shape == (4,)
         assert client.predict(ROWS).argmax(axis=1).tolist() == HIGHER
         assert client.predict(ROWS[1]).argmax() == 0
 
 
-def test_rows_of_a_table_are_classified_by_javascript(server: ServerProcess, node: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("model", ["table", "scores"])
+def test_rows_of_a_table_are_classified_by_javascript(
+    model: str, server: ServerProcess, node: Callable[..., Any]
+) -> None:
     logits = node(
         """
         import { Client } from "./dist/index.js";
-        const [url, rows] = process.argv.slice(1);
-        const client = await Client.connect(url, { model: "table", allowToyParameters: true });
+        const [url, model, rows] = process.argv.slice(1);
+        const client = await Client.connect(url, { model, allowToyParameters: true });
         const found = await client.predict(JSON.parse(rows).map(row => Float64Array.from(row)));
         console.log(JSON.stringify(found.map(row => Array.from(row))));
         """,
         server.url,
+        model,
         json.dumps(ROWS.tolist()),
     )
     assert np.array(logits).argmax(axis=1).tolist() == HIGHER

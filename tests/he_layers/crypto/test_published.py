@@ -11,7 +11,7 @@ import pytest
 from ciphershift.benchmarks.crypto import security as benchmark
 from ciphershift.errors import InsecureParamsError
 from ciphershift.he_layers.crypto import params, seal
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, ProductCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.published import SEAL_STD_DEV, estimated_bits, exact_bits
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
@@ -26,6 +26,7 @@ UNIFORM = {"mask_seed"}  # public randomness that all rows of a bundle share; it
 def test_every_field_that_leaves_the_client_is_covered_by_exactly_one_row() -> None:
     payloads: dict[type[CkksCiphertext | EvaluationKeys], Sequence[Field]] = {
         CkksCiphertext: CkksCiphertext._fields(FAST, 4),
+        ProductCiphertext: ProductCiphertext._fields(FAST, 4),
         EvaluationKeys: EvaluationKeys._fields(FAST),
     }
     assert set(payloads) == set(PUBLISHED)
@@ -45,7 +46,7 @@ def test_rows_state_the_secrets_and_the_noise_of_real_objects(parameter_set: par
             assert len(secret) == row.dimension
             assert set(np.unique(secret)) == ({0, 1} if row.secret == "binary" else {-1, 0, 1})
             assert row.block_length == 1 or secret.reshape(-1, row.block_length).sum(axis=1).max() == 1
-        errors = (opened.errors(row.fields[0]) + 0.5) % 1 - 0.5
+        errors = (opened.errors(row) + 0.5) % 1 - 0.5
         assert len(errors) >= 4096
         assert 0.95 < errors.std() / row.wire_std_dev < 1.05, row.what
         assert abs(errors.mean()) < 5 * row.wire_std_dev / np.sqrt(len(errors)), row.what
@@ -98,7 +99,10 @@ KEY_SWITCH = ["key switch key, CKKS to small", "key switch key, big to small"]
             {"glwe_log2_std_dev": -49.79}, {"glwe_log2_std_dev": -49.80}, ["bootstrapping key"], id="bsk noise"
         ),
         pytest.param(
-            {"answer_ring": ring(2048, 53)}, {"answer_ring": ring(2048, 54)}, ["answer key and public key"], id="answer"
+            {"answer_ring": ring(2048, 53)},
+            {"answer_ring": ring(2048, 54)},
+            ["CKKS ciphertext of an input without look-ups", "answer key and public key"],
+            id="answer",
         ),
         pytest.param(
             {"input_ring": ring(1024, 26)}, {"input_ring": ring(1024, 27)}, ["CKKS ciphertext of the input"], id="input"

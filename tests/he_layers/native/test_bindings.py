@@ -122,6 +122,19 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "body": 1,
         "threads": 2,
     },
+    "packing_products": lambda: {
+        "x": words(np.uint64, 2, 2, 64),
+        "weights": words(np.int8, 3, 70),
+        "bias": words(np.uint64, 3),
+        "key": _kernel.expand_answer_key(**CALLS["expand_answer_key"]()),
+        "modulus": PRIME,
+        "base_log": 5,
+        "levels": 3,
+        "error_std_dev": 3.2,
+        "flooding_std_dev": 10.0,
+        "seed": SEED,
+        "threads": 2,
+    },
 }
 
 
