@@ -40,12 +40,14 @@ class LayerWork:
         products: weights that are not 0, over all places, with the batch that they are applied to.
         lookups: batches that are looked up, one for each call.
         packed: logits that are brought into the answer, by the last layer.
+        multiplied: numbers that each of these is a weighted sum of, in a Program without look-ups; they fill ring elements.
     """
 
     layer: str
     products: tuple[tuple[int, Ciphertexts], ...]
     lookups: tuple[Ciphertexts, ...]
     packed: int = 0
+    multiplied: int = 0
 
 
 class WorkCircuit:
@@ -111,7 +113,10 @@ def work(program: Program) -> list[LayerWork]:
         )
         circuit.products.clear()
         circuit.lookups.clear()
-    return [*layers[:-1], replace(layers[-1], packed=len(program.output.classes))]
+    last = replace(layers[-1], packed=len(program.output.classes))
+    if not program.lookups:
+        last = replace(last, products=(), multiplied=pixels.count)
+    return [*layers[:-1], last]
 
 
 def layer_seconds(layer: LayerWork, params: ParameterSet, times: PrimitiveTimes) -> float:
@@ -124,7 +129,11 @@ def layer_seconds(layer: LayerWork, params: ParameterSet, times: PrimitiveTimes)
         switch = x.under_input_key * bodies * times.input_key_switch + x.under_big_key * times.big_key_switch
         seconds += max(rounds, 1) * times.bootstrap + x.count * switch
     if layer.packed:
-        seconds += packing.key_switches(layer.packed, params.answer_ring) * times.packing_key_switch * bodies
+        ring = params.answer_ring
+        switches = packing.key_switches(layer.packed, ring) - (layer.packed if layer.multiplied else 0)
+        # A product has one transform and two multiplications, a key switch has four of each: counted as one half.
+        products = layer.packed * math.ceil(layer.multiplied / ring.ring_degree)
+        seconds += (switches + products / 2) * times.packing_key_switch * bodies
     return seconds / bodies
 
 

@@ -11,6 +11,7 @@ from ciphershift.he_layers.crypto import ckks, packing, params, pbs, timing
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.crypto.timing import PrimitiveTimes
 from ciphershift.he_layers.program import Program
+from tests.support import other_inputs
 
 TOY = params.get("TOY_N128")
 UNIT = PrimitiveTimes(
@@ -38,6 +39,14 @@ def test_the_work_is_what_an_evaluation_does(tiny_program: Program, monkeypatch:
     conv, dense = tiny_program.layers[0], tiny_program.layers[4]
     assert products == [36 * np.count_nonzero(conv.weight), np.count_nonzero(dense.weight)]  # type: ignore[attr-defined]
     assert [layer.packed for layer in layers] == [0, 0, 0, 0, 3]
+
+
+def test_weighted_sums_without_look_ups_cost_packing_and_products() -> None:
+    """Of two logits the key switches of one pair and of the trace's ten steps, and two products of one ring element."""
+    program = other_inputs.scores()
+    (layer,) = cost.work(program)
+    assert (layer.packed, layer.multiplied, layer.products, layer.lookups) == (2, 4, (), ())
+    assert cost.predict(program, TOY, replace(UNIT, packing_key_switch=1.0)) == pytest.approx(1 + 10 + 2 / 2)
 
 
 def test_a_look_up_of_fewer_ciphertexts_than_lanes_costs_a_whole_round(tiny_program: Program) -> None:
