@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ciphershift.he_layers import evaluate, simulate
 from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto.ciphertexts import ciphertext_type
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.program import Program
 
@@ -54,7 +55,7 @@ def encrypted_logits(program: Program, images: NDArray[np.uint8], *, threads: in
     server_keys = keys.evaluation_keys(threads).expand(threads)
     for image in images:
         turns = program.integers(image[None]).reshape(-1).astype(np.float64) * program.input.delta
-        ciphertext = ckks.encrypt(keys, KEY_ID, turns)
+        ciphertext = ckks.encrypt(keys, KEY_ID, turns, ciphertext_type(program.lookups))
         *_, last = evaluate.run(program, server_keys, [[ciphertext]], threads=threads)
         assert last.answer is not None, "the last item of an evaluation carries the answer"
         yield program.logits(ckks.decrypt(keys, last.answer))

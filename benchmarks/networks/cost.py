@@ -13,6 +13,7 @@ from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.analysis import cost
 from ciphershift.he_layers.crypto import ckks, timing
+from ciphershift.he_layers.crypto.ciphertexts import ciphertext_type
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import Settings
@@ -30,7 +31,7 @@ def compare_with_prediction(model: str, *, repetitions: int) -> dict[str, Any]:
     keys = ClientKeys.generate(parameter_set)
     server_keys = keys.evaluation_keys(settings.engine_url.threads).expand(settings.engine_url.threads)
     pixels = np.zeros(int(np.prod(program.input.shape)))
-    image = ckks.encrypt(keys, "00" * 32, pixels)
+    image = ckks.encrypt(keys, "00" * 32, pixels, ciphertext_type(program.lookups))
     work = {layer.layer: layer for layer in cost.work(program)}
     chains = [[stage.layer.name for stage in chain] for chain in evaluate.chains(program)]  # what is evaluated together
     predicted, measured = [], []

@@ -21,7 +21,7 @@ from ciphershift.benchmarks.crypto.gpu import KEY_ID, Workbench
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.he_layers import evaluate, simulate
 from ciphershift.he_layers.crypto import ckks, noise, params
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer, ciphertext_type
 from ciphershift.he_layers.gpu import device as devices
 from ciphershift.he_layers.gpu import evaluate as on_device
 from ciphershift.he_layers.gpu.keys import DeviceKeys
@@ -188,7 +188,8 @@ class Networks:
         available = self._images_of(name)
         images = available[np.arange(count) % len(available)]
         levels = program.integers(images).reshape(count, -1).astype(np.float64)
-        encrypted = [ckks.encrypt(self.bench.client, KEY_ID, row * program.input.delta) for row in levels]
+        kind = ciphertext_type(program.lookups)
+        encrypted = [ckks.encrypt(self.bench.client, KEY_ID, row * program.input.delta, kind) for row in levels]
         return program, encrypted, simulate.plain(program, images).argmax(axis=1)
 
     def _predictions(self, answers: list[PackedAnswer] | tuple[PackedAnswer, ...]) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.he_layers import evaluate
 from ciphershift.he_layers.crypto import ckks
+from ciphershift.he_layers.crypto.ciphertexts import ciphertext_type
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.native import _kernel
 from ciphershift.he_layers.program import Program
@@ -47,7 +48,8 @@ def _evaluate(folder: Path, threads: int) -> dict[str, Any]:
     parameter_set = served_params(program)
     keys = ClientKeys.generate(parameter_set)
     server_keys = keys.evaluation_keys(threads).expand(threads)
-    image = ckks.encrypt(keys, "00" * 32, np.zeros(int(np.prod(program.input.shape))))
+    zeros = np.zeros(int(np.prod(program.input.shape)))
+    image = ckks.encrypt(keys, "00" * 32, zeros, ciphertext_type(program.lookups))
     rng, words = np.random.default_rng(0), parameter_set.big_dimension + 1
 
     def blind_rotate(

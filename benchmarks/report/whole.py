@@ -11,7 +11,8 @@ from ciphershift.benchmarks.report.stored import Stored
 COMMAND = "ciphershift bench imagenet --model alexnet"
 ABOUT = (
     "One encrypted image, from the first pixel to 1000 logits, in one process on this machine. Weights are random, statistics of batch "
-    "norms are those of photographs: cost and noise are those of a trained network, accuracy is not asked for. *eta*: least and greatest "
+    "norms are those of photographs: cost and noise are those of a trained network, accuracy is not asked for. *predicted*: on a machine that "
+    "does nothing else. *eta*: least and greatest "
     "estimate of the whole time that was shown from a tenth of it on, over what it took. *noise*: standard deviation of the logits around "
     "those of the circuit without noise, over the logits' own spread, encrypted and simulated."
 )

@@ -44,7 +44,7 @@ from ciphershift.errors import (
     UnreachableError,
 )
 from ciphershift.he_layers.crypto import ckks
-from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer, ciphertext_type
 from ciphershift.he_layers.layers import Linear
 from ciphershift.he_layers.program import Program
 from ciphershift.protocol import tensors
@@ -259,7 +259,8 @@ def _job(
     """Submits one job of the chosen images, follows it to its end, and returns the outcome."""
     program = versions[0].program
     levels = program.integers(images[chosen]).reshape(len(chosen), -1).astype(np.float64)
-    encrypted = [ckks.encrypt(keys.client_keys, keys.key_id, row * program.input.delta) for row in levels]
+    kind = ciphertext_type(program.lookups)
+    encrypted = [ckks.encrypt(keys.client_keys, keys.key_id, row * program.input.delta, kind) for row in levels]
     tensor = tensors.join_elements([ciphertext.to_bytes() for ciphertext in encrypted])
     header = json.dumps(
         {

@@ -13,7 +13,7 @@ from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 from ciphershift.models import verification
 from ciphershift.models.compiler import answers
-from tests.support import command_line, stems
+from tests.support import command_line, other_inputs, stems
 
 TOY = params.get("TOY_N128")
 
@@ -67,6 +67,8 @@ def test_it_is_stored_and_read_like_any_other(mirrored: Program, tmp_path: Path)
 def test_what_has_no_mirror_image_is_refused(tiny_program: Program) -> None:
     with pytest.raises(ProgramError, match="from a public part; only what takes images"):
         answers.mirrored(replace(tiny_program, stem=stems.stem()))
+    with pytest.raises(ProgramError, match="has no look-up"):
+        answers.quantized(other_inputs.scores(), 15)
     with pytest.raises(ProgramError, match="ends in"):
         answers.mirrored(answers.top_one(tiny_program))
 
