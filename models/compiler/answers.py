@@ -138,7 +138,9 @@ def _require_logits(program: Program) -> None:
 def _with_peak(program: Program, peak: float) -> Program:
     """The program with its logits at ``peak`` instead of LOGIT_PEAK turns: the last activation's amplitude is scaled."""
     if not program.lookups:
-        raise ProgramError(f"{program.name!r} has no look-up, and other answers need some: put nn.ReLU before its last layer")
+        raise ProgramError(
+            f"{program.name!r} has no look-up, and other answers need some: put nn.ReLU before its last layer"
+        )
     if program.profile != "fast" or not isinstance(program.layers[-1], Linear):
         raise ProgramError(
             f"{program.name!r} is of the {program.profile} profile and ends in {program.layers[-1].kind}; "

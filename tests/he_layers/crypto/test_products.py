@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ciphershift.errors import BadShapeError, NotConformantError, TooLargeError, WrongKindError, WrongLengthError
-from ciphershift.he_layers.crypto import ckks, noise, packing, params
+from ciphershift.he_layers.crypto import ckks, noise, packing, params, seal
 from ciphershift.he_layers.crypto.ciphertexts import (
     Binding,
     CkksCiphertext,
@@ -54,7 +54,7 @@ def test_a_fresh_ciphertext_has_the_noise_of_the_formula() -> None:
     values = RNG.uniform(-0.2, 0.2, 4096)
     x = ckks.encrypt(KEYS, KEY_ID, values, ProductCiphertext)
     turns = [
-        body + ckks.seal.decrypt(TOY.answer_ring, KEYS.answer_secret, np.stack([np.zeros_like(mask), mask]))
+        body + seal.decrypt(TOY.answer_ring, KEYS.answer_secret, np.stack([np.zeros_like(mask), mask]))
         for body, mask in zip(
             (x.c0 / 2.0**24 * TOY.answer_ring.modulus).reshape(2, -1),
             np.rint(x.c1 / 2.0**32 * TOY.answer_ring.modulus).astype(np.uint64),
