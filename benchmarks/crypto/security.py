@@ -134,20 +134,21 @@ def _automorphism(x: NDArray[np.object_], power: int) -> NDArray[np.object_]:
     return out
 
 
-def _bits(parameter_set: ParameterSet, last_layer_norm: float) -> float:
+def _bits(parameter_set: ParameterSet, last_layer_norm: float, *, products: bool = False) -> float:
     """Minus log2 of the statistical distance that flooding leaves for one logit."""
-    return round(-math.log2(noise.flooding_distance(parameter_set, last_layer_norm)), 2)
+    return round(-math.log2(noise.flooding_distance(parameter_set, last_layer_norm, products=products)), 2)
 
 
-def _last_layer_norms(parameter_set: ParameterSet) -> dict[str, float]:
-    """Of each model in the zoo under these parameters: the largest norm of a row of its last layer's weights."""
-    norms = {}
+def _bits_over_last_layers(parameter_set: ParameterSet) -> dict[str, float]:
+    """The same for each model in the zoo under these parameters, by the largest norm of a row of its last layer's weights."""
+    bits = {}
     for path in sorted(Settings().models.glob("*/program.json")):
         program = Program.load(path.parent)
         last = program.layers[-1]
         if program.params == parameter_set.name and isinstance(last, Linear):
-            norms[program.name] = float(np.sqrt((last.weight.astype(np.float64) ** 2).sum(axis=1).max()))
-    return norms
+            norm = float(np.sqrt((last.weight.astype(np.float64) ** 2).sum(axis=1).max()))
+            bits[program.name] = _bits(parameter_set, norm, products=not program.lookups)
+    return bits
 
 
 def counted_bits(row: PublishedRow) -> float:
@@ -187,8 +188,6 @@ def list_published_rows(name: str) -> dict[str, Any]:
         "flooding": {
             "log2_std_dev": parameter_set.flooding_log2_std_dev,
             "bits_over_packing": _bits(parameter_set, 0.0),
-            "bits_over_last_layer": {
-                name: _bits(parameter_set, norm) for name, norm in _last_layer_norms(parameter_set).items()
-            },
+            "bits_over_last_layer": _bits_over_last_layers(parameter_set),
         },
     }

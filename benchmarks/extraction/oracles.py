@@ -23,7 +23,8 @@ Oracle = Callable[[FloatArray], FloatArray]
 def oracle(victim: Victim, program: Program, parameter_set: ParameterSet | None, seed: int = 0) -> Oracle:
     """Returns what gives the answers of a Program: with the circuit's noise, or, without a parameter set, without any."""
     silent = CircuitNoise.silent(params.get(program.params).polynomial_size)
-    levels = silent if parameter_set is None else CircuitNoise.predicted(parameter_set)
+    products = not program.lookups
+    levels = silent if parameter_set is None else CircuitNoise.predicted(parameter_set, products=products)
     circuit = NoisyCircuit(levels, np.random.default_rng(seed))
     scale = program.input.levels * program.input.delta
 

@@ -121,7 +121,7 @@ def gains(program: Program) -> list[StageGains]:
 
 def under(stages: list[StageGains], params: ParameterSet, *, exact: bool) -> list[StageNoise]:
     """The noise that gains come to under a parameter set; with failure probabilities if ``exact``."""
-    levels = CircuitNoise.predicted(params)
+    levels = CircuitNoise.predicted(params, products=len(stages) == 1)  # of logits alone: there is no look-up
     own = np.array([levels.fresh**2, levels.lookup**2])
     result = []
     for stage in stages:

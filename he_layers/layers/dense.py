@@ -20,6 +20,8 @@ class Dense(Linear):
     kind: ClassVar[str] = "dense"
 
     def _check_weight(self) -> None:
+        if self.modulus is not None:
+            raise ProgramError(f"layer {self.name!r} has modulus = {self.modulus}; {self.kind} has none: use linear")
         if self.weight.dtype != "int8" or self.weight.ndim != 2 or self.weight.size == 0:
             raise ProgramError(
                 f"layer {self.name!r} has a weight of type {self.weight.dtype}, shape {self.weight.shape}; "

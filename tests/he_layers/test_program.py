@@ -67,6 +67,8 @@ def test_a_program_without_look_ups_is_one_dense_layer_that_stays_on_the_torus()
         )
     with pytest.raises(ProgramError, match=r"reach 0\.\d+ turns for some inputs.*lower the input's delta"):
         replace(program, input=replace(program.input, delta=1 / 4096))
+    with pytest.raises(ProgramError, match="has none: use linear"):
+        replace(dense, modulus=64)
     with pytest.raises(ProgramError, match="int8 with 2 axes"):
         replace(dense, weight=np.ones((2, 4), dtype=np.int16))
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ciphershift import convert, export
 from ciphershift.errors import UnsupportedLayerError
 from ciphershift.he_layers import simulate
+from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import Dense
 from ciphershift.he_layers.program import Program
@@ -110,3 +111,14 @@ def test_training_keeps_the_range_of_all_inputs() -> None:
         optimizer.step()
     names = tuple("0123456789")
     assert export(network.eval(), name="trained", version="1", params=PARAMS, classes=names).lookups == 0
+
+
+def test_the_noise_budget_of_logits_is_what_is_simulated() -> None:
+    torch.manual_seed(0)
+    program = exported(MODULES["linear"](), PIXELS)
+    (stage,) = noise_budget.of_program(program, parameter_sets.get(PARAMS))
+    images = np.zeros((400, 1, 8, 8), dtype=np.uint8)
+    found = simulate.run(program, parameter_sets.get(PARAMS), images, np.random.default_rng(0)) / program.output.scales
+    errors = (found - simulate.plain(program, images)) * program.logit_delta
+    assert stage.layer == "logits"
+    assert errors.std() == pytest.approx(stage.std_dev, rel=0.06)  # 4000 samples, five deviations
