@@ -351,6 +351,11 @@ static Out<double> negacyclic_product(In<double, 2> a, In<double, 2> b) {
     return out;
 }
 
+static void require_residues(const uint64_t* x, size_t count, uint64_t modulus, const char* of) {
+    const uint64_t* wrong = std::find_if(x, x + count, [&](uint64_t residue) { return residue >= modulus; });
+    if (wrong != x + count) require(false, std::string(of) + " residue " + say((size_t)(wrong - x)) + " is not below the modulus");
+}
+
 static AnswerRing answer_ring(size_t degree, uint64_t modulus, size_t big_keys, size_t big_dimension, int base_log, int levels) {
     check_gadget(base_log, levels, 48);
     require(modulus >> (base_log * levels), "gadget of base 2^" + say(base_log) + " with " + say(levels) + " levels must fit the modulus");
@@ -396,7 +401,7 @@ static Out<uint64_t> packing_key_switch(In<uint32_t, 2> in, In<uint64_t, 3> key,
     const AnswerRing ring = answer_ring_of(key.shape(0), n, modulus, in.shape(1) - 1, base_log, levels);
     require(key.shape(1) == 2 && body < ring.big_keys(), "answer key has the wrong shape");
     require(in.shape(0) >= 1 && in.shape(0) <= n, "cannot pack " + say(in.shape(0)) + " ciphertexts into degree " + say(n));
-    for (size_t i = 0; i < key.size(); ++i) require(key.data()[i] < modulus, "answer key residue " + say(i) + " is not below the modulus");
+    require_residues(key.data(), key.size(), modulus, "answer key");
     const Seed randomness = seed_from(seed);
     auto out = make<uint64_t>({2, n});
     without_gil([&] {
@@ -414,9 +419,9 @@ static Out<uint64_t> packing_products(In<uint64_t, 3> in, In<int8_t, 2> weights,
     require(in.shape(1) == 2 && in.shape(2) == n, "ring elements have the wrong shape");
     require(columns >= 1 && elements == (columns + n - 1) / n, say(columns) + " messages do not fill " + say(elements) + " ring elements");
     require(count >= 1 && count <= n && bias.shape(0) == count, "cannot pack " + say(count) + " sums into degree " + say(n));
-    for (size_t i = 0; i < key.size(); ++i) require(key.data()[i] < modulus, "answer key residue " + say(i) + " is not below the modulus");
-    for (size_t i = 0; i < in.size(); ++i) require(in.data()[i] < modulus, "residue " + say(i) + " is not below the modulus");
-    for (size_t i = 0; i < count; ++i) require(bias.data()[i] < modulus, "bias " + say(i) + " is not below the modulus");
+    require_residues(key.data(), key.size(), modulus, "answer key");
+    require_residues(in.data(), in.size(), modulus, "ring element");
+    require_residues(bias.data(), count, modulus, "bias");
     const Seed randomness = seed_from(seed);
     auto out = make<uint64_t>({2, n});
     without_gil([&] {
