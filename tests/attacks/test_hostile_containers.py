@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ciphershift.errors import CiphershiftError
 from ciphershift.he_layers.crypto import ckks, params
-from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer, ProductCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.protocol.container import Kind, read_header
@@ -47,6 +47,14 @@ def targets() -> dict[str, Target]:
             read=lambda data: CkksCiphertext.from_bytes(data, TOY, key_id, 9),
             fields=CkksCiphertext._fields(TOY, 9),
             ranges={"c1": (TOY.input_ring.modulus, 1 << TOY.input_ring.modulus_bits)},
+            masks=("c1",),
+        ),
+        Target(
+            name="ciphertext without look-ups",
+            good=ckks.encrypt(keys, key_id, np.full(9, 0.01), ProductCiphertext).to_bytes(),
+            read=lambda data: ProductCiphertext.from_bytes(data, TOY, key_id, 9),
+            fields=ProductCiphertext._fields(TOY, 9),
+            ranges={},
             masks=("c1",),
         ),
         Target(

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from ciphershift.he_layers import evaluate, simulate
 from ciphershift.he_layers.crypto import ckks, noise, params
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer, ciphertext_type
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.layers import Conv2d, Linear
 from ciphershift.he_layers.program import Program
+from tests.support import other_inputs
 
 KEY_ID = "00" * 32
 TOY = params.get("TOY_N128")
@@ -41,7 +42,8 @@ def answer_of(keys: ClientKeys) -> Evaluate:
 
 
 def encrypted(keys: ClientKeys, program: Program, image: NDArray[np.uint8]) -> CkksCiphertext:
-    return ckks.encrypt(keys, KEY_ID, program.input.integers(image[None]).reshape(-1) * program.input.delta)
+    turns = program.input.integers(image[None]).reshape(-1) * program.input.delta
+    return ckks.encrypt(keys, KEY_ID, turns, ciphertext_type(program.lookups))
 
 
 def with_weights(program: Program, change: Callable[[NDArray[np.int8]], NDArray[np.int8]]) -> Program:
@@ -84,14 +86,22 @@ def repeated(answer_of: Evaluate, program: Program, image: CkksCiphertext, count
     return [answer_of(program, image) for _ in range(count)]
 
 
+@pytest.mark.parametrize("has_lookups", [True, False], ids=["look-ups", "no look-up"])
 @pytest.mark.parametrize("zero_weights", [False, True], ids=["true weights", "zero weights"])
 def test_only_logits_are_there_and_all_the_rest_is_uniform_and_fresh(
-    keys: ClientKeys, answer_of: Evaluate, tiny_program: Program, tiny_images: NDArray[np.uint8], zero_weights: bool
+    keys: ClientKeys,
+    answer_of: Evaluate,
+    tiny_program: Program,
+    tiny_images: NDArray[np.uint8],
+    zero_weights: bool,
+    has_lookups: bool,
 ) -> None:
     """Twenty answers to one and the same request, 40 960 words of mask: uniform each, and uniform their differences."""
-    program = with_weights(tiny_program, np.zeros_like) if zero_weights else tiny_program
-    answers = repeated(answer_of, program, encrypted(keys, program, tiny_images[0]), 20)
-    assert all(answer.c0.shape == (3,) for answer in answers)
+    program = tiny_program if has_lookups else replace(other_inputs.scores(), params=TOY.name)
+    image = tiny_images[0] if has_lookups else np.array([0, 3, 9, 15], dtype=np.uint8)
+    program = with_weights(program, np.zeros_like) if zero_weights else program
+    answers = repeated(answer_of, program, encrypted(keys, program, image), 20)
+    assert all(answer.c0.shape == (len(program.output.classes),) for answer in answers)
     masks = np.stack([answer.c1 for answer in answers])
     assert abs(chi_square(masks.reshape(-1))) < 6
     differences = (masks[1:] + np.uint64(WORDS) - masks[:-1]) % np.uint64(WORDS)
