@@ -113,7 +113,9 @@ def convert(
             show_default="an ONNX file has its own",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training after the conversion.")] = FINE_TUNING.epochs,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs of training after the conversion; 0: none.")
+    ] = FINE_TUNING.epochs,
     learning_rate: Annotated[
         float, typer.Option(help="Learning rate at the start; it falls to zero.")
     ] = FINE_TUNING.learning_rate,
@@ -177,7 +179,12 @@ def convert(
     phase = replace(FINE_TUNING, epochs=epochs, learning_rate=learning_rate)
     budget = Budget(max_seconds=max_seconds, max_drop=max_drop, threads=threads)
     conversion = Conversion(
-        phases={"noisy": phase}, exponents=exponents, levels=levels, params=params, public=public, budget=budget
+        phases={"noisy": phase} if epochs else {},
+        exponents=exponents,
+        levels=levels,
+        params=params,
+        public=public,
+        budget=budget,
     )
     module = user_module.load_module(source)
     if weights is None and not source.endswith(SUFFIX):

@@ -115,12 +115,12 @@ def convert_module(
     teacher = None if network.stem else baseline  # it would need the images
     if teacher and network.output:
         teacher = Logits(teacher, network.output)
-    secret = splits if network.stem is None else splits.behind(network.stem, work)
+    secret = splits.behind(network.stem, work) if network.stem and conversion.phases else splits
     for stage, phase in conversion.phases.items():
         train_phase(
             stage, network, phase, secret, work=work, seed=conversion.seed, show=show, teacher=teacher, device=device
         )
-    program = export(network, name=name, version=VERSION, params=conversion.params, classes=splits.classes)
+    program = export(network.eval(), name=name, version=VERSION, params=conversion.params, classes=splits.classes)
     return cards.write(
         output,
         program,

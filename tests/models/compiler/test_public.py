@@ -183,3 +183,23 @@ def test_fine_tuning_takes_the_raw_images(tmp_path: Path) -> None:
     split = Split(images=images, labels=np.arange(300) % 3)
     fine_tune(network, split, split.part(0, 50), checkpoint=tmp_path / "c.pt", phase=SHORT)
     assert not network.training
+
+
+def test_a_linear_head_is_converted_without_look_ups_and_without_training(splits: Splits, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    head = nn.Sequential(nn.Sequential(nn.Conv2d(1, 4, 5, stride=2), nn.ReLU()), nn.Flatten(), nn.Linear(144, 3))
+    made: dict[str, Any] = {
+        "work": tmp_path / "work",
+        "output": tmp_path / "head",
+        "source": "here",
+        "made_by": "a test",
+    }
+    conversion = Conversion(phases={}, params="TOY_N128", public="0")
+    convert_module("head", head.eval(), conversion, splits, show=lambda stage, step: None, **made)
+    program = Program.load(tmp_path / "head")
+    assert program.lookups == 0
+    assert not list((tmp_path / "work").glob("*"))  # nothing is computed for all training images
+    with torch.no_grad():
+        expected = head(torch.tensor(splits.test.images).float() / 255).numpy()
+    found = simulate.plain(program, splits.test.images) * program.output.scale
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
