@@ -11,7 +11,7 @@ from torch import nn
 from ciphershift.he_layers.analysis import cost
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto import timing
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.ciphertexts import PackedAnswer, ciphertext_type
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.layers import MaxPool2d, Shape
 from ciphershift.he_layers.program import IMAGE, Program
@@ -115,7 +115,7 @@ def check(
     bill = Cost(
         lookups=program.lookups,
         seconds=cost.predict(program, parameter_set, times),
-        upload_bytes=CkksCiphertext.nbytes(parameter_set, prod(input_shape)),
+        upload_bytes=ciphertext_type(program.lookups).nbytes(parameter_set, prod(input_shape)),
         download_bytes=PackedAnswer.nbytes(parameter_set, len(program.output.classes)),
         key_bytes=EvaluationKeys.nbytes(parameter_set),
     )

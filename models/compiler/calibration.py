@@ -195,7 +195,7 @@ class Calibration:
             node.gain.copy_(gain)
             node.bias.copy_(bias)
             x = node.sums(source.x)
-            node.peak.copy_(node.greatest(x[: self.known]))
+            node.peak.copy_(x[: self.known].abs().max())
             return _Value(x=x, unit=node.logit(), shift=torch.zeros_like(bias))
         if first:
             return self._tied_linear(step, linear, source, gain, bias)

@@ -85,7 +85,7 @@ class Reconstruction:
         sums = (wanted - node.bias) / node.logit()
         self._round(node.linear, x, sums)
         node.bias.copy_((wanted - node.linear(x) * node.logit()).mean(0))
-        node.peak.copy_(node.greatest(node.sums(x)))
+        node.peak.copy_(node.sums(x).abs().max())
 
     def _follow(self, step: Step, node: Activation, x: Tensor, wanted: Tensor) -> None:
         """The activation's statistics become those of ``x``; its function stays the same one of what ``wanted`` tells about the module."""

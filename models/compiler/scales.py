@@ -64,7 +64,7 @@ def place(wiring: Wiring, nodes: dict[str, nn.Module]) -> Torus:
             wanted[wiring.group[step.inputs[0]]][step.name] = float(node.drive / sums.pow(2).mean().sqrt())
             wanted[wiring.group[step.name]][f"{step.name} levels"] = MAX_LEVEL / node.span
         elif isinstance(node, Head):
-            wanted[wiring.group[step.inputs[0]]][step.name] = LOGIT_PEAK / float(node.peak)
+            wanted[wiring.group[step.inputs[0]]][step.name] = LOGIT_PEAK / float(node.reach())
         elif isinstance(node, MaxPool2d) and not wiring.sums[step.name]:
             wanted[wiring.group[step.name]][step.name] = MAX_POOLED_LEVEL / _span(wiring, step.name, nodes)
     wanted[wiring.group[IMAGE]][IMAGE] = MAX_PIXEL / wiring.input_levels

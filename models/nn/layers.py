@@ -111,7 +111,7 @@ class Head(nn.Module):
     """Last layer: dense with bias, no look-up; its sums are the outputs up to one scale for each.
 
     ``gain`` is the real value of one unit of its input; ``factor`` [values] that of an output beside the others; ``peak`` the greatest sum
-    of late, or in a network without look-ups, where nothing clips what an input gives, the greatest that any input can give.
+    of late.
     """
 
     peak: Tensor
@@ -175,10 +175,10 @@ class Head(nn.Module):
         sums: Tensor = self.linear(x) + self.bias / self.logit()
         return sums
 
-    def greatest(self, sums: Tensor) -> Tensor:
-        """The greatest of the sums, or in a network without look-ups of any sums that there can be, []."""
+    def reach(self) -> Tensor:
+        """The greatest sum of late, or in a network without look-ups, where nothing clips, the greatest of any input; []."""
         if self.bounds is None:
-            return sums.detach().abs().max()
+            return self.peak
         weight, bias = self.linear.unit_weight().detach(), (self.bias / self.logit()).detach()
         low, high = (weight * bound for bound in self.bounds)
         most, least = torch.maximum(low, high).sum(1) + bias, torch.minimum(low, high).sum(1) + bias
@@ -188,8 +188,7 @@ class Head(nn.Module):
         """Integers [B, I] -> outputs [B, values]; noise in units of the sums."""
         sums = self.sums(x)
         if self.training and not self.frozen:
-            greatest = self.greatest(sums)
-            late = self.peak + (greatest - self.peak) * PEAK_DECAY if self.bounds is None else greatest
-            self.peak.copy_(torch.maximum(greatest, late))
+            greatest = sums.detach().abs().max()
+            self.peak.copy_(torch.maximum(greatest, self.peak + (greatest - self.peak) * PEAK_DECAY))
         logits: Tensor = with_noise(sums, noise_std) * self.logit()
         return logits

@@ -12,6 +12,8 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from ciphershift.errors import UnreadableModuleError
+from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.crypto.ciphertexts import ProductCiphertext
 from ciphershift.models.cli import app
 from ciphershift.models.cost_report import check
 from ciphershift.models.user_module import input_shape, load_module, load_weights
@@ -102,8 +104,19 @@ def test_products_of_values_and_ends_without_a_look_up_are_found() -> None:
             return torch.matmul(self.conv(x), self.conv(x))
 
     assert "matmul" in check(Gated(), (1, 4, 4)).findings[0].problem
-    ended = nn.Sequential(nn.Conv2d(1, 2, 4), nn.Flatten())
-    assert any("without a look-up" in finding.problem for finding in check(ended, (1, 4, 4)).findings)
+
+    class Beside(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x.flatten(1), torch.relu(x).flatten(1)], 1)
+
+    assert any("without a look-up" in finding.problem for finding in check(Beside(), (1, 4, 4)).findings)
+
+
+def test_a_module_without_activations_costs_no_look_up() -> None:
+    report = check(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)), (1, 4, 4))
+    assert not report.findings and report.cost is not None
+    assert report.cost.lookups == 0 and report.cost.seconds > 0
+    assert report.cost.upload_bytes == ProductCiphertext.nbytes(parameter_sets.get(parameter_sets.DEFAULT), 16)
 
 
 def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:

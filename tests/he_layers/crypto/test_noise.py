@@ -11,6 +11,7 @@ from ciphershift.he_layers.crypto import params
 
 PRIMITIVES = {
     "fresh_ckks_and_sample_extract",
+    "fresh_product",
     "shift_linear",
     "key_switch_from_input",
     "key_switch_from_big",
@@ -20,6 +21,7 @@ PRIMITIVES = {
     "second_place",
     "packing_key_switch",
     "packing",
+    "packing_products",
 }
 
 
