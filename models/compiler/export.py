@@ -184,7 +184,7 @@ class _Exporter:
             case nn.ChannelShuffle():
                 return layers.ChannelShuffle(name=_name(step), groups=node.groups)
             case Head():
-                bias = _integers(node.bias.double() / node.logit().double()).astype(np.int32)
+                bias = _whole_bias(step, node.bias.double() / node.logit().double())
                 kind = layers.Linear if node.bounds is None else layers.Dense
                 return kind(name=_name(step), weight=_integers(node.linear.integer_weight()).astype(np.int8), bias=bias)
         raise AssertionError(f"{step.name} is a {type(node).__name__}, which no layer does")
@@ -289,6 +289,16 @@ def _whole(weights: Tensor) -> NDArray[np.int8]:
     # An exponent below zero would lose weights without a word.
     assert np.allclose(whole, weights.detach().numpy(), atol=1e-3), "exponents are chosen so that weights stay whole"
     return whole.astype(np.int8)
+
+
+def _whole_bias(step: Step, bias: Tensor) -> NDArray[np.int32]:
+    """Nearest integers. Raises ProgramError if they are too great beside the weights."""
+    whole = _integers(bias)
+    if np.abs(whole).max() >= 2**31:
+        raise ProgramError(
+            f"{step.name!r} adds {np.abs(whole).max():.3g} units of its weights, which are next to nothing beside it: take the constant out"
+        )
+    return whole.astype(np.int32)
 
 
 def _rounded_up(step: Step, values: Tensor) -> NDArray[np.int64]:

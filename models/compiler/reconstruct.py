@@ -9,6 +9,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from ciphershift.errors import NotEquivalentError
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import rounding
@@ -19,6 +20,8 @@ from ciphershift.models.nn.activations import Activation, LookUp, ReLU, deviatio
 from ciphershift.models.nn.layers import Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights, WholeLinear
 
+LEAST_SPREAD = 2.0
+"""Of an output without look-ups on the calibration data, in deviations of an answer's noise."""
 STILL = 1e-6
 """Variance, in units of the sums, below which a channel is constant."""
 
@@ -64,7 +67,7 @@ class Reconstruction:
             elif isinstance(node, ShiftConv2d | ShiftLinear):
                 self._round(node, given[0][: self.known], wanted)
             elif isinstance(node, Head):
-                self._answer(node, given[0][: self.known], wanted)
+                self._answer(step, node, given[0][: self.known], wanted)
             elif isinstance(node, Activation):
                 self._follow(step, node, given[0], self.clear[step.inputs[0]])
             elif isinstance(node, MaxPool2d):
@@ -81,11 +84,25 @@ class Reconstruction:
         if not isinstance(layer, WholeLinear) and rounding.fits(layer):
             rounding.choose(layer, rounding.moments(layer, x, wanted))
 
-    def _answer(self, node: Head, x: Tensor, wanted: Tensor) -> None:
+    def _answer(self, step: Step, node: Head, x: Tensor, wanted: Tensor) -> None:
         sums = (wanted - node.bias) / node.logit()
         self._round(node.linear, x, sums)
         node.bias.copy_((wanted - node.linear(x) * node.logit()).mean(0))
         node.peak.copy_(node.sums(x).abs().max())
+        if node.bounds is not None:
+            self._require_heard(step, node, wanted)
+
+    def _require_heard(self, step: Step, node: Head, wanted: Tensor) -> None:
+        """Without look-ups the scale is that of the greatest sum of any input, whose rest may be too small for what the outputs say."""
+        noise = self.noise.packing / float(self.network.torus().delta[step.name]) * node.logit()
+        spread = wanted.std(0)
+        worst = int((noise / spread.clamp_min(1e-30)).argmax())
+        if noise[worst] > spread[worst] / LEAST_SPREAD:
+            raise NotEquivalentError(
+                f"{step.place}: output {worst} varies by {float(spread[worst]):.3g} on the calibration data, and an encrypted answer "
+                f"has noise of {float(noise[worst]):.3g}, since its scale holds every input: take a great constant out of the module, or "
+                "train it with more weight decay"
+            )
 
     def _follow(self, step: Step, node: Activation, x: Tensor, wanted: Tensor) -> None:
         """The activation's statistics become those of ``x``; its function stays the same one of what ``wanted`` tells about the module."""

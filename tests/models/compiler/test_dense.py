@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ciphershift import convert, export
-from ciphershift.errors import UnsupportedLayerError
+from ciphershift.errors import NotEquivalentError, UnsupportedLayerError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import params as parameter_sets
@@ -98,6 +98,20 @@ def test_the_input_beside_results_of_look_ups_is_refused_as_before() -> None:
 
     with pytest.raises(UnsupportedLayerError, match="results of look-ups beside it"):
         convert(Beside(), PIXELS)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-4])
+def test_outputs_that_an_answer_would_drown_are_refused(weight: float) -> None:
+    class Moved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Linear(64, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.as_tensor(self.out(x.flatten(1)) * weight + 3.0)
+
+    with pytest.raises(NotEquivalentError, match="take a great constant out of the module"):
+        convert(Moved(), PIXELS)
 
 
 def test_training_keeps_the_range_of_all_inputs() -> None:
