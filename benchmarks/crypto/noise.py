@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.progress import watched
 from ciphershift.he_layers.crypto import ckks, lwe, noise, packing, params, seal
-from ciphershift.he_layers.crypto.ciphertexts import Binding, LweCiphertextList, ProductCiphertext
+from ciphershift.he_layers.crypto.ciphertexts import Binding, LweCiphertextList, ProductCiphertext, to_modulus
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.native import _kernel
@@ -23,6 +24,9 @@ KEY_ID = "00" * 32  # nothing is sent anywhere
 BINDING = Binding(key_id=KEY_ID, request=KEY_ID, program=KEY_ID)
 THREADS = 2
 LOGITS = 10
+NO_CHANGES: Mapping[str, float] = {}
+UNCOVERED: Mapping[str, float] = {"flooding_log2_std_dev": -45.0, "answer_bits": 40}
+"""Of a parameter set, so that neither flooding nor rounding hides the noise of what comes before."""
 
 
 class Laboratory:
@@ -54,20 +58,21 @@ class Laboratory:
             values = self.rng.uniform(-0.2, 0.2, ring.ring_degree)
             x = ckks.encrypt(self.keys, KEY_ID, values, ProductCiphertext)
             bodies = x.c0 / (1 << x.body_bits(self.params))
-            mask = np.rint(x.c1[0] * (ring.modulus / x.mask_values(self.params))).astype(np.uint64)
+            mask = to_modulus(x.c1[0], x.mask_values(self.params), ring.modulus)
             product = seal.decrypt(ring, self.keys.answer_secret, np.stack([np.zeros_like(mask), mask])) / ring.modulus
             errors.append(bodies + product - values)
         return np.concatenate(errors)[:count]
 
     def packing_products(self, count: int) -> Errors:
-        """Multiply sixteen fresh ciphertexts of the answer ring by ten rows of weights of norm 340, pack the sums, and decrypt."""
+        """Multiply sixteen fresh ciphertexts of the answer ring by ten rows of weights of norm 340, and pack as in packing_key_switch."""
+        keys, server = self._with(UNCOVERED)
         weight = np.resize(np.array([85, -85], dtype=np.int8), (LOGITS, 16))
         errors = []
         for _ in range(-(-count // LOGITS)):
             values = self.rng.uniform(-2e-4, 2e-4, 16)
-            x = ckks.encrypt(self.keys, KEY_ID, values, ProductCiphertext)
-            answer = packing.packing_products(x, weight, np.zeros(LOGITS), self.server, BINDING)
-            errors.append(ckks.decrypt(self.keys, answer) - weight @ values)
+            x = ckks.encrypt(keys, KEY_ID, values, ProductCiphertext)
+            answer = packing.packing_products(x, weight, np.zeros(LOGITS), server, BINDING)
+            errors.append(ckks.decrypt(keys, answer) - weight @ values)
         return np.concatenate(errors)[:count]
 
     def shift_linear(self, count: int) -> Errors:
@@ -129,10 +134,9 @@ class Laboratory:
         found = phases(LweCiphertextList(rows, bodies=self.bodies), self.keys.big_lwe_keys[: self.bodies])
         return found[:count] - whole[point], found[count:] - whole[(point + second) % (2 * size)]
 
-    def packing(self, count: int, **changes: float) -> Errors:
+    def packing(self, count: int, changes: Mapping[str, float] = NO_CHANGES) -> Errors:
         """Pack noiseless ciphertexts ten by ten and decrypt, with changes to what only packing reads of the parameters."""
-        parameter_set = replace(self.params, **changes)  # type: ignore[arg-type]
-        keys, server = replace(self.keys, params=parameter_set), replace(self.server, params=parameter_set)
+        keys, server = self._with(changes)
         errors = []
         for _ in range(-(-count // LOGITS)):
             values = self._values(0.45, LOGITS)
@@ -143,7 +147,12 @@ class Laboratory:
 
     def packing_key_switch(self, count: int) -> Errors:
         """Pack without flooding and with words so fine that neither hides the noise of the key switches."""
-        return self.packing(count, flooding_log2_std_dev=-45.0, answer_bits=40)
+        return self.packing(count, UNCOVERED)
+
+    def _with(self, changes: Mapping[str, float]) -> tuple[ClientKeys, ServerKeys]:
+        """The keys of both sides under changed parameters."""
+        parameter_set = replace(self.params, **changes)  # type: ignore[arg-type]
+        return replace(self.keys, params=parameter_set), replace(self.server, params=parameter_set)
 
     @property
     def small_keys(self) -> NDArray[np.int8]:
@@ -200,7 +209,7 @@ def measure_noise(name: str) -> Iterator[dict[str, Any]]:
         )
         fresh = noise.fresh_ckks_variance(parameter_set)
         fresh_product = noise.fresh_product_variance(parameter_set)
-        products = 340.0**2 * fresh_product + noise.packing_variance(parameter_set, products=True)
+        products = 340.0**2 * fresh_product + noise.packing_key_switch_variance(parameter_set, products=True)
         experiments: list[tuple[str, float, int, Callable[[int], Errors]]] = [
             ("fresh_ckks_and_sample_extract", fresh, 4096, laboratory.fresh),
             ("fresh_product", fresh_product, 4096, laboratory.fresh_product),

@@ -17,6 +17,11 @@ from ciphershift.protocol import container
 from ciphershift.protocol.container import Bytes, Field, Kind
 
 
+def to_modulus(words: NDArray[np.uint64], source: int, target: int) -> NDArray[np.uint64]:
+    """Words modulo ``source``, at most 2^53, rounded to words modulo ``target`` that stand for the same shares of a turn."""
+    return np.asarray(np.rint(words * (target / source)).astype(np.uint64) % np.uint64(target))
+
+
 @dataclass(frozen=True, slots=True)
 class LweCiphertextList:
     """LWE ciphertexts as rows of torus words (value * 2**32): uint32 [count, dimension + bodies], mask first.

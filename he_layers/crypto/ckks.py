@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, NotConformantError, WrongParamsError
 from ciphershift.he_layers.crypto import seal
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, PackedAnswer, to_modulus
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 
 
@@ -30,8 +30,7 @@ def encrypt(
     Noise: noise.fresh_ckks_variance, or noise.fresh_product_variance.
     """
     keys.require_usable()
-    params = keys.params
-    ring, mask_values = kind.ring(params), kind.mask_values(params)
+    params, ring = keys.params, kind.ring(keys.params)
     if values.ndim != 1 or not len(values):
         raise BadShapeError(f"values of shape {values.shape} cannot be encrypted: give a vector of at least one")
     if not np.all(np.abs(values) <= 0.25):
@@ -44,14 +43,9 @@ def encrypt(
     return kind(
         params=params,
         key_id=key_id,
-        c0=_switched(bodies, ring.modulus, 1 << kind.body_bits(params)),
-        c1=masks if mask_values == ring.modulus else _switched(masks, ring.modulus, mask_values),
+        c0=to_modulus(bodies, ring.modulus, 1 << kind.body_bits(params)),
+        c1=to_modulus(masks, ring.modulus, kind.mask_values(params)),
     )
-
-
-def _switched(residues: NDArray[np.uint64], modulus: int, power: int) -> NDArray[np.uint64]:
-    """Residues modulo ``modulus`` rounded to as many parts of a turn as a power of two has."""
-    return np.asarray(np.rint(residues * (power / modulus)).astype(np.uint64) & np.uint64(power - 1))
 
 
 def decrypt(keys: ClientKeys, answer: PackedAnswer) -> NDArray[np.float64]:
@@ -68,10 +62,7 @@ def decrypt(keys: ClientKeys, answer: PackedAnswer) -> NDArray[np.float64]:
     if answer.params != params:
         raise WrongParamsError(f"the answer was made under {answer.params.name}, the keys under {params.name}")
     ring, scale = params.answer_ring, 2**params.answer_bits
-    c0, c1 = (
-        np.rint(part * (ring.modulus / scale)).astype(np.uint64) % np.uint64(ring.modulus)
-        for part in (answer.c0, answer.c1)
-    )
+    c0, c1 = (to_modulus(part, scale, ring.modulus) for part in (answer.c0, answer.c1))
     step = ring.ring_degree >> (len(c0) - 1).bit_length()
     full = np.zeros(ring.ring_degree, dtype=np.uint64)
     full[: len(c0) * step : step] = c0

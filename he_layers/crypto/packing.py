@@ -15,6 +15,7 @@ from ciphershift.he_layers.crypto.ciphertexts import (
     LweCiphertextList,
     PackedAnswer,
     ProductCiphertext,
+    to_modulus,
 )
 from ciphershift.he_layers.crypto.params import CkksRing, ParameterSet
 from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
@@ -98,8 +99,9 @@ def packing_products(
         )
     residues = np.zeros((len(x.c1), 2, ring.ring_degree), dtype=np.uint64)
     bodies = np.zeros(x.c1.size, dtype=np.uint64)
-    bodies[: len(x.c0)] = _residues(x.c0, 1 << x.body_bits(params), ring)
-    residues[:, 0], residues[:, 1] = bodies.reshape(x.c1.shape), _residues(x.c1, x.mask_values(params), ring)
+    bodies[: len(x.c0)] = to_modulus(x.c0, 1 << x.body_bits(params), ring.modulus)
+    residues[:, 0] = bodies.reshape(x.c1.shape)
+    residues[:, 1] = to_modulus(x.c1, x.mask_values(params), ring.modulus)
     bias = np.rint((turns % 1.0) * ring.modulus).astype(np.uint64) % np.uint64(ring.modulus)
     c0, c1 = _kernel.packing_products(residues, weight, bias, keys.answer_key, threads=threads, **_options(params))
     return _rounded(params, binding, len(weight), c0, c1)
@@ -118,19 +120,11 @@ def _options(params: ParameterSet) -> dict[str, Any]:
     }
 
 
-def _residues(words: NDArray[np.uint64], turn: int, ring: CkksRing) -> NDArray[np.uint64]:
-    """Words of which ``turn`` are one turn as residues."""
-    return np.asarray(np.rint(words * (ring.modulus / turn)).astype(np.uint64) % np.uint64(ring.modulus))
-
-
 def _rounded(
     params: ParameterSet, binding: Binding, count: int, c0: NDArray[np.uint64], c1: NDArray[np.uint64]
 ) -> PackedAnswer:
     """The coefficients with a message, and the mask, in the precision of the wire."""
-    ring, bits = params.answer_ring, params.answer_bits
+    ring = params.answer_ring
     step = ring.ring_degree >> (count - 1).bit_length()
-    rounded = [
-        np.rint(part * (2.0**bits / ring.modulus)).astype(np.uint64) & np.uint64(2**bits - 1)
-        for part in (c0[: count * step : step], c1)
-    ]
+    rounded = [to_modulus(part, ring.modulus, 1 << params.answer_bits) for part in (c0[: count * step : step], c1)]
     return PackedAnswer(params=params, binding=binding, c0=rounded[0], c1=rounded[1])

@@ -186,8 +186,7 @@ def before_rounding(
     if simple.operations[-1].computes == HEAD:
         truth[HEAD] = torch.cat([truth[name].flatten(1) for name in simple.returned.values()], dim=1)
     options: dict[str, Any] = {"levels": levels, "exponents": exponents, "inputs": inputs, "parts": simple.parts}
-    products = not any(isinstance(o, ir.Activation | ir.MaxPool2d) for o in simple.operations)
-    noise = CircuitNoise.predicted(parameter_sets.get(params), products=products)
+    noise = CircuitNoise.predicted(parameter_sets.get(params), products=not ir.has_lookups(simple.operations))
 
     def calibrated(operations: list[ir.Operation]) -> Unrounded:
         network = Network(operations, shape, **options, ties=ties(operations, shape, inputs))

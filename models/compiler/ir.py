@@ -4,7 +4,7 @@ The reader (models.compiler.trace) writes it, simplify brings it into the form t
 or sample, without the batch; the first axis is the channel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -220,3 +220,8 @@ class TraceResult:
     findings: list[Finding] = field(default_factory=list)
     returned: dict[str, str] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
+
+
+def has_lookups(operations: Sequence[Operation]) -> bool:
+    """Whether there are any; a network without is one dense layer on its input."""
+    return any(isinstance(operation, Activation | MaxPool2d) for operation in operations)

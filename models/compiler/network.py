@@ -44,7 +44,6 @@ class Network(nn.Module):
         params: name of the parameter set that it is made for.
         noise: of the circuit, injected if there is any.
         loudness: factor of that noise, 1 except in training.
-        has_lookups: whether there are any; if not, the network is one dense layer, and its weights are integers.
         placed: where the values lie, if that is held (see ``place``).
         contractive: whether training keeps the recurrent layers so (see ``contract``).
     """
@@ -69,7 +68,7 @@ class Network(nn.Module):
         self.input_shape, self.levels, self.exponents = input_shape, levels, exponents
         self.inputs = Inputs() if inputs is None else inputs
         self.wiring = Wiring(operations, input_shape, ties, self.inputs.levels)
-        self.has_lookups = any(isinstance(operation, ir.Activation | ir.MaxPool2d) for operation in operations)
+        self._bounds = None if ir.has_lookups(operations) else self.inputs.bounds(input_shape)
         self.parts = parts or (Part(name="", shape=operations[-1].shape),)
         self.stem: Stem | None = None
         self.params = parameter_sets.DEFAULT
@@ -105,8 +104,7 @@ class Network(nn.Module):
                 return ShiftConv2d(inputs * o.groups, maps, (kernel[0], kernel[1]), **options)
             case ir.Linear() if last:
                 sizes = tuple(prod(part.shape) for part in self.parts)
-                bounds = None if self.has_lookups else self.inputs.bounds(self.input_shape)
-                return Head(o.weight.shape[1], sizes, exponents=self.exponents, mask=o.mask, bounds=bounds)
+                return Head(o.weight.shape[1], sizes, exponents=self.exponents, mask=o.mask, bounds=self._bounds)
             case ir.Linear():
                 own = o.name not in self.wiring.uniform
                 return ShiftLinear(o.weight.shape[1], o.weight.shape[0], exponents=self.exponents, per_channel=own)

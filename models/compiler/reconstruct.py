@@ -18,7 +18,7 @@ from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.activations import Activation, LookUp, ReLU, deviation, per_channel
 from ciphershift.models.nn.layers import Head, MaxPool2d
-from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights, WholeLinear
+from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 LEAST_SPREAD = 2.0
 """Of an output without look-ups on the calibration data, in deviations of an answer's noise."""
@@ -81,12 +81,12 @@ class Reconstruction:
                     del self.clear[name], self.noisy[name]
 
     def _round(self, layer: ShiftConv2d | ShiftLinear, x: Tensor, wanted: Tensor) -> None:
-        if not isinstance(layer, WholeLinear) and rounding.fits(layer):
+        if rounding.fits(layer):
             rounding.choose(layer, rounding.moments(layer, x, wanted))
 
     def _answer(self, step: Step, node: Head, x: Tensor, wanted: Tensor) -> None:
-        sums = (wanted - node.bias) / node.logit()
-        self._round(node.linear, x, sums)
+        if node.bounds is None:
+            self._round(node.linear, x, (wanted - node.bias) / node.logit())
         node.bias.copy_((wanted - node.linear(x) * node.logit()).mean(0))
         node.peak.copy_(node.sums(x).abs().max())
         if node.bounds is not None:

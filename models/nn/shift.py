@@ -176,4 +176,4 @@ class WholeLinear(ShiftLinear):
         return (self.weight.detach().abs().amax() / GREATEST_INTEGER).clamp_min(1e-12).view(1, 1)
 
     def _nearest(self, scaled: Tensor) -> Tensor:
-        return scaled.round().clamp(-GREATEST_INTEGER, GREATEST_INTEGER)
+        return scaled.round()

@@ -1,6 +1,7 @@
 """Whole networks on the device `cpu`: images side by side, the noise of the simulation, both keys at once, typed errors."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 from ciphershift.errors import BadShapeError, WrongParamsError
 from ciphershift.he_layers import evaluate, simulate
 from ciphershift.he_layers.crypto import ckks, params
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
+from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, ciphertext_type
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.gpu import evaluate as on_device
 from ciphershift.he_layers.gpu.keys import DeviceKeys
-from ciphershift.he_layers.layers import Add, Flatten, Linear, MaxPool2d, ReLU
+from ciphershift.he_layers.layers import Add, Dense, Flatten, Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
+from ciphershift.he_layers.simulate import CircuitNoise
+from tests.support import other_inputs
 
 TOY = params.get("TOY_N128")
 CPU = torch.device("cpu")
@@ -99,6 +102,30 @@ def test_values_under_both_keys_are_added(client_keys: ClientKeys, device_keys: 
     runs = np.stack([simulate.run(program, TOY, images, np.random.default_rng(i)) for i in range(50)])
     logits = last([step], client_keys, program)
     assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
+
+
+@pytest.mark.parametrize("engine", ["kernel", "device"])
+def test_weighted_sums_without_look_ups_are_those_of_the_plain_network(
+    client_keys: ClientKeys, device_keys: DeviceKeys, engine: str
+) -> None:
+    """Of two rows, with biases of a size that would be missed."""
+    program = replace(other_inputs.scores(), params=TOY.name)
+    dense = program.layers[0]
+    assert isinstance(dense, Dense)
+    program = replace(program, layers=(replace(dense, bias=np.array([900, -400], dtype=np.int32)),))
+    rows = np.array([[0, 3, 9, 15], [15, 1, 0, 2]], dtype=np.uint8)
+    levels = program.input.integers(rows) * program.input.delta
+    images = [[ckks.encrypt(client_keys, KEY_ID, row, ciphertext_type(program.lookups))] for row in levels]
+    if engine == "device":
+        (step,) = on_device.run(program, device_keys, images)
+        found = last([step], client_keys, program)
+    else:
+        keys = client_keys.evaluation_keys(2).expand(2)
+        found = np.concatenate(
+            [last(list(evaluate.run(program, keys, [image])), client_keys, program) for image in images]
+        )
+    noise = CircuitNoise.predicted(TOY, products=True).packing * program.turns_to_logits
+    assert np.abs(found - simulate.plain(program, rows) * program.output.scales).max() < 6 * noise
 
 
 def test_what_does_not_fit_is_a_typed_error(

@@ -112,28 +112,14 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "packing_key_switch": lambda: {
         "x": words(np.uint32, 4, 31),
-        "key": _kernel.expand_answer_key(**CALLS["expand_answer_key"]()),
-        "modulus": PRIME,
-        "base_log": 5,
-        "levels": 3,
-        "error_std_dev": 3.2,
-        "flooding_std_dev": 10.0,
-        "seed": SEED,
         "body": 1,
-        "threads": 2,
+        **packing(),
     },
     "packing_products": lambda: {
         "x": words(np.uint64, 2, 2, 64),
         "weights": words(np.int8, 3, 70),
         "bias": words(np.uint64, 3),
-        "key": _kernel.expand_answer_key(**CALLS["expand_answer_key"]()),
-        "modulus": PRIME,
-        "base_log": 5,
-        "levels": 3,
-        "error_std_dev": 3.2,
-        "flooding_std_dev": 10.0,
-        "seed": SEED,
-        "threads": 2,
+        **packing(),
     },
 }
 
@@ -150,6 +136,20 @@ def rotation() -> dict[str, Any]:
         "grouping_factor": 1,
         "block_length": 2,
         "key_bodies": 2,
+        "threads": 2,
+    }
+
+
+def packing() -> dict[str, Any]:
+    """What both ways of packing take."""
+    return {
+        "key": _kernel.expand_answer_key(**CALLS["expand_answer_key"]()),
+        "modulus": PRIME,
+        "base_log": 5,
+        "levels": 3,
+        "error_std_dev": 3.2,
+        "flooding_std_dev": 10.0,
+        "seed": SEED,
         "threads": 2,
     }
 
