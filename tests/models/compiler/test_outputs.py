@@ -243,3 +243,18 @@ def test_what_cannot_be_returned_is_a_finding(end: Callable[[Net, Tensor], Any],
     assert any(problem in finding.problem for finding in findings), findings
     with pytest.raises(UnsupportedLayerError, match=problem):
         convert(Net(end), UNIT)
+
+
+def test_a_bias_that_no_integer_holds_beside_its_weights_is_refused() -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.out = nn.Linear(16, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.as_tensor(self.out(torch.relu(self.hidden(x.flatten(1)))) * 0 + 3.0)
+
+    torch.manual_seed(0)
+    network = convert(Constant(), torch.rand(200, 1, 4, 4)).eval()
+    with pytest.raises(ProgramError, match="take the constant out"):
+        export(network, name="constant", version="1", params="FAST_N512_PAIRS", classes=("a", "b", "c"))
