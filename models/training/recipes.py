@@ -88,6 +88,7 @@ class Recipe:
         conversion: what comes after it.
         reading: how the data are read.
         gated: whether a second network of this topology gives the gates of the first (models.nn.gated).
+        whitened: whether the first convolution begins as principal components (models.training.initial).
     """
 
     name: str
@@ -99,6 +100,7 @@ class Recipe:
     classes: int = 10
     reading: Reading = field(default_factory=Reading)
     gated: bool = False
+    whitened: bool = False
 
     def module(self) -> nn.Module:
         """The untrained float module; its activations clip at one, as the look-ups will."""
@@ -291,6 +293,35 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             float_phase=Phase(epochs=12, learning_rate=4e-3, fused=True),
             conversion=Conversion(
                 phases={"noisy": Phase(epochs=20, learning_rate=3e-3, frozen=0.15, fused=True)},
+            ),
+        ),
+        Recipe(
+            name="cifar10-fast",
+            dataset="cifar10",
+            input_shape=(3, 32, 32),
+            whitened=True,
+            blocks=(
+                ConvSpec(maps=32, kernel=5, stride=2, padding=2, both=True),
+                ConvSpec(maps=48, kernel=3, padding=1, both=True),
+                ConvSpec(maps=160, kernel=4, stride=2, padding=1),
+                ConvSpec(maps=160, kernel=3, padding=1),
+                ConvSpec(maps=256, kernel=4, stride=2, padding=1),
+                ConvSpec(maps=256, kernel=3, padding=1),
+            ),
+            float_phase=_photographs(epochs=22, learning_rate=0.05, shift=4, alternating=True, **_MUON),
+            conversion=Conversion(
+                phases={
+                    "noisy": _photographs(
+                        epochs=18,
+                        learning_rate=0.02,
+                        frozen=0.15,
+                        shift=4,
+                        cut_out=8,
+                        alternating=True,
+                        distilled=0.5,
+                        **_MUON,
+                    ),
+                },
             ),
         ),
         Recipe(
