@@ -201,11 +201,13 @@ def primitives(
     ] = None,
     json: Json = "-",
 ) -> None:
-    """Time of every primitive per item and core, and how a bootstrap compares with its own arithmetic.
+    """Time of every primitive per item and core, how a bootstrap compares with its own arithmetic, and each set with the first one named.
 
     Examples:
 
       ciphershift bench primitives --json -
+
+      ciphershift bench primitives --params FAST_N512_PAIRS --params FAST_N512_BLOCK3
 
       ciphershift bench primitives --peer concrete --peer openfhe
     """
@@ -218,9 +220,8 @@ def primitives(
             f"no peer with look-ups is called {', '.join(unknown)}; there are concrete and openfhe"
         )
     counts = tuple(threads or sorted({1, available_cpus()}))
-    for name in params or NAMES:
-        for result in time_primitives(name, threads=counts, batch=batch):
-            write(result, json)
+    for result in time_primitives(params or NAMES, threads=counts, batch=batch):
+        write(result, json)
     for each in (each for _, found in others for each in found):
         for result in systems.run_peer(each, quick=False):
             write(result, json)

@@ -1,10 +1,10 @@
-"""Time of each primitive: median with 10th and 90th percentile over repetitions, all primitives and thread counts in turns."""
+"""Time of each primitive: median with 10th and 90th percentile over rounds, in which sets, primitives and thread counts take turns."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,15 @@ class Primitive:
     items: int
     nbytes: int
     threaded: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A primitive under a parameter set, with so many threads."""
+
+    op: str
+    threads: int
+    set: str
 
 
 class Workbench:
@@ -149,47 +158,79 @@ class Workbench:
         )
 
 
-def time_primitives(name: str, *, threads: tuple[int, ...], batch: int) -> Iterator[dict[str, Any]]:
-    """Yields one object per primitive and number of threads.
+def time_primitives(names: Sequence[str], *, threads: tuple[int, ...], batch: int) -> Iterator[dict[str, Any]]:
+    """Yields one object per parameter set, primitive and number of threads.
 
-    ``median_us_per_item`` is wall-clock time per item, times threads: per item and core. A bootstrap's object also has ``floor_us``, the
-    same transforms and products alone, and ``ratio_to_floor``; one of several threads has ``speed_up`` over the first number of threads.
+    ``median_us_per_item`` is wall-clock time per item, times threads: per item and core. ``lookup`` is the key switch and the bootstrap of
+    one round. A bootstrap's object also has ``floor_us``, the same transforms and products alone, and ``ratio_to_floor``; one of several
+    threads has ``speed_up`` over the first number of threads. Those of every set but the first have ``ratio``: the median of the time for
+    one item over that under the first set in the same round, a moment before. On a busy machine it says more than the times.
     Of a set whose ciphertexts share masks, items are ciphertexts that do; those that have a mask for themselves are timed besides (ALONE).
 
     Args:
-        name: of the parameter set.
+        names: of the parameter sets, in turns.
         threads: of the kernel, all in the same run.
         batch: rows of ciphertexts in one call of the key switch and of the bootstrap.
     """
-    parameter_set = params.get(name)
-    primitives = Workbench(parameter_set, batch, parameter_set.bodies).primitives()
-    if parameter_set.bodies > 1:
-        lone = Workbench(parameter_set, batch, 1).primitives()
-        primitives |= {f"{op}{ALONE}": lone[op] for op in ("key_switch", "bootstrap", "floor")}
-    runs = [(op, count) for op, made in primitives.items() for count in threads if made.threaded or count == threads[0]]
-    times: dict[tuple[str, int], list[float]] = {run: [] for run in runs}
-    for repetition in watched(range(REPETITIONS + 1), f"{name}: rounds"):
-        for op, count in runs:
+    sets = {name: _primitives(params.get(name), batch) for name in dict.fromkeys(names)}
+    first = names[0]
+    runs = [
+        Run(op=op, threads=count, set=name)
+        for op in dict.fromkeys(op for made in sets.values() for op in made)
+        for count in threads
+        for name, made in sets.items()
+        if op in made and (made[op].threaded or count == threads[0])
+    ]
+    rounds: dict[Run, list[float]] = {run: [] for run in runs}
+    for repetition in watched(range(REPETITIONS + 1), "rounds"):
+        for run in runs:
+            primitive = sets[run.set][run.op]
             started = time.perf_counter()
-            primitives[op].call(count)
+            primitive.call(run.threads)
             if repetition:  # the first round warms the caches
-                times[op, count].append(time.perf_counter() - started)
-    for op, count in runs:
-        if op.startswith("floor"):
+                used = run.threads if primitive.threaded else 1
+                rounds[run].append((time.perf_counter() - started) * 1e6 * used / primitive.items)
+    times = {run: np.array(found) for run, found in rounds.items()}
+    for run in [run for run in runs if run.op.startswith("bootstrap")]:
+        lookup, switch = (replace(run, op=run.op.replace("bootstrap", op)) for op in ("lookup", "key_switch"))
+        times[lookup] = times[run] + times[switch]
+    for run, found in times.items():
+        if run.op.startswith("floor"):
             continue
-        made, used = primitives[op], count if primitives[op].threaded else 1
-        low, median, high = np.quantile(times[op, count], [0.1, 0.5, 0.9]) * 1e6 * used / made.items
+        primitive = sets[run.set][run.op.replace("lookup", "bootstrap")]
+        low, median, high = np.quantile(found, [0.1, 0.5, 0.9])
         result = {
-            "op": op,
-            "batch": made.items,
+            "op": run.op,
+            "batch": primitive.items,
             "median_us_per_item": round(median, 1),
             "p10": round(low, 1),
             "p90": round(high, 1),
-            "bytes_touched_per_item": round(made.nbytes / made.items),
+            "bytes_touched_per_item": round(primitive.nbytes / primitive.items),
         }
-        if op.startswith("bootstrap"):
-            floor = float(np.median(times[op.replace("bootstrap", "floor"), count])) * 1e6 * used / made.items
+        if run.op.startswith("bootstrap"):
+            floor = float(np.median(times[replace(run, op=run.op.replace("bootstrap", "floor"))]))
             result |= {"floor_us": round(floor, 1), "ratio_to_floor": round(median / floor, 3)}
-        if made.threaded and count != threads[0]:
-            result |= {"speed_up": round(float(np.median(times[op, threads[0]]) / np.median(times[op, count])), 3)}
-        yield envelope("primitives", threads=used, params=parameter_set) | result
+        if primitive.threaded and run.threads != threads[0]:
+            result["speed_up"] = round(
+                run.threads / threads[0] * _ratio(times[replace(run, threads=threads[0])], found), 3
+            )
+        if run.set != first:
+            beside = times[replace(run, op=run.op.removesuffix(ALONE), set=first)]
+            result |= {"ratio": round(_ratio(found, beside), 3), "ratio_to": first}
+        yield (
+            envelope("primitives", threads=run.threads if primitive.threaded else 1, params=params.get(run.set))
+            | result
+        )
+
+
+def _primitives(parameter_set: ParameterSet, batch: int) -> dict[str, Primitive]:
+    found = Workbench(parameter_set, batch, parameter_set.bodies).primitives()
+    if parameter_set.bodies > 1:
+        lone = Workbench(parameter_set, batch, 1).primitives()
+        found |= {f"{op}{ALONE}": lone[op] for op in ("key_switch", "bootstrap", "floor")}
+    return found
+
+
+def _ratio(times: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    """Of two times, round by round; the median."""
+    return float(np.median(times / others))

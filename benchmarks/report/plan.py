@@ -118,7 +118,7 @@ def questions(*, quick: bool) -> list[Question]:
             benchmark="primitives",
             about="time of each primitive",
             members={"params": DEFAULT},
-            run=lambda: primitives.time_primitives(DEFAULT, threads=tuple(sorted({1, available_cpus()})), batch=256),
+            run=lambda: primitives.time_primitives((DEFAULT,), threads=tuple(sorted({1, available_cpus()})), batch=256),
         ),
         *systems(quick=quick),
         *(_cost(network, effort.repetitions) for network in zoo),
