@@ -28,7 +28,7 @@ from ciphershift.models.compiler.input_apart import drowned, with_input_apart
 from ciphershift.models.compiler.inputs import Inputs, Logits
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.onnx_graph import OnnxModule, as_module
-from ciphershift.models.compiler.public import behind, stem_of
+from ciphershift.models.compiler.public import PublicPart, behind, stem_of
 from ciphershift.models.compiler.reconstruct import Reconstruction
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.ties import ties
@@ -191,6 +191,7 @@ def before_rounding(
     def calibrated(operations: list[ir.Operation]) -> Unrounded:
         network = Network(operations, shape, **options, ties=ties(operations, shape, inputs))
         network.stem, network.params = stem, params
+        network.public_part = None if stem is None else partial(PublicPart, module, stem)
         network.eval()
         drives = Drives(network, noise, max_outside, len(samples))
         integers = _with_others(network, samples)

@@ -1,6 +1,6 @@
 """A trainable network of shift-linear layers and look-ups, built from operations (models.compiler.ir) as they are simplified."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from types import ModuleType
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ class Network(nn.Module):
         parts: what it returns, one output or several (protocol.outputs).
         wiring: which node reads which.
         stem: the public part of the module that this network is the rest of: the inputs here are what it gives, from 0 to 1.
+        public_part: makes that part in torch for so many images at a time, if there is one (models.compiler.public.PublicPart).
         params: name of the parameter set that it is made for.
         noise: of the circuit, injected if there is any.
         loudness: factor of that noise, 1 except in training.
@@ -71,6 +72,7 @@ class Network(nn.Module):
         self._bounds = None if ir.has_lookups(operations) else self.inputs.bounds(input_shape)
         self.parts = parts or (Part(name="", shape=operations[-1].shape),)
         self.stem: Stem | None = None
+        self.public_part: Callable[[int], nn.Module] | None = None
         self.params = parameter_sets.DEFAULT
         self.noise: CircuitNoise | None = None
         self.placed: Torus | None = None

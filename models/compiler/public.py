@@ -1,4 +1,4 @@
-"""The public part of a module: an ONNX file, and the range of what it gives."""
+"""The public part of a module: an ONNX file for clients, the same in torch for training, and the range of what it gives."""
 
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.stem import Shape, Stem
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.cut import cut
+from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.compiler.trace import exported, quiet, unwrapped
 
 OPSET = 18
@@ -60,6 +61,36 @@ def stem_of(module: nn.Module, public: str, samples: Tensor, truth: Tensor) -> S
     scaled = stem.scaled(found)
     outside = ((scaled < 0) | (scaled > 1)).reshape(len(found), -1).mean(axis=1).max()
     return replace(stem, most_outside=min(1.0, round(2 * float(outside) + SPARE, 3)))
+
+
+class PublicPart(nn.Module):
+    """The public part in torch: images [batch, ...] from 0 to 1 -> what is encrypted, from 0 to 1 on levels; no gradient.
+
+    Args:
+        module: the whole one; it is left as it was.
+        stem: its public part, as clients have it.
+        batch: images at a time.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, module: nn.Module, stem: Stem, batch: int) -> None:
+        super().__init__()
+        self._graph = _until(unwrapped(module), stem.public, torch.zeros(batch, *stem.input_shape))
+        for node in self._graph.graph.nodes:
+            if node.target is torch.ops.aten.view.default:  # strides may be others than those of the trace
+                node.target = torch.ops.aten.reshape.default
+        self._graph.recompile()
+        for name, ends in (("low", stem.low), ("high", stem.high)):
+            values = torch.tensor(ends).reshape(-1, *[1] * (len(stem.shape) - 1))
+            self.register_buffer(name, values, persistent=False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Of as many images as were stated."""
+        values = (self._graph(images) - self.low) / (self.high - self.low)
+        return torch.floor(values.clamp(0, 1) * PIXEL_LEVELS + 0.5) / PIXEL_LEVELS
 
 
 def behind(traced: ir.TraceResult, stem: Stem) -> ir.TraceResult:

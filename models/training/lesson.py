@@ -36,10 +36,11 @@ class Lesson:
         labels: Tensor,
         *,
         teacher: nn.Module | None = None,
+        public: nn.Module | None = None,
     ) -> None:
         """Takes the training set, uint8 [N, C, H, W] and int64 or float [N], on the network's device; see ``models.training.loop.fit``."""
         self.network, self.phase, self.images, self.labels = network, phase, images, labels
-        self.teacher, self.device = teacher, images.device
+        self.teacher, self.public, self.device = teacher, public, images.device
         self._variance = labels.float().var(correction=0).clamp_min(1e-12)
         parameters, rate, decay = network.parameters(), phase.learning_rate, phase.weight_decay
         self.optimizer: Muon | torch.optim.AdamW = (
@@ -96,7 +97,7 @@ class Lesson:
             if len(chosen) == self.phase.batch:
                 self._choose(chosen, 0)
                 with torch.no_grad():
-                    self._answer(self._changed())
+                    self._answer(self._given(self._changed()))
         if isinstance(self.network, Network) and self.network.placed is not None:
             self.network.place()
 
@@ -127,6 +128,13 @@ class Lesson:
             batch = distort(batch, self._distortion)
         return batch
 
+    def _given(self, images: Tensor) -> Tensor:
+        """What the network is given: the images, or what the public part makes of them."""
+        if self.public is None:
+            return images
+        given: Tensor = self.public(images)
+        return given
+
     def _answer(self, images: Tensor) -> Tensor:
         """Logits, multiplied in bfloat16 if the phase is fused."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.phase.fused, cache_enabled=False):
@@ -140,10 +148,11 @@ class Lesson:
             self.network.loudness.uniform_(*self.phase.loudness)
         images = self._changed()
         labels = self.labels[self._chosen]
-        outputs = self._answer(images)
+        given = self._given(images)
+        outputs = self._answer(given)
         loss = self._loss(outputs, labels, self.phase.smoothing)
         if self.phase.paired and isinstance(self.network, Network):
-            loss = loss + self._paired(self.network, outputs, labels, images)
+            loss = loss + self._paired(self.network, outputs, labels, given)
         if self.teacher is not None and self.phase.distilled:
             share = self.phase.distilled
             loss = (1 - share) * loss + share * self._loss(outputs, self._wanted(self.teacher, images))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.exact import ExactNetwork
 from ciphershift.models.training import metrics
-from ciphershift.models.training.behind import behind
+from ciphershift.models.training.behind import secret_data
 from ciphershift.models.training.capture import stream_of
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.lesson import Lesson
@@ -48,17 +48,28 @@ def fine_tune(
     """Recovers the accuracy of a converted network: trains it with integer weights and the circuit's noise, then holds its scales still.
 
     Afterwards it is in evaluation mode, ready for models.compiler.export. Arguments as of ``fit``; of a network with a public part the raw
-    images, which go through it first, and a teacher takes what the public part gives, as the network does.
+    images, which the teacher takes, too.
+
+    Raises:
+        NotEquivalentError: the module has changed since its public part was written.
     """
     if network.noise is None:
         raise ValueError(
             "the network has no noise to be trained with; use the network that models.compiler.convert returns"
         )
     network.quantize(True)
-    if network.stem:
-        train = behind(network.stem, train)
-        validation = validation and behind(network.stem, validation)
-    fit(network, phase, train, validation, checkpoint=checkpoint, seed=seed, teacher=teacher, report=report)
+    train, validation, public = secret_data(network, phase, train, validation)
+    fit(
+        network,
+        phase,
+        train,
+        validation,
+        checkpoint=checkpoint,
+        seed=seed,
+        teacher=teacher,
+        public=public,
+        report=report,
+    )
 
 
 def fit(
@@ -70,6 +81,7 @@ def fit(
     checkpoint: Path,
     seed: int,
     teacher: nn.Module | None = None,
+    public: nn.Module | None = None,
     report: Callable[[Report], None] = lambda _: None,
     pause: float = 0.0,
 ) -> None:
@@ -83,6 +95,8 @@ def fit(
         checkpoint: file that is written after an epoch.
         seed: of shuffling, distortion and noise; an interrupted run ends like one that was not.
         teacher: module in evaluation mode, for a phase that is distilled; it takes the same images as the network.
+        public: what the training images go through before the network, after they were changed (models.training.behind.secret_data);
+            the validation images are what it gives.
         report: called after an epoch.
         pause: seconds without a report and a checkpoint at least, where epochs are short; the last epoch always has them.
 
@@ -97,6 +111,7 @@ def fit(
             "a phase that is distilled needs a teacher; give the float module that the network was converted from"
         )
     torch.manual_seed(seed)
+    phase = phase.of(len(train.labels))
     device = next(network.parameters()).device
     if phase.fused or device.type == "cuda":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -105,7 +120,7 @@ def fit(
     images, labels = torch.tensor(train.images, device=device), torch.tensor(train.labels, device=device)
     labels = labels.float() if labels.is_floating_point() else labels
     with stream_of(device):
-        lesson = Lesson(network, phase, images, labels, teacher=teacher)
+        lesson = Lesson(network, phase, images, labels, teacher=teacher, public=public)
         done = _resume(lesson, checkpoint, device) if checkpoint.exists() else 0
         count, standing = len(labels) // phase.batch, round(phase.epochs * (1 - phase.frozen))
         if isinstance(network, Network | ExactNetwork):
@@ -126,7 +141,7 @@ def fit(
             if last or time.monotonic() - reported >= pause:
                 _save(checkpoint, lesson.state_dict() | _random(device) | {"epoch": epoch + 1})
                 right = None if validation is None else accuracy(network, validation)
-                loss = float(lesson.total) / max(count, 1)
+                loss = float(lesson.total) / count
                 report(Report(epoch=epoch + 1, epochs=phase.epochs, loss=loss, accuracy=right))
                 reported = time.monotonic()
         if isinstance(network, Network):

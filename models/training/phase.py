@@ -1,7 +1,7 @@
 """A phase of a training: what is chosen for it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +51,15 @@ class Phase:
     both_views: bool = False
     loudness: tuple[float, float] = (1.0, 1.0)
     average: float = 0.0
+
+    def of(self, images: int) -> "Phase":
+        """The phase for a training set of so many images, which may be fewer than a batch."""
+        return replace(self, batch=min(self.batch, images))
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether it needs the images themselves, behind a public part too: to change them, or to show them to the teacher."""
+        return bool(self.shift or self.cut_out or self.distortion or self.distilled)
 
     def factor(self, progress: float) -> float:
         """Of the learning rate when this share of the phase, 0 to 1, is over."""

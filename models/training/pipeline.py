@@ -15,8 +15,10 @@ from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.export_exact import export_exact
 from ciphershift.models.compiler.inputs import Logits, decoded
+from ciphershift.models.compiler.network import Network
 from ciphershift.models.progress import Show, Step
 from ciphershift.models.training import cards, sets
+from ciphershift.models.training.behind import secret_data
 from ciphershift.models.training.initial import IMAGES, principal_components
 from ciphershift.models.training.loop import Report, fit
 from ciphershift.models.training.phase import Phase
@@ -50,17 +52,21 @@ def train_phase(
             state += f", validation {after.accuracy:.4f}"
         show(stage, Step(done=after.epoch, total=after.epochs, state=state))
 
-    modules = [module] if teacher is None else [module, teacher]
+    train, validation, public = splits.train, splits.validation, None
+    if isinstance(module, Network):
+        train, validation, public = secret_data(module, phase, train, validation, work)
+    modules = [each for each in (module, teacher, public) if each is not None]
     for each in modules:
         each.to(device)
     fit(
         module,
         phase,
-        splits.train,
-        splits.validation,
+        train,
+        validation,
         checkpoint=work / f"{stage}.pt",
         seed=seed,
         teacher=teacher,
+        public=public,
         report=report,
         pause=0.0 if device == CPU else GPU_PAUSE,
     )
@@ -113,13 +119,10 @@ def convert_module(
     )
     conversion = replace(conversion, params=network.params, levels=network.levels, exponents=network.exponents)
     baseline = decoded(module, inputs, images.shape[1])
-    teacher = None if network.stem else baseline  # it would need the images
-    if teacher and network.output:
-        teacher = Logits(teacher, network.output)
-    secret = splits.behind(network.stem, work) if network.stem and conversion.phases else splits
+    teacher = Logits(baseline, network.output) if network.output else baseline
     for stage, phase in conversion.phases.items():
         train_phase(
-            stage, network, phase, secret, work=work, seed=conversion.seed, show=show, teacher=teacher, device=device
+            stage, network, phase, splits, work=work, seed=conversion.seed, show=show, teacher=teacher, device=device
         )
     program = export(network.eval(), name=name, version=VERSION, params=conversion.params, classes=splits.classes)
     return cards.write(

@@ -213,9 +213,8 @@ def _twice(maps: int) -> tuple[ConvSpec, ConvSpec]:
 
 
 def _gated(name: str, public: str | None = None) -> Recipe:
-    """Two networks of mnist-tiny's width; a teacher, and distorted images, are for a network that takes images."""
-    choices: dict[str, Any] = {"distortion": 0.0} if public else {"distilled": 0.5}
-    noisy = Phase(epochs=5, learning_rate=2e-3, frozen=0.25, batch=256, **choices)
+    """Two networks of mnist-tiny's width."""
+    noisy = Phase(epochs=5, learning_rate=2e-3, frozen=0.25, batch=256, distilled=0.5)
     return Recipe(
         name=name,
         dataset="mnist",

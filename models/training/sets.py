@@ -1,19 +1,16 @@
 """Data by name or path, as training takes them: bytes, what they stand for, and training, validation and test samples."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ciphershift.errors import UnreadableDataError
-from ciphershift.he_layers.stem import Stem
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
 from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.training import data, own_data
-from ciphershift.models.training.behind import behind
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.own_data import Labeled, RawData
 
@@ -99,11 +96,6 @@ class Splits:
             inputs=inputs,
             reading=reading,
         )
-
-    def behind(self, stem: Stem, folder: Path) -> "Splits":
-        """The same for the secret part of a network (models.training.behind); the test images stay raw."""
-        validation = self.validation and behind(stem, self.validation, folder)
-        return replace(self, train=behind(stem, self.train, folder), validation=validation)
 
 
 def of_card(card: Mapping[str, Any]) -> Splits:

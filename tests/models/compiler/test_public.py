@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ciphershift.errors import BadStemError, UnsupportedLayerError
+from ciphershift.errors import BadStemError, NotEquivalentError, UnsupportedLayerError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
 from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
+from ciphershift.models.compiler.network import Network
 from ciphershift.models.cost_report import check
 from ciphershift.models.training import cards
 from ciphershift.models.training.data import Split
@@ -24,7 +26,6 @@ from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import convert_module
 from ciphershift.models.training.recipes import Conversion
 from ciphershift.models.training.sets import Splits
-from tests.support import stems
 
 SHORT = Phase(epochs=2, learning_rate=1e-5, frozen=0.5, distortion=0.0, batch=50)
 
@@ -174,15 +175,48 @@ def test_the_cost_is_that_of_the_secret_part(module: nn.Module) -> None:
     assert secret.cost.lookups == 4 * 6 * 6
 
 
-def test_fine_tuning_takes_the_raw_images(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-    network = convert(plain, torch.rand(200, 1, 8, 8), params="TOY_N128")
-    network.stem = stems.stem()
-    images = np.random.default_rng(0).integers(0, 256, (300, *stems.RAW), dtype=np.uint8)
-    split = Split(images=images, labels=np.arange(300) % 3)
-    fine_tune(network, split, split.part(0, 50), checkpoint=tmp_path / "c.pt", phase=SHORT)
+def converted(module: nn.Module, splits: Splits) -> Network:
+    images = torch.tensor(splits.train.images[:200]).float() / 255
+    return convert(module, images, params="TOY_N128", public="features.0")
+
+
+def test_fine_tuning_takes_the_raw_images(module: nn.Module, splits: Splits, tmp_path: Path) -> None:
+    network = converted(module, splits)
+    fine_tune(network, splits.train, splits.validation, checkpoint=tmp_path / "c.pt", phase=SHORT)
     assert not network.training
+
+
+def test_images_are_changed_before_the_public_part_and_the_teacher_sees_them(
+    module: nn.Module, splits: Splits, tmp_path: Path
+) -> None:
+    network, seen = converted(module, splits), []
+
+    class Teacher(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(images)
+            return torch.as_tensor(module(images))
+
+    given: list[Tensor] = []
+    hook = network.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]) if network.training else None)
+    phase = replace(SHORT, epochs=1, frozen=0.0, shift=2, distilled=0.5)
+    fine_tune(network, splits.train, None, checkpoint=tmp_path / "c.pt", phase=phase, teacher=Teacher().eval())
+    hook.remove()
+    assert network.stem is not None
+    assert len(seen) == len(given) == 500 // 50
+    shown = {image.numpy().tobytes() for image in torch.tensor(splits.train.images).float() / 255}
+    assert sum(image.numpy().tobytes() in shown for image in seen[0]) < 10  # few are neither shifted nor mirrored
+    steps = np.abs(given[0].numpy() - network.stem.scaled(network.stem.run(seen[0].numpy())).clip(0, 1)) * 255
+    assert steps.max() < 0.51  # on levels, and those of the images that the teacher saw
+
+
+def test_a_module_that_was_changed_since_is_refused(module: nn.Module, splits: Splits, tmp_path: Path) -> None:
+    changed = deepcopy(module)
+    network = converted(changed, splits)
+    with torch.no_grad():
+        for weight in changed.parameters():
+            weight.mul_(1.1)
+    with pytest.raises(NotEquivalentError, match="convert it again"):
+        fine_tune(network, splits.train, None, checkpoint=tmp_path / "c.pt", phase=replace(SHORT, shift=2))
 
 
 def test_a_linear_head_is_converted_without_look_ups_and_without_training(splits: Splits, tmp_path: Path) -> None:

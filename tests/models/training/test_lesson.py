@@ -1,6 +1,7 @@
 """What a phase asks for is what a batch does: averages, loudness, views, mirroring by turns."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.training.data import Split
 from ciphershift.models.training.lesson import Lesson
+from ciphershift.models.training.loop import Report, fit
 from ciphershift.models.training.phase import Phase
 
 IMAGES = torch.tensor(np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8))
@@ -107,3 +110,13 @@ def test_rates_and_distortion_fall() -> None:
     lesson.learn(ALL, 0, 0.5)
     assert lesson.optimizer.param_groups[0]["lr"] == pytest.approx(5e-3)
     assert float(lesson._distortion) == pytest.approx(0.6)
+
+
+def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:
+    weights = module()
+    before = [weight.detach().clone() for weight in weights.parameters()]
+    reports: list[Report] = []
+    few = Split(images=IMAGES.numpy()[:12], labels=LABELS.numpy()[:12])
+    fit(weights, PLAIN, few, None, checkpoint=tmp_path / "c.pt", seed=0, report=reports.append)
+    assert reports[0].loss > 0.5
+    assert all(not torch.equal(a, b) for a, b in zip(before, weights.parameters(), strict=True))
