@@ -21,8 +21,11 @@ from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.nn.crelu import BothSigns
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.progress import Show
+from ciphershift.models.training.behind import behind
+from ciphershift.models.training.initial import IMAGES, principal_components
 from ciphershift.models.training.loop import accuracy, to_unit
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import CALIBRATION_IMAGES, train_phase
@@ -31,6 +34,8 @@ from ciphershift.models.training.sets import Splits
 MAPS, UNITS = (8, 16), 64
 FLOAT_PHASE = Phase(epochs=4, learning_rate=4e-3, distortion=0.0)
 NOISY_PHASE = Phase(epochs=4, learning_rate=3e-3, frozen=0.25, distortion=0.0)
+FIRST = "0"
+"""Path of the first layer."""
 FIT_WIDTH, FIT_POINTS = 4.0, 801
 
 
@@ -39,23 +44,26 @@ class Variant:
     """What is chosen.
 
     Attributes:
-        activation: "relu" (clipped, as a look-up computes it), "square", or the degree of a polynomial fitted to ReLU, such as "poly4".
-        pool: "max" or "average".
+        activation: "relu" (clipped, as a look-up computes it), "both" (of both signs, by the same look-ups), "square", or the degree of
+            a polynomial fitted to ReLU, such as "poly4".
+        pool: "max", "average", or "stride": convolutions with twice the stride in place of pools.
         exponents: powers of two that a weight may take; None: float weights.
         noise: of the circuit, in multiples of the parameter set's; None: no circuit, float activations.
+        public: whether the client computes the first layer, from filters that begin as principal components of the images.
     """
 
     activation: str = "relu"
     pool: str = "max"
     exponents: int | None = None
     noise: float | None = None
+    public: bool = False
 
     @property
     def name(self) -> str:
         """For checkpoints and progress."""
         weights = f"{self.exponents}-exponents" if self.exponents else "float-weights"
         noise = "no-circuit" if self.noise is None else f"noise-{self.noise:g}"
-        return f"{self.activation}-{self.pool}-{weights}-{noise}"
+        return f"{self.activation}-{self.pool}-{weights}-{noise}{'-public' if self.public else ''}"
 
 
 VARIANTS = (
@@ -67,6 +75,10 @@ VARIANTS = (
     Variant(noise=1.0),
     *(Variant(exponents=exponents, noise=1.0) for exponents in (4, 1, 2, 3, 5, 6)),
     *(Variant(exponents=4, noise=noise) for noise in (0.0, 2.0, 4.0)),
+    Variant(activation="both", exponents=4, noise=1.0),
+    Variant(pool="stride", exponents=4, noise=1.0),
+    Variant(activation="both", pool="stride", exponents=4, noise=1.0),
+    Variant(activation="both", pool="stride", exponents=4, noise=1.0, public=True),
 )
 
 
@@ -97,40 +109,43 @@ class Square(nn.Module):
         return x * x
 
 
-def module(variant: Variant, channels: int, side: int) -> nn.Module:
-    """The untrained float module for square images."""
+def module(variant: Variant, channels: int, side: int) -> nn.Sequential:
+    """The untrained float module for square images; its first part is the first layer."""
+    signs = 2 if variant.activation == "both" else 1
 
     def activation() -> nn.Module:
         match variant.activation:
             case "relu":
                 return nn.Hardtanh(0.0, 1.0)
+            case "both":
+                return BothSigns()
             case "square":
                 return Square()
         return Polynomial(int(variant.activation.removeprefix("poly")))
 
-    def pool() -> nn.Module:
-        return nn.MaxPool2d(2) if variant.pool == "max" else nn.AvgPool2d(2)
-
     def norm(values: int, kind: type[nn.BatchNorm1d | nn.BatchNorm2d]) -> nn.Module:
         made = kind(values)
-        nn.init.constant_(made.weight, 0.5 if variant.activation == "relu" else 1.0)
+        nn.init.constant_(made.weight, 0.5 if variant.activation in ("relu", "both") else 1.0)
         return made
+
+    def layer(inputs: int, maps: int, kernel: int, stride: int) -> nn.Sequential:
+        """With a pool of 2 x 2, or with a kernel and a stride that read as much."""
+        pooled = variant.pool != "stride"
+        if not pooled:
+            kernel, stride = kernel + stride, 2 * stride
+        made = [nn.Conv2d(inputs, maps, kernel, stride, (kernel - 1) // 2, bias=False), norm(maps, nn.BatchNorm2d)]
+        pools = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+        return nn.Sequential(*made, activation(), *([pools[variant.pool](2)] if pooled else []))
 
     first, second = MAPS
     return nn.Sequential(
-        nn.Conv2d(channels, first, 5, 2, 2, bias=False),
-        norm(first, nn.BatchNorm2d),
-        activation(),
-        pool(),
-        nn.Conv2d(first, second, 3, 1, 1, bias=False),
-        norm(second, nn.BatchNorm2d),
-        activation(),
-        pool(),
+        layer(channels, first, 5, 2),
+        layer(signs * first, second, 3, 1),
         nn.Flatten(),
-        nn.Linear(second * (side // 8) ** 2, UNITS, bias=False),
+        nn.Linear(signs * second * (side // 8) ** 2, UNITS, bias=False),
         norm(UNITS, nn.BatchNorm1d),
         activation(),
-        nn.Linear(UNITS, 10),
+        nn.Linear(signs * UNITS, 10),
     )
 
 
@@ -150,7 +165,8 @@ def train_variants(
     for variant in variants:
         network = _trained(variant, splits, work / dataset / str(seed), seed, show)
         torch.manual_seed(seed)
-        share = accuracy(network, splits.test)
+        stem = network.stem if isinstance(network, Network) else None
+        share = accuracy(network, behind(stem, splits.test) if stem else splits.test)
         yield envelope(
             "ablation", threads=torch.get_num_threads(), params=parameter_sets.get(parameter_sets.DEFAULT)
         ) | {
@@ -169,6 +185,8 @@ def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show
     start = replace(variant, exponents=None, noise=None)
     _, channels, side, _ = splits.train.images.shape
     network = module(start, channels, side)
+    if variant.public:
+        principal_components(network, torch.tensor(splits.train.images[:IMAGES]))
     train_phase(start.name, network, FLOAT_PHASE, splits, work=work, seed=seed, show=show)
     network.eval()
     if variant.noise is None:
@@ -181,7 +199,8 @@ def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show
         for weights in converted.of_type(ShiftWeights):
             weights.quantized = False
     else:
-        converted = convert(network, images, exponents=variant.exponents)
+        public = FIRST if variant.public else None
+        converted = convert(network, images, exponents=variant.exponents, public=public)
         assert converted.noise is not None, "models.compiler.convert returns a network with noise"
         noise = converted.noise
     factors = {name: value * variant.noise for name, value in asdict(noise).items() if name != "polynomial_size"}

@@ -174,10 +174,10 @@ def best_variant(records: Sequence[Record], dataset: str) -> str:
 
 def _variant(variant: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """Activation, pool, weights, noise."""
-    names = {"relu": "ReLU (clipped)", "square": "square"}
+    names = {"relu": "ReLU (clipped)", "both": "ReLU (clipped) of both signs", "square": "square"}
     return (
         names.get(variant["activation"], f"polynomial of degree {variant['activation'][-1]}"),
-        variant["pool"],
+        variant["pool"] + (", first layer public" if variant["public"] else ""),
         "float" if variant["exponents"] is None else f"{variant['exponents']} powers of two",
         "no circuit" if variant["noise"] is None else f"{variant['noise']:g}",
     )

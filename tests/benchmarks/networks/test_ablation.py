@@ -59,7 +59,7 @@ def test_every_variant_gives_a_record_with_its_deviation(splits: Splits, tmp_pat
     ):
         share = record["accuracy"]
         assert record["standard_error"] == pytest.approx((share * (1 - share) / 256) ** 0.5, abs=1e-4)
-    assert record["variant"] == {"activation": "relu", "pool": "max", "exponents": 4, "noise": 1.0}
+    assert record["variant"] == {"activation": "relu", "pool": "max", "exponents": 4, "noise": 1.0, "public": False}
     assert record["epochs"] == 2
     assert len(seen) == 3  # the square's float module, the ReLU's, and its circuit
 
@@ -73,3 +73,28 @@ def test_the_polynomial_is_near_relu_where_batch_norm_puts_its_inputs(degree: in
 def test_all_variants_have_different_names() -> None:
     names = [variant.name for variant in ablation.VARIANTS]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("side", [28, 32])
+@pytest.mark.parametrize("activation", ["relu", "both"])
+def test_strides_and_pools_give_maps_of_one_size(activation: str, side: int) -> None:
+    images = torch.rand(4, 3, side, side)
+    pooled, strided = (
+        ablation.module(Variant(activation=activation, pool=pool), 3, side) for pool in ("max", "stride")
+    )
+    for upto in (1, 2, 3):
+        assert pooled[:upto](images).shape == strided[:upto](images).shape
+
+
+@pytest.mark.slow
+def test_a_public_first_layer_is_left_to_the_client(splits: Splits, tmp_path: Path) -> None:
+    variant = Variant(activation="both", pool="stride", exponents=4, noise=1.0, public=True)
+    network = trained(variant, splits, tmp_path / "one")
+    assert isinstance(network, Network)
+    assert network.stem is not None
+    assert network.input_shape == (16, 7, 7)
+    (record,) = ablation.train_variants(
+        "mnist", variants=[variant], work=tmp_path, seed=1, show=lambda name, report: None
+    )
+    assert record["variant"]["public"]
+    assert record["images"] == 256

@@ -120,8 +120,8 @@ def records() -> list[dict[str, Any]]:
                 "epochs": 4,
             }
             for variant in (
-                {"activation": "relu", "pool": "max", "exponents": 4, "noise": 1.0},
-                {"activation": "square", "pool": "average", "exponents": None, "noise": None},
+                {"activation": "relu", "pool": "max", "exponents": 4, "noise": 1.0, "public": False},
+                {"activation": "square", "pool": "average", "exponents": None, "noise": None, "public": False},
             )
         ),
         envelope("estimates", threads=2)
