@@ -18,13 +18,13 @@ from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.apart import drowned, drowned_pools, with_input_apart, with_pools_apart
 from ciphershift.models.compiler.budget import Budget, Choice, within
 from ciphershift.models.compiler.calibration import Calibration
 from ciphershift.models.compiler.drives import MAX_OUTSIDE, ROUNDING, Drives
 from ciphershift.models.compiler.fitting import require_finite
 from ciphershift.models.compiler.graph import Wiring
 from ciphershift.models.compiler.head import HEAD
-from ciphershift.models.compiler.input_apart import drowned, with_input_apart
 from ciphershift.models.compiler.inputs import Inputs, Logits
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.onnx_graph import OnnxModule, as_module
@@ -199,9 +199,13 @@ def before_rounding(
             Calibration(network, drives, truth).run(operations, integers)
         return Unrounded(network=network, noise=noise, drives=drives, integers=integers)
 
-    found = calibrated(simple.operations)
+    operations = simple.operations
+    found = calibrated(operations)
+    if pools := drowned_pools(found.network, noise, found.drives.pooled):
+        operations = with_pools_apart(operations, pools)
+        found = calibrated(operations)
     if drowned(found.network, noise):
-        found = calibrated(with_input_apart(simple.operations, shape))
+        found = calibrated(with_input_apart(operations, shape))
     with torch.no_grad():
         found.drives.hold()
         norms = [float(torch.linalg.matrix_norm(gain, 2)) for gain in found.network.gains().values()]

@@ -1,5 +1,6 @@
 """relu(x) and relu(-x), joined, as one look-up for each value."""
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -30,6 +31,52 @@ def both_signs(operations: list[ir.Operation]) -> list[ir.Operation]:
                 continue
         result.append(operation)
     return result
+
+
+def apart_where_pooled(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """Where a max-pool reads both signs, the negative sums get a linear layer of their own: each sign is then pooled before its ReLU.
+
+    The greatest of relu(-x) is the ReLU of the greatest -x, another number than that of x; as levels, behind a joint look-up, both would be
+    compared on a scale on which noise is most of them.
+    """
+    counts, by_name = readers(operations), {operation.name: operation for operation in operations}
+    before: dict[str, list[ir.Operation]] = {}
+    moved: dict[str, ir.Operation] = {}
+    for pool in operations:
+        joined = by_name.get(pool.inputs[0]) if isinstance(pool, ir.MaxPool2d) else None
+        if not isinstance(joined, ir.Concat) or counts[joined.name] != 1 or len(joined.inputs) != 2:
+            continue
+        first, second = (by_name.get(name) for name in joined.inputs)
+        if not (isinstance(first, ir.ReLU) and isinstance(second, ir.ReLU) and _opposite(first, second, by_name)):
+            continue
+        turned = _turned(first, second, by_name)
+        sums = _sums(turned.inputs[0], by_name)
+        if sums and counts[turned.name] == 1 and turned.name not in before:
+            names = {operation.name: f"{operation.name}_turned" for operation in sums}
+            before[turned.name] = [
+                replace(o, name=names[o.name], inputs=tuple(names.get(i, i) for i in o.inputs), computes=None)
+                for o in sums
+            ]
+            moved[turned.name] = replace(turned, inputs=(names[turned.inputs[0]],))
+    return [each for o in operations for each in (*before.get(o.name, ()), moved.get(o.name, o))]
+
+
+def _turned(first: ir.ReLU, second: ir.ReLU, by_name: dict[str, ir.Operation]) -> ir.Operation:
+    """What gives one of them the negative of what the other one reads."""
+    a, b = by_name.get(first.inputs[0]), by_name.get(second.inputs[0])
+    turned = a if _negative(a, second.inputs[0]) else b
+    assert turned is not None, "they are opposite"
+    return turned
+
+
+def _sums(name: str, by_name: dict[str, ir.Operation]) -> list[ir.Operation]:
+    """A linear layer and the affine maps behind it, which give this value; nothing if it comes from elsewhere."""
+    found: list[ir.Operation] = []
+    operation = by_name.get(name)
+    while isinstance(operation, ir.Affine):
+        found.insert(0, operation)
+        operation = by_name.get(operation.inputs[0])
+    return [operation, *found] if isinstance(operation, ir.Conv2d | ir.Linear) else []
 
 
 def _opposite(first: ir.ReLU, second: ir.ReLU, by_name: dict[str, ir.Operation]) -> bool:

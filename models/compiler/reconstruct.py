@@ -22,6 +22,8 @@ from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 LEAST_SPREAD = 2.0
 """Of an output without look-ups on the calibration data, in deviations of an answer's noise."""
+NOISE_RAMP = 4.0
+"""Standard deviations to both sides, on the ramp of a channel that is constant in the module."""
 STILL = 1e-6
 """Variance, in units of the sums, below which a channel is constant."""
 
@@ -111,11 +113,12 @@ class Reconstruction:
         mean, target = known.mean(axes), wanted.mean(axes)
         varies = ((known - per_channel(mean, x)) ** 2).mean(axes)
         together = ((known - per_channel(mean, x)) * (wanted - per_channel(target, x))).mean(axes)
-        least = (wanted.var(axes, unbiased=False) * varies).sqrt() / 2
-        moving = varies > STILL
-        unit = torch.where(moving, torch.maximum(together, least) / varies.clamp_min(STILL), torch.ones(()))
+        told = wanted.var(axes, unbiased=False)
+        least = (told * varies).sqrt() / 2
+        moving, noise = (varies > STILL) & (told > STILL), (varies > STILL) & (told <= STILL)
         std = deviation(known)
-        factor = node.std / (std * unit)
+        unit = torch.where(moving, torch.maximum(together, least) / varies.clamp_min(STILL), torch.ones(()))
+        factor = torch.where(noise, torch.ones(()), node.std / (std * unit))  # noise stays within the constant's ramp
         node.offset.copy_(((target - node.mean) / node.std + node.offset) * factor)
         node.mean.copy_(mean)
         node.std.copy_(std)
@@ -124,8 +127,8 @@ class Reconstruction:
             node.top.mul_(factor)
             node.floor.copy_(torch.minimum(node.floor, node.top))
         elif isinstance(node, LookUp):
-            node.low.mul_(factor)
-            node.high.mul_(factor)
+            node.low.copy_(torch.where(noise, node.offset - NOISE_RAMP, node.low * factor))
+            node.high.copy_(torch.where(noise, node.offset + NOISE_RAMP, node.high * factor))
             node.gain.div_(factor)
         self.drives.choose(step, node, x)
 

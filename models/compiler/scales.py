@@ -16,7 +16,7 @@ from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.graph import Step, Wiring
 from ciphershift.models.nn.activations import Activation
-from ciphershift.models.nn.layers import Add, Head, MaxPool2d
+from ciphershift.models.nn.layers import Add, AvgPool2d, Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftWeights
 
 PIXEL_LEVELS = 255
@@ -66,7 +66,8 @@ def place(wiring: Wiring, nodes: dict[str, nn.Module]) -> Torus:
         elif isinstance(node, Head):
             wanted[wiring.group[step.inputs[0]]][step.name] = LOGIT_PEAK / float(node.reach())
         elif isinstance(node, MaxPool2d) and not wiring.sums[step.name]:
-            wanted[wiring.group[step.name]][step.name] = MAX_POOLED_LEVEL / _span(wiring, step.name, nodes)
+            units = float(_span(wiring, step.name, nodes) * 2.0 ** base[step.name].max())
+            wanted[wiring.group[step.name]][step.name] = MAX_POOLED_LEVEL / units
     wanted[wiring.group[IMAGE]][IMAGE] = MAX_PIXEL / wiring.input_levels
     delta = {group: min(values.values()) for group, values in wanted.items() if values}
     spare = {
@@ -86,14 +87,18 @@ def _device(nodes: dict[str, nn.Module]) -> torch.device:
     return next(buffer for node in nodes.values() for buffer in node.buffers()).device
 
 
-def _span(wiring: Wiring, name: str, nodes: dict[str, nn.Module]) -> int:
-    """Greatest difference of two levels of a value."""
+def _span(wiring: Wiring, name: str, nodes: dict[str, nn.Module]) -> float:
+    """Greatest difference of two numbers that levels, and sums and averages of levels, can be."""
     if name == IMAGE:
         return wiring.input_levels
     node = nodes[name]
-    return (
-        node.span if isinstance(node, Activation) else max(_span(wiring, i, nodes) for i in wiring.by_name[name].inputs)
-    )
+    if isinstance(node, Activation):
+        return node.span
+    spans = [_span(wiring, source, nodes) for source in wiring.by_name[name].inputs]
+    if isinstance(node, Add):
+        factors = 2.0 ** node.factors.amax(1)
+        return sum(each * float(factor) for each, factor in zip(spans, factors, strict=True))
+    return max(spans) * (node.kernel[0] * node.kernel[1] if isinstance(node, AvgPool2d) else 1)
 
 
 def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from ciphershift.models.compiler.affine import (
     signs_into_convolutions,
 )
 from ciphershift.models.compiler.compose import compose_moves, without_idle_moves
-from ciphershift.models.compiler.crelu import both_signs
+from ciphershift.models.compiler.crelu import apart_where_pooled, both_signs
 from ciphershift.models.compiler.head import with_one_head
 from ciphershift.models.compiler.merge import merged_linear
 from ciphershift.models.compiler.pointwise import functions_of_one_number
@@ -52,7 +52,8 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
     if not traced.findings:
         traced = with_one_head(traced, input_shape)
     operations = _without_unused(_without_identity(traced.operations))
-    operations = products(functions_of_one_number(_without_unused(both_signs(operations)), input_shape))
+    operations = _without_unused(both_signs(apart_where_pooled(operations)))
+    operations = products(functions_of_one_number(operations, input_shape))
     operations = affine_before_reshapes(operations, input_shape)
     operations = without_idle_moves(compose_moves(_without_unused(operations), input_shape), input_shape)
     operations = _without_unused(_without_identity(operations))
@@ -63,6 +64,7 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
         _merge_linear,
         _terms_and_look_ups,
         _activations_before_moves,
+        _pools_before_joins,
         _pools_before_activations,
         shifts_into_look_ups,
         _without_unused,
@@ -231,6 +233,35 @@ def _activations_before_moves(operations: list[ir.Operation]) -> list[ir.Operati
         new[move.name] = replace(ramp, name=move.name, inputs=move.inputs, shape=source, computes=None)
         new[ramp.name] = replace(move, name=ramp.name, inputs=(move.name,), computes=ramp.computes)
     return [new.get(operation.name, operation) for operation in operations]
+
+
+def _pools_before_joins(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """A max-pool of joined channels is one of each part, and may go on before the part's activation."""
+    result: list[ir.Operation] = []
+    counts, by_name = readers(operations), {operation.name: operation for operation in operations}
+    for pool in operations:
+        joined = by_name.get(pool.inputs[0]) if isinstance(pool, ir.MaxPool2d) else None
+        if not isinstance(joined, ir.Concat) or counts[joined.name] > 1 or len(set(joined.inputs)) < len(joined.inputs):
+            result.append(pool)
+            continue
+        parts = [
+            replace(pool, name=f"{pool.name}_{name}", inputs=(name,), shape=(channels, *pool.shape[1:]), computes=None)
+            for name in joined.inputs
+            if (channels := _channels(name, by_name, joined))
+        ]
+        names = tuple(part.name for part in parts)
+        result = [operation for operation in result if operation is not joined]
+        result += [*parts, replace(joined, name=pool.name, inputs=names, shape=pool.shape, computes=pool.computes)]
+        by_name |= {operation.name: operation for operation in (*parts, result[-1])}
+    return result
+
+
+def _channels(name: str, by_name: dict[str, ir.Operation], joined: ir.Concat) -> int:
+    """Of one part of a join; the input's are those that are left."""
+    if name in by_name:
+        return by_name[name].shape[0]
+    others = sum(by_name[other].shape[0] for other in joined.inputs if other in by_name)
+    return joined.shape[0] - others
 
 
 def _pools_before_activations(operations: list[ir.Operation]) -> list[ir.Operation]:

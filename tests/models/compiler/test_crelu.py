@@ -58,7 +58,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
             b=nn.Conv2d(8, 4, 3, 1, 1),
         ),
         (2, 8, 8),
-        64 + 64 + 4 * 2 * (4 * 2 + 2 * 2),
+        64 + 2 * (3 * 16 + 16),  # a pool for each sign, before its ReLU
     ),
     "added to its input": (
         lambda: images(

@@ -1,4 +1,6 @@
-"""A network that reads its input again behind look-ups: what is read again gets a scale of its own, if the first layer's leaves it none."""
+"""Values that would drown in noise on the scale that they share get one of their own: the input, read again, and pooled levels."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from torch.nn import functional as F
 
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
+from tests.support.architectures import Net
 
 PARAMS = "FAST_N512_BLOCK3"
 
@@ -65,6 +68,59 @@ def test_what_has_room_costs_no_look_up() -> None:
     lookups, correlation = converted(Skip(), torch.rand(400, 196) ** 2)
     assert lookups == 16 + 12
     assert correlation > 0.9
+
+
+def joined(s: Any, x: Tensor) -> Tensor:
+    """As in GoogLeNet and SqueezeNet: maps of two kernels, joined and pooled."""
+    pooled = F.max_pool2d(torch.cat([F.relu(s.a(x)), F.relu(s.b(x))], 1), 3, 2, 1)
+    return torch.as_tensor(s.head(F.relu(s.c(pooled)).flatten(1)))
+
+
+def summed(s: Any, x: Tensor) -> Tensor:
+    return torch.as_tensor(s.head(F.relu(s.c(F.max_pool2d(F.relu(s.a(x)) + F.relu(s.b(x)), 2))).flatten(1)))
+
+
+def averaged(s: Any, x: Tensor) -> Tensor:
+    return torch.as_tensor(s.head(F.relu(s.c(F.max_pool2d(F.avg_pool2d(F.relu(s.a(x)), 2), 2))).flatten(1)))
+
+
+def raw(s: Any, x: Tensor) -> Tensor:
+    return torch.as_tensor(s.head(F.relu(s.a(F.max_pool2d(x, 2).flatten(1)))))
+
+
+def conv(inputs: int, maps: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, maps, kernel, padding=kernel // 2)
+
+
+POOLED = {
+    "joined": (lambda: Net(joined, a=conv(1, 6, 3), b=conv(1, 6, 5), c=conv(12, 8, 3), head=nn.Linear(512, 3)), 16),
+    "summed": (lambda: Net(summed, a=conv(1, 6, 3), b=conv(1, 6, 5), c=conv(6, 8, 3), head=nn.Linear(512, 3)), 16),
+    "averaged": (lambda: Net(averaged, a=conv(1, 6, 3), c=conv(6, 8, 3), head=nn.Linear(128, 3)), 16),
+    "raw": (lambda: Net(raw, a=nn.Linear(256, 48), head=nn.Linear(48, 3)), 32),
+}
+
+
+def pooled(name: str) -> tuple[int, float]:
+    torch.manual_seed(0)
+    make, side = POOLED[name]
+    module, samples = make(), F.interpolate(torch.rand(200, 1, 4, 4), size=(side, side), mode="bilinear")
+    for weight in module.parameters():
+        if weight.dim() > 1:
+            nn.init.kaiming_normal_(weight)
+    return converted(module, samples)
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_pooled_levels_do_not_drown(name: str) -> None:
+    """A pool behind joined activations goes before them; behind anything else a look-up follows it."""
+    lookups, correlation = pooled(name)
+    assert correlation > 0.75
+    assert name != "joined" or lookups == 12 * (8 * 16 * 2 + 8 * 8 * 2 + 8 * 8) + 8 * 8 * 8
+
+
+def test_pooled_sums_would_drown_on_the_scale_of_the_next_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ciphershift.models.compiler.apart.LOUD_POOL", float("inf"))
+    assert pooled("summed")[1] < 0.3
 
 
 class Steps(nn.Module):
