@@ -10,7 +10,7 @@ from ciphershift.errors import UnsupportedLayerError
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.drives import ROUNDING, Drives
-from ciphershift.models.compiler.equivalence import require_same
+from ciphershift.models.compiler.equivalence import require_same, require_same_outputs
 from ciphershift.models.compiler.fitting import comparable, fit_ramp, fit_results
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
@@ -131,6 +131,8 @@ class Calibration:
         else:
             terms = [float(self.exact[name].abs().max()) for name in step.inputs if isinstance(node, Add)]
             require_same(operation, real, expected, beside=max(terms, default=0.0))
+            if isinstance(node, Head):
+                require_same_outputs(operation, real, expected)
         self.exact[step.name] = expected
 
     def _value(self, step: Step, node: nn.Module, operation: ir.Operation) -> _Value:

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ciphershift.errors import BadCalibrationError, BadStemError, NotEquivalentError, UnsupportedLayerError
+from ciphershift.errors import (
+    BadCalibrationError,
+    BadStemError,
+    ConfigurationError,
+    NotEquivalentError,
+    UnsupportedLayerError,
+)
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
@@ -37,6 +43,7 @@ from ciphershift.models.nn.activations import per_channel
 from ciphershift.models.training.metrics import Targets, score
 from ciphershift.protocol.sequences import are_padded
 
+MAX_LEVELS, MAX_EXPONENTS = 255, 7
 COMPARED = 10 * BATCH
 """Calibration samples on which every step is held against the module's."""
 
@@ -105,6 +112,7 @@ def convert(
     Raises:
         BadCalibrationError: the calibration data are too few, of another type or shape, or outside [0, 1], or a step has no
             finite value for them.
+        UnknownParamsError, ConfigurationError: there is no such parameter set, or another choice is out of its range.
         UnsupportedLayerError: lists everything that models.cost_report lists.
         BadStemError, TooLargeError, ConfigurationError: see models.compiler.public.
         UnreadableModuleError: the ONNX file cannot be read.
@@ -152,9 +160,14 @@ def before_rounding(
     inputs: Inputs | None = None,
 ) -> Unrounded:
     """The first half of ``convert``, with the same arguments and errors."""
+    for what, value, most in (("levels", levels, MAX_LEVELS), ("exponents", exponents, MAX_EXPONENTS)):
+        if not 1 <= value <= most:
+            raise ConfigurationError(f"{what}={value}; give 1 to {most}")
+    if not 0 < max_outside < 1:
+        raise ConfigurationError(f"max_outside={max_outside}; a share between 0 and 1")
     module = as_module(module)
     inputs = Inputs() if inputs is None else inputs
-    samples = _checked(calibration_data, inputs)
+    samples = _spread_first(_checked(calibration_data, inputs))
     shape = tuple(samples.shape[1:])
     read = trace(module, shape, public)
     if not isinstance(read, Trace):
@@ -184,7 +197,8 @@ def before_rounding(
         raise _refusal(simple.findings)
     simple.operations = _with_free_units(simple.operations, shape)
     if simple.operations[-1].computes == HEAD:
-        truth[HEAD] = torch.cat([truth[name].flatten(1) for name in simple.returned.values()], dim=1)
+        outputs = [truth[name] for name in simple.returned.values()]
+        truth[HEAD] = torch.cat([output.reshape(len(output), -1) for output in outputs], dim=1)
     options: dict[str, Any] = {"levels": levels, "exponents": exponents, "inputs": inputs, "parts": simple.parts}
     noise = CircuitNoise.predicted(parameter_sets.get(params), products=not ir.has_lookups(simple.operations))
 
@@ -211,6 +225,15 @@ def before_rounding(
         norms = [float(torch.linalg.matrix_norm(gain, 2)) for gain in found.network.gains().values()]
         found.network.contractive = bool(norms) and max(norms) < 1
     return found
+
+
+def _spread_first(samples: Tensor) -> Tensor:
+    """The same samples; the first ones, which are compared with the module, from all over them: data may be sorted."""
+    count = len(samples)
+    first = torch.linspace(0, count - 1, min(COMPARED, count)).round().long()
+    others = torch.ones(count, dtype=torch.bool)
+    others[first] = False
+    return torch.cat([samples[first], samples[others]])
 
 
 def _drop(module: nn.Module, network: Network, samples: Tensor, targets: Targets | None) -> float:
@@ -272,7 +295,13 @@ def _refusal(findings: Sequence[ir.Finding]) -> UnsupportedLayerError:
 
 def _checked(data: Tensor | NDArray[np.floating], inputs: Inputs) -> Tensor:
     """Calibration data as float32, as the module takes them. Raises BadCalibrationError, or OutOfLevelsError outside of the encoding."""
-    samples = torch.as_tensor(data)
+    try:
+        samples = torch.as_tensor(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data)
+    except (TypeError, ValueError, RuntimeError):
+        raise BadCalibrationError(
+            f"the calibration data are {type(data).__name__}; give an array or a tensor, [count, ...], such as "
+            "torch.cat([x for x, _ in loader]) of a DataLoader"
+        ) from None
     if not samples.is_floating_point():
         raise BadCalibrationError(
             f"the calibration data are of type {samples.dtype}; give floating-point numbers from 0 to 1 (pixels / 255)"
@@ -311,7 +340,8 @@ def _checked(data: Tensor | NDArray[np.floating], inputs: Inputs) -> Tensor:
 def _require_reproducible(module: nn.Module, samples: Tensor, traced: list[Tensor]) -> None:
     """Raises NotEquivalentError if the module, called as it is, gives something else than what was read of it."""
     with evaluation_mode(module), torch.no_grad():
-        results = [leaf for leaf in pytree.tree_leaves(module(samples)) if isinstance(leaf, Tensor)]
+        leaves = pytree.tree_leaves(module(samples.clone()))  # it may change its input
+    results = [leaf.float() for leaf in leaves if isinstance(leaf, Tensor)]
     for result, expected in zip(results, traced, strict=True):
         worst = float((result - expected).abs().max()) if result.shape == expected.shape else float("inf")
         if not worst <= 1e-3 * max(float(expected.abs().max()), 1e-6):

@@ -1,10 +1,13 @@
 """Whether a step of the converted network computes what the module's own step computes, before anything is rounded."""
 
+import torch
 from torch import Tensor
 
 from ciphershift.errors import NotEquivalentError
 from ciphershift.models.compiler import ir
 
+OF_SPREAD, OF_SIZE = 0.05, 2e-5
+"""Greatest difference of an output: of its standard deviation, and of its greatest value, which is what float sums leave."""
 TOLERANCE = 1e-3
 """Greatest difference beside the greatest value: float sums in another order differ by a thousandth of that."""
 
@@ -29,7 +32,27 @@ def require_same(operation: ir.Operation, found: Tensor, expected: Tensor, *, be
         what = f"differs by {worst:.3g} where values reach {scale:.3g}"
     else:
         what = f"has the shape {tuple(found.shape[1:])} instead of {tuple(expected.shape[1:])}"
-    raise NotEquivalentError(
+    raise _fault(operation, what)
+
+
+def require_same_outputs(operation: ir.Operation, found: Tensor, expected: Tensor) -> None:
+    """Hold each output, [B, outputs], against the module's, by its own spread: a great constant, or another output, hides nothing.
+
+    Raises:
+        NotEquivalentError: one differs.
+    """
+    apart, spread, size = (found - expected).abs().amax(0), expected.std(0), expected.abs().amax(0)
+    wrong = (apart > OF_SPREAD * spread) & (apart > OF_SIZE * size)
+    if bool(wrong.any()):
+        which = int(torch.where(wrong, apart / spread.clamp_min(1e-30), 0.0).argmax())
+        raise _fault(
+            operation,
+            f"differs in output {which} by {float(apart[which]):.3g}, which varies by {float(spread[which]):.3g} on the calibration data",
+        )
+
+
+def _fault(operation: ir.Operation, what: str) -> NotEquivalentError:
+    return NotEquivalentError(
         f"{operation.place}: before any rounding, the converted {type(operation).__name__} {operation.name!r} {what}; "
         "this is a fault of the conversion, not of the network: write the step in another way, and report it"
     )

@@ -20,6 +20,8 @@ from ciphershift.protocol.outputs import OUTPUTS, Part
 
 HEAD = "outputs"
 """Name of the last layer where it is made here, and of what it computes."""
+ONE = (1,)
+"""Shape of an output that is a number for each sample."""
 MAX_VALUES = 1024
 """That a client takes as one answer."""
 MAX_WEIGHTS = 1 << 25
@@ -55,17 +57,20 @@ def with_one_head(traced: ir.TraceResult, input_shape: Shape) -> ir.TraceResult:
     parts = tuple(Part(name=o.name, shape=o.shape, function=o.function) for o in outputs)
     traced = replace(traced, returned={output.name: output.value for output in outputs}, parts=parts)
     last = _named(outputs[0].value, by_name)
+    count = sum(prod(output.shape) for output in outputs)
+    if count > MAX_VALUES:
+        problem = f"returns {count} values; at most {MAX_VALUES} fit into an answer"
+        return replace(traced, findings=[ir.Finding(place=outputs[-1].place, problem=problem, instead=TOO_LARGE)])
     tail, sources = _tail([output.value for output in outputs], by_name)
     without_lookups = sources == [IMAGE]
     own = [o for o in map(by_name.get, tail) if not isinstance(o, ir.Flatten | ir.Affine | ir.Identity)]
     if len(outputs) == 1 and isinstance(last, ir.Linear) and (not without_lookups or own == [last]):
         return replace(traced, operations=traced.operations[: traced.operations.index(last) + 1])
-    count = sum(prod(output.shape) for output in outputs)
     shapes = {IMAGE: input_shape} | {name: operation.shape for name, operation in by_name.items()}
     width = sum(prod(shapes[name]) for name in sources)
     place = outputs[-1].place
-    if count > MAX_VALUES or count * width > MAX_WEIGHTS:
-        problem = f"returns {count} values, made of {width} results of look-ups; at most {MAX_VALUES} values and {MAX_WEIGHTS} weights"
+    if count * width > MAX_WEIGHTS:
+        problem = f"returns {count} values, made of {width} results of look-ups; at most {MAX_WEIGHTS} weights"
         return replace(traced, findings=[ir.Finding(place=place, problem=problem, instead=TOO_LARGE)])
     if IMAGE in sources and not without_lookups:
         problem = "hands on the network's input without a look-up, and results of look-ups beside it"
@@ -82,8 +87,10 @@ def _output(name: str, value: str, by_name: dict[str, ir.Operation]) -> _Output:
     last = _named(value, by_name) or by_name[value]
     function = last.function if isinstance(last, ir.Output) else getattr(last, "torch_name", "")
     if isinstance(last, ir.Output | ir.LookUp) and function in OUTPUTS:
-        return _Output(name=name, value=last.inputs[0], place=last.place, shape=last.shape, function=str(function))
-    return _Output(name=name, value=value, place=last.place, shape=last.shape, function=None)
+        return _Output(
+            name=name, value=last.inputs[0], place=last.place, shape=last.shape or ONE, function=str(function)
+        )
+    return _Output(name=name, value=value, place=last.place, shape=last.shape or ONE, function=None)
 
 
 def _named(name: str, by_name: dict[str, ir.Operation]) -> ir.Operation | None:
@@ -148,7 +155,7 @@ def _matrix(tail: list[ir.Operation], outputs: list[str], sources: dict[str, Sha
             step = _linear(operation)
             assert step is not None, "the tail has linear operations only"
             found[operation.name] = step(*[found[name] for name in operation.inputs])
-        return torch.cat([found[name].flatten(1) for name in outputs], dim=1)
+        return torch.cat([found[name].reshape(len(found[name]), -1) for name in outputs], dim=1)
 
     zeros = {name: torch.zeros(1, *shape, dtype=torch.float64) for name, shape in sources.items()}
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ciphershift.errors import ConfigurationError
 from ciphershift.he_layers.layers import Shape
 from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.nn.activations import per_channel
@@ -37,6 +38,22 @@ class Inputs:
     std: tuple[float, ...] = ()
     levels: int = PIXEL_LEVELS
     sequences: bool = False
+
+    def __post_init__(self) -> None:
+        """Either of mean and deviation is enough. Raises ConfigurationError."""
+        mean, std = (tuple(float(each) for each in values) for values in (self.mean, self.std))
+        object.__setattr__(self, "mean", mean or (0.0,) * len(std))
+        object.__setattr__(self, "std", std or (1.0,) * len(mean))
+        if len(self.mean) != len(self.std):
+            raise ConfigurationError(
+                f"there are {len(mean)} means and {len(std)} deviations: give one of each for a feature"
+            )
+        if wrong := [i for i, each in enumerate(self.std) if not each > 0]:
+            raise ConfigurationError(
+                f"the deviation of feature {wrong[0]} is {self.std[wrong[0]]}: it is divided by; leave a feature that is constant out"
+            )
+        if not 1 <= self.levels <= PIXEL_LEVELS:
+            raise ConfigurationError(f"{self.levels} levels; an input has 1 to {PIXEL_LEVELS}")
 
     def integers(self, x: Tensor) -> Tensor:
         """What training takes, bytes / 255 [B, features, ...], as integers above each feature's least."""

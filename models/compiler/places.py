@@ -66,6 +66,12 @@ def move(call: Call) -> Value:
     Raises:
         UnsupportedStepError: the function mixes the samples of a batch, or puts other numbers than zeros there.
     """
+    kinds = [leaf for leaf in pytree.tree_leaves((call.arguments, call.options)) if isinstance(leaf, torch.dtype)]
+    if any(not kind.is_floating_point for kind in kinds):
+        raise UnsupportedStepError(
+            f"makes {kinds[0]} of encrypted values",
+            "leave them as floating-point numbers; torch.trunc(x) takes fractions off",
+        )
     values = values_in((call.arguments, call.options))
     index = place_map(call, values)
     return call.gather(values, index, call.shape)
@@ -90,7 +96,7 @@ def postponed(call: Call) -> Postponed | None:
     numbers, total = _numbered(values)
     try:
         result = _moved(call, numbers)
-    except RuntimeError:  # what stands in for an unsupported step before it has another shape
+    except (RuntimeError, IndexError):  # what stands in for an unsupported step before it has another shape
         return None
     for axis in range(1, result.dim()):
         samples = result.movedim(axis, 0)
@@ -136,7 +142,10 @@ def place_map(call: Call, values: tuple[Value, ...]) -> Tensor:
     numbers, total = _numbered(values)
     try:
         result = _moved(call, numbers)
-    except RuntimeError as error:  # a step before it, which has a finding of its own, gave another number of values
+    except (
+        RuntimeError,
+        IndexError,
+    ) as error:  # a step before it, which has a finding of its own, gave another number of values
         raise UnsupportedStepError("moves values between samples", "treat every sample alike") from error
     if tuple(result.shape) != (BATCH, *call.shape):
         raise UnsupportedStepError("mixes the samples of a batch", "join along the channels: dim=1")

@@ -138,7 +138,8 @@ def _until(module: nn.Module, public: str, sample: Tensor) -> fx.GraphModule:
     graph_module = whole.module()
     assert isinstance(graph_module, fx.GraphModule)
     nodes = {node.name: node for node in graph_module.graph.nodes}
-    nodes["output"].args = ((nodes[end.name],),)
+    graph_module.graph.set_codegen(fx.graph.CodeGen())  # one input, and one result whatever the module returns
+    nodes["output"].args = (nodes[end.name],)
     if "_guards_fn" in nodes:
         graph_module.graph.erase_node(nodes["_guards_fn"])
     graph_module.graph.eliminate_dead_code()

@@ -40,6 +40,18 @@ NORMALIZED = (
 
 
 def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False) -> ir.TraceResult:
+    """See ``_simplified``; what goes wrong on the way is a finding, too."""
+    try:
+        return _simplified(traced, input_shape, moved=moved)
+    except Exception as error:
+        if traced.findings:  # what stands in for an unsupported step may have another shape
+            return traced
+        problem = f"cannot be brought into the form that is evaluated ({type(error).__name__}: {error})"
+        instead = "leave out half of its steps at a time to find the one, write it in another way, and report it"
+        return replace(traced, findings=[ir.Finding(place="the module", problem=problem, instead=instead)])
+
+
+def _simplified(traced: ir.TraceResult, input_shape: Shape, *, moved: bool) -> ir.TraceResult:
     """The same network in that form, with all findings; ``traced`` is not changed.
 
     Args:

@@ -11,6 +11,9 @@ from torch import Tensor
 from ciphershift.he_layers.layers import Shape
 from ciphershift.models.compiler import ir
 
+PARTS = "abcdefghijkl"
+"""Suffixes of the operations of one call but the last."""
+
 
 class UnsupportedStepError(Exception):
     """A step cannot be an operation; says what is wrong and what to use instead. Stays inside models.compiler."""
@@ -71,7 +74,7 @@ class Call:
 
     def add(self, kind: type[ir.Operation], *inputs: Value, shape: Shape, **fields: Any) -> Value:
         """Writes an operation down; returns its value."""
-        name = self.name if not self.written else f"{self.name}_{'abcdefghijkl'[len(self.written) - 1]}"
+        name = self.name if not self.written else f"{self.name}_{PARTS[len(self.written) - 1]}"
         self.written.append(
             kind(name=name, place=self.place, inputs=tuple(i.name for i in inputs), shape=shape, **fields)
         )
@@ -80,7 +83,7 @@ class Call:
     def affine(self, x: Value, scale: Tensor | float, shift: Tensor | float) -> Value:
         """Each channel times ``scale`` plus ``shift``."""
         ones = torch.ones(x.shape[0])
-        return self.add(ir.Affine, x, shape=x.shape, scale=scale * ones, shift=shift * ones)
+        return self.add(ir.Affine, x, shape=x.shape, scale=(scale * ones).float(), shift=(shift * ones).float())
 
     def reshape(self, x: Value, shape: Shape) -> Value:
         """The same values in C order under another shape."""
@@ -103,10 +106,7 @@ class Call:
         if not self.written or self.written[-1].name != result.name:
             self.add(ir.Identity, result, shape=result.shape)
         count = len(self.written)
-        names = {
-            o.name: f"{self.name}_{'abcdefghijkl'[i]}" if i < count - 1 else self.name
-            for i, o in enumerate(self.written)
-        }
+        names = {o.name: f"{self.name}_{PARTS[i]}" if i < count - 1 else self.name for i, o in enumerate(self.written)}
         operations = tuple(
             replace(
                 o,

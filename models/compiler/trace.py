@@ -17,17 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.cut import cut
+from ciphershift.models.compiler.head import HEAD
 from ciphershift.models.compiler.operators import operations_of
 from ciphershift.models.compiler.places import postponed
 from ciphershift.models.compiler.recurrent import DECOMPOSITIONS
-from ciphershift.models.compiler.step import Call, Postponed, UnsupportedStepError, Value
+from ciphershift.models.compiler.step import PARTS, Call, Postponed, UnsupportedStepError, Value
 
 TORCH = Path(torch.__file__).parent
 BATCH = 3
@@ -64,7 +66,7 @@ class Trace:
         for batch in batches:
             recorder = _Recorder(module, {node.name: name for node, name in self._names.items() if name})
             with torch.no_grad():
-                recorder.run(batch)
+                recorder.run(batch.clone())
             for name, value in recorder.seen.items():
                 parts.setdefault(name, []).append(value)
         return {name: torch.cat(values) for name, values in parts.items()}
@@ -88,7 +90,7 @@ class _Recorder(fx.Interpreter):
         """One step."""
         result = super().run_node(n)
         if n.name in self.names and isinstance(result, Tensor):
-            self.seen[self.names[n.name]] = result.clone()
+            self.seen[self.names[n.name]] = result.float().clone()
         return result
 
 
@@ -177,6 +179,11 @@ def _faults(module: nn.Module) -> Iterator[ir.Finding]:
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_meta:
             yield ir.Finding(place=name, problem="has no values: it is on the device meta", instead="load its weights")
+            return
+        if is_lazy(tensor):
+            yield ir.Finding(
+                place=name, problem="has no shape yet", instead="call the module once, then load its weights"
+            )
             return
         if tensor.device.type != "cpu":
             yield ir.Finding(place=name, problem=f"is on the device {tensor.device}", instead="call module.cpu() first")
@@ -273,7 +280,7 @@ class _Reader:
         if node in self.postponed:
             return self.postponed[node]
         name = self.names.get(node)
-        if name is None:
+        if not name:
             raise UnsupportedStepError("reads several results at once", "use one of the results")
         return Value(name=name, shape=self.shapes[name])
 
@@ -282,7 +289,16 @@ class _Reader:
         if not isinstance(kept, Tensor):  # its parts are read one by one, as items
             self.names[node] = ""
             return
-        call = self._call(node)
+        try:
+            call = self._call(node)
+        except UnsupportedStepError as error:
+            place, leaf = self._place(node)
+            self._note(place, error.problem, error.instead)
+            name = self._unique(leaf or node.name)
+            stand_in = ir.Identity(name=name, place=place, inputs=(IMAGE,), shape=tuple(kept.shape[1:]))
+            self.traced.operations.append(stand_in)
+            self.shapes[name], self.names[node] = stand_in.shape, name
+            return
         if call.function == "mul" and any(isinstance(a, Tensor) and not a.any() for a in call.arguments):
             self.constants[node] = torch.zeros(kept.shape)  # as a gate times a first state of zeros
             return
@@ -294,7 +310,7 @@ class _Reader:
                 raise UnsupportedStepError(
                     "mixes the samples of a batch", "treat every sample alike: the first axis is the batch"
                 )
-            operations, result = operations_of(call)
+            operations, result = _operations_of(call)
         except UnsupportedStepError as error:
             if later := postponed(call):
                 self.postponed[node], self.names[node] = later, ""
@@ -333,7 +349,7 @@ class _Reader:
         wish = "".join(c if c.isalnum() else "_" for c in wish)
         wish = f"_{wish}" if wish[:1].isdigit() else wish
         name, number = wish, 0
-        while name in self.shapes:
+        while name == HEAD or any(taken in self.shapes for taken in (name, *(f"{name}_{part}" for part in PARTS))):
             number += 1
             name = f"{wish}_{number}"
         return name
@@ -345,8 +361,12 @@ class _Reader:
 
     def _output(self, node: fx.Node) -> None:
         """Names what is returned, and leaves out what nothing of it reads."""
-        (results,) = node.args
-        values = list(results) if isinstance(results, tuple | list) else [results]
+        results: Any = node.args[0]
+        values = [
+            value
+            for value, spec in zip(results, self.exported.graph_signature.output_specs, strict=True)
+            if spec.kind is OutputKind.USER_OUTPUT  # others are buffers, or the input, changed in place
+        ]
         names = _names(self.exported.call_spec.out_spec, len(values))
         found = {name: self.names.get(v) for name, v in zip(names, values, strict=True) if isinstance(v, fx.Node)}
         if len(found) != len(values) or not found:
@@ -375,6 +395,24 @@ class _Reader:
                 text = "" if not code or code.startswith('File "') else f" ({code})"
                 return f"{file.name}:{header.split('line ')[1].split(',')[0]}{text}", ""
         return path or node.name, ""
+
+
+def _operations_of(call: Call) -> tuple[tuple[ir.Operation, ...], str]:
+    """What a call becomes; whatever else goes wrong with it is the user's to see at that line, not a traceback.
+
+    Raises:
+        UnsupportedStepError: it becomes nothing.
+    """
+    try:
+        return operations_of(call)
+    except UnsupportedStepError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:LONGEST]
+        raise UnsupportedStepError(
+            f"{call.function} of these arguments cannot be read ({type(error).__name__}: {text})",
+            "write the step in another way, and report it",
+        ) from error
 
 
 def _names(structure: Any, count: int) -> list[str]:
