@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ciphershift.errors import BadShapeError, ProgramError
 from ciphershift.he_layers import layers
+from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers.layer import MAX_EXPONENT
 from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
 from ciphershift.he_layers.recurrence import certificates
@@ -41,9 +42,11 @@ def export(network: Network, *, name: str, version: str, params: str, classes: C
             (C, L) has one for each of its values or one for each channel.
 
     Raises:
+        UnknownParamsError: there is no such parameter set.
         BadShapeError: there are more or fewer names than values.
         ProgramError: a function has no finite value somewhere on the ramp of its look-up.
     """
+    parameter_sets.get(params)
     return _Exporter(network).program(name=name, version=version, params=params, classes=classes)
 
 

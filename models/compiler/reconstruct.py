@@ -21,7 +21,7 @@ from ciphershift.models.nn.layers import Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 LEAST_SPREAD = 2.0
-"""Of an output without look-ups on the calibration data, in deviations of an answer's noise."""
+"""Of an output on the calibration data, in deviations of an answer's noise."""
 NOISE_RAMP = 4.0
 """Standard deviations to both sides, on the ramp of a channel that is constant in the module."""
 STILL = 1e-6
@@ -91,19 +91,29 @@ class Reconstruction:
             self._round(node.linear, x, (wanted - node.bias) / node.logit())
         node.bias.copy_((wanted - node.linear(x) * node.logit()).mean(0))
         node.peak.copy_(node.sums(x).abs().max())
-        if node.bounds is not None:
-            self._require_heard(step, node, wanted)
+        self._require_heard(step, node, wanted)
 
     def _require_heard(self, step: Step, node: Head, wanted: Tensor) -> None:
-        """Without look-ups the scale is that of the greatest sum of any input, whose rest may be too small for what the outputs say."""
-        noise = self.noise.packing / float(self.network.torus().delta[step.name]) * node.logit()
+        """All outputs of a part share a scale: beside a great constant, or a greater output, one may be less than the noise of an answer.
+
+        Without look-ups the scale is that of the greatest sum of any input. Behind look-ups a constant is no matter: its noise is small
+        beside the others.
+        """
+        dense = node.bounds is not None
+        turns = self.noise.packing**2 + (
+            0.0 if dense else self.noise.lookup**2 * node.linear.integer_weight().pow(2).sum(1)
+        )
+        noise = turns**0.5 / float(self.network.torus().delta[step.name]) * node.logit()
         spread = wanted.std(0)
-        worst = int((noise / spread.clamp_min(1e-30)).argmax())
-        if noise[worst] > spread[worst] / LEAST_SPREAD:
+        share = noise / spread.clamp_min(1e-30)
+        if not dense:
+            share = torch.where(spread > STILL * wanted.abs().amax(0), share, 0.0)
+        worst = int(share.argmax())
+        if noise[worst] > spread[worst] / LEAST_SPREAD and share[worst] > 0:
             raise NotEquivalentError(
                 f"{step.place}: output {worst} varies by {float(spread[worst]):.3g} on the calibration data, and an encrypted answer "
-                f"has noise of {float(noise[worst]):.3g}, since its scale holds every input: take a great constant out of the module, or "
-                "train it with more weight decay"
+                f"has noise of {float(noise[worst]):.3g} there: take a great constant out of the module, return outputs of other sizes as "
+                "outputs of their own (a dict), or train it with more weight decay"
             )
 
     def _follow(self, step: Step, node: Activation, x: Tensor, wanted: Tensor) -> None:

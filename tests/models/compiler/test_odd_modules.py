@@ -184,3 +184,14 @@ def test_a_deviation_without_a_mean_counts() -> None:
 def test_a_normalization_that_cannot_be_is_named(given: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         Inputs(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["a great constant", "a small output"])
+def test_an_output_behind_look_ups_that_noise_would_drown_is_refused(name: str) -> None:
+    factor = torch.tensor([100.0, 100.0, 0.05]) if name == "a small output" else torch.ones(3)
+    constant = 1990.0 if name == "a great constant" else 0.0
+    module = net(lambda s, x: s.head(F.relu(s.a(x))) * factor + constant).eval()
+    with pytest.raises(NotEquivalentError, match="outputs of their own"):
+        convert(module, torch.rand(150, 6))
+    parts = net(lambda s, x: {str(i): s.head(F.relu(s.a(x)))[:, i : i + 1] * factor[i] for i in range(3)}).eval()
+    assert len(convert(parts, torch.rand(150, 6)).parts) == 3
