@@ -5,6 +5,7 @@ reconstruction: Nagel et al. 2020, arXiv 2004.10568; Li et al. 2021, arXiv 2102.
 """
 
 from copy import deepcopy
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -96,8 +97,8 @@ class Reconstruction:
     def _require_heard(self, step: Step, node: Head, wanted: Tensor) -> None:
         """All outputs of a part share a scale: beside a great constant, or a greater output, one may be less than the noise of an answer.
 
-        Without look-ups the scale is that of the greatest sum of any input. Behind look-ups a constant is no matter: its noise is small
-        beside the others.
+        Without look-ups the scale is that of the greatest sum of any input. Behind look-ups a constant is no matter, since its noise is
+        small beside the others; nor is a place of a map, such as one in its padding.
         """
         dense = node.bounds is not None
         turns = self.noise.packing**2 + (
@@ -107,9 +108,11 @@ class Reconstruction:
         spread = wanted.std(0)
         share = noise / spread.clamp_min(1e-30)
         if not dense:
-            share = torch.where(spread > STILL * wanted.abs().amax(0), share, 0.0)
-        worst = int(share.argmax())
-        if noise[worst] > spread[worst] / LEAST_SPREAD and share[worst] > 0:
+            vectors = [torch.full((prod(part.shape),), len(part.shape) == 1) for part in self.network.parts]
+            share = torch.where((spread > STILL * wanted.abs().amax(0)) & torch.cat(vectors), share, 0.0)
+        if float(share.max()) > 1 / LEAST_SPREAD:
+            constant = wanted.abs().amax(0) / spread.clamp_min(1e-30)
+            worst = int(torch.where(share > 1 / LEAST_SPREAD, constant, 0.0).argmax())  # whose constant sets the scale
             raise NotEquivalentError(
                 f"{step.place}: output {worst} varies by {float(spread[worst]):.3g} on the calibration data, and an encrypted answer "
                 f"has noise of {float(noise[worst]):.3g} there: take a great constant out of the module, return outputs of other sizes as "

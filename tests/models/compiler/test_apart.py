@@ -120,7 +120,7 @@ def test_pooled_levels_do_not_drown(name: str) -> None:
 
 def test_pooled_sums_would_drown_on_the_scale_of_the_next_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ciphershift.models.compiler.apart.LOUD_POOL", float("inf"))
-    assert pooled("summed")[1] < 0.3
+    assert pooled("summed")[1] < 0.65
 
 
 class Steps(nn.Module):

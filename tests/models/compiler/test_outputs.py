@@ -70,7 +70,10 @@ def test_large_logits_do_not_overflow() -> None:
     assert OUTPUTS["log_softmax"](logits)[0, 2] == -2000.0
 
 
-IMAGES = np.random.default_rng(1).integers(0, 256, (100, 1, 8, 8), dtype=np.uint8)
+RNG = np.random.default_rng(1)
+IMAGES = (RNG.integers(0, 256, (100, 1, 8, 8)) * RNG.random((100, 1, 1, 1))).astype(
+    np.uint8
+)  # dark ones and bright ones
 UNIT = torch.tensor(IMAGES).float() / 255
 
 
@@ -96,6 +99,7 @@ class Net(nn.Module):
         )
         with torch.no_grad():
             self.age.weight.mul_(0.01)  # beside the others next to nothing
+            self.age.bias.zero_()
 
     def forward(self, x: Tensor) -> Any:
         return self.end(self, F.relu(self.conv(x)))
