@@ -22,7 +22,7 @@ from ciphershift.models.nn.layers import Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 LEAST_SPREAD = 2.0
-"""Of an output on the calibration data, in deviations of an answer's noise."""
+"""Of an output without look-ups on the calibration data, in deviations of an answer's noise; behind look-ups it is one."""
 NOISE_RAMP = 4.0
 """Standard deviations to both sides, on the ramp of a channel that is constant in the module."""
 STILL = 1e-6
@@ -110,9 +110,10 @@ class Reconstruction:
         if not dense:
             vectors = [torch.full((prod(part.shape),), len(part.shape) == 1) for part in self.network.parts]
             share = torch.where((spread > STILL * wanted.abs().amax(0)) & torch.cat(vectors), share, 0.0)
-        if float(share.max()) > 1 / LEAST_SPREAD:
+        most = 1 / LEAST_SPREAD if dense else 1.0
+        if float(share.max()) > most:
             constant = wanted.abs().amax(0) / spread.clamp_min(1e-30)
-            worst = int(torch.where(share > 1 / LEAST_SPREAD, constant, 0.0).argmax())  # whose constant sets the scale
+            worst = int(torch.where(share > most, constant, 0.0).argmax())  # whose constant sets the scale
             raise NotEquivalentError(
                 f"{step.place}: output {worst} varies by {float(spread[worst]):.3g} on the calibration data, and an encrypted answer "
                 f"has noise of {float(noise[worst]):.3g} there: take a great constant out of the module, return outputs of other sizes as "

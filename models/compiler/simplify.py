@@ -40,7 +40,13 @@ NORMALIZED = (
 
 
 def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False) -> ir.TraceResult:
-    """See ``_simplified``; what goes wrong on the way is a finding, too."""
+    """The same network in that form, with all findings, one of them if anything goes wrong; ``traced`` is not changed.
+
+    Args:
+        traced: as it was read.
+        input_shape: of one sample.
+        moved: whether the input's integer 0 stands for another number than 0.
+    """
     try:
         return _simplified(traced, input_shape, moved=moved)
     except Exception as error:
@@ -52,13 +58,7 @@ def simplify(traced: ir.TraceResult, input_shape: Shape, *, moved: bool = False)
 
 
 def _simplified(traced: ir.TraceResult, input_shape: Shape, *, moved: bool) -> ir.TraceResult:
-    """The same network in that form, with all findings; ``traced`` is not changed.
-
-    Args:
-        traced: as it was read.
-        input_shape: of one sample.
-        moved: whether the input's integer 0 stands for another number than 0.
-    """
+    """The same, where nothing goes wrong."""
     if not traced.operations:
         return traced
     if not traced.findings:

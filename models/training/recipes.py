@@ -310,15 +310,8 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             float_phase=_photographs(epochs=22, learning_rate=0.05, shift=4, alternating=True, **_MUON),
             conversion=Conversion(
                 phases={
-                    "noisy": _photographs(
-                        epochs=18,
-                        learning_rate=0.02,
-                        frozen=0.15,
-                        shift=4,
-                        cut_out=8,
-                        alternating=True,
-                        distilled=0.5,
-                        **_MUON,
+                    "polished": _photographs(
+                        epochs=2, learning_rate=2e-3, frozen=1.0, shift=4, alternating=True, distilled=0.5, **_MUON
                     ),
                 },
             ),
