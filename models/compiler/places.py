@@ -142,10 +142,8 @@ def place_map(call: Call, values: tuple[Value, ...]) -> Tensor:
     numbers, total = _numbered(values)
     try:
         result = _moved(call, numbers)
-    except (
-        RuntimeError,
-        IndexError,
-    ) as error:  # a step before it, which has a finding of its own, gave another number of values
+    except (RuntimeError, IndexError) as error:
+        # a step before it, which has a finding of its own, gave another number of values
         raise UnsupportedStepError("moves values between samples", "treat every sample alike") from error
     if tuple(result.shape) != (BATCH, *call.shape):
         raise UnsupportedStepError("mixes the samples of a batch", "join along the channels: dim=1")

@@ -16,6 +16,7 @@ from ciphershift.errors import (
     NotEquivalentError,
     UnsupportedLayerError,
 )
+from ciphershift.models.compiler import head
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
 from ciphershift.models.cost_report import check
@@ -109,16 +110,21 @@ def test_sorted_data_do_not_hide_a_step_that_is_read_wrongly() -> None:
         convert(module, samples)
 
 
-def test_a_great_constant_hides_no_wrong_output() -> None:
-    class Wrong(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return (x if torch.compiler.is_exporting() else x.round()) + 0.0
+def test_a_great_constant_hides_no_wrong_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in bringing linear steps together, of a size that is nothing beside the constant."""
+    matrix = head._matrix
 
-    module = nn.Sequential(Wrong(), nn.Linear(6, 3)).eval()
+    def wrong(*arguments: Any) -> tuple[Tensor, Tensor]:
+        weight, bias = matrix(*arguments)
+        return 1.3 * weight, bias
+
+    monkeypatch.setattr(head, "_matrix", wrong)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3)).eval()
     bias = module[1].bias
     assert isinstance(bias, Tensor)
     nn.init.constant_(bias, 1990.0)
-    with pytest.raises(NotEquivalentError):
+    with pytest.raises(NotEquivalentError, match="differs in output"):
         convert(module, torch.rand(150, 6))
 
 
