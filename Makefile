@@ -28,9 +28,9 @@ demo: setup
 page: setup
 	$(BIN)/ciphershift page
 
-# Three processes for two cores, each of which takes whole files, in order: much of the time is spent waiting for servers that start.
+# Four processes for two cores, each of which takes whole files, in order: much of the time is spent waiting for servers that start.
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What takes minutes: the built package in clean environments, benchmarks in small.
 test-slow: $(VENV)/.ready-dev

@@ -424,6 +424,13 @@ def extraction(
     queries: Annotated[
         list[int] | None, typer.Option("--queries", help="Answers to steal with; may be given several times.", min=1)
     ] = None,
+    answer: Annotated[
+        list[str] | None,
+        typer.Option("--answer", help="logits, coarse or class; may be given several times. All if left out."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Batches of each training.", min=1, show_default="1500")
+    ] = None,
     card: Annotated[bool, typer.Option("--card", help="Write the quota for all logits into the model's card.")] = False,
     json: Json = "-",
 ) -> None:
@@ -435,12 +442,16 @@ def extraction(
 
       ciphershift bench extraction --model breast-cancer --queries 100 --queries 400 --card
     """
-    from ciphershift.benchmarks.extraction import audit, quota
+    from ciphershift.benchmarks.extraction import audit, quota, victims
 
+    if unknown := set(answer or ()) - set(victims.KINDS):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: no kind of answer; one of {', '.join(victims.KINDS)}")
     folder = Settings().models / model
     if card and not folder.is_dir():
         raise typer.BadParameter(f"{model} is no model of the zoo and has no card: leave --card out")
-    for record in audit.attack(model, queries=queries or audit.QUERIES):
+    for record in audit.attack(
+        model, queries=queries or audit.QUERIES, kinds=answer or tuple(victims.KINDS), steps=steps or audit.STEPS
+    ):
         write(record, json)
         if card and record["answer"] == "logits":
             quota.keep(folder, record)

@@ -33,16 +33,19 @@ RESTARTS = 2  # of plain distillation, of which the one that fits its answers be
 AGREEMENTS = (0.9, 0.95, 0.99)
 
 
-def attack(model: str, *, queries: Sequence[int] = QUERIES, steps: int = STEPS) -> Iterator[dict[str, Any]]:
+def attack(
+    model: str, *, queries: Sequence[int] = QUERIES, kinds: Sequence[str] = tuple(victims.KINDS), steps: int = STEPS
+) -> Iterator[dict[str, Any]]:
     """Yields a record for each kind of answer, and of random networks one for each control.
 
     Args:
         model: of the zoo, or one of DEPTH_TWO, a random network of one hidden layer of ReLUs with biases.
         queries: numbers of answers to steal with; no more of a network of the zoo than its data set has training images.
+        kinds: of answers, of victims.KINDS.
         steps: batches of each training.
 
     Raises:
-        ProgramError: the network is no row of convolutions, dense layers, ReLUs and pools.
+        ProgramError: the network is no row of convolutions, dense layers, ReLUs and pools, and no recipe makes one of its name.
     """
     most, size = max(queries), DEPTH_TWO.get(model)
     victim = victims.of_zoo(model, most) if size is None else victims.depth_two(*size, most, seed=1)
@@ -51,7 +54,7 @@ def attack(model: str, *, queries: Sequence[int] = QUERIES, steps: int = STEPS) 
     wanted = simulate.plain(victim.program, victim.test).argmax(axis=1)
     without = _without(victim, wanted, steps)
     kept = sorted({min(count, len(victim.queries)) for count in queries})
-    for kind in victims.KINDS:
+    for kind in kinds:
         answers = victims.ask(victim.program, kind, parameter_set, victim.queries, seed=2)
         served = victims.ask(victim.program, kind, parameter_set, victim.test, seed=3).argmax(axis=1)
         points = list(
@@ -60,13 +63,13 @@ def attack(model: str, *, queries: Sequence[int] = QUERIES, steps: int = STEPS) 
         if size is not None and kind != "class":
             oracle = oracles.oracle(victim, victims.KINDS[kind](victim.program), parameter_set, seed=4)
             points += _critical_points(victim, oracle, wanted, kept, steps)
-        yield shared | _record(victim, model, kind, served, wanted, without, points)
+        yield shared | _record(victim, model, kind, served, wanted, without, points, steps)
     if size is not None:
         for control, make in oracles.CONTROLS.items():
             oracle = make(victim)
             points = list(_critical_points(victim, oracle, wanted, kept, steps))
             served = oracle(victim.read(victim.test).astype(np.float64)).argmax(axis=1)
-            yield shared | _record(victim, model, control, served, wanted, None, points)
+            yield shared | _record(victim, model, control, served, wanted, None, points, steps)
 
 
 def _record(
@@ -77,13 +80,15 @@ def _record(
     wanted: NDArray[np.int64],
     without: float | None,
     points: Sequence[dict[str, Any]],
+    steps: int,
 ) -> dict[str, Any]:
     return {
         "model": model,
         "program": victim.program.digest,
         "answer": kind,
         "coarse_levels": victims.COARSE_LEVELS if kind == "coarse" else None,
-        "weights": sum(parameter.numel() for parameter in students.untrained(victim.program, 0).parameters()),
+        "steps": steps,
+        "weights": sum(parameter.numel() for parameter in victim.untrained(0).parameters()),
         "served_agreement": round(float((served == wanted).mean()), 4),
         "without_queries": without,
         "points": points,
@@ -125,24 +130,21 @@ def _critical_points(
         yield _point(victim, wanted, count, "critical points", student)
 
 
-def _point(
-    victim: Victim, wanted: NDArray[np.int64], count: int, attack: str, student: nn.Sequential
-) -> dict[str, Any]:
+def _point(victim: Victim, wanted: NDArray[np.int64], count: int, attack: str, student: nn.Module) -> dict[str, Any]:
     agreement = (students.classes_of(student, victim.read(victim.test)) == wanted).mean()
-    error = recovery.relative_error(recovery.true_rows(victim), students.first_rows(student))
     return {
         "queries": count,
         "attack": attack,
         "agreement": round(float(agreement), 4),
-        "weights_error": float(f"{error:.4g}"),
+        "weights_error": recovery.weights_error(victim, student),
     }
 
 
 def _distilled(
     victim: Victim, inputs: NDArray[np.float32], answers: FloatArray, steps: int, by_class: bool
-) -> nn.Sequential:
+) -> nn.Module:
     tries = [
-        students.distill(students.untrained(victim.program, seed), inputs, answers, steps=steps, by_class=by_class)
+        students.distill(victim.untrained(seed), inputs, answers, steps=steps, by_class=by_class)
         for seed in range(RESTARTS)
     ]
     known = answers.argmax(axis=1)
@@ -181,7 +183,7 @@ def _without(victim: Victim, wanted: NDArray[np.int64], steps: int) -> float | N
     if victim.labels is None:
         return None
     labels = np.eye(len(victim.program.output.classes))[victim.labels]
-    student = students.untrained(victim.program, 0)
+    student = victim.untrained(0)
     students.distill(student, victim.read(victim.queries), labels, steps=steps, by_class=True)
     return round(float((students.classes_of(student, victim.read(victim.test)) == wanted).mean()), 4)
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import nn
 
+from ciphershift.benchmarks.extraction import students
 from ciphershift.benchmarks.extraction.victims import Victim
-from ciphershift.he_layers.layers import Conv2d, Linear, ReLU
+from ciphershift.he_layers.layers import Conv2d, CReLU, Linear, ReLU
 from ciphershift.he_layers.layers.layer import FloatArray
+
+
+def weights_error(victim: Victim, student: nn.Module) -> float | None:
+    """Relative error of the first layer's rows; None if the attacker's network does not begin with such a layer and a ReLU."""
+    if not students.is_row(victim.program) or any(isinstance(layer, CReLU) for layer in victim.program.layers):
+        return None
+    return float(f"{relative_error(true_rows(victim), students.first_rows(student)):.4g}")
 
 
 def true_rows(victim: Victim) -> FloatArray:

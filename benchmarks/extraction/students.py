@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ciphershift.errors import ProgramError
-from ciphershift.he_layers.layers import AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, ReLU
-from ciphershift.he_layers.program import Program
+from ciphershift.he_layers.layers import AvgPool2d, ChannelShuffle, Conv2d, CReLU, Flatten, Linear, MaxPool2d, ReLU
+from ciphershift.he_layers.program import IMAGE, Program
+from ciphershift.models.nn.crelu import BothSigns
+from ciphershift.models.nn.recurrent import contractive
 
 BATCH = 512
 RATE = 1e-2  # from random weights
@@ -24,6 +26,14 @@ class Clip(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[...] -> [...] in 0 to 1."""
         return x.clamp(0, 1)
+
+
+def is_row(program: Program) -> bool:
+    """Whether the layers follow each other, and are ones that `untrained` knows."""
+    known = Conv2d | Linear | ReLU | CReLU | ChannelShuffle | MaxPool2d | AvgPool2d | Flatten
+    before = (IMAGE, *(layer.name for layer in program.layers))
+    followed = all(stage.sources == (name,) for stage, name in zip(program.stages, before, strict=False))
+    return followed and all(isinstance(layer, known) for layer in program.layers)
 
 
 def untrained(program: Program, seed: int) -> nn.Sequential:
@@ -47,6 +57,10 @@ def untrained(program: Program, seed: int) -> nn.Sequential:
                 modules.append(nn.Linear(layer.weight.shape[1], layer.weight.shape[0]))
             case ReLU():
                 modules.append(Clip())
+            case CReLU():
+                modules.append(BothSigns())
+            case ChannelShuffle():
+                pass  # channels of random weights have no order
             case MaxPool2d():
                 modules.append(nn.MaxPool2d(layer.kernel, layer.stride, layer.padding))
             case AvgPool2d():
@@ -66,18 +80,18 @@ def untrained(program: Program, seed: int) -> nn.Sequential:
 
 
 def distill(
-    student: nn.Sequential,
+    student: nn.Module,
     inputs: NDArray[np.float32],
     wanted: NDArray[np.floating],
     *,
     steps: int,
     by_class: bool,
     rate: float = RATE,
-) -> nn.Sequential:
+) -> nn.Module:
     """Trains a network on answers: Adam, rate falling to zero by a cosine; returns it.
 
     Args:
-        student: from `untrained`.
+        student: from `untrained`, or another one that takes the same inputs.
         inputs: float32 [n, ...].
         wanted: answers [n, classes].
         steps: batches of BATCH inputs.
@@ -92,6 +106,7 @@ def distill(
         optimizer, lambda step: min(1.0, step / 50) * (1 + math.cos(math.pi * step / steps)) / 2 + 1e-3
     )
     generator = torch.Generator().manual_seed(0)
+    student.train()
     for _ in range(steps):
         chosen = torch.randint(len(x), (min(BATCH, len(x)),), generator=generator)
         out = student(x[chosen])
@@ -100,7 +115,9 @@ def distill(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    return student
+        for part in contractive(student):
+            part.contract()
+    return student.eval()
 
 
 def fit_last(student: nn.Sequential, inputs: NDArray[np.float32], wanted: NDArray[np.floating]) -> None:
@@ -115,7 +132,7 @@ def fit_last(student: nn.Sequential, inputs: NDArray[np.float32], wanted: NDArra
         last.bias.copy_(solved[-1])
 
 
-def misfit(student: nn.Sequential, inputs: NDArray[np.float32], wanted: NDArray[np.floating], by_class: bool) -> float:
+def misfit(student: nn.Module, inputs: NDArray[np.float32], wanted: NDArray[np.floating], by_class: bool) -> float:
     """Returns the mean squared error of answers [n, classes], normalized as `distill` does, or the share of other classes."""
     if by_class:
         return float((classes_of(student, inputs) != wanted.argmax(axis=1)).mean())
@@ -124,16 +141,16 @@ def misfit(student: nn.Sequential, inputs: NDArray[np.float32], wanted: NDArray[
     return float(((out - (wanted - wanted.mean()) / wanted.std()) ** 2).mean())
 
 
-def classes_of(student: nn.Sequential, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+def classes_of(student: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
     """Returns the predicted classes [n]."""
     with torch.no_grad():
         parts = [student(torch.from_numpy(inputs[i : i + 1000])).argmax(1) for i in range(0, len(inputs), 1000)]
     return np.asarray(torch.cat(parts).numpy(), dtype=np.int64)
 
 
-def first_rows(student: nn.Sequential) -> NDArray[np.float64]:
+def first_rows(student: nn.Module) -> NDArray[np.float64]:
     """Returns weights and bias of the first layer's units, [units, weights + 1]."""
-    layer = next(module for module in student if isinstance(module, nn.Conv2d | nn.Linear))
+    layer = next(module for module in student.modules() if isinstance(module, nn.Conv2d | nn.Linear))
     assert layer.bias is not None
     weight = layer.weight.detach().flatten(1)
     return np.asarray(torch.cat([weight, layer.bias.detach()[:, None]], 1).numpy(), dtype=np.float64)

@@ -79,8 +79,11 @@ def _cell(record: Record, count: int) -> str:
     if not points:
         return tables.NONE
     copy = max(points, key=lambda point: float(point["agreement"]))
-    weights = min(points, key=lambda point: float(point["weights_error"]))
     agreement = f"{tables.percent(copy['agreement'], 1)} ({copy['attack'][0]})"
+    known = [point for point in points if point["weights_error"] is not None]
+    if not known:
+        return agreement
+    weights = min(known, key=lambda point: float(point["weights_error"]))
     return f"{agreement}, error {weights['weights_error']:.2g} ({weights['attack'][0]})"
 
 

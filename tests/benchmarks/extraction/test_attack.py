@@ -125,6 +125,19 @@ def test_a_quota_is_for_the_stated_loss_and_stands_in_the_profile(
     assert profile.accuracy_encrypted == 0.5
 
 
+@pytest.mark.parametrize("folder", sorted(Settings().models.iterdir()), ids=lambda folder: folder.name)
+def test_every_network_of_the_zoo_can_be_attacked(folder: Path) -> None:
+    program = Program.load(folder)
+    network = victims.attacker_of(folder.name, program)(0)
+    found = students.classes_of(network.eval(), np.zeros((3, *program.sample_shape), dtype=np.float32))
+    assert found.shape == (3,)
+    inputs = np.random.default_rng(0).random((8, *program.sample_shape), dtype=np.float32)
+    answers = np.eye(len(program.output.classes))[[0, 1] * 4]
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    students.distill(network, inputs, answers, steps=1, by_class=True)
+    assert any(not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
 def test_a_network_that_the_attack_does_not_know_is_said_so(tiny_program: Program) -> None:
     assert len(students.untrained(tiny_program, 0)) == len(tiny_program.layers)
     with pytest.raises(ProgramError, match="top_one"):
