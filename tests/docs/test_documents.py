@@ -14,7 +14,11 @@ from tests.support.documents import DOCUMENTS, ROOT, Reader, blocks, name_of
 
 RUN = [name_of(document) for document in DOCUMENTS if any(block.is_run for block in blocks(document))]
 OWN_NETWORK = "docs/tutorials/own-network.md"
-SLOW = dict.fromkeys(("docs/tutorials/your-table.md", "docs/tutorials/deploying.md"), pytest.mark.slow)
+TUTORIALS = tuple(
+    f"docs/tutorials/{name}.md"
+    for name in ("your-table", "own-network", "deploying", "five-minutes", "what-the-server-sees")
+)
+SLOW = dict.fromkeys((*TUTORIALS, "docs/networks.md", "docs/operations.md"), pytest.mark.slow)
 NEEDS = {
     OWN_NETWORK: "xrays",
     "docs/tutorials/choosing-parameters.md": "mnist",

@@ -42,6 +42,7 @@ def test_encrypted_predictions_are_those_of_the_plaintext_network(server: Server
     assert (logits.argmax(axis=1) == simulate.plain(program, images[:5]).argmax(axis=1)).sum() >= 4
 
 
+@pytest.mark.slow  # its look-ups take seven times as long
 def test_every_encrypted_logit_of_the_exact_network_is_the_integer_networks(server: ServerProcess, home: Path) -> None:
     """2^-31 is how often this may fail in an image (its card)."""
     images, _ = demo.samples()
