@@ -87,6 +87,24 @@ def accuracy(model: Model, json: Json = "-") -> None:
 
 
 @app.command()
+def conversion(
+    model: Annotated[str, typer.Option("--model", "-m", help="Name of a recipe, whose topology and data are taken.")],
+    repeats: Annotated[int, typer.Option(min=2, help="Seeds, or folds of data without a test part.")] = 3,
+    work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("build") / "conversion",
+    json: Json = "-",
+) -> None:
+    """Points that an ordinary ReLU network loses by conversion with default settings, before any training and after fine_tune.
+
+    Example:
+
+      ciphershift bench conversion --model chest-xray --json -
+    """
+    from ciphershift.benchmarks.networks.conversion import measure
+
+    write(measure(model, repeats=repeats, work=work, show=commands.print_step), json)
+
+
+@app.command()
 def crafted(
     model: Model,
     generations: Annotated[int, typer.Option(min=1, help="Rounds of the search; each tries 112 images.")] = 300,

@@ -144,6 +144,9 @@ def convert(
             help="Whether the target is a number or a class; by default a number if it has fractions, or more than 30 different values.",
         ),
     ] = None,
+    class_names: Annotated[
+        str, typer.Option(help="Names of the classes, where the data have numbers alone, as normal,pneumonia.")
+    ] = "",
     standardize: Annotated[
         bool,
         typer.Option(
@@ -196,6 +199,7 @@ def convert(
         standardize=standardize,
         mean=_numbers(mean, "--mean"),
         std=_numbers(std, "--std"),
+        classes=tuple(class_names.split(",")) if class_names else (),
         regression=regression,
         levels=input_levels,
     )
@@ -204,6 +208,7 @@ def convert(
         f" {option} {value}"
         for option, value in (
             ("--target", target),
+            ("--class-names", class_names),
             ("--mean", mean),
             ("--std", std),
             ("--levels", levels if levels != 31 else None),

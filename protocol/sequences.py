@@ -23,6 +23,11 @@ def are_padded(samples: NDArray[Any]) -> bool:
     return bool(np.isin(runs, (0, 1)).all() and (np.diff(runs, axis=1) >= 0).all() and runs[:, -1].all())
 
 
+def unpadded(samples: NDArray[Any]) -> list[NDArray[Any]]:
+    """The sequences [features, own length] of padded samples [count, features + 1, length]; the inverse of ``padded``."""
+    return [sample[:-1, np.rint(sample[-1]) == 1] for sample in samples]
+
+
 def padded(sequences: Sequence[NDArray[Any]], length: int, features: int | None = None) -> NDArray[Any]:
     """Sequences [features, own length] as [count, features + 1, length], float64 if they are numbers.
 

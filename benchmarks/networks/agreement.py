@@ -32,7 +32,8 @@ def count_agreement(model: str, *, images: int, start: int) -> dict[str, Any]:
     """
     folder = Settings().models / model
     program, card = Program.load(folder), read_card(folder)
-    test = sets.of_card(card).test
+    splits = sets.of_card(card)
+    test = splits.test
     chosen = slice(start, start + images)
     pixels, labels = test.images[chosen], test.labels[chosen]
     integers = simulate.plain(program, pixels)
@@ -42,7 +43,7 @@ def count_agreement(model: str, *, images: int, start: int) -> dict[str, Any]:
         profile = client.profile()
         client.prepare()
         logits, timings = [], []
-        for image in watched(pixels, f"{model}: encrypted inference"):
+        for image in watched(splits.inputs.as_sent(pixels), f"{model}: encrypted inference"):
             logits.append(client.predict(image)[0])
             timings.append(client.timings)
         memory = server.peak_memory_bytes()

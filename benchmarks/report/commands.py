@@ -124,7 +124,8 @@ def peers(
                 write(result, json)
 
 
-def _print_step(stage: str, step: Step) -> None:
+def print_step(stage: str, step: Step) -> None:
+    """Shows how far a training is, on stderr."""
     console.print(f"{stage} {step}", soft_wrap=True)
 
 
@@ -133,7 +134,7 @@ def _prepare_peers() -> None:
     from ciphershift.benchmarks.peers import networks, systems
 
     if any(peer.python.exists() for peer in systems.PEERS):
-        networks.prepare(systems.WORK, _print_step)
+        networks.prepare(systems.WORK, print_step)
 
 
 @app.command()
@@ -165,7 +166,7 @@ def ablation(
         variants=missing,
         work=work,
         seed=seed,
-        show=_print_step,
+        show=print_step,
     ):
         results.store(record, folder)
 

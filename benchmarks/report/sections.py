@@ -206,6 +206,41 @@ def _ablation(stored: Stored, folder: Path) -> str:
     )
 
 
+def _conversion(stored: Stored, folder: Path) -> str:
+    records = stored.newest("conversion", "model", command="ciphershift bench conversion --model NAME")
+    rows = [
+        (
+            record["model"],
+            record["dataset"],
+            f"{len(record['repeats'])} {'folds' if record['folds'] else 'seeds'}",
+            *(
+                tables.percent(sum(each[stage] for each in record["repeats"]) / len(record["repeats"]), 1)
+                for stage in ("float", "converted", "tuned")
+            ),
+            *(
+                f"{record['loss_points'][stage]:+.1f} ± {record['loss_deviation'][stage]:.1f}"
+                for stage in ("converted", "tuned")
+            ),
+        )
+        for record in records
+    ]
+    head = (
+        "topology",
+        "data",
+        "repeats",
+        "float",
+        "converted",
+        "fine-tuned",
+        "lost by conversion",
+        "lost after fine_tune",
+    )
+    return (
+        "Ordinary networks with ReLUs that do not clip, in the topologies of the zoo: the float network, its conversion with default "
+        "settings before any training, and after `fine_tune` with default settings. Test samples, with the noise of the circuit; losses in "
+        "points, mean and deviation over the repeats.\n\n" + tables.table(head, rows)
+    )
+
+
 def _published() -> dict[str, Any]:
     content: dict[str, Any] = json.loads(
         files("ciphershift.benchmarks.report").joinpath("published.json").read_text("utf-8")
@@ -326,6 +361,7 @@ SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
     ("Throughput", _throughput),
     ("Noise and accuracy by parameter set", _parameters),
     ("What each choice is worth", _ablation),
+    ("What conversion loses", _conversion),
     ("Under load and faults", service),
     ("How many answers give a network away", stolen),
     ("Inputs made to be misread", crafted),

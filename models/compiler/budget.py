@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 
 from ciphershift.errors import OverBudgetError
 from ciphershift.he_layers.analysis import cost
@@ -71,7 +72,7 @@ def within(
 
 def _seconds(network: Network, first: Choice, threads: int) -> dict[str, float]:
     """Predicted seconds for one sample under each set; tables and weights cost the same whatever they hold."""
-    classes = tuple(map(str, range(len(network.head.bias))))
+    classes = {part.name: tuple(map(str, range(prod(part.shape)))) for part in network.parts}
     program = export(network.eval(), name="priced", version="0", params=parameter_sets.DEFAULT, classes=classes)
     work, sets = cost.work(program), [parameter_sets.get(name) for name in dict.fromkeys((first.params, *SETS))]
     return {params.name: cost.seconds(work, params, timing.measure(params, threads)) for params in sets}

@@ -31,7 +31,8 @@ from ciphershift.models.compiler.drives import MAX_OUTSIDE, ROUNDING, Drives
 from ciphershift.models.compiler.fitting import require_finite
 from ciphershift.models.compiler.graph import Wiring
 from ciphershift.models.compiler.head import HEAD
-from ciphershift.models.compiler.inputs import Inputs, Logits
+from ciphershift.models.compiler.inputs import Inputs
+from ciphershift.models.compiler.judge import SEED, Judge, targets_of
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.onnx_graph import OnnxModule, as_module
 from ciphershift.models.compiler.public import PublicPart, behind, stem_of
@@ -40,7 +41,7 @@ from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.ties import ties
 from ciphershift.models.compiler.trace import BATCH, Trace, evaluation_mode, trace
 from ciphershift.models.nn.activations import per_channel
-from ciphershift.models.training.metrics import Targets, score
+from ciphershift.models.training.metrics import Targets
 from ciphershift.protocol.sequences import are_padded
 
 MAX_LEVELS, MAX_EXPONENTS = 255, 7
@@ -48,8 +49,6 @@ COMPARED = 10 * BATCH
 """Calibration samples on which every step is held against the module's."""
 
 Validation = tuple[Tensor | NDArray[np.floating], Targets]
-SEED = 0
-"""Of the noise that conversion draws: it gives the same every time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,10 +141,9 @@ def convert(
     first = Choice(params=params, exponents=exponents, levels=levels)
     if max_seconds is None and max_drop is None:
         return make(first)
-    values, targets = (calibration_data, None) if validation is None else validation
-    samples = _checked(values, inputs)
+    judge = Judge(module=read, **_validation(calibration_data, validation, inputs))
     budget = Budget(max_seconds=max_seconds, max_drop=max_drop, threads=threads)
-    return within(budget, first, make, lambda network: _drop(read, network, samples, targets))
+    return within(budget, first, make, judge.drop)
 
 
 def before_rounding(
@@ -227,6 +225,18 @@ def before_rounding(
     return found
 
 
+def _validation(
+    calibration_data: Tensor | NDArray[np.floating], validation: Validation | None, inputs: Inputs
+) -> dict[str, Any]:
+    """``samples`` and ``targets`` of a Judge. Raises BadCalibrationError."""
+    if validation is None:
+        return {"samples": _checked(calibration_data, inputs), "targets": None}
+    if not isinstance(validation, tuple | list) or len(validation) != 2:
+        raise BadCalibrationError("the validation data are no pair; give (inputs, targets)")
+    samples = _checked(validation[0], inputs)
+    return {"samples": samples, "targets": targets_of(validation[1], len(samples))}
+
+
 def _spread_first(samples: Tensor) -> Tensor:
     """The same samples; the first ones, which are compared with the module, from all over them: data may be sorted."""
     count = len(samples)
@@ -236,35 +246,9 @@ def _spread_first(samples: Tensor) -> Tensor:
     return torch.cat([samples[first], samples[others]])
 
 
-def _drop(module: nn.Module, network: Network, samples: Tensor, targets: Targets | None) -> float:
-    """Points that the network loses against the module, on samples as the module takes them.
-
-    Without targets the module's answers are what is to be met.
-    """
-    network.require_logits()
-    whole = Logits(module, network.output) if network.output else module
-    with evaluation_mode(module), torch.no_grad():
-        real = torch.cat([whole(part) for part in torch.split(samples, BATCH)]).double().numpy()
-    if network.stem:
-        samples = torch.tensor(network.stem.scaled(network.stem.run(samples.numpy())), dtype=torch.float32)
-    with evaluation_mode(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        parts = torch.split(network.inputs.of_steps(_steps(network, samples)), BATCH)
-        found = torch.cat([network(part) for part in parts]).double().numpy()
-    if targets is None:
-        targets = real.argmax(1) if real.shape[1] > 1 else real[:, 0]
-    return 100 * (score(real, targets) - score(found, targets))
-
-
-def _steps(network: Network, samples: Tensor) -> Tensor:
-    """Samples as the module takes them as steps above each feature's least value."""
-    unit, zero = network.inputs.scale(samples.shape[1])
-    return (samples - per_channel(zero, samples)) / per_channel(unit, samples) - per_channel(network.lowest, samples)
-
-
 def _with_others(network: Network, samples: Tensor) -> Tensor:
     """Samples as the module takes them as the network's integers; then some inverted, and as many of noise."""
-    steps, levels = _steps(network, samples), network.inputs.levels
+    steps, levels = network.steps_of(samples), network.inputs.levels
     some = steps[: -(-len(steps) // 4)]
     noise = torch.rand(some.shape, generator=torch.Generator().manual_seed(SEED)) * levels
     return torch.cat([steps, levels - some, noise]) + per_channel(network.lowest, steps)

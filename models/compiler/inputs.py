@@ -15,6 +15,7 @@ from ciphershift.he_layers.layers import Shape
 from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.nn.activations import per_channel
 from ciphershift.protocol.encoding import Encoding
+from ciphershift.protocol.sequences import unpadded
 
 MARGIN = 0.1
 """Of a feature's range, on each side: what users have may lie beyond the data that a network was made from."""
@@ -98,6 +99,11 @@ class Inputs:
             return (images / np.float32(PIXEL_LEVELS)).astype(np.float32)
         lowest = self.lowest(images.shape[1]).numpy().reshape(1, -1, *[1] * (images.ndim - 2))
         return self.encoding.raw(images + lowest).astype(np.float32)
+
+    def as_sent(self, images: NDArray[np.uint8]) -> Sequence[NDArray[Any]]:
+        """Bytes [count, features, ...] as a client is given them: pixels, raw values, or sequences of their own length."""
+        raw = images if self.encoding is None else self.raw_of(images)
+        return unpadded(raw) if self.sequences else list(raw)
 
     def bytes_of(self, raw: NDArray[Any]) -> NDArray[np.uint8]:
         """Raw values [count, features, ...] as steps above each feature's least value, uint8, which training and simulation take.
@@ -189,7 +195,14 @@ class Logits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, ...] -> [B, classes]."""
-        given: Tensor = self.module(x)
-        if self.function == "log_softmax":
-            return given
-        return torch.logit(given, 1e-7) if self.function == "sigmoid" else given.clamp_min(1e-7).log()
+        return logits_of(self.module(x), self.function)
+
+
+def logits_of(given: Tensor, function: str | None) -> Tensor:
+    """Logits, of which a softmax, a logarithm of it or a sigmoid is what was given; without a function it is them."""
+    match function:
+        case "sigmoid":
+            return torch.logit(given, 1e-7)
+        case "softmax":
+            return given.clamp_min(1e-7).log()
+    return given

@@ -166,6 +166,11 @@ class Network(nn.Module):
         """All parts of one type."""
         return (module for module in self.modules() if isinstance(module, kind))
 
+    def steps_of(self, samples: Tensor) -> Tensor:
+        """Samples as the module takes them as steps above each feature's least value."""
+        unit, zero = self.inputs.scale(samples.shape[1])
+        return (samples - per_channel(zero, samples)) / per_channel(unit, samples) - per_channel(self.lowest, samples)
+
     def torus(self) -> Torus:
         """Where the values lie on the torus, by the statistics of the moment."""
         with torch.no_grad():

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,8 @@ def accuracy(network: nn.Module, split: Split) -> float:
 def logits(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Logits [count, classes] of uint8 images, in evaluation mode, at the network's device; the random state is left as it was."""
     was_training, random = network.training, torch.get_rng_state()
-    device = next(network.parameters()).device
+    # What was read of an ONNX file has no parameters, and may have no buffers.
+    device = next((each.device for each in chain(network.parameters(), network.buffers())), torch.device("cpu"))
     network.eval()
     loud = network.loudness.clone() if isinstance(network, Network) else None
     if isinstance(network, Network):

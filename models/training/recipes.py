@@ -355,6 +355,7 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                 }
             ),
             classes=2,
+            reading=Reading(classes=("normal", "pneumonia")),
         ),
         Recipe(
             name="breast-cancer",

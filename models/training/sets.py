@@ -29,6 +29,7 @@ class Reading:
         std: its deviation.
         names: of the features, where the data have none.
         regression: whether the target is a number; None: as it looks (models.training.own_data.read).
+        classes: names of the classes, in the order of their numbers, where the data have none.
         levels: steps of a pixel or a feature (Inputs.levels).
     """
 
@@ -37,6 +38,7 @@ class Reading:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     regression: bool | None = None
     levels: int = PIXEL_LEVELS
 
@@ -82,6 +84,10 @@ class Splits:
         reading, whole = Reading() if reading is None else reading, raw.divided()
         assert whole.validation is not None and whole.test is not None, "divided data have all parts"
         inputs = _inputs(whole, reading)
+        if reading.classes and len(reading.classes) != len(whole.classes):
+            raise UnreadableDataError(
+                f"{name} has {len(whole.classes)} classes, {', '.join(whole.classes)}; give as many names, not {len(reading.classes)}"
+            )
 
         def split(*parts: Labeled) -> Split:
             values = np.concatenate([part.values for part in parts]) if len(parts) > 1 else parts[0].values
@@ -89,7 +95,7 @@ class Splits:
 
         return cls(
             name=name,
-            classes=whole.classes,
+            classes=reading.classes or whole.classes,
             train=split(whole.train, whole.validation) if everything else split(whole.train),
             validation=None if everything else split(whole.validation),
             test=split(whole.test),

@@ -124,6 +124,14 @@ def records() -> list[dict[str, Any]]:
                 {"activation": "square", "pool": "average", "exponents": None, "noise": None, "public": False},
             )
         ),
+        envelope("conversion")
+        | {
+            "model": "m",
+            "dataset": "d",
+            "folds": True,
+            "repeats": [{"float": 0.9, "converted": 0.88, "tuned": 0.9}] * 2,
+        }
+        | {"loss_points": {"converted": 2.0, "tuned": 0.0}, "loss_deviation": {"converted": 0.5, "tuned": 0.1}},
         envelope("estimates", threads=2)
         | {"params": "P", "network": "alexnet", "lookups": 10**6, "products": 10**9, "predicted_s": 4000.0}
         | {"upload_bytes": 1e6, "largest_map_bytes": 1e9},

@@ -18,10 +18,14 @@ BOUND = 0.15
 SHAPES = ((2, 8, 8), (2, 12))
 MANY = int(os.environ.get("CIPHERSHIFT_GRAPHS", "40"))
 FEW = 4
+MOST_REFUSED = 0.1
 
 
-def agrees(seed: int) -> None:
-    """`convert` holds every step against the module's, up to a thousandth; this holds the whole of it, and what is exported."""
+def agrees(seed: int) -> bool:
+    """`convert` holds every step against the module's, up to a thousandth; this holds the whole of it, and what is exported.
+
+    Returns whether the module was converted; False if it was refused.
+    """
     choices = random.Random(
         seed
     )  # not hypothesis, whose choices differ from process to process: CI is to try what we tried
@@ -33,7 +37,7 @@ def agrees(seed: int) -> None:
     try:
         network = before_rounding(module, samples, levels=255, max_outside=1e-3).network
     except (UnsupportedLayerError, BadCalibrationError):  # a finding, as of a function that is nearly constant
-        return
+        return False
     with torch.no_grad():
         expected, found = module(samples).numpy(), network(samples).numpy()
         assert np.abs(found - expected).mean() < BOUND * expected.std() + 1e-5
@@ -43,6 +47,7 @@ def agrees(seed: int) -> None:
     plain = simulate.plain(program, pixels) * program.output.scale
     # Biases become integers, tables have 256 steps: some activations move by a level of 255.
     assert np.abs(plain - rounded).mean() < BOUND * rounded.std() + 1e-5
+    return True
 
 
 @pytest.mark.parametrize("seed", [*range(FEW), 270])  # the last one has strides other than those of its trace
@@ -51,6 +56,6 @@ def test_a_few_random_graphs(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(FEW, MANY))
-def test_many_random_graphs(seed: int) -> None:
-    agrees(seed)
+def test_many_random_graphs() -> None:
+    refused = [seed for seed in range(FEW, MANY) if not agrees(seed)]
+    assert len(refused) <= MOST_REFUSED * MANY, refused

@@ -362,7 +362,9 @@ SAMPLES = torch.rand(120, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == "compiled" else ()) for name in NAMES],  # torch.compile takes long
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "compiled" else ()) for name in NAMES
+    ],  # torch.compile takes long
 )
 def test_it_is_the_module_and_its_program_is_it(name: str) -> None:
     """`convert` holds every step against the module's own; ends of ramps, which clip few values, are all that may differ."""

@@ -1,6 +1,7 @@
 """Data as people have them become bytes, and clients send the raw values."""
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -333,3 +334,51 @@ def test_pixels_may_have_few_steps() -> None:
     x = torch.tensor([[0, 8, 9, 255]]).float() / 255
     assert inputs.integers(x).tolist() == [[0.0, 0.0, 1.0, 15.0]]
     assert inputs.scale(1)[0].item() == pytest.approx(1 / 15)
+
+
+def test_classes_that_data_give_as_numbers_may_be_named(patients: Path) -> None:
+    named = Splits.load(str(patients), reading=Reading(target="ill", classes=("well", "ill")))
+    assert named.classes == ("well", "ill")
+    assert sets.of_card(json.loads(json.dumps(sets.card_of(named)))).classes == ("well", "ill")
+    with pytest.raises(UnreadableDataError, match=r"2 classes, .*; give as many names, not 3"):
+        Splits.load(str(patients), reading=Reading(target="ill", classes=("a", "b", "c")))
+
+
+@pytest.mark.slow  # calibrates whole networks
+@pytest.mark.filterwarnings("ignore")  # torch's exporters warn about each other
+@pytest.mark.parametrize("kind", ["folder", "onnx"])
+def test_the_command_converts_folders_of_images_and_onnx_files(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(75, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
+    if kind == "folder":
+        data, source, options = tmp_path / "data", f"{tmp_path / 'net.py'}:net", ["--weights", str(tmp_path / "net.pt")]
+        for name, low in (("dark", 0), ("light", 120)):
+            (data / name).mkdir(parents=True)
+            for number in range(90):
+                pixels = np.random.default_rng(number).integers(low, low + 120, (5, 5, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(data / name / f"{number}.png")
+        layers = "nn.Flatten(), nn.Linear(75, 6), nn.ReLU(), nn.Linear(6, 2)"
+        (tmp_path / "net.py").write_text(f"from torch import nn\ndef net():\n    return nn.Sequential({layers})\n")
+        torch.save(module.state_dict(), tmp_path / "net.pt")
+    else:
+        data, source, options = tmp_path / "data.npz", str(tmp_path / "net.onnx"), ["--class-names", "dark,light"]
+        images = np.random.default_rng(0).integers(0, 256, (180, 3, 5, 5), dtype=np.uint8)
+        np.savez(data, images=images, labels=np.arange(180) % 2)
+        torch.onnx.export(
+            module,
+            (torch.zeros(2, 3, 5, 5),),
+            source,
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+            verbose=False,
+        )
+    command = ["convert", source, *options, "--dataset", str(data), "--name", "net", "--epochs", "0"]
+    done = CliRunner().invoke(app, [*command, "--params", "TOY_N128", "--output", str(tmp_path / "zoo")])
+    assert done.exit_code == 0, done.exception
+    program, card = Program.load(tmp_path / "zoo" / "net"), cards.read(tmp_path / "zoo" / "net")
+    assert program.output.classes == ("dark", "light")
+    assert program.input.shape == (3, 5, 5) and program.lookups == 6
+    assert card["made_by"].startswith(f"ciphershift convert {source}")
+    test = sets.of_card(card).test
+    found = simulate.plain(program, test.images).argmax(1) == logits(module, test.images).argmax(1)
+    assert found.mean() > 0.8
