@@ -45,9 +45,10 @@ def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
         ),
+        timeout_keep_alive=settings.idle_seconds,
         ws="none",
         loop="asyncio",
-        timeout_graceful_shutdown=1,  # after the drain: what is left are streams and half-open uploads
+        timeout_graceful_shutdown=int(LEAVE_SECONDS),  # after the drain: what is left are streams and half-open uploads
     )
     listener = config.bind_socket()
     # Connections inherit it; otherwise an answer of two segments waits 40 ms for the client's delayed acknowledgement.

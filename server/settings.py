@@ -160,6 +160,7 @@ class Settings(BaseSettings):
     streams_per_tenant: int = Field(16, ge=1, description="event streams that one tenant may keep open to one process")
     max_connections: int = Field(1000, ge=1, description="open connections of one process; more are refused as `busy`")
     header_seconds: float = Field(10.0, gt=0, description="time for the head of a request, and for a TLS handshake")
+    idle_seconds: int = Field(10, ge=1, description="time for which a connection is kept open between two requests")
     body_seconds: float = Field(
         30.0, gt=0, description="time over which a request body must bring 4096 bytes per second on average"
     )

@@ -1,9 +1,7 @@
 """The shipped deployment files: valid for the tools that read them, and about a server that exists."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sysconfig
 import tomllib
@@ -27,6 +25,7 @@ from ciphershift.benchmarks.harness.server_process import ServerProcess
 from ciphershift.client import Client
 from ciphershift.server.settings import EngineUrl, Settings
 from tests.server.store.conftest import State
+from tests.support.programs import required
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -289,12 +288,7 @@ def test_the_dockerfile_passes_hadolint() -> None:
 
 
 def test_rules_and_scraping_pass_promtool() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        message = "promtool is not installed: apt-get install prometheus (.ci/run does so as root)"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+    promtool = required("promtool", "prometheus")
     for command in (
         ["check", "rules", "alerts.yml"],
         ["test", "rules", "alerts_test.yml"],

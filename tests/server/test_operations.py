@@ -2,12 +2,15 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +170,48 @@ def test_an_address_of_ipv6_is_printed_as_it_is_written_in_a_url(zoo: Path, tmp_
         written = [tmp_path / "storage", *(tmp_path / "storage").rglob("*")]
         assert len(written) > 2
         assert not [path for path in written if path.stat().st_mode & 0o077]
+
+
+def whole(connection: socket.socket) -> bytes:
+    """All that the server sends until it closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_a_served_process_keeps_its_limits_of_connections(zoo: Path, bundle: tuple[str, bytes]) -> None:
+    """That an idle connection is closed after one second is shown by a head that is late after three and began later."""
+    settings = {"models": zoo, "allow_toy_parameters": True, "engine": "queue://", "wait_until_ready": False}
+    limits = {"max_connections": 5, "header_seconds": 3, "idle_seconds": 1, "body_seconds": 1}
+    with running_server(**settings, **limits) as server, ExitStack() as clients:
+        port = int(server.url.rpartition(":")[2])
+
+        def connected(data: bytes = b"") -> socket.socket:
+            connection = clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            connection.sendall(data)
+            return connection
+
+        bare = b"GET /v2/health/live HTTP/1.1\nHost: 127.0.0.1\n\n"
+        assert whole(connected(bare)).startswith(b"HTTP/1.1 400")
+        client = HTTPConnection("127.0.0.1", port)
+        client.request("GET", "/v2/health/live")
+        assert client.getresponse().read() == b'{"live":true}'
+        idle = clients.enter_context(client.sock)
+        half = connected(bare[:20])
+        ended, _, _ = select.select([idle, half], [], [], 60)
+        assert idle in ended
+        assert idle.recv(1) == b""
+        assert whole(half).startswith(b"HTTP/1.1 408")
+        slow = connected(
+            f"PUT /v2/keys/{bundle[0]} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000\r\n\r\n12".encode()
+        )
+        with suppress(ConnectionResetError):
+            assert slow.recv(1) == b""
+
+        def sixth() -> bytes:
+            *_, last = [connected() for _ in range(6)]
+            return whole(last)
+
+        # Again if this process was so slow that the first had ended before the sixth came.
+        assert any(sixth().startswith(b"HTTP/1.1 503") for _ in range(10))
 
 
 def test_tls_from_certificate_files(zoo: Path, tmp_path: Path) -> None:
