@@ -74,10 +74,10 @@ $(ARM64)/.ready: $(VENV)/.ready pyproject.toml constraints.txt $(KERNEL) | $(ARM
 arm64: $(ARM64)/.ready
 	$(ARM64)/bin/python -m pytest -o timeout=0 tests/golden tests/he_layers/native $(ARGS)
 
-# Fuzzing led by coverage: containers, requests and Programs. What it finds it writes to build/fuzz. To search on: make fuzz FUZZ=-max_total_time=3600
+# Fuzzing led by coverage: containers, requests, Programs and what a connection brings. What it finds it writes to build/fuzz. To search on: make fuzz FUZZ=-max_total_time=3600
 FUZZ := -seed=1 -runs=8000
 fuzz: $(VENV)/.ready-dev
-	for target in containers requests programs; do $(BIN)/python -m tests.fuzz.$$target $(FUZZ) || exit 1; done
+	for target in containers requests programs connections; do $(BIN)/python -m tests.fuzz.$$target $(FUZZ) || exit 1; done
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

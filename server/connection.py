@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -24,6 +25,18 @@ _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding[ \t]*:")
 _SIZED = re.compile(rb"(?i)\r\ncontent-length[ \t]*:")
 
 
+class _CheckedParser(h11.Connection):
+    """h11, which is not asked to read a head that is refused; also not one behind a body that nobody waited for."""
+
+    def __init__(self, acceptable: Callable[[], bool]) -> None:
+        super().__init__(h11.SERVER)
+        self._acceptable = acceptable
+
+    def next_event(self) -> Any:
+        """Returns the next event, NEED_DATA for ever behind a refusal."""
+        return super().next_event() if self.their_state is not h11.IDLE or self._acceptable() else h11.NEED_DATA
+
+
 class LimitedConnection(H11Protocol):
     """A connection under the limits of `limited`, which makes the subclass that uvicorn gets."""
 
@@ -33,6 +46,11 @@ class LimitedConnection(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
     _received = 0  # bytes since the body timer was started
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Takes what uvicorn gives."""
+        super().__init__(*arguments, **options)
+        self.conn = _CheckedParser(self._acceptable)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuses a connection beyond the limit; else waits for a request's head."""
@@ -61,13 +79,19 @@ class LimitedConnection(H11Protocol):
             super().data_received(data)
 
     def handle_events(self) -> None:
-        """Parses what has arrived, unless it is the head of a request that is refused."""
-        if self.conn.their_state is h11.IDLE and not self._acceptable():
-            return
+        """Parses what has arrived."""
         before = self.conn.their_state
         super().handle_events()
         if self.conn.their_state is not before or self._timer is None:
             self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is no HTTP; without a word if an answer is under way or given, which uvicorn's own fails at."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._refuse(400, "malformed", "this is not HTTP/1.1")
+        else:
+            self._unwatch()
+            self.transport.abort()
 
     def _acceptable(self) -> bool:
         """Whether the head that has arrived so far may be parsed; refuses the request if not."""

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from ciphershift.server.connection import MAX_HEAD_BYTES, limited
 
 @dataclass
 class Application:
-    """Reads every body, and remembers what arrived."""
+    """Reads every body but those sent to /early, and remembers what arrived."""
 
     requests: list[str] = field(default_factory=list)
     disconnects: int = 0
@@ -26,7 +27,7 @@ class Application:
         if scope["type"] != "http":
             return
         self.requests.append(scope["method"])
-        while True:
+        while scope["path"] != "/early":
             message = await receive()
             if message["type"] == "http.disconnect":
                 self.disconnects += 1
@@ -100,6 +101,7 @@ def test_a_request_in_pieces_and_two_in_one_are_served(serving: Serving) -> None
         (b"GET / HTTP/1.1\nHost: x\n\n", 400, "malformed"),
         (b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", 400, "malformed"),
         (GOOD + b"A: b\r\n c\r\n\r\n", 400, "malformed"),
+        (GOOD + b"no colon\r\n\r\n", 400, "malformed"),
         (
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             400,
@@ -119,6 +121,33 @@ def test_an_ambiguous_or_endless_head_never_reaches_the_application(
     assert (found, problem["code"], problem["status"]) == (status, code, status)
     assert serving.app.requests == []
     assert serving.answer(GOOD + b"Connection: close\r\n\r\n")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "rest", "status"),
+    [
+        (b"Content-Length: 5\r\n\r\n", b"12345GET / HTTP/1.1\nHost: x\n\n", b" 400 "),
+        (b"Content-Length: 5\r\n\r\n", b"12345BREW / HTTP/1.1\r\nHost: x\r\n\r\n", b" 501 "),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"no chunk\r\n", b""),
+    ],
+)
+def test_what_comes_behind_an_early_answer_is_checked_too(
+    serving: Serving, caplog: pytest.LogCaptureFixture, head: bytes, rest: bytes, status: bytes
+) -> None:
+    """Found by fuzzing: an answer before the whole body made the next head pass unseen, and damaged bodies an error of ours."""
+    with serving.connect() as connection:
+        connection.sendall(b"POST /early HTTP/1.1\r\nHost: x\r\n" + head)
+        answer = b""
+        while not answer.endswith(b"\r\n\r\nok"):
+            answer += connection.recv(65536)
+        connection.sendall(rest)
+        received = b""
+        with suppress(ConnectionResetError):
+            received = connection.recv(65536)
+        assert status in received if status else not received
+    assert serving.answer(GOOD + b"Connection: close\r\n\r\n")[0] == 200
+    assert serving.app.requests == ["POST", "GET"]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("serving", [{"header_seconds": 0.2}], indirect=True)
