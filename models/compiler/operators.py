@@ -1,5 +1,6 @@
 """What each function of torch is in the intermediate form: one reader for each, by the function's name in torch's operator set (ATen)."""
 
+import re
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -194,6 +195,31 @@ def _linear(call: Call, x: Value, weight: Tensor, bias: Tensor | None = None) ->
     sums = call.add(ir.Conv2d, rows, shape=(len(weight), prod(rest), 1), weight=weight[:, :, None, None], bias=bias)
     back = torch.arange(prod(sums.shape)).view(len(weight), -1).T
     return call.gather((sums,), back.flatten(), call.shape)
+
+
+def _matmul(call: Call, x: Value, weight: Tensor) -> Value:
+    """A dense layer whose weights are written [inputs, outputs]."""
+    if _constant(x) or not _constant(weight) or weight.dim() != 2:
+        raise unsupported("matmul")
+    return _linear(call, x, weight.T)
+
+
+def _addmm(call: Call, bias: Tensor, x: Value, weight: Tensor) -> Value:
+    if _constant(x) or not _constant(weight) or not _constant(bias):
+        raise unsupported("addmm")
+    return _linear(call, x, weight.T, bias.expand(weight.shape[1]) if bias.dim() < 2 else bias.reshape(-1))
+
+
+def _einsum(call: Call, equation: str, *operands: Any) -> Value:
+    """A dense layer on the last axis, in any spelling of its weights: "bi,io->bo", "...i,oi->...o"."""
+    x, *weights = operands[0] if isinstance(operands[0], list | tuple) else operands
+    read = re.fullmatch(r"(\.\.\.|\w*)(\w),(\w)(\w)->\1(\w)", equation.replace(" ", ""))
+    if read is None or _constant(x) or len(weights) != 1 or not _constant(weights[0]):
+        raise unsupported("einsum")
+    _, inner, first, second, outer = read.groups()
+    if {first, second} != {inner, outer} or inner == outer:
+        raise unsupported("einsum")
+    return _linear(call, x, weights[0].T if first == inner else weights[0])
 
 
 def _source(weight: Tensor) -> int:
@@ -449,6 +475,10 @@ READERS: dict[str, Callable[..., Value]] = {
     "conv_transpose2d": _conv_transpose2d,
     "conv_transpose1d": _conv_transpose1d,
     "linear": _linear,
+    "matmul": _matmul,
+    "mm": _matmul,
+    "addmm": _addmm,
+    "einsum": _einsum,
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_native_batch_norm_legit": _batch_statistics,
     "relu": lambda call, x: call.add(ir.ReLU, x, shape=x.shape),

@@ -7,7 +7,8 @@ PRODUCT = "of functions of two encrypted values there are sums and products, pla
 INSTEAD = {
     "layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm batch_norm _native_batch_norm_legit std var": NORM,
     "linalg_vector_norm norm": "write (x * x).sum(dim).sqrt(): a look-up, a sum and a look-up",
-    "matmul bmm mm addmm einsum scaled_dot_product_attention embedding prod": PRODUCT,
+    "matmul bmm mm addmm einsum": f"{PRODUCT}; a product with constant weights is x @ W on the last axis, or nn.Linear",
+    "scaled_dot_product_attention embedding prod": PRODUCT,
     "lstm gru rnn_tanh rnn_relu": "give it a tensor: pad sequences (ciphershift.protocol.sequences), do not pack them",
     "conv3d conv_transpose3d convolution": "use nn.Conv2d on the slices as channels",
     "upsample_bilinear2d upsample_bicubic2d upsample_linear1d grid_sampler": "use nearest upsampling, which only copies values",

@@ -164,6 +164,23 @@ def built(seed: int = 0) -> dict[str, nn.Module]:
             c=conv(),
             head=head(144, 4),
         ),
+        "matrix products with constant weights": Net(
+            lambda s, x: torch.addmm(s.head.bias, F.relu(x @ s.c.weight.T).flatten(1), s.head.weight.T),
+            c=nn.Linear(8, 6),
+            head=head(48, 4),
+        ),
+        "einsum with constant weights": Net(
+            lambda s, x: s.head(flat(F.relu(torch.einsum("bchi,oi->bcho", x, s.c.weight)))),
+            c=nn.Linear(8, 6),
+            head=head(48, 4),
+        ),
+        "split and joined again": Net(
+            lambda s, x: (lambda a, b, c: s.head(flat(torch.cat([c, a, b], 1))))(
+                *torch.split(F.relu(s.c(x)), [1, 2, 1], dim=1)
+            ),
+            c=conv(),
+            head=head(144, 4),
+        ),
         "sum of a list": Net(
             lambda s, x: s.head(flat(F.relu(sum([s.c(x), s.d(x)])))), c=conv(), d=conv(), head=head(144, 4)
         ),
