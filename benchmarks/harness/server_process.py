@@ -17,16 +17,15 @@ class ServerProcess(LocalServer):
 
     def family(self) -> list[int]:
         """Returns the server's process id and those of its children."""
-        lists = Path(f"/proc/{self.pid}/task").glob("*/children")  # each thread has children of its own
-        return [self.pid, *(int(pid) for children in lists for pid in children.read_text().split())]
+        return [self.pid, *children(self.pid)]
+
+    def workers(self) -> set[int]:
+        """Returns the process ids of the worker processes."""
+        return {pid for pid in children(self.pid) if "spawn_main" in told(pid, "cmdline")}
 
     def is_alive(self) -> bool:
         """Whether the server runs; a zombie does not."""
-        status = Path(f"/proc/{self.pid}/status")
-        try:
-            return "State:\tZ" not in status.read_text()
-        except OSError:
-            return False
+        return is_running(self.pid)
 
     def memory_bytes(self) -> int | None:
         """Returns the sum of the resident sizes of server and workers; None where the system does not tell."""
@@ -37,11 +36,29 @@ class ServerProcess(LocalServer):
         return self._sizes("VmHWM")
 
     def _sizes(self, name: str) -> int | None:
-        try:
-            texts = [Path(f"/proc/{pid}/status").read_text() for pid in self.family()]
-        except OSError:
-            return None
-        return sum(int(line.split()[1]) << 10 for text in texts for line in text.splitlines() if line.startswith(name))
+        lines = [line for pid in self.family() for line in told(pid, "status").splitlines() if line.startswith(name)]
+        return sum(int(line.split()[1]) << 10 for line in lines) if lines else None
+
+
+def children(pid: int) -> list[int]:
+    """Returns the process ids of a process's children; none if it has ended, or the system does not tell."""
+    # Each thread has children of its own, and may end while they are read.
+    threads = Path(f"/proc/{pid}/task")
+    return [int(child) for thread in threads.glob("*") for child in told(pid, f"task/{thread.name}/children").split()]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    status = told(pid, "status")
+    return bool(status) and "State:\tZ" not in status
+
+
+def told(pid: int, what: str) -> str:
+    """What the system says of a process in this file; nothing if it has ended, or the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/{what}").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 @contextmanager

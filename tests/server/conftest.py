@@ -7,7 +7,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,13 +100,10 @@ class Gated:
         return self.until(location, lambda job: job["progress"]["bootstraps_done"] > 0)
 
 
-def workers(server: Gated) -> set[int]:
-    return {pid for pid in server.process.family()[1:] if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
-
-
 def kill_workers(server: Gated) -> None:
-    for pid in workers(server):
-        os.kill(pid, signal.SIGKILL)
+    for pid in server.process.workers():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 Serve = Callable[..., Any]

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from ciphershift.benchmarks.harness.server_process import is_running
 from ciphershift.errors import WorkerLostError
 from ciphershift.server.engine.local import _Process
 from ciphershift.server.settings import Settings
-from tests.server.conftest import PATIENCE_SECONDS, Gated, Serve, kill_workers, workers
+from tests.server.conftest import PATIENCE_SECONDS, Gated, Serve, kill_workers
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,10 @@ def test_a_full_queue_is_busy(server: Gated, make_body: Callable[..., Any]) -> N
 
 def test_a_dead_worker_is_replaced(server: Gated, make_body: Callable[..., Any]) -> None:
     assert server.post("infer", make_body()).status_code == 200
-    before = workers(server)
+    before = server.process.workers()
     kill_workers(server)
     assert server.post("infer", make_body()).status_code == 200
-    assert workers(server).isdisjoint(before)
+    assert server.process.workers().isdisjoint(before)
 
 
 def test_a_worker_that_dies_at_work_is_replaced_unseen_by_the_client(
@@ -108,15 +109,10 @@ def test_a_passed_deadline_is_said_so(gated: Serve, make_body: Callable[..., Any
         answer = server.post("infer", make_body())
         assert (answer.status_code, answer.json()["code"]) == (504, "deadline")
         assert server.http.get("/v2/health/ready").status_code == 200
-        orphans = workers(server)
+        orphans = server.process.workers()
         os.kill(server.process.pid, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while any(map(alive, orphans)):  # workers end with a killed server
+        while any(map(is_running, orphans)):  # workers end with a killed server
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert orphans
-
-
-def alive(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status")
-    return status.exists() and "State:\tZ" not in status.read_text()

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
+from ciphershift.benchmarks.harness.server_process import children, is_running
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ANSWER_MILLISECONDS = 120_000
 PATIENCE_MILLISECONDS = 30_000  # with a machine that others use, too
@@ -28,17 +30,12 @@ def served(home: Path, *options: str) -> Iterator[str]:
         line = process.stdout.readline()
         assert line.startswith("the page is at http://127.0.0.1:"), line
         yield line.removeprefix("the page is at ").strip()
-        children = _children(process.pid)
+        left = children(process.pid)
     finally:
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 0
-    assert not [child for child in children if Path(f"/proc/{child}").exists()]  # the server beside it ends, too
-
-
-def _children(pid: int) -> list[int]:
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for each in lists for child in each.read_text().split()]
+    assert not [child for child in left if is_running(child)]  # the server beside it ends, too
 
 
 @contextmanager

@@ -175,9 +175,7 @@ def built(seed: int = 0) -> dict[str, nn.Module]:
             head=head(48, 4),
         ),
         "split and joined again": Net(
-            lambda s, x: (lambda a, b, c: s.head(flat(torch.cat([c, a, b], 1))))(
-                *torch.split(F.relu(s.c(x)), [1, 2, 1], dim=1)
-            ),
+            lambda s, x: s.head(flat(torch.cat(F.relu(s.c(x)).split([1, 2, 1], dim=1)[::-1], 1))),
             c=conv(),
             head=head(144, 4),
         ),
