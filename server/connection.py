@@ -66,7 +66,9 @@ class LimitedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Ends the connection with its request; at once, if that is still arriving."""
+        """Ends the connection with its request; at once, if that is still arriving. May be called again."""
+        if self.transport.is_closing():
+            return
         if self.conn.their_state is h11.SEND_BODY:
             self.transport.abort()
         else:

@@ -48,7 +48,7 @@ def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:
         timeout_keep_alive=settings.idle_seconds,
         ws="none",
         loop="asyncio",
-        timeout_graceful_shutdown=int(LEAVE_SECONDS),  # after the drain: what is left are streams and half-open uploads
+        timeout_graceful_shutdown=int(LEAVE_SECONDS),  # for streams and answers; half-open uploads are broken off
     )
     listener = config.bind_socket()
     # Connections inherit it; otherwise an answer of two segments waits 40 ms for the client's delayed acknowledgement.
@@ -83,8 +83,21 @@ class _Server(uvicorn.Server):
             setattr(self._loop, "create_server", create)  # noqa: B010 - mypy refuses to assign to a method
         await super().serve(sockets)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.create_task(self._end_connections())
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _end_connections(self) -> None:
+        # uvicorn does so once; one that was accepted just before would be served for as long as its client asks.
+        while True:
+            await asyncio.sleep(0.1)
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._service.draining or not self.started:
+            self.force_exit = self._service.drained
             super().handle_exit(sig, frame)
         else:
             self._loop.call_soon_threadsafe(self._start_draining)
@@ -94,4 +107,10 @@ class _Server(uvicorn.Server):
         # Workers end with the process, and a job that it could not release is free when the lease is over.
         signal.setitimer(signal.ITIMER_REAL, self._service.settings.drain_seconds + LEAVE_SECONDS)
         self._draining = self._loop.create_task(self._service.drain())
-        self._draining.add_done_callback(lambda _: setattr(self, "should_exit", True))
+        self._draining.add_done_callback(partial(self._leave, self._loop.time()))
+
+    def _leave(self, began: float, _: object) -> None:
+        # What the drain has not used is for those who still listen.
+        unused = self._service.settings.drain_seconds - (self._loop.time() - began)
+        self.config.timeout_graceful_shutdown = int(max(unused, 0) + LEAVE_SECONDS)
+        self.should_exit = True

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from ciphershift.server import process
 from ciphershift.server.connection import MAX_HEAD_BYTES, limited
 
 
@@ -61,6 +62,43 @@ def read(connection: socket.socket) -> tuple[int, dict[str, Any]]:
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
     return int(head.split(b" ")[1]), json.loads(body) if body.startswith(b"{") else {}
+
+
+class Unseen(set[Any]):
+    """A set that shows what it has from the second look on."""
+
+    looked = False
+
+    def __iter__(self) -> Iterator[Any]:
+        seen = super().__iter__() if self.looked else iter(())
+        self.looked = True
+        return seen
+
+
+def test_a_connection_that_the_stopping_server_has_not_seen_is_ended_too() -> None:
+    """It is accepted in the moment in which the listener is closed, and its client would ask for ever."""
+    http = limited(max_connections=50, header_seconds=300, body_seconds=300)
+    config = uvicorn.Config(Application(), port=0, http=http, log_level="critical", lifespan="off")
+    config.timeout_graceful_shutdown = config.timeout_keep_alive = 300
+    service: Any = None  # which only a signal asks
+    server: Any = process._Server(config, service)
+    server.server_state.connections = Unseen()
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    try:
+        address = server.servers[0].sockets[0].getsockname()
+        with socket.create_connection(address, timeout=60) as connection:
+            connection.sendall(GOOD + b"\r\n")
+            answer = b""
+            while not answer.endswith(b"\r\n\r\nok"):
+                answer += connection.recv(65536)
+            server.should_exit = True
+            assert connection.recv(1) == b""
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join()
 
 
 @pytest.fixture

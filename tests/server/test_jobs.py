@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 import httpx
 import pytest
 
+from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.server.settings import Settings
 from ciphershift.server.store.database import Database, Job
 from tests.server.conftest import PATIENCE_SECONDS, Gated, Serve
+from tests.support import gated_server
 
 LAYERS = 3  # of one image
 
@@ -184,9 +187,9 @@ def test_an_unknown_job_is_said_so(server: Gated, path: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
 
 
-def until_ended(server: Gated) -> None:
+def until_ended(process: ServerProcess) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while server.process.is_alive():
+    while process.is_alive():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -204,7 +207,7 @@ def test_killed_and_stopped_servers_lose_no_job(gated: Serve, make_body: Callabl
         second.gate.hold(1)
         second.until(locations[0], lambda job: job["state"] != "pending")
         os.kill(second.process.pid, signal.SIGTERM)
-        until_ended(second)
+        until_ended(second.process)
     database = Database(Settings(storage=str(tmp_path)).database_url)
     with database.reading() as session:
         unfinished = {job.state for job in session.query(Job).filter(Job.finished.is_(None))}
@@ -236,7 +239,7 @@ def test_a_stopping_server_finishes_what_it_can_and_keeps_the_rest(
         assert not running.done()
         server.gate.open()
         assert running.result().status_code == 200
-        until_ended(server)
+        until_ended(server.process)
     database = Database(Settings(storage=str(tmp_path)).database_url)
     with database.reading() as session:
         kept = session.get_one(Job, waiting.removeprefix("/v2/jobs/"))
@@ -244,56 +247,133 @@ def test_a_stopping_server_finishes_what_it_can_and_keeps_the_rest(
     assert (kept.state, kept.attempt) == ("pending", 0)
 
 
-@pytest.mark.parametrize("engine", ["local://?threads=1", "queue://"])
-def test_a_drain_ends_in_its_time_with_streams_uploads_and_a_worker_that_does_not_answer(
-    gated: Serve, bundle: tuple[str, bytes], make_body: Callable[..., Any], tmp_path: Path, engine: str
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended after SIGTERM: seconds since it heard the signal, its wait status, and its log."""
+
+    seconds: float
+    status: int
+    log: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    @property
+    def complaints(self) -> list[str]:
+        """Lines that are errors, and tracebacks."""
+        known = ('"level": "debug"', '"level": "info"', '"level": "warning"', "open: no API keys")
+        return [
+            line for line in self.log.splitlines() if "Traceback" in line or not any(kind in line for kind in known)
+        ]
+
+
+def drained(process: ServerProcess) -> Ended:
+    os.kill(process.pid, signal.SIGTERM)
+    until_ended(process)
+    ended = datetime.now(UTC)
+    status = int(Path(f"/proc/{process.pid}/stat").read_text().split()[-1])
+    log = process.log.read_text()
+    (heard,) = [
+        datetime.fromisoformat(line["timestamp"]) for line in Ended(0, 0, log).lines if line["event"] == "draining"
+    ]
+    return Ended((ended - heard).total_seconds(), status, log)
+
+
+UNHURRIED = {"changes": json.dumps({"ciphershift.server.process.LEAVE_SECONDS": PATIENCE_SECONDS})}
+
+
+def stopped_workers(process: ServerProcess) -> list[int]:
+    """Stops the workers of a process: they hear nothing, as in a layer that takes minutes."""
+    stopped = sorted(process.workers())
+    for child in stopped:
+        os.kill(child, signal.SIGSTOP)
+    return stopped
+
+
+def end(child: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+
+
+def ask_until(over: threading.Event, url: str) -> None:
+    with suppress(httpx.TransportError), httpx.Client(base_url=url) as http:  # at the end it no longer listens
+        while not over.is_set():
+            http.get("/v2/models/tiny")
+
+
+@pytest.mark.parametrize("unhurried", [False, True], ids=["in its time", "unhurried"])
+@pytest.mark.parametrize("role", ["serve", "api", "worker"])
+def test_a_drain_ends_in_its_time_with_streams_uploads_load_and_a_worker_that_does_not_answer(
+    gated: Serve,
+    zoo: Path,
+    bundle: tuple[str, bytes],
+    make_body: Callable[..., Any],
+    tmp_path: Path,
+    role: str,
+    unhurried: bool,
 ) -> None:
-    drain_seconds, over = 1, threading.Event()
-    settings = {"storage": tmp_path, "drain_seconds": drain_seconds, "engine": engine, "wait_until_ready": False}
-    with gated(**settings) as server, ExitStack() as clients:
-        evaluates = engine != "queue://"
+    """In its time: the kernel ends what a busy machine has not. Unhurried: it ends by itself, releases its job and logs no error."""
+    drain_seconds = 1
+    settings: dict[str, Any] = {"storage": tmp_path, "drain_seconds": drain_seconds}
+    settings |= UNHURRIED if unhurried else {}
+    local = {**settings, "engine": "local://?threads=1"}
+    waiting = {**settings, "engine": "queue://", "wait_until_ready": False}
+    with ExitStack() as stack:
+        server = stack.enter_context(gated(**(local if role == "serve" else waiting)))
+        process = server.process
         server.gate.hold(1)
+        if role == "worker":
+            program = ("-P", gated_server.__file__, "worker")
+            options = {"models": zoo, "allow_toy_parameters": True, "gate": server.gate.path, "program": program}
+            process = stack.enter_context(running_server(**local, **options))
         locations = [server.submit(make_body(2)) for _ in range(2)]
-        if evaluates:
+        if role != "api":
             server.held(locations[0])
-            for child in server.process.family()[1:]:
-                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    os.kill(child, signal.SIGSTOP)  # it hears nothing, as in a layer that takes minutes
+        for child in stopped_workers(process):
+            stack.callback(end, child)
         for location in locations:
-            stream = clients.enter_context(server.http.stream("GET", f"{location}/events"))
+            stream = stack.enter_context(server.http.stream("GET", f"{location}/events"))
             assert next(stream.iter_lines())
-        host, port = server.process.url.removeprefix("http://").split(":")
+        host, port = process.url.removeprefix("http://").split(":")
         for _ in range(20):
-            upload = clients.enter_context(socket.create_connection((host, int(port))))
+            upload = stack.enter_context(socket.create_connection((host, int(port))))
             head = f"PUT /v2/keys/{bundle[0]} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(bundle[1])}\r\n\r\n"
             upload.sendall(head.encode() + bundle[1][:-1])
-
-        def load() -> None:
-            while not over.is_set():
-                try:
-                    server.http.get("/v2/models/tiny")
-                except httpx.TransportError:  # it no longer listens
-                    return
-
-        pool = clients.enter_context(ThreadPoolExecutor(4))
+        pool, over = stack.enter_context(ThreadPoolExecutor(4)), threading.Event()
+        stack.callback(over.set)
         for _ in range(4):
-            pool.submit(load)
-        os.kill(server.process.pid, signal.SIGTERM)
-        until_ended(server)
-        ended = datetime.now(UTC)
-        over.set()
-        lines = [json.loads(line) for line in server.process.log.read_text().splitlines() if line.startswith("{")]
-    (heard,) = [datetime.fromisoformat(line["timestamp"]) for line in lines if line["event"] == "draining"]
-    assert (ended - heard).total_seconds() < drain_seconds + 2  # the kernel's timer keeps it on a busy machine, too
+            pool.submit(ask_until, over, process.url)
+        ended = drained(process)
+    released = sum(line["event"] == "job_released" for line in ended.lines)
+    if unhurried:
+        assert ended.status == 0
+        assert ended.complaints == []
+        assert released == (role != "api")
+    else:
+        assert ended.status in (0, signal.SIGALRM)
+        assert ended.seconds < drain_seconds + 2
     database = Database(Settings(storage=str(tmp_path)).database_url)
     with database.reading() as session:
         kept = [session.get_one(Job, location.removeprefix("/v2/jobs/")) for location in locations]
     database.close()
-    released = sum(line["event"] == "job_released" for line in lines)
-    assert released or not evaluates or (ended - heard).total_seconds() > drain_seconds + 1, (
-        "there was time to release it"
-    )
-    taken = 1 if evaluates and not released else 0  # by a machine so busy that the lease has to end
+    taken = int(role != "api" and not released)  # its lease has to end first
     assert sorted((job.state, job.attempt) for job in kept) == sorted(
         [("pending", 0)] * (2 - taken) + [("in_progress", 1)] * taken
     )
+
+
+def test_what_is_left_of_the_drains_time_is_for_those_who_still_listen(
+    gated: Serve, make_body: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As on a busy machine: streams notice after two seconds that the server stops. They are not cut off."""
+    late = {"changes": json.dumps({"ciphershift.server.api.routes.jobs.POLL_SECONDS": 2.0})}
+    settings = {"storage": tmp_path, "drain_seconds": PATIENCE_SECONDS, "engine": "queue://", "wait_until_ready": False}
+    with gated(**settings, **late) as server:
+        location = server.submit(make_body())
+        with server.http.stream("GET", f"{location}/events") as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "event: progress"
+            ended = drained(server.process)
+            assert not any("event" in line for line in lines), "it ends whole, without another event"
+    assert (ended.status, ended.complaints) == (0, [])

@@ -2,14 +2,17 @@
 
 A `Gate` names, in a file, the number of layers after which every job is held. A held worker reports its last layer again and again,
 as one would that computes a very slow layer: progress, cancellation, drains and lost workers are those of the real thing.
+`changes` of a server is JSON: other values for constants of its code, by their full names.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,9 @@ def _install() -> None:
 if __name__ == "__main__":
     from ciphershift.cli import main
 
+    for name, value in json.loads(os.environ.get("CIPHERSHIFT_CHANGES", "{}")).items():
+        module, _, constant = name.rpartition(".")
+        setattr(import_module(module), constant, value)
     main()
 elif __name__ == "__mp_main__":  # a spawned worker imports the program of its parent
     _install()
