@@ -97,22 +97,23 @@ def failing(code: str, times: int) -> Hook:
     return hook
 
 
+@contextmanager
+def passing(target: str, hook: Hook) -> Iterator[Between]:
+    """A place before a server, by its URL, whose answers a hook may replace."""
+    middle = Between(target, hook)
+    thread = Thread(target=middle.run)
+    thread.start()
+    try:
+        yield middle
+    finally:
+        middle.close()
+        thread.join()
+
+
 @pytest.fixture
 def between(server: ServerProcess) -> Callable[[Hook], AbstractContextManager[Between]]:
     """`with between(hook) as middle`: a server whose answers a hook may replace."""
-
-    @contextmanager
-    def start(hook: Hook) -> Iterator[Between]:
-        middle = Between(server.url, hook)
-        thread = Thread(target=middle.run)
-        thread.start()
-        try:
-            yield middle
-        finally:
-            middle.close()
-            thread.join()
-
-    return start
+    return lambda hook: passing(server.url, hook)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -27,8 +28,9 @@ from ciphershift.client._transport import SyncTransport
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 from ciphershift.server.store.tenants import Scope
-from tests.client.conftest import failing
-from tests.support.gated_server import Gate
+from tests.client.conftest import failing, give, passing
+from tests.support import gated_server
+from tests.support.gated_server import STARTING, Gate
 from tests.support.tenants import tenant
 
 Images = NDArray[np.uint8]
@@ -190,6 +192,37 @@ def test_keys_that_were_replaced_meanwhile_are_said_so(
             job.result()
 
 
+def test_a_pair_that_was_stolen_is_replaced_as_operations_says(
+    server: ServerProcess, tiny_images: Images, tmp_path: Path
+) -> None:
+    """The old bundle is gone, the new pair works, and who has the old one reads what was sent under it, and no more."""
+    keys, stolen = tmp_path / "keys", tmp_path / "stolen"
+
+    def client_of(folder: Path) -> Client:
+        return Client(server.url, model="tiny", keystore=Keystore(folder), allow_toy_parameters=True)
+
+    with client_of(keys) as client:
+        old, before = client.prepare(), client.submit(tiny_images[:1])
+        before.wait()
+    shutil.copytree(keys, stolen)
+    assert httpx.delete(f"{server.url}/v2/keys/{old}").status_code == 204
+    (pair,) = (path for path in keys.iterdir() if path.name != "jobs")
+    pair.rename(tmp_path / "put away")
+    with client_of(keys) as client:
+        new, after = client.prepare(), client.submit(tiny_images[:1])
+        assert after.result().shape == (1, 3)
+        with pytest.raises(errors.WrongKeyError):
+            client.job(before.id).result()
+    assert new != old
+    assert httpx.head(f"{server.url}/v2/keys/{old}").status_code == 404
+    for known in (keys / "jobs").iterdir():  # the thief has recorded everything
+        shutil.copy(known, stolen / "jobs")
+    with client_of(stolen) as thief:
+        assert thief.job(before.id).result().shape == (1, 3)
+        with pytest.raises(errors.WrongKeyError):
+            thief.job(after.id).result()
+
+
 # Batches
 
 
@@ -293,6 +326,45 @@ def test_a_job_of_which_nothing_was_computed_is_sent_once_more(
             with pytest.raises(errors.ModelChangedError):
                 client.predict(tiny_images)
     assert sum(method == "POST" for method, _ in middle.seen) == 2
+
+
+def damaged(bundle: bytes, _: Path) -> bytes:
+    return bundle[:-1] + bytes([bundle[-1] ^ 1])
+
+
+def another(_: bytes, folder: Path) -> bytes:
+    return Keystore(folder).open(params.get("TOY_N128")).evaluation_keys.read_bytes()
+
+
+@pytest.mark.parametrize("spoil", [damaged, another])
+def test_keys_that_are_spoilt_in_the_store_while_a_job_waits_are_uploaded_again(
+    zoo: Path, keystore: Keystore, tiny_images: Images, tmp_path: Path, spoil: Callable[[bytes, Path], bytes]
+) -> None:
+    """The worker refuses what the store holds, the server forgets it, and the client sends keys and images once more."""
+    gate, storage = Gate(tmp_path / "gate"), tmp_path / "storage"
+    gate.hold(STARTING)
+
+    def spoil_before_it_is_computed(handler: Any, middle: Any) -> bool:
+        if handler.command != "POST" or not gate.holds(STARTING):
+            return False
+        accepted = middle.ask(handler)
+        (stored,) = storage.glob("keys/*/*.keys")
+        stored.write_bytes(spoil(stored.read_bytes(), tmp_path / "other"))
+        gate.open()
+        give(handler, accepted)
+        return True
+
+    settings = {"models": zoo, "storage": storage, "allow_toy_parameters": True, "engine": "local://?threads=1"}
+    with (
+        running_server(
+            program=("-P", gated_server.__file__, "serve"), gate=gate.path, wait_until_ready=False, **settings
+        ) as server,
+        passing(server.url, spoil_before_it_is_computed) as middle,
+        Client(middle.url, model="tiny", keystore=keystore, allow_toy_parameters=True) as client,
+    ):
+        assert client.predict(tiny_images).shape == (4, 3)
+    asked = [method for method, _ in middle.seen if method in ("PUT", "POST")]
+    assert asked == ["PUT", "POST", "POST", "PUT", "POST"], "the second POST was refused: unknown_key"
 
 
 def test_keys_are_read_from_the_disk_as_they_are_sent(

@@ -2,21 +2,30 @@
 
 import asyncio
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from ciphershift.errors import BusyError
+from ciphershift.he_layers.program import Program
 from ciphershift.protocol import tensors
-from ciphershift.server.api import problems
 from ciphershift.server.api.limits import TenantLimits
 from ciphershift.server.app import create_app
 from ciphershift.server.notifier import Notifier
 from ciphershift.server.settings import Settings
+from ciphershift.server.store.blobs import Spool
 from ciphershift.server.store.database import Database
 from ciphershift.server.store.tenants import Scope, TenantStore
 from tests.support.command_line import run
@@ -60,20 +69,41 @@ def key(tmp_path: Path) -> Callable[..., dict[str, str]]:
     return make
 
 
-def series(http: InProcess, **headers: str) -> set[str]:
-    text = http.get("/metrics", headers=headers).text
-    return {line.rsplit(" ", 1)[0] for line in text.splitlines() if line.startswith("ciphershift_requests_total")}
+def series(http: InProcess) -> set[tuple[str, frozenset[tuple[str, str]]]]:
+    """Every series, by its name and labels."""
+    families = text_string_to_metric_families(http.get("/metrics").text)
+    return {(sample.name, frozenset(sample.labels.items())) for family in families for sample in family.samples}
 
 
-def test_no_request_makes_a_new_series(open_http: InProcess) -> None:
-    for number in range(20):
-        assert open_http.request(f"BREW{number}", "/v2").status_code == 501
-        open_http.get(f"/no/such/path/{number}")
+def test_no_request_makes_a_new_series(
+    open_http: InProcess, make_body: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of request is made once, then with twenty other methods, paths, models, keys, versions and headers."""
+    monkeypatch.setattr("ciphershift.server.service.CACHE_SECONDS", -1.0)
+    body = make_body()
+
+    def ask(name: str, digits: str) -> None:
+        headers = body.headers | {"X-Request-Id": name, "User-Agent": name, "Idempotency-Key": name}
+        assert open_http.request(f"BREW{digits}", "/v2").status_code == 501
+        for method, path in (
+            ("GET", f"/no/such/path/{name}"),
+            ("GET", f"/v2/models/{name}"),
+            ("GET", f"/v2/models/tiny/versions/{digits}"),
+            ("GET", f"/v2/jobs/{digits * 8}"),
+            ("PUT", f"/v2/keys/{digits * 16}"),
+            ("POST", f"/v2/models/{name}/infer?{name}"),
+            ("POST", "/v2/models/tiny/infer"),
+        ):
+            status = open_http.request(method, path, content=body.content, headers=headers).status_code
+            assert 400 <= status < 500
+
+    ask("first", "0123")
+    series(open_http)  # itself makes one
     known = series(open_http)
-    assert {line for line in known if "none" in line} == {
-        'ciphershift_requests_total{method="GET",route="none",status="404"}'
-    }
-    assert not any("BREW" in line for line in known)
+    for number in range(20):
+        ask(f"other-{number}", f"{number:04}")
+    assert series(open_http) == known
+    assert not any("BREW" in value for _, labels in known for _, value in labels)
 
 
 def test_metrics_can_have_a_token_of_their_own(make_app: Callable[..., FastAPI]) -> None:
@@ -156,6 +186,23 @@ def test_why_a_model_is_not_served_is_for_administrators(
     assert str(models) not in json.dumps(told[Scope.INFER])
     assert told[Scope.INFER]["broken"]["reason"]
     assert str(models) in told[Scope.ADMIN]["broken"]["reason"]
+
+
+def test_a_model_whose_profile_cannot_be_made_is_not_served(
+    make_app: Callable[..., FastAPI], key: Callable[..., dict[str, str]], zoo: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(zoo / "tiny", models / "tiny")
+    program = Program.load(zoo / "tiny")
+    replace(program, name="other").save(models / "other")
+    (models / "other" / "card.json").write_text('{"accuracy_simulated": "x"}')
+    with InProcess(make_app(models=models)) as http:
+        admin = key(Scope.ADMIN)
+        index = {entry["name"]: entry for entry in http.post("/v2/repository/index", headers=admin).json()}
+        assert (index["tiny"]["state"], index["other"]["state"]) == ("READY", "UNAVAILABLE")
+        assert "cannot be read (ValidationError)" in index["other"]["reason"]
+        assert told(http.get("/v2/models/other/profile", headers=key())) == (404, "unknown_model")
+        assert http.get("/v2/models/tiny/profile", headers=key()).status_code == 200
 
 
 def test_what_machines_ask_for_is_made_once(make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,18 +300,89 @@ def test_an_upload_that_its_client_breaks_off_is_no_fault_of_the_server(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_a_full_disk_is_named() -> None:
-    app = FastAPI()
-    problems.install(app)
+def told(answer: httpx.Response) -> tuple[int, str]:
+    """Status and code of a problem."""
+    return answer.status_code, answer.json()["code"]
 
-    @app.get("/")
-    def fill() -> None:
-        with Path("/dev/full").open("wb", buffering=0) as file:
-            file.write(b"x")
+
+def test_a_full_disk_is_named_and_nothing_is_kept(
+    make_app: Callable[..., FastAPI],
+    bundle: tuple[str, bytes],
+    make_body: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, body, keys = make_app(open=True), make_body(), f"/v2/keys/{bundle[0]}"
+    blobs = app.state.service.blobs
+    spool = blobs.spool
+
+    @contextmanager
+    def full() -> Iterator[Spool]:
+        with spool() as given, Path("/dev/full").open("wb", buffering=0) as file:
+            yield Spool(file, given.path)
+
+    def stored() -> list[Path]:
+        return [
+            path for folder in ("keys", "jobs", "spool") for path in tmp_path.glob(f"{folder}/**/*") if path.is_file()
+        ]
 
     with InProcess(app) as http:
-        answer = http.get("/")
-    assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+        with monkeypatch.context() as patch:
+            patch.setattr(blobs, "spool", full)
+            assert told(http.put(keys, content=bundle[1])) == (507, "storage_full")
+        assert told(http.get(keys)) == (404, "unknown_key")
+        assert stored() == []
+        assert http.put(keys, content=bundle[1]).status_code == 201
+        with monkeypatch.context() as patch:
+            patch.setattr(blobs, "spool", full)
+            refused = http.post("/v2/models/tiny/jobs", content=body.content, headers=body.headers)
+            assert told(refused) == (507, "storage_full")
+        assert http.get("/v2/jobs").json() == {"jobs": []}
+        assert len(stored()) == 1, "the bundle alone"
+        assert http.post("/v2/models/tiny/jobs", content=body.content, headers=body.headers).status_code == 202
+
+
+def test_a_full_database_is_named_and_leaves_no_blob(
+    make_app: Callable[..., FastAPI], bundle: tuple[str, bytes], make_body: Callable[..., Any], tmp_path: Path
+) -> None:
+    """SQLite may not take another page; jobs are accepted as long as its pages have room."""
+    app = make_app(open=True)
+    engine = app.state.service.database._engine
+    with InProcess(app) as http:
+        http.put(f"/v2/keys/{bundle[0]}", content=bundle[1])
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 1"))
+        engine.dispose()
+
+        def submit() -> httpx.Response:
+            body = make_body()
+            return http.post("/v2/models/tiny/jobs", content=body.content, headers=body.headers)
+
+        accepted = 0
+        while (answer := submit()).status_code == 202:
+            accepted += 1
+        assert told(answer) == (507, "storage_full")
+        assert len(http.get("/v2/jobs").json()["jobs"]) == accepted
+        assert len(list(tmp_path.glob("jobs/*"))) == accepted
+
+
+@pytest.mark.parametrize(
+    ("reason", "problem"),
+    [
+        ('could not extend file "base/5/1": No space left on device', (507, "storage_full")),
+        ("server closed the connection unexpectedly", (503, "not_ready")),
+    ],
+)
+def test_what_postgresql_says_is_told_apart(
+    make_app: Callable[..., FastAPI], monkeypatch: pytest.MonkeyPatch, reason: str, problem: tuple[int, str]
+) -> None:
+    app = make_app(open=True)
+
+    def fail(*_: object) -> None:
+        raise OperationalError("INSERT INTO jobs", {}, Exception(reason))
+
+    monkeypatch.setattr(app.state.service.jobs, "newest", fail)
+    with InProcess(app) as http:
+        assert told(http.get("/v2/jobs")) == problem
 
 
 def test_requests_of_a_tenant_are_limited_by_the_second() -> None:
@@ -302,6 +420,27 @@ def test_event_streams_of_a_tenant_are_limited() -> None:
             third.__enter__()
     with limits.stream("a", 2):
         pass
+
+
+def test_a_tenant_opens_no_more_event_streams_than_the_setting_says(
+    make_app: Callable[..., FastAPI], bundle: tuple[str, bytes], make_body: Callable[..., Any]
+) -> None:
+    with InProcess(make_app(open=True, streams_per_tenant=1)) as http:
+        http.put(f"/v2/keys/{bundle[0]}", content=bundle[1])
+        body = make_body()
+        job = http.post("/v2/models/tiny/jobs", content=body.content, headers=body.headers).json()["id"]
+
+        async def two_at_once() -> list[httpx.Response]:
+            asked = {asyncio.create_task(http.send("GET", f"/v2/jobs/{job}/events")) for _ in range(2)}
+            first, others = await asyncio.wait(asked, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+            await http.send("DELETE", f"/v2/jobs/{job}")
+            return [await task for task in (*first, *others)]
+
+        refused, followed = http.run(two_at_once())
+        assert (refused.status_code, refused.json()["code"]) == (429, "busy")
+        assert "1 event streams are open" in refused.json()["detail"]
+        assert "event: canceled" in followed.text
+        assert "event: canceled" in http.get(f"/v2/jobs/{job}/events").text, "the first has ended"
 
 
 def test_an_event_stream_ends_when_its_key_is_revoked(
@@ -372,9 +511,12 @@ def test_a_background_task_that_fails_goes_on_and_makes_the_server_not_ready(
     monkeypatch.setattr("ciphershift.server.service.PAUSES", {"sweep": 0.01, "watch": 0.01, "orphans": 0.01})
     monkeypatch.setattr("ciphershift.server.service.LATE_SECONDS", 0.05)
     monkeypatch.setattr("ciphershift.server.service.CACHE_SECONDS", 0.0)
-    with InProcess(app) as http:
+    with capture_logs() as lines, InProcess(app) as http:
         while rounds < 3:
             http.get("/v2/health/live")
         answer = http.get("/v2/health/ready")
     assert answer.status_code == 503
     assert "sweep" in answer.json()["detail"]
+    failed = [line for line in lines if line["event"] == "background_task_failed"]
+    assert len(failed) >= 2
+    assert {(line["task"], line["log_level"], line["exc_info"]) for line in failed} == {("sweep", "error", True)}

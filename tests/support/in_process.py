@@ -38,9 +38,13 @@ class InProcess:
 
         return self._runner.run(wait())
 
+    async def send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Sends a request, beside others in the application's event loop."""
+        return await self._http.request(method, path, **arguments)
+
     def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """Sends a request."""
-        answer: httpx.Response = self.run(self._http.request(method, path, **arguments))
+        answer: httpx.Response = self.run(self.send(method, path, **arguments))
         return answer
 
     def get(self, path: str, **arguments: Any) -> httpx.Response:
