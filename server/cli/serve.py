@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ import typer
 
 from ciphershift.server import process
 from ciphershift.server.app import create_app
-from ciphershift.server.settings import Settings, load_settings, masked
+from ciphershift.server.cli.output import AsJson, show_done
+from ciphershift.server.settings import Settings, load_settings
 from ciphershift.server.store.database import Database
 
 app = typer.Typer(rich_markup_mode="rich")
@@ -69,6 +71,7 @@ def worker(host: Host = None, port: Port = None, models: Models = None) -> None:
 @app.command()
 def migrate(
     to: Annotated[str | None, typer.Option(help="Revision to go to, also back.", show_default="this release's")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Migrate the database to this release's revision. SQLite is migrated at every start.
 
@@ -79,23 +82,27 @@ def migrate(
       ciphershift migrate --to 0001
     """
     database = Database(load_settings().database_url)
-    database.migrate(to)
+    revision = database.migrate(to)
     database.close()
-    typer.echo(f"{masked(database.url)} is at revision {to or 'of this release'}")
+    show_done(f"the database is at revision {revision}", database.url, as_json, revision=revision)
 
 
 @app.command("settings")
-def show_settings() -> None:
+def show_settings(as_json: AsJson = False) -> None:
     """Print the effective settings, without passwords.
 
     Example:
 
       CIPHERSHIFT_PORT=9000 ciphershift settings
     """
-    show(load_settings())
+    show(load_settings(), as_json)
 
 
-def show(settings: Settings) -> None:
+def show(settings: Settings, as_json: bool = False) -> None:
     """Prints settings as the environment variables that would give them."""
-    for name, value in settings.printable().items():
-        typer.echo(f"CIPHERSHIFT_{name.upper()}={value}")
+    variables = {f"CIPHERSHIFT_{name.upper()}": value for name, value in settings.printable().items()}
+    if as_json:
+        typer.echo(json.dumps(variables))
+        return
+    for name, value in variables.items():
+        typer.echo(f"{name}={value}")

@@ -264,8 +264,8 @@ class Database:
         database.check()
         return database
 
-    def migrate(self, revision: str | None = None) -> None:
-        """Migrates the tables to a revision, upwards or back; several processes may do so at once.
+    def migrate(self, revision: str | None = None) -> str:
+        """Migrates the tables to a revision, upwards or back, and returns it; several processes may do so at once.
 
         Args:
             revision: one that this release knows; by default this release's own.
@@ -284,6 +284,7 @@ class Database:
                 command.downgrade(_config(connection), revision)
             else:
                 command.upgrade(_config(connection), revision or "head")
+        return revision or _revisions()[-1]
 
     def check(self) -> None:
         """Returns if the database is at this release's revision.

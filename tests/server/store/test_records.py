@@ -1,7 +1,10 @@
 """Usage, audit, off-boarding, orphans, lost and damaged keys, and migrations up and back; on both databases."""
 
+import json
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +20,7 @@ from ciphershift import errors
 from ciphershift.he_layers.crypto import params
 from ciphershift.server.settings import Settings
 from ciphershift.server.store import audit, erasure, orphans, usage
-from ciphershift.server.store.database import Database, KeyBundle
+from ciphershift.server.store.database import Database, Job, KeyBundle
 from ciphershift.server.store.keys import KeyStore
 from ciphershift.server.store.tenants import Scope
 from tests.server.store.conftest import State
@@ -252,30 +255,80 @@ def columns(database: Database, table: str = "key_bundles") -> list[str]:
         return list(session.execute(text(f"SELECT * FROM {table}")).keys())
 
 
-def test_every_older_state_is_migrated_by_several_at_once_and_back(url: str) -> None:
-    database = Database(url)
-    database.migrate("0001")
-    assert "blob" not in columns(database)
+JOB = {
+    "id": "j1",
+    "tenant_id": "t1",
+    "body_sha256": "b",
+    "model": "tiny",
+    "model_version": "1",
+    "model_digest": "d",
+    "key_id": "k1",
+    "images": 2,
+    "state": "in_progress",
+    "created": 0,
+    "deadline": 0,
+    "has_result": False,
+    "attempt": 1,
+    "cancel_requested": False,
+    "revision": 1,
+    "bootstraps_done": 3,
+    "bootstraps_total": 10,
+    "images_done": 0,
+}
+BUNDLE = {"tenant_id": "t1", "key_id": "k1", "params_id": "p", "bytes": 5, "created": 0, "used": 0}
+
+
+def insert(database: Database, table: str, row: dict[str, object]) -> None:
+    names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
     with database.writing() as session:
-        session.execute(text("INSERT INTO tenants (id, name, created) VALUES ('t1', 'clinic', 0)"))
-        row = "('t1', 'k1', 'p', 5, 0, 0)"
-        session.execute(
-            text(f"INSERT INTO key_bundles (tenant_id, key_id, params_id, bytes, created, used) VALUES {row}")
-        )
-    with pytest.raises(errors.NotReadyError, match=f"needs {NEWEST}: run ciphershift migrate"):
+        session.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), row)
+
+
+@pytest.mark.parametrize(
+    ("start", "blob"), [(None, None), ("0001", "keys/t1/k1.keys"), ("0002", "keys/t1/k1-0a1b2c3d.keys")]
+)
+def test_every_older_state_is_migrated_by_several_at_once_and_back(
+    url: str, start: str | None, blob: str | None
+) -> None:
+    """An empty database, and those of older releases with rows."""
+    database = Database(url)
+    if start is not None:
+        database.migrate(start)
+        insert(database, "tenants", {"id": "t1", "name": "clinic", "created": 0})
+        insert(database, "jobs", JOB)
+        insert(database, "key_bundles", BUNDLE if start == "0001" else BUNDLE | {"blob": blob})
+    with pytest.raises(errors.NotReadyError, match=f"at revision {start}, .* needs {NEWEST}: run ciphershift migrate"):
         database.check()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: migrate(url), range(4)))
     database.check()
-    with database.reading() as session:
-        assert session.get_one(KeyBundle, ("t1", "k1")).blob == "keys/t1/k1.keys"
+    if start is not None:
+        with database.reading() as session:
+            assert session.get_one(KeyBundle, ("t1", "k1")).blob == blob
+            assert session.get_one(Job, "j1").bootstraps_charged == 10
     database.migrate("0002")
     assert "bootstraps_charged" not in columns(database, "jobs")
     database.migrate("0001")
     assert "blob" not in columns(database)
-    with database.reading() as session:
-        assert session.execute(text("SELECT count(*) FROM key_bundles")).scalar() == 1
+    with database.reading() as session:  # the older release would not find a blob of a newer name
+        assert session.execute(text("SELECT count(*) FROM key_bundles")).scalar() == int(start == "0001")
+        assert session.execute(text("SELECT count(*) FROM jobs")).scalar() == int(start is not None)
     database.migrate()
+    database.check()
+    database.close()
+
+
+def test_processes_that_start_at_once_migrate_one_empty_database(url: str, tmp_path: Path) -> None:
+    environment = os.environ | {"CIPHERSHIFT_DATABASE": url, "CIPHERSHIFT_STORAGE": str(tmp_path)}
+    command = [sys.executable, "-m", "ciphershift", "migrate", "--json"]
+    replicas = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for said, complained in [replica.communicate() for replica in replicas]:
+        assert said, complained
+        assert json.loads(said)["revision"] == NEWEST
+    database = Database(url)
     database.check()
     database.close()
 
