@@ -1,12 +1,13 @@
-"""Jobs while the server and its workers are killed and restarted and the model is replaced, at random moments.
+"""Jobs while servers and their workers are killed and restarted in turn and the model is replaced, at random moments.
 
 Every job must end: completed with the logits of its own images by one version of the model, or failed with a reason. The clients hand a
 job in again under the same idempotency key when its acceptance did not reach them, and as a new one when it was accepted for a version
-that is gone.
+that is gone. Several servers share one database and one store, and the clients ask any of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -72,9 +73,10 @@ class _Version:
 class _Run:
     """What happens while jobs run."""
 
-    url: str
-    server: ServerProcess | None = None
+    urls: list[str]
+    servers: list[ServerProcess | None]  # None while one is not ready
     kills: Counter[str] = field(default_factory=Counter)
+    restarts: list[int] = field(default_factory=list)  # the servers that were drained, by number
     drains: list[float] = field(default_factory=list)  # seconds from SIGTERM to the end
     swaps: int = 0
     sent_again: int = 0  # jobs that had been accepted for a version that was gone
@@ -96,6 +98,7 @@ def kill_processes(
     kills: int,
     drains: int = 0,
     swaps: int = 0,
+    servers: int = 2,
 ) -> dict[str, Any]:
     """Returns how many of `jobs` jobs were lost or wrong under so many faults, and how long the longest drain took.
 
@@ -105,9 +108,10 @@ def kill_processes(
         images: uint8 [n, C, H, W]; job i takes `batch` of them, from image i on.
         batch: images in one job.
         jobs: to hand in, spread over the time of the faults.
-        kills: SIGKILLs of the server process or of a worker, at random moments.
-        drains: SIGTERMs of the server process, likewise.
+        kills: SIGKILLs of a server process or of a worker, at random moments.
+        drains: SIGTERMs of one server after the other, each when all are ready, as in a rolling upgrade.
         swaps: replacements of the model by its other version, whose classes are in reverse order.
+        servers: processes, each with a worker.
     """
     program = Program.load(models / model)
     versions = [_Version(each, ExpectedLogits.of(each, images)) for each in (program, _reversed(program))]
@@ -119,15 +123,19 @@ def kill_processes(
         settings = {
             "models": Path(folder, "models"),
             "storage": Path(folder, "server"),
-            "port": _free_port(),
             "lease_seconds": LEASE_SECONDS,
             "drain_seconds": DRAIN_SECONDS,
             "allow_toy_parameters": program.params.startswith("TOY"),
         }
         program.save(Path(folder, "models", model))
-        run = _Run(f"http://127.0.0.1:{settings['port']}")
-        supervisor = threading.Thread(target=_keep_running, args=(run, settings))
-        supervisor.start()
+        ports = _free_ports(servers)
+        run = _Run([f"http://127.0.0.1:{port}" for port in ports], [None] * servers)
+        supervisors = [
+            threading.Thread(target=_keep_running, args=(run, number, {**settings, "port": port}))
+            for number, port in enumerate(ports)
+        ]
+        for supervisor in supervisors:
+            supervisor.start()
         try:
             _until_answered(run, "PUT", f"/v2/keys/{keys.key_id}", keys.evaluation_keys.read_bytes(), {})
             chaos = threading.Thread(target=_make_faults, args=(run, events, versions, settings))
@@ -144,14 +152,17 @@ def kill_processes(
             chaos.join()
         finally:
             run.over.set()
-            supervisor.join()
+            for supervisor in supervisors:
+                supervisor.join()
     return envelope("faults") | {
         "model": model,
         "params": served_params(program).name,
         "jobs": jobs,
         "images_per_job": batch,
+        "servers": servers,
         "kills": dict(run.kills),
         "drains": len(run.drains),
+        "drained": [run.restarts.count(number) for number in range(servers)],
         "longest_drain_s": round(max(run.drains), 2) if run.drains else None,
         "drain_bound_s": DRAIN_BOUND,
         "swaps": run.swaps,
@@ -173,49 +184,61 @@ def _reversed(program: Program) -> Program:
     return replace(program, version=f"{program.version}-reversed", layers=layers)
 
 
-def _free_port() -> int:
-    """A free port below those that systems choose (32768 and more), so that nobody else gets it while the server is down."""
+def _free_ports(count: int) -> list[int]:
+    """Free ports below those that systems choose (32768 and more), so that nobody else gets one while its server is down."""
+    free: list[int] = []
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
-    raise ConfigurationError("none of 100 ports from 20000 to 32000 is free: stop other servers")
+            free.append(port)
+    if len(free) < count:
+        raise ConfigurationError(f"of 100 ports from 20000 to 32000 fewer than {count} are free: stop other servers")
+    return free[:count]
 
 
-def _keep_running(run: _Run, settings: dict[str, Any]) -> None:
-    """Restarts the server whenever it has exited, as an init system does."""
+def _keep_running(run: _Run, number: int, settings: dict[str, Any]) -> None:
+    """Restarts a server whenever it has exited, as an init system does."""
     while not run.over.is_set():
         try:
-            with running_server(**settings) as run.server:
-                while not run.over.is_set() and run.server.is_alive():
+            with running_server(**settings) as server:
+                run.servers[number] = server
+                while not run.over.is_set() and server.is_alive():
                     time.sleep(0.02)
         except ConfigurationError:  # killed before it was ready
             pass
         finally:
-            run.server = None
+            run.servers[number] = None
 
 
 def _make_faults(run: _Run, events: Sequence[str], versions: Sequence[_Version], settings: dict[str, Any]) -> None:
-    """Does what the events say to the server that runs; the moments are random within what a few jobs take."""
+    """Does what the events say to the servers that run; the moments are random within what a few jobs take."""
     done = 0
     while done < len(events):
         if run.over.wait(random.uniform(0.3, 3.0)):
             return
-        server = run.server
         if events[done] == "swap":
             run.swaps += 1
             _swap(versions[run.swaps % len(versions)].program, settings)
-        elif server is None:
-            continue
-        elif events[done] == "drain":
-            run.drains.append(_drain(server))
-        elif not _kill(run, server):
+        elif not (_drain_next(run) if events[done] == "drain" else _kill(run)):
             continue
         done += 1
 
 
-def _kill(run: _Run, server: ServerProcess) -> bool:
-    """Kills the server's process or one of its workers; returns whether there was one."""
+def _drain_next(run: _Run) -> bool:
+    """Drains the server whose turn it is; returns whether all were ready for it."""
+    ready = [server for server in run.servers if server is not None and server.is_alive()]
+    if len(ready) < len(run.servers):
+        return False
+    run.restarts.append(len(run.restarts) % len(ready))
+    run.drains.append(_drain(ready[run.restarts[-1]]))
+    return True
+
+
+def _kill(run: _Run) -> bool:
+    """Kills the process of a server or one of its workers; returns whether there was one."""
+    server = random.choice(run.servers)
+    if server is None:
+        return False
     family = server.family()
     what = random.choice(("server", "worker"))
     victims = family[:1] if what == "server" else family[1:]
@@ -324,15 +347,16 @@ def _decrypt(program: Program, keys: KeyPair, row: bytes, ciphertext: CkksCipher
 def _until_answered(
     run: _Run, method: str, path: str, content: bytes = b"", headers: dict[str, str] | None = None
 ) -> httpx.Response:
-    """Sends a request until a server has answered it; every request here may be sent twice."""
+    """Sends a request to one server after the other until one has answered it; every request here may be sent twice."""
     deadline = time.monotonic() + JOB_SECONDS
-    while True:
+    for url in itertools.cycle(random.sample(run.urls, len(run.urls))):
         try:
-            answer = httpx.request(method, run.url + path, content=content, headers=headers, timeout=30)
+            answer = httpx.request(method, url + path, content=content, headers=headers, timeout=30)
             if answer.status_code not in (429, 503):
                 return answer
         except httpx.TransportError:
             pass
         if time.monotonic() > deadline:
-            raise UnreachableError(f"no server has answered {method} {path} for {JOB_SECONDS:g} s")
+            break
         time.sleep(0.1)
+    raise UnreachableError(f"no server has answered {method} {path} for {JOB_SECONDS:g} s")
