@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +104,19 @@ def describe(name: str, row: Prediction, profile: ModelProfile) -> str:
         said.append(f"{output} {_best(logits, profile.classes[start : start + len(logits)])}".strip())
         start += len(logits)
     return f"{name}: {'; '.join(said)}"
+
+
+def record(name: str, row: Prediction, profile: ModelProfile) -> dict[str, Any]:
+    """Returns the same for programs: the sample, and by the name of each output (`logits` for an only one) the logits of all classes."""
+    outputs, start = {}, 0
+    for output, values in (row if isinstance(row, dict) else {"logits": row}).items():
+        logits = np.reshape(values, -1)
+        classes = profile.classes[start : start + len(logits)]
+        outputs[output] = [
+            {"class": known, "logit": float(logit)} for known, logit in zip(classes, logits, strict=True)
+        ]
+        start += len(logits)
+    return {"sample": name, "outputs": outputs}
 
 
 def _best(logits: NDArray[np.float64], classes: Sequence[str]) -> str:

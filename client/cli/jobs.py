@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from ciphershift.client.cli import samples
 from ciphershift.client.cli.options import (
     DEFAULT_RETRY_TIMEOUT,
     DEFAULT_URL,
+    AsJson,
     CaFile,
     Images,
     ModelName,
@@ -40,6 +42,7 @@ def submit(
     model: ModelName = None,
     ca_file: CaFile = None,
     retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+    as_json: AsJson = False,
 ) -> None:
     """Encrypt images, rows of a table or sequences, send them, and print the job's id without waiting for the answers.
 
@@ -53,7 +56,8 @@ def submit(
     """
     with open_client(url, model, ca_file, retry_timeout) as client:
         _, values = samples.read(files, client.profile())
-        typer.echo(client.submit(values).id)
+        job = client.submit(values)
+    typer.echo(_json(job.status) if as_json else job.id)
 
 
 @app.command("list")
@@ -62,6 +66,7 @@ def list_jobs(
     ca_file: CaFile = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of jobs to list.")] = 20,
     retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+    as_json: AsJson = False,
 ) -> None:
     """List your jobs on the server, newest first.
 
@@ -69,19 +74,23 @@ def list_jobs(
 
       ciphershift jobs list --limit 5
     """
-    table = Table("job", "model", "images", "state", "look-ups", "time left", "created")
     with open_client(url, None, ca_file, retry_timeout) as client:
-        for status in client.jobs(limit):
-            progress = status.progress
-            table.add_row(
-                status.id,
-                status.model,
-                str(status.images),
-                _state(status),
-                f"{progress.bootstraps_done}/{progress.bootstraps_total}",
-                "" if progress.eta_seconds is None or status.is_finished else f"{progress.eta_seconds:.0f} s",
-                f"{status.created.astimezone():%Y-%m-%d %H:%M:%S}",
-            )
+        statuses = client.jobs(limit)
+    if as_json:
+        typer.echo(json.dumps({"jobs": [status.model_dump(mode="json") for status in statuses]}))
+        return
+    table = Table("job", "model", "images", "state", "look-ups", "time left", "created")
+    for status in statuses:
+        progress = status.progress
+        table.add_row(
+            status.id,
+            status.model,
+            str(status.images),
+            _state(status),
+            f"{progress.bootstraps_done}/{progress.bootstraps_total}",
+            "" if progress.eta_seconds is None or status.is_finished else f"{progress.eta_seconds:.0f} s",
+            f"{status.created.astimezone():%Y-%m-%d %H:%M:%S}",
+        )
     console = Console(markup=False, emoji=False)
     # Ids are meant to be copied: do not wrap them in a pipe.
     console.print(table, width=None if console.is_terminal else 200)
@@ -94,6 +103,7 @@ def watch(
     ca_file: CaFile = None,
     timeout: Timeout = None,
     retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+    as_json: AsJson = False,
 ) -> None:
     """Follow a job until it ends; exit status 1 if it failed or was canceled.
 
@@ -103,7 +113,7 @@ def watch(
     """
     with open_client(url, None, ca_file, retry_timeout) as client:
         status = client.job(job).wait(timeout)
-    typer.echo(f"{status.id}: {_state(status)}")
+    typer.echo(_json(status) if as_json else f"{status.id}: {_state(status)}")
     raise typer.Exit(0 if status.state == "completed" else 1)
 
 
@@ -114,6 +124,7 @@ def result(
     ca_file: CaFile = None,
     timeout: Timeout = None,
     retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+    as_json: AsJson = False,
 ) -> None:
     """Wait for a job's answers, decrypt them, and print the class of each image, in the order of `submit`.
 
@@ -123,13 +134,24 @@ def result(
     """
     with open_client(url, None, ca_file, retry_timeout) as client:
         handle = client.job(job)
-        for number, row in enumerate(image_files.rows(handle.result(timeout)), start=1):
-            typer.echo(image_files.describe(f"image {number}", row, handle.profile))
+        rows = [
+            (f"image {number}", row) for number, row in enumerate(image_files.rows(handle.result(timeout)), start=1)
+        ]
+        if as_json:
+            answers = [image_files.record(name, row, handle.profile) for name, row in rows]
+            typer.echo(json.dumps({"id": job, "answers": answers}))
+            return
+        for name, row in rows:
+            typer.echo(image_files.describe(name, row, handle.profile))
 
 
 @app.command()
 def cancel(
-    job: JobId, url: Url = DEFAULT_URL, ca_file: CaFile = None, retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT
+    job: JobId,
+    url: Url = DEFAULT_URL,
+    ca_file: CaFile = None,
+    retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+    as_json: AsJson = False,
 ) -> None:
     """Cancel a job, or delete the answers of a finished one from the server.
 
@@ -138,7 +160,12 @@ def cancel(
       ciphershift jobs cancel 3f2a…
     """
     with open_client(url, None, ca_file, retry_timeout) as client:
-        typer.echo(f"{job}: {_state(client.job(job).cancel())}")
+        status = client.job(job).cancel()
+    typer.echo(_json(status) if as_json else f"{job}: {_state(status)}")
+
+
+def _json(status: JobStatus) -> str:
+    return json.dumps(status.model_dump(mode="json"))
 
 
 def _state(status: JobStatus) -> str:

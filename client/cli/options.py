@@ -32,6 +32,7 @@ RetryTimeout = Annotated[
     ),
 ]
 DEFAULT_RETRY_TIMEOUT = 10.0
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Images = Annotated[
     list[Path],
     typer.Argument(

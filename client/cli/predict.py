@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from ciphershift.client.cli import samples
 from ciphershift.client.cli.options import (
     DEFAULT_RETRY_TIMEOUT,
     DEFAULT_URL,
+    AsJson,
     CaFile,
     Images,
     ModelName,
@@ -61,6 +63,7 @@ def predict(
     ca_file: CaFile = None,
     timeout: Timeout = None,
     retry_timeout: RetryTimeout = DEFAULT_RETRY_TIMEOUT,
+    as_json: AsJson = False,
 ) -> None:
     """Encrypt images, rows of a table or sequences, have a server evaluate its network on them, and decrypt the answers.
 
@@ -79,10 +82,14 @@ def predict(
     with open_client(url, model, ca_file, retry_timeout) as client:
         profile = client.profile()
         names, values = samples.read(files, profile)
-        prediction = client.predict(values, timeout=timeout)
-        for name, row in zip(names, image_files.rows(prediction), strict=True):
-            typer.echo(image_files.describe(name, row, profile))
+        answers = list(zip(names, image_files.rows(client.predict(values, timeout=timeout)), strict=True))
         seconds = client.timings
+        if as_json:
+            records = [image_files.record(name, row, profile) for name, row in answers]
+            typer.echo(json.dumps({"answers": records, "seconds": seconds.stages()}))
+            return
+        for name, row in answers:
+            typer.echo(image_files.describe(name, row, profile))
         typer.echo(
             f"keys {seconds.keys:.2f} s, encrypt {seconds.encrypt:.2f} s, transfer {seconds.transfer:.2f} s, "
             f"server {seconds.server:.2f} s, decrypt {seconds.decrypt:.2f} s"

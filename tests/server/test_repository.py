@@ -200,6 +200,14 @@ def test_load_unload_and_index_over_http(
             assert time.monotonic() < deadline, "the server follows what the command says"
             time.sleep(0.2)
         assert run("repository", "unload", "two", environment=environment).returncode == 0
+    records = json.loads(run("tenants", "audit", "--json", environment=environment).stdout)["rows"]
+    by_tenant = [record for record in records if record["actor"].startswith("tenant:")]
+    assert {record["actor"] for record in by_tenant} == {f"tenant:operator/{key['Authorization'].split('_')[1]}"}
+    assert [(record["action"], record["target"]) for record in reversed(by_tenant)] == [
+        ("model.load", "two"),
+        ("model.load", "one"),
+        ("model.unload", "one"),
+    ]
     with running_server(**settings, wait_until_ready=False) as server:
         models = httpx.get(f"{server.url}/v2/models").json()["models"]
         assert [model["name"] for model in models] == ["one"]

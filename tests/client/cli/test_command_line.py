@@ -1,14 +1,21 @@
 """The client's commands: what they print, and how they fail."""
 
+import json
 import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from ciphershift import cli
+from ciphershift.benchmarks.harness.server_process import ServerProcess
+from ciphershift.client import Client, Keystore
 from ciphershift.client.local_server import local_server
 from ciphershift.errors import ConfigurationError
 
@@ -73,3 +80,42 @@ def test_a_port_that_is_taken_is_said_so(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_server_that_does_not_start_says_why(code: str, why: str) -> None:
     with pytest.raises(ConfigurationError, match=why), local_server(program=("-c", code)):
         pass
+
+
+def test_predictions_and_jobs_are_told_to_programs(
+    server: ServerProcess,
+    keystore: Keystore,
+    tiny_images: NDArray[np.uint8],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(2)]
+    for file, image in zip(files, tiny_images, strict=False):
+        Image.fromarray(image[0]).save(file)
+    for command in ("jobs", "predict"):  # the command line takes no toy parameters
+        monkeypatch.setattr(
+            f"ciphershift.client.cli.{command}.open_client",
+            lambda *_: Client(server.url, model="tiny", keystore=keystore, allow_toy_parameters=True),
+        )
+
+    def told(*arguments: str | Path) -> Any:
+        assert status_of(*arguments, "--json") == 0
+        return json.loads(capsys.readouterr().out)
+
+    predicted = told("predict", *files)
+    assert list(predicted["seconds"]) == ["keys", "encrypt", "transfer", "server", "decrypt"]
+    job = told("jobs", "submit", *files)["id"]
+    watched = told("jobs", "watch", job)
+    assert (watched["id"], watched["state"], watched["images"]) == (job, "completed", 2)
+    fetched = told("jobs", "result", job)
+    assert fetched["id"] == job
+    for names, answers in ((map(str, files), predicted["answers"]), (("image 1", "image 2"), fetched["answers"])):
+        assert [answer["sample"] for answer in answers] == list(names)
+        for answer in answers:
+            assert [entry["class"] for entry in answer["outputs"]["logits"]] == ["a", "b", "c"]
+            assert all(isinstance(entry["logit"], float) for entry in answer["outputs"]["logits"])
+    assert told("jobs", "list", "--limit", "1") == {"jobs": [watched]}
+    assert told("jobs", "cancel", job)["state"] == "completed"
+    assert status_of("jobs", "list") == 0
+    assert "tiny" in capsys.readouterr().out
