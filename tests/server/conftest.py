@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import httpx
 import numpy as np
 import pytest
@@ -59,6 +60,30 @@ def bundle(keystore: Keystore) -> tuple[str, bytes]:
     """A bundle of evaluation keys with its id."""
     pair = keystore.open(TOY)
     return pair.key_id, pair.evaluation_keys.read_bytes()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a folder in a bucket on moto's S3 server, found as docs/operations.md says."""
+    pytest.importorskip("s3fs", reason="the extra `s3` is not installed")
+    server = pytest.importorskip("moto.server", reason="moto is not installed").ThreadedMotoServer(
+        ip_address="127.0.0.1", port=0, verbose=False
+    )
+    server.start()
+    _, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "geheim",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    httpx.put(f"http://127.0.0.1:{port}/ciphershift").raise_for_status()
+    yield "s3://ciphershift/state"
+    store = fsspec.filesystem("s3")
+    store.close_session(store.loop, store.s3)
+    store.clear_instance_cache()  # the next test has another server
+    server.stop()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import httpx
 import pytest
 import trustme
@@ -150,6 +151,29 @@ def test_workers_in_processes_of_their_own_share_the_queue(
             done = [samples(process.url)[ended] for process in (first, second)]
             assert sum(done) == 3
         until(api.process.url, 503)
+
+
+def test_a_server_whose_store_is_a_bucket(
+    zoo: Path, bundle: tuple[str, bytes], make_body: Callable[..., Any], bucket: str, tmp_path: Path
+) -> None:
+    """Keys, images and answers are objects there; the folder beside it has copies of keys alone."""
+    settings = {"storage": bucket, "database": f"sqlite:///{tmp_path}/own.db", "cache": tmp_path / "cache"}
+    with running_server(models=zoo, allow_toy_parameters=True, engine="local://?threads=1", **settings) as server:
+        answer = infer(server.url, bundle, make_body(2))
+        assert answer.status_code == 200, answer.text
+        result = answer.headers["Content-Location"]
+        assert httpx.get(server.url + result).content == answer.content
+        objects = fsspec.filesystem("s3")
+        names = sorted(name.partition("/state/")[2] for name in objects.find(bucket))
+        job = result.split("/")[3]
+        assert [name.split("/")[0] for name in names] == ["jobs", "keys", "probe"]
+        assert names[0].startswith(f"jobs/{job}.result")
+        (copy,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+        assert copy.read_bytes() == objects.cat_file(f"{bucket}/{names[1]}") == bundle[1]
+        assert httpx.delete(f"{server.url}/v2/keys/{bundle[0]}").status_code == 204
+        assert httpx.delete(f"{server.url}/v2/jobs/{job}").status_code == 200
+        objects.invalidate_cache()
+        assert [name.partition("/state/")[2] for name in objects.find(bucket)] == ["probe"]
 
 
 def test_an_unmigrated_database_is_refused_with_the_command_to_run(

@@ -14,6 +14,7 @@ import schemathesis
 import tritonclient.http as triton
 from numpy.typing import NDArray
 from schemathesis import checks
+from tritonclient.utils import InferenceServerException
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Keystore
@@ -53,9 +54,16 @@ def test_a_stock_triton_client_infers_with_our_bytes(
         assert {"name": "tiny", "version": "1", "state": "READY", "reason": ""} in client.get_model_repository_index()
         tensor = triton.InferInput("image", [len(encrypted)], "BYTES")
         tensor.set_data_from_numpy(np.array([image.to_bytes() for image in encrypted], dtype=np.object_))
-        answer = client.infer(
-            "tiny", [tensor], request_id="r1", parameters={"key_id": pair.key_id, "image_shape": "1x8x8"}
-        )
+        parameters = {"key_id": pair.key_id, "image_shape": "1x8x8"}
+        answer = client.infer("tiny", [tensor], model_version="1", request_id="r1", parameters=parameters)
+        assert client.get_model_metadata("tiny", model_version="1") == metadata
+        for name, version, message in (
+            ("tiny", "2", "model tiny is served in version 1, not 2"),
+            ("none", "", "no model 'none' is served; served are: tiny"),
+        ):
+            with pytest.raises(InferenceServerException) as refused:
+                client.infer(name, [tensor], model_version=version, parameters=parameters)
+            assert (refused.value.status(), refused.value.message()) == ("404", message)
     assert answer.get_response()["id"] == "r1"
     logits = [
         ckks.decrypt(

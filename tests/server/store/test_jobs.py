@@ -1,13 +1,11 @@
 """State that lasts, the same on SQLite and on a real PostgreSQL: tenants, keys, jobs, quotas, recovery."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
-import fsspec
-import httpx
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -313,30 +311,9 @@ def test_a_tenant_of_no_name_or_a_taken_one_is_refused(state: State) -> None:
 
 
 @pytest.fixture(params=["memory", "s3"])
-def object_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an object store; for S3 that of a bucket on moto's server, found as docs/operations.md says."""
-    if request.param == "memory":
-        yield f"memory://{tmp_path.name}"
-        return
-    pytest.importorskip("s3fs", reason="the extra `s3` is not installed")
-    server = pytest.importorskip("moto.server", reason="moto is not installed").ThreadedMotoServer(
-        ip_address="127.0.0.1", port=0, verbose=False
-    )
-    server.start()
-    _, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "geheim",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    httpx.put(f"http://127.0.0.1:{port}/ciphershift").raise_for_status()
-    yield "s3://ciphershift/state"
-    store = fsspec.filesystem("s3")
-    store.close_session(store.loop, store.s3)
-    store.clear_instance_cache()  # the next test has another server
-    server.stop()
+def object_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an object store."""
+    return request.getfixturevalue("bucket") if request.param == "s3" else f"memory://{tmp_path.name}"
 
 
 def test_blobs_in_a_store_that_is_no_folder(object_store: str, tmp_path: Path) -> None:
