@@ -30,8 +30,17 @@ def test_continuous_integration_runs_what_everybody_can_run_on_each_python() -> 
     job = parsed(".github/workflows/ci.yml")["jobs"]["test"]
     assert job["strategy"]["matrix"]["python"] == pythons()
     assert ".ci/run" in [step.get("run") for step in job["steps"]]
-    assert "make lint" in text(".ci/run")
-    assert "make test" in text(".ci/run")
+    commands = text(".ci/run").splitlines()
+    for needed in ("make lint", "make test", "make test-slow", "make sanitize", "make fuzz"):
+        assert needed in commands
+
+
+def test_every_fuzz_target_is_run_by_make_fuzz() -> None:
+    targets = {
+        path.stem for path in (ROOT / "tests/fuzz").glob("*.py") if "def one(" in path.read_text(encoding="utf-8")
+    }
+    (listed,) = re.findall(r"^\tfor target in (.+?); do .*tests\.fuzz\.", text("Makefile"), re.MULTILINE)
+    assert set(listed.split()) == targets
 
 
 def test_a_release_has_sdist_wheels_for_each_python_on_both_processors_and_hashes() -> None:
@@ -42,6 +51,22 @@ def test_a_release_has_sdist_wheels_for_each_python_on_both_processors_and_hashe
     commands = "\n".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
     for needed in ("build --sdist", "twine check", "sha256sum"):
         assert needed in commands
+
+
+def test_a_release_lists_its_components_and_attests_every_file_that_it_publishes() -> None:
+    steps = parsed(".github/workflows/release.yml")["jobs"]["draft"]["steps"]
+
+    def place(what: str) -> int:
+        (found,) = [number for number, step in enumerate(steps) if what in str(step)]
+        return found
+
+    listed, attested = place("cyclonedx-py requirements constraints.txt"), place("actions/attest-build-provenance")
+    assert "--output-file dist/sbom.cdx.json" in steps[listed]["run"]
+    assert steps[attested]["with"] == {"subject-path": "dist/*"}
+    assert place("actions/download-artifact") < listed < attested < place("sha256sum") < place("gh release create")
+    assert all("dist/" not in str(step) for step in steps[attested + 1 :] if "gh release" not in str(step)), (
+        "nothing is added"
+    )
 
 
 @pytest.mark.parametrize("path", sorted(GITHUB.glob("ISSUE_TEMPLATE/[!c]*.yml")), ids=lambda path: path.name)
