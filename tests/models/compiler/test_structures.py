@@ -164,21 +164,6 @@ def built(seed: int = 0) -> dict[str, nn.Module]:
             c=conv(),
             head=head(144, 4),
         ),
-        "matrix products with constant weights": Net(
-            lambda s, x: torch.addmm(s.head.bias, F.relu(x @ s.c.weight.T).flatten(1), s.head.weight.T),
-            c=nn.Linear(8, 6),
-            head=head(48, 4),
-        ),
-        "einsum with constant weights": Net(
-            lambda s, x: s.head(flat(F.relu(torch.einsum("bchi,oi->bcho", x, s.c.weight)))),
-            c=nn.Linear(8, 6),
-            head=head(48, 4),
-        ),
-        "split and joined again": Net(
-            lambda s, x: s.head(flat(torch.cat(F.relu(s.c(x)).split([1, 2, 1], dim=1)[::-1], 1))),
-            c=conv(),
-            head=head(144, 4),
-        ),
         "sum of a list": Net(
             lambda s, x: s.head(flat(F.relu(sum([s.c(x), s.d(x)])))), c=conv(), d=conv(), head=head(144, 4)
         ),
@@ -367,6 +352,22 @@ def built(seed: int = 0) -> dict[str, nn.Module]:
             b=nn.Conv1d(4, 4, 3, padding=1),
             c=nn.Conv1d(4, 4, 1),
             head=head(128, 4),
+        ),
+        # New ones go here, at the end, so that the weights of the others stay as they are.
+        "matrix products with constant weights": Net(
+            lambda s, x: torch.addmm(s.head.bias, F.relu(x @ s.c.weight.T).flatten(1), s.head.weight.T),
+            c=nn.Linear(8, 6),
+            head=head(48, 4),
+        ),
+        "einsum with constant weights": Net(
+            lambda s, x: s.head(flat(F.relu(torch.einsum("bchi,oi->bcho", x, s.c.weight)))),
+            c=nn.Linear(8, 6),
+            head=head(48, 4),
+        ),
+        "split and joined again": Net(
+            lambda s, x: s.head(flat(torch.cat(F.relu(s.c(x)).split([1, 2, 1], dim=1)[::-1], 1))),
+            c=conv(),
+            head=head(144, 4),
         ),
     }
 
