@@ -54,6 +54,9 @@ def agreement(
     profile: Annotated[
         str | None, typer.Option(help="Precision profile that the model must have, fast or exact.")
     ] = None,
+    times: Annotated[
+        bool, typer.Option("--times/--no-times", help="Whether to keep times: not where others use the machine.")
+    ] = True,
     json: Json = "-",
 ) -> None:
     """Count how often the encrypted network predicts what the plaintext network predicts.
@@ -70,7 +73,7 @@ def agreement(
     has = Program.load(Settings().models / model).profile
     if profile not in (None, has):
         raise typer.BadParameter(f"{model} is of the {has} profile, not of {profile}")
-    write(count_agreement(model, images=images, start=start), json)
+    write(count_agreement(model, images=images, start=start, times=times), json)
 
 
 @app.command()

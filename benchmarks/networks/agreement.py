@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.progress import watched
+from ciphershift.benchmarks.harness.results import Record
 from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.benchmarks.harness.summary import spread
 from ciphershift.benchmarks.networks import layer_noise
-from ciphershift.client import Client, Keystore
+from ciphershift.client import Client, Keystore, Timings
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import noise
@@ -24,8 +26,8 @@ from ciphershift.models.training import sets
 from ciphershift.server.settings import Settings, available_cpus
 
 
-def count_agreement(model: str, *, images: int, start: int) -> dict[str, Any]:
-    """Returns agreement, accuracy, times and sizes over `images` test images from `start` on.
+def count_agreement(model: str, *, images: int, start: int, times: bool = True) -> dict[str, Any]:
+    """Returns agreement, accuracy, sizes and, unless others use the machine, times over `images` test images from `start` on.
 
     The plaintext network is the integer Program without noise; `all_logits_equal` counts the images whose every logit is its logit.
     `layer_noise` is that of the first image (benchmarks.networks.layer_noise), evaluated once more in this process.
@@ -62,10 +64,7 @@ def count_agreement(model: str, *, images: int, start: int) -> dict[str, Any]:
         "correct_encrypted": int((predictions == labels).sum()),
         "correct_plain": int((plain == labels).sum()),
         "accuracy_simulated": card["accuracy_simulated"],
-        **spread(seconds),
-        "stage_median_s": {
-            stage: round(median(timing.stages()[stage] for timing in timings), 4) for stage in timings[0].stages()
-        },
+        **(spread(seconds) | {"stage_median_s": _stages(timings)} if times else {}),
         "bootstraps_per_image": profile.bootstraps,
         "upload_bytes": client.traffic.sent,
         "download_bytes": client.traffic.received,
@@ -73,6 +72,15 @@ def count_agreement(model: str, *, images: int, start: int) -> dict[str, Any]:
         "server_peak_memory_bytes": memory,
         "layer_noise": layer_noise.measure_layers(program, pixels[:1], threads=available_cpus()),
     }
+
+
+def timed(records: Sequence[Record]) -> list[Record]:
+    """Returns those that say how long an image took."""
+    return [record for record in records if "median_s" in record]
+
+
+def _stages(timings: Sequence[Timings]) -> dict[str, float]:
+    return {stage: round(median(each.stages()[stage] for each in timings), 4) for stage in timings[0].stages()}
 
 
 def read_card(folder: Path) -> dict[str, Any]:

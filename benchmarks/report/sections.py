@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ciphershift.benchmarks.networks import agreement
 from ciphershift.benchmarks.networks.imagenet import SIDE
 from ciphershift.benchmarks.report import figures, tables, zoo
 from ciphershift.benchmarks.report.crafted import crafted
@@ -79,6 +80,7 @@ def _same_error(stored: Stored, folder: Path) -> str:
 
 def _stages(stored: Stored, folder: Path) -> str:
     runs = stored.newest("agreement", "model", command="ciphershift bench agreement --model NAME")
+    timed = agreement.timed(runs)
     layers = stored.newest("cost", "model", command="ciphershift bench cost --model NAME")
     rows = [
         (
@@ -90,7 +92,7 @@ def _stages(stored: Stored, folder: Path) -> str:
             f"{tables.size(r['upload_bytes'])}, {tables.size(r['download_bytes'])}",
             tables.size(r["server_peak_memory_bytes"]),
         )
-        for r in runs
+        for r in timed
     ]
     head = (
         "network",
@@ -100,7 +102,7 @@ def _stages(stored: Stored, folder: Path) -> str:
         *(f"{stage}, ms" for stage in figures.STAGES),
     )
     figure = _figure(
-        folder, "stages", "Seconds of each layer for one image, by network", figures.stages_and_layers(runs, layers)
+        folder, "stages", "Seconds of each layer for one image, by network", figures.stages_and_layers(timed, layers)
     )
     about_noise = (
         "Noise of each layer's values in one encrypted image, decrypted layer by layer on this machine, against the simulation that the "
@@ -136,7 +138,7 @@ def _lookups(stored: Stored, folder: Path) -> str:
 
 def _growth(stored: Stored, folder: Path) -> str:
     records = stored.newest("growth", "maps", command="ciphershift bench growth")
-    zoo = stored.any("agreement", "model")
+    zoo = agreement.timed(stored.any("agreement", "model"))
     fit = Fit.of(records)
     figure = _figure(folder, "growth", "Seconds over look-ups, with a fit", figures.growth(records, zoo, fit))
     return (
@@ -250,7 +252,7 @@ def _published() -> dict[str, Any]:
 
 def _she(stored: Stored, folder: Path) -> str:
     she = _published()["she"]
-    runs = {record["model"]: record for record in stored.any("agreement", "model")}
+    runs = {record["model"]: record for record in agreement.timed(stored.any("agreement", "model"))}
     guesses = {record["network"]: record for record in stored.any("estimates", "network")}
     wholes = {record["model"]: record for record in stored.any("imagenet", "model") if record["side"] == SIDE}
     rows = []

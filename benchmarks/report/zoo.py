@@ -42,7 +42,7 @@ def short(networks: Sequence[tuple[Card, Record | None]]) -> str:
             card["dataset"],
             percent(card["accuracy_float"]),
             percent(card["accuracy_simulated"]),
-            seconds(run["median_s"]) if run else NONE,
+            seconds(run["median_s"]) if run and "median_s" in run else NONE,
         )
         for card, run in networks
     ]
@@ -70,7 +70,7 @@ def _row(card: Card, run: Record | None) -> tuple[object, ...]:
     return (
         *about,
         f"{run['agree']} of {run['images']}",
-        seconds(run["median_s"]),
+        seconds(run["median_s"]) if "median_s" in run else NONE,
         f"{size(run['upload_bytes'])}, {size(run['download_bytes'])}",
         size(run["key_bytes"]),
         size(run["server_peak_memory_bytes"]),

@@ -3,17 +3,19 @@
 import numpy as np
 import pytest
 
-from ciphershift.benchmarks.networks.agreement import count_agreement
+from ciphershift.benchmarks.networks.agreement import count_agreement, timed
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
 from ciphershift.protocol.sequences import padded
 
 
 @pytest.mark.slow
 def test_rows_of_a_table_are_sent_as_clients_send_them() -> None:
-    found = count_agreement("german-credit", images=4, start=1)
+    found = count_agreement("german-credit", images=4, start=1, times=False)
     assert (found["images"], found["start"]) == (4, 1)
     assert found["agree"] >= 3
     assert found["layer_noise"]
+    assert not {"median_s", "samples", "stage_median_s"} & found.keys()
+    assert timed([found, {"median_s": 1.0}]) == [{"median_s": 1.0}]
 
 
 def test_what_is_sent_stands_for_the_bytes() -> None:

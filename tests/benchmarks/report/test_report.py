@@ -266,6 +266,10 @@ def test_the_tables_have_each_network_with_its_newest_run_or_none() -> None:
     assert full["mnist-tiny"].endswith("| – | – | – | – | – |")
     assert "| F64-F64-27 x (A-F64-F64-F64-+)-A-F10 |" in full["rows-rnn"]
     assert zoo.agreement(found) == (6, 7)
+    untimed = {key: value for key, value in runs[1].items() if key != "median_s"}
+    found = zoo.cards_with_runs([untimed], models)
+    assert by_name(zoo.short(found))[name].endswith("| – |")
+    assert by_name(zoo.full(found))[name].endswith("| 6 of 7 | – | 4.6 KB, 5.7 KB | 10 MB | 1 GB |")
     of_another = [runs[1] | {"program": "of an older network"}]
     assert zoo.agreement(zoo.cards_with_runs(of_another, models)) == (0, 0)
 
