@@ -412,13 +412,13 @@ def gpu(
 def faults(
     model: Model = "mnist-fast",
     jobs: Annotated[int, typer.Option(min=1, help="Jobs to submit.")] = 40,
-    kills: Annotated[int, typer.Option(min=0, help="Kills of the server or of a worker.")] = 20,
-    drains: Annotated[int, typer.Option(min=0, help="Restarts of the server by SIGTERM.")] = 5,
+    kills: Annotated[int, typer.Option(min=0, help="Kills of a server or of a worker.")] = 20,
+    drains: Annotated[int, typer.Option(min=0, help="Restarts by SIGTERM, of one server after the other.")] = 5,
     swaps: Annotated[int, typer.Option(min=0, help="Replacements of the model by another version.")] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Images in one job.")] = 2,
     json: Json = "-",
 ) -> None:
-    """Kill and restart server and workers and replace the model while jobs run; count lost and wrong jobs, and time the drains.
+    """Kill and restart servers and workers and replace the model while jobs run; count lost and wrong jobs, and time the drains.
 
     Example:
 

@@ -40,15 +40,18 @@ def count_agreement(model: str, *, images: int, start: int, times: bool = True) 
     pixels, labels = test.images[chosen], test.labels[chosen]
     integers = simulate.plain(program, pixels)
     plain = integers.argmax(axis=1)
-    with tempfile.TemporaryDirectory() as keys, running_server() as server:
-        client = Client(server.url, model=model, keystore=Keystore(Path(keys)), show_progress=False)
+    with (
+        tempfile.TemporaryDirectory() as keys,
+        running_server() as server,
+        Client(server.url, model=model, keystore=Keystore(Path(keys)), show_progress=False) as client,
+    ):
         profile = client.profile()
         client.prepare()
         logits, timings = [], []
         for image in watched(splits.inputs.as_sent(pixels), f"{model}: encrypted inference"):
             logits.append(client.predict(image)[0])
             timings.append(client.timings)
-        memory = server.peak_memory_bytes()
+        memory, traffic = server.peak_memory_bytes(), client.traffic
     predictions, seconds = np.argmax(logits, axis=1), [timing.total for timing in timings]
     equal = np.isclose(np.stack(logits), integers * program.output.scales, rtol=0, atol=1e-6 * program.output.scales)
     return envelope("agreement", params=profile.params) | {
@@ -66,8 +69,8 @@ def count_agreement(model: str, *, images: int, start: int, times: bool = True) 
         "accuracy_simulated": card["accuracy_simulated"],
         **(spread(seconds) | {"stage_median_s": _stages(timings)} if times else {}),
         "bootstraps_per_image": profile.bootstraps,
-        "upload_bytes": client.traffic.sent,
-        "download_bytes": client.traffic.received,
+        "upload_bytes": traffic.sent,
+        "download_bytes": traffic.received,
         "key_bytes": profile.key_bytes,
         "server_peak_memory_bytes": memory,
         "layer_noise": layer_noise.measure_layers(program, pixels[:1], threads=available_cpus()),

@@ -14,8 +14,8 @@ WAITS = (
     f"in times of one job (`{FAIRNESS}`, one worker)."
 )
 CHAOS = (
-    "Four clients send jobs while, at random moments, the server or a worker is killed (SIGKILL), the server is restarted "
-    "(SIGTERM, a drain under load) and the model is replaced by a version with other logits, which stops no server "
+    "Four clients send jobs to servers that share a store while, at random moments, one of them or a worker is killed (SIGKILL), one after "
+    "the other is restarted (SIGTERM, a drain under load) and the model is replaced by a version with other logits, which stops no server "
     f"(`{FAULTS}`). *failed*: a job that ended with a reason, as one whose workers were killed again and again; *lost*: a job that was "
     "refused or did not end; *wrong*: an answer that is not that of one version of the model for the job's own images. *sent again*: jobs "
     "that were accepted for a version that was gone when a worker took them, which are told so and sent once more, as a client does by "
@@ -45,7 +45,7 @@ def service(stored: Stored, folder: Path) -> str:
             record["model"],
             record["jobs"],
             f"{record['kills'].get('server', 0)} + {record['kills'].get('worker', 0)}",
-            record["drains"],
+            " + ".join(map(str, record.get("drained", [record["drains"]]))),
             record.get("swaps", 0),
             record.get("sent_again", 0),
             sum(count for outcome, count in record["outcomes"].items() if outcome.startswith("failed")),
@@ -69,7 +69,7 @@ def service(stored: Stored, folder: Path) -> str:
             "network",
             "jobs",
             "killed, server + worker",
-            "drains",
+            "drains of each server",
             "replaced models",
             "sent again",
             "failed",
