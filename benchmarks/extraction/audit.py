@@ -45,7 +45,7 @@ def attack(
         steps: batches of each training.
 
     Raises:
-        ProgramError: the network is no row of convolutions, dense layers, ReLUs and pools, and no recipe makes one of its name.
+        UnreadableDataError: there is no card or no data of this name.
     """
     most, size = max(queries), DEPTH_TWO.get(model)
     victim = victims.of_zoo(model, most) if size is None else victims.depth_two(*size, most, seed=1)
@@ -88,7 +88,7 @@ def _record(
         "answer": kind,
         "coarse_levels": victims.COARSE_LEVELS if kind == "coarse" else None,
         "steps": steps,
-        "weights": sum(parameter.numel() for parameter in victim.untrained(0).parameters()),
+        "weights": sum(parameter.numel() for parameter in students.untrained(victim.program, 0).parameters()),
         "served_agreement": round(float((served == wanted).mean()), 4),
         "without_queries": without,
         "points": points,
@@ -130,7 +130,9 @@ def _critical_points(
         yield _point(victim, wanted, count, "critical points", student)
 
 
-def _point(victim: Victim, wanted: NDArray[np.int64], count: int, attack: str, student: nn.Module) -> dict[str, Any]:
+def _point(
+    victim: Victim, wanted: NDArray[np.int64], count: int, attack: str, student: nn.Sequential
+) -> dict[str, Any]:
     agreement = (students.classes_of(student, victim.read(victim.test)) == wanted).mean()
     return {
         "queries": count,
@@ -142,9 +144,9 @@ def _point(victim: Victim, wanted: NDArray[np.int64], count: int, attack: str, s
 
 def _distilled(
     victim: Victim, inputs: NDArray[np.float32], answers: FloatArray, steps: int, by_class: bool
-) -> nn.Module:
+) -> nn.Sequential:
     tries = [
-        students.distill(victim.untrained(seed), inputs, answers, steps=steps, by_class=by_class)
+        students.distill(students.untrained(victim.program, seed), inputs, answers, steps=steps, by_class=by_class)
         for seed in range(RESTARTS)
     ]
     known = answers.argmax(axis=1)
@@ -183,7 +185,7 @@ def _without(victim: Victim, wanted: NDArray[np.int64], steps: int) -> float | N
     if victim.labels is None:
         return None
     labels = np.eye(len(victim.program.output.classes))[victim.labels]
-    student = victim.untrained(0)
+    student = students.untrained(victim.program, 0)
     students.distill(student, victim.read(victim.queries), labels, steps=steps, by_class=True)
     return round(float((students.classes_of(student, victim.read(victim.test)) == wanted).mean()), 4)
 

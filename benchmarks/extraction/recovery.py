@@ -11,7 +11,7 @@ from ciphershift.he_layers.layers import Conv2d, CReLU, Linear, ReLU
 from ciphershift.he_layers.layers.layer import FloatArray
 
 
-def weights_error(victim: Victim, student: nn.Module) -> float | None:
+def weights_error(victim: Victim, student: nn.Sequential) -> float | None:
     """Relative error of the first layer's rows; None if the attacker's network does not begin with such a layer and a ReLU."""
     if not students.is_row(victim.program) or any(isinstance(layer, CReLU) for layer in victim.program.layers):
         return None

@@ -1,8 +1,9 @@
-"""Networks of an attacker: the victim's own topology, which the model profile tells, trained on its answers."""
+"""Networks of an attacker, trained on the victim's answers: of its topology, which the model profile tells, or dense ones."""
 
 from __future__ import annotations
 
 import math
+from math import prod
 
 import numpy as np
 import torch
@@ -10,14 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ciphershift.errors import ProgramError
 from ciphershift.he_layers.layers import AvgPool2d, ChannelShuffle, Conv2d, CReLU, Flatten, Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.program import IMAGE, Program
 from ciphershift.models.nn.crelu import BothSigns
-from ciphershift.models.nn.recurrent import contractive
 
 BATCH = 512
 RATE = 1e-2  # from random weights
+UNITS = 256  # of a copy that has not the victim's topology
 
 
 class Clip(nn.Module):
@@ -37,12 +37,11 @@ def is_row(program: Program) -> bool:
 
 
 def untrained(program: Program, seed: int) -> nn.Sequential:
-    """Returns a network with the topology of a Program and random weights.
-
-    Raises:
-        ProgramError: it branches, or has a layer that is not one of convolution, dense layer, ReLU, pool and flatten.
-    """
+    """Returns a network with random weights: of a Program's topology if its layers are a row, else of UNITS hidden ones."""
     torch.manual_seed(seed)
+    if not is_row(program):
+        inputs, classes = prod(program.sample_shape), len(program.output.classes)
+        return nn.Sequential(nn.Flatten(), nn.Linear(inputs, UNITS), nn.ReLU(), nn.Linear(UNITS, classes))
     modules: list[nn.Module] = []
     for layer in program.layers:
         match layer:
@@ -67,10 +66,6 @@ def untrained(program: Program, seed: int) -> nn.Sequential:
                 modules.append(nn.AvgPool2d(layer.kernel, layer.stride, layer.padding))
             case Flatten():
                 modules.append(nn.Flatten())
-            case _:
-                raise ProgramError(
-                    f"{program.name!r} has a layer of kind {layer.kind}; the attack knows convolutions, dense layers, ReLUs and pools"
-                )
     student = nn.Sequential(*modules)
     with torch.no_grad():
         for module in student:
@@ -80,18 +75,18 @@ def untrained(program: Program, seed: int) -> nn.Sequential:
 
 
 def distill(
-    student: nn.Module,
+    student: nn.Sequential,
     inputs: NDArray[np.float32],
     wanted: NDArray[np.floating],
     *,
     steps: int,
     by_class: bool,
     rate: float = RATE,
-) -> nn.Module:
+) -> nn.Sequential:
     """Trains a network on answers: Adam, rate falling to zero by a cosine; returns it.
 
     Args:
-        student: from `untrained`, or another one that takes the same inputs.
+        student: from `untrained`.
         inputs: float32 [n, ...].
         wanted: answers [n, classes].
         steps: batches of BATCH inputs.
@@ -115,8 +110,6 @@ def distill(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        for part in contractive(student):
-            part.contract()
     return student.eval()
 
 
@@ -132,7 +125,7 @@ def fit_last(student: nn.Sequential, inputs: NDArray[np.float32], wanted: NDArra
         last.bias.copy_(solved[-1])
 
 
-def misfit(student: nn.Module, inputs: NDArray[np.float32], wanted: NDArray[np.floating], by_class: bool) -> float:
+def misfit(student: nn.Sequential, inputs: NDArray[np.float32], wanted: NDArray[np.floating], by_class: bool) -> float:
     """Returns the mean squared error of answers [n, classes], normalized as `distill` does, or the share of other classes."""
     if by_class:
         return float((classes_of(student, inputs) != wanted.argmax(axis=1)).mean())
@@ -141,16 +134,16 @@ def misfit(student: nn.Module, inputs: NDArray[np.float32], wanted: NDArray[np.f
     return float(((out - (wanted - wanted.mean()) / wanted.std()) ** 2).mean())
 
 
-def classes_of(student: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+def classes_of(student: nn.Sequential, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
     """Returns the predicted classes [n]."""
     with torch.no_grad():
         parts = [student(torch.from_numpy(inputs[i : i + 1000])).argmax(1) for i in range(0, len(inputs), 1000)]
     return np.asarray(torch.cat(parts).numpy(), dtype=np.int64)
 
 
-def first_rows(student: nn.Module) -> NDArray[np.float64]:
+def first_rows(student: nn.Sequential) -> NDArray[np.float64]:
     """Returns weights and bias of the first layer's units, [units, weights + 1]."""
-    layer = next(module for module in student.modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    layer = next(module for module in student if isinstance(module, nn.Conv2d | nn.Linear))
     assert layer.bias is not None
     weight = layer.weight.detach().flatten(1)
     return np.asarray(torch.cat([weight, layer.bias.detach()[:, None]], 1).numpy(), dtype=np.float64)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from ciphershift.benchmarks.extraction import students
 from ciphershift.benchmarks.networks.agreement import read_card
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto.params import DEFAULT, ParameterSet
@@ -21,7 +17,6 @@ from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.models.compiler import answers
 from ciphershift.models.compiler.scales import LOGIT_PEAK
 from ciphershift.models.training import sets
-from ciphershift.models.training.recipes import RECIPES
 from ciphershift.server.settings import Settings
 
 COARSE_LEVELS = 15
@@ -39,7 +34,6 @@ class Victim:
         queries: uint8 [n, ...], the attacker's inputs in the order in which they are asked.
         test: uint8 [n, ...], the users' inputs.
         labels: of `queries`, public ones; none if there are none.
-        untrained: an attacker's network, by seed.
         center, spread: inputs are read as (pixel / 255 - center) / spread.
     """
 
@@ -47,7 +41,6 @@ class Victim:
     queries: NDArray[np.uint8]
     test: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
-    untrained: Callable[[int], nn.Module]
     center: float
     spread: float
 
@@ -70,11 +63,7 @@ def ask(program: Program, kind: str, parameter_set: ParameterSet, images: NDArra
 
 
 def of_zoo(name: str, queries: int) -> Victim:
-    """A network of the zoo, attacked with the samples that it was trained with and measured on all test samples.
-
-    Raises:
-        ProgramError: see `students.untrained`, for networks without a recipe.
-    """
+    """A network of the zoo, attacked with the samples that it was trained with and measured on all test samples."""
     folder = Settings().models / name
     program, splits = Program.load(folder), sets.of_card(read_card(folder))
     parts = [part for part in (splits.train, splits.validation) if part is not None]
@@ -83,22 +72,9 @@ def of_zoo(name: str, queries: int) -> Victim:
         queries=np.concatenate([part.images for part in parts])[:queries],
         test=splits.test.images,
         labels=np.concatenate([part.labels for part in parts])[:queries].astype(np.int64),
-        untrained=attacker_of(name, program),
         center=0.0,
         spread=1.0,
     )
-
-
-def attacker_of(name: str, program: Program) -> Callable[[int], nn.Module]:
-    """What makes an attacker's network by seed: with the Program's layers, or the module of the recipe of this name if they are no row."""
-    if students.is_row(program) or name not in RECIPES:
-        return partial(students.untrained, program)
-
-    def made(seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        return RECIPES[name].module()
-
-    return made
 
 
 def depth_two(inputs: int, units: int, classes: int, queries: int, seed: int) -> Victim:
@@ -153,7 +129,6 @@ def depth_two(inputs: int, units: int, classes: int, queries: int, seed: int) ->
         queries=images[:queries],
         test=images[queries:],
         labels=None,
-        untrained=partial(students.untrained, program),
         center=0.5,
         spread=SPREAD / 255,
     )
