@@ -27,14 +27,15 @@ LINES: tuple[LineStyleType, ...] = (
     (0, (5, 1, 1, 1, 1, 1)),
     (0, (4, 3)),
     (0, (9, 2, 3, 2)),
+    (0, (1, 1)),
 )
 
 
 def stolen(stored: Stored, folder: Path) -> str:
     """Returns the section. Raises MissingError if nothing is stored."""
-    all_records = stored.newest("extraction", "model", "answer", command=COMMAND)
+    all_records = stored.newest("extraction", "model", "answer", command=COMMAND, anywhere=True)
     records = [record for record in all_records if record["answer"] in KINDS]
-    save(folder, "extraction", _figure(records))
+    save(folder, "extraction", _figure([r for r in records if len({p["queries"] for p in r["points"]}) > 1]))
     queries = sorted({point["queries"] for record in records for point in record["points"]})
     head = (
         "network",
@@ -57,7 +58,8 @@ def stolen(stored: Stored, folder: Path) -> str:
     about = (
         "Agreement of a copy with the plaintext network on inputs that were not asked, and the relative error of the first layer's "
         "weights and biases after the best order and lengths of its units; of the attacks the best one in each figure, named by its "
-        "first letter. *distillation*: a network of the same topology, which the model profile tells, trained on the answers. "
+        "first letter. *distillation*: a network of the same topology, which the model profile tells, trained on the answers; for networks "
+        "whose layers are no row, a dense one of 256 units. "
         "*moments*, for networks of depth 2: the hidden units' directions from a tensor of moments of the answers, then the same "
         "training from there. *critical points*, for them, too: the directions from the kinks that answers have along lines, by inputs "
         "that the attacker chooses; the best attack on exact answers, for which the rows in the clear are its control, since nobody "

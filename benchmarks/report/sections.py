@@ -209,7 +209,7 @@ def _ablation(stored: Stored, folder: Path) -> str:
 
 
 def _conversion(stored: Stored, folder: Path) -> str:
-    records = stored.newest("conversion", "model", command="ciphershift bench conversion --model NAME")
+    records = stored.newest("conversion", "model", command="ciphershift bench conversion --model NAME", anywhere=True)
     rows = [
         (
             record["model"],

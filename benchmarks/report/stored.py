@@ -20,8 +20,14 @@ class Stored:
 
     records: Sequence[Record]
 
-    def newest(self, benchmark: str, *members: str, command: str) -> list[Record]:
+    def newest(self, benchmark: str, *members: str, command: str, anywhere: bool = False) -> list[Record]:
         """The last record for each combination of members, in the order in which they were first measured.
+
+        Args:
+            benchmark: what was measured.
+            members: of the records.
+            command: that measures it.
+            anywhere: take those of all machines: for what does not depend on the machine, as times do.
 
         Raises:
             MissingError: there is none.
@@ -31,7 +37,7 @@ class Stored:
         if not found:
             raise MissingError(command)
         latest = machine(answers[-1])
-        return [record for record in found.values() if machine(record) == latest]
+        return [record for record in found.values() if anywhere or machine(record) == latest]
 
     def any(self, benchmark: str, *members: str) -> list[Record]:
         """The same, or an empty list."""
