@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from math import prod
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ciphershift.he_layers.layers import AvgPool2d, ChannelShuffle, Conv2d, CReLU, Flatten, Linear, MaxPool2d, ReLU
+from ciphershift.he_layers.layers.layer import Layer
 from ciphershift.he_layers.program import IMAGE, Program
 from ciphershift.models.nn.crelu import BothSigns
 
@@ -29,49 +29,49 @@ class Clip(nn.Module):
 
 
 def is_row(program: Program) -> bool:
-    """Whether the layers follow each other, and are ones that `untrained` knows."""
-    known = Conv2d | Linear | ReLU | CReLU | ChannelShuffle | MaxPool2d | AvgPool2d | Flatten
+    """Whether the layers follow each other, and are convolutions, dense layers, ReLUs, pools and what moves values."""
     before = (IMAGE, *(layer.name for layer in program.layers))
     followed = all(stage.sources == (name,) for stage, name in zip(program.stages, before, strict=False))
-    return followed and all(isinstance(layer, known) for layer in program.layers)
+    return followed and all(_module(layer) is not None for layer in program.layers)
 
 
 def untrained(program: Program, seed: int) -> nn.Sequential:
     """Returns a network with random weights: of a Program's topology if its layers are a row, else of UNITS hidden ones."""
+    in_row = is_row(program)
     torch.manual_seed(seed)
-    if not is_row(program):
-        inputs, classes = prod(program.sample_shape), len(program.output.classes)
+    if not in_row:
+        inputs, classes = math.prod(program.sample_shape), len(program.output.classes)
         return nn.Sequential(nn.Flatten(), nn.Linear(inputs, UNITS), nn.ReLU(), nn.Linear(UNITS, classes))
-    modules: list[nn.Module] = []
-    for layer in program.layers:
-        match layer:
-            case Conv2d():
-                out, per_group, height, width = layer.weight.shape
-                modules.append(
-                    nn.Conv2d(
-                        per_group * layer.groups, out, (height, width), layer.stride, layer.padding, groups=layer.groups
-                    )
-                )
-            case Linear():
-                modules.append(nn.Linear(layer.weight.shape[1], layer.weight.shape[0]))
-            case ReLU():
-                modules.append(Clip())
-            case CReLU():
-                modules.append(BothSigns())
-            case ChannelShuffle():
-                pass  # channels of random weights have no order
-            case MaxPool2d():
-                modules.append(nn.MaxPool2d(layer.kernel, layer.stride, layer.padding))
-            case AvgPool2d():
-                modules.append(nn.AvgPool2d(layer.kernel, layer.stride, layer.padding))
-            case Flatten():
-                modules.append(nn.Flatten())
-    student = nn.Sequential(*modules)
+    student = nn.Sequential(*(module for layer in program.layers if (module := _module(layer)) is not None))
     with torch.no_grad():
         for module in student:
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 module.bias.add_(0.3)  # most of the ramp is above zero: no unit begins without a gradient
     return student
+
+
+def _module(layer: Layer) -> nn.Module | None:
+    """The layer with random weights; None of a kind that a copy does not have."""
+    match layer:
+        case Conv2d():
+            out, per_group, height, width = layer.weight.shape
+            inputs = per_group * layer.groups
+            return nn.Conv2d(inputs, out, (height, width), layer.stride, layer.padding, groups=layer.groups)
+        case Linear():
+            return nn.Linear(layer.weight.shape[1], layer.weight.shape[0])
+        case ReLU():
+            return Clip()
+        case CReLU():
+            return BothSigns()
+        case ChannelShuffle():
+            return nn.Identity()  # channels of random weights have no order
+        case MaxPool2d():
+            return nn.MaxPool2d(layer.kernel, layer.stride, layer.padding)
+        case AvgPool2d():
+            return nn.AvgPool2d(layer.kernel, layer.stride, layer.padding)
+        case Flatten():
+            return nn.Flatten()
+    return None
 
 
 def distill(
@@ -101,7 +101,6 @@ def distill(
         optimizer, lambda step: min(1.0, step / 50) * (1 + math.cos(math.pi * step / steps)) / 2 + 1e-3
     )
     generator = torch.Generator().manual_seed(0)
-    student.train()
     for _ in range(steps):
         chosen = torch.randint(len(x), (min(BATCH, len(x)),), generator=generator)
         out = student(x[chosen])
@@ -110,7 +109,7 @@ def distill(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    return student.eval()
+    return student
 
 
 def fit_last(student: nn.Sequential, inputs: NDArray[np.float32], wanted: NDArray[np.floating]) -> None:

@@ -6,7 +6,7 @@ noise that is predicted for the circuit. Data with a test part of their own are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
@@ -23,7 +23,7 @@ from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import decoded
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.progress import Show
-from ciphershift.models.training import cards, data, own_data
+from ciphershift.models.training import cards, sets
 from ciphershift.models.training.loop import FINE_TUNING
 from ciphershift.models.training.pipeline import CALIBRATION_IMAGES, train_phase
 from ciphershift.models.training.recipes import RECIPES, Recipe
@@ -74,15 +74,13 @@ def ordinary(module: nn.Module) -> nn.Module:
     return module
 
 
-def _splits(recipe: Recipe, repeats: int) -> tuple[Iterator[Splits], bool]:
+def _splits(recipe: Recipe, repeats: int) -> tuple[Sequence[Splits], bool]:
     """The data of each repeat, and whether these are folds."""
-    if recipe.dataset not in data.CLASSES:
-        raw = own_data.read(data.path_of(recipe.dataset), recipe.reading.target, regression=recipe.reading.regression)
-        if raw.test is None:
-            folds = (raw.fold(number, repeats) for number in range(repeats))
-            return (Splits.of(fold, name=recipe.dataset, reading=recipe.reading) for fold in folds), True
-    splits = Splits.load(recipe.dataset, reading=recipe.reading)
-    return (splits for _ in range(repeats)), False
+    raw = sets.raw_data(recipe.dataset, recipe.reading)
+    if raw.test is None:
+        parts = [raw.fold(number, repeats) for number in range(repeats)]
+        return [Splits.of(part, name=recipe.dataset, reading=recipe.reading) for part in parts], True
+    return [Splits.of(raw, name=recipe.dataset, reading=recipe.reading)] * repeats, False
 
 
 def _once(recipe: Recipe, splits: Splits, *, seed: int, work: Path, show: Show) -> dict[str, float]:
@@ -99,7 +97,7 @@ def _once(recipe: Recipe, splits: Splits, *, seed: int, work: Path, show: Show) 
     return {"float": float_accuracy, "converted": converted, "tuned": tuned}
 
 
-def _accuracies(network: Network, baseline: nn.Module, splits: Splits) -> Sequence[float]:
+def _accuracies(network: Network, baseline: nn.Module, splits: Splits) -> tuple[float, float]:
     """Of the float network, and of the Program with noise."""
     was = network.training
     program = export(network.eval(), name="converted", version="1", params=network.params, classes=splits.classes)

@@ -76,8 +76,9 @@ class _Run:
     urls: list[str]
     servers: list[ServerProcess | None]  # None while one is not ready
     kills: Counter[str] = field(default_factory=Counter)
-    restarts: list[int] = field(default_factory=list)  # the servers that were drained, by number
-    drains: list[float] = field(default_factory=list)  # seconds from SIGTERM to the end
+    drains: list[tuple[int, float]] = field(
+        default_factory=list
+    )  # number of the server, seconds from SIGTERM to the end
     swaps: int = 0
     sent_again: int = 0  # jobs that had been accepted for a version that was gone
     over: threading.Event = field(default_factory=threading.Event)
@@ -162,8 +163,8 @@ def kill_processes(
         "servers": servers,
         "kills": dict(run.kills),
         "drains": len(run.drains),
-        "drained": [run.restarts.count(number) for number in range(servers)],
-        "longest_drain_s": round(max(run.drains), 2) if run.drains else None,
+        "drained": [sum(drained == number for drained, _ in run.drains) for number in range(servers)],
+        "longest_drain_s": round(max(seconds for _, seconds in run.drains), 2) if run.drains else None,
         "drain_bound_s": DRAIN_BOUND,
         "swaps": run.swaps,
         "sent_again": run.sent_again,
@@ -229,8 +230,8 @@ def _drain_next(run: _Run) -> bool:
     ready = [server for server in run.servers if server is not None and server.is_alive()]
     if len(ready) < len(run.servers):
         return False
-    run.restarts.append(len(run.restarts) % len(ready))
-    run.drains.append(_drain(ready[run.restarts[-1]]))
+    number = len(run.drains) % len(ready)
+    run.drains.append((number, _drain(ready[number])))
     return True
 
 

@@ -141,7 +141,8 @@ def convert(
     first = Choice(params=params, exponents=exponents, levels=levels)
     if max_seconds is None and max_drop is None:
         return make(first)
-    judge = Judge(module=read, **_validation(calibration_data, validation, inputs))
+    samples, targets = _validation(calibration_data, validation, inputs)
+    judge = Judge(module=read, samples=samples, targets=targets)
     budget = Budget(max_seconds=max_seconds, max_drop=max_drop, threads=threads)
     return within(budget, first, make, judge.drop)
 
@@ -227,14 +228,14 @@ def before_rounding(
 
 def _validation(
     calibration_data: Tensor | NDArray[np.floating], validation: Validation | None, inputs: Inputs
-) -> dict[str, Any]:
-    """``samples`` and ``targets`` of a Judge. Raises BadCalibrationError."""
+) -> tuple[Tensor, Targets | None]:
+    """Samples and targets of a Judge. Raises BadCalibrationError."""
     if validation is None:
-        return {"samples": _checked(calibration_data, inputs), "targets": None}
+        return _checked(calibration_data, inputs), None
     if not isinstance(validation, tuple | list) or len(validation) != 2:
         raise BadCalibrationError("the validation data are no pair; give (inputs, targets)")
     samples = _checked(validation[0], inputs)
-    return {"samples": samples, "targets": targets_of(validation[1], len(samples))}
+    return samples, targets_of(validation[1], len(samples))
 
 
 def _spread_first(samples: Tensor) -> Tensor:

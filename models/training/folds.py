@@ -7,7 +7,7 @@ from typing import Any
 
 from ciphershift.errors import UnreadableDataError
 from ciphershift.models.progress import Show
-from ciphershift.models.training import cards, data, own_data, pipeline
+from ciphershift.models.training import cards, data, pipeline, sets
 from ciphershift.models.training.recipes import Recipe
 from ciphershift.models.training.sets import Splits
 
@@ -29,7 +29,7 @@ def measure(recipe: Recipe, count: int, *, work: Path, folder: Path, show: Show)
     """
     if recipe.dataset in data.CLASSES:
         raise UnreadableDataError(f"{recipe.dataset} has test images of its own; folds are for data without")
-    raw = own_data.read(data.path_of(recipe.dataset), recipe.reading.target, regression=recipe.reading.regression)
+    raw = sets.raw_data(recipe.dataset, recipe.reading)
     found: list[dict[str, Any]] = []
     for number in range(count):
         own = work / f"fold-{number}"

@@ -71,12 +71,7 @@ class Splits:
             UnreadableDataError: the data cannot be had, or cannot be read so.
         """
         reading = Reading() if reading is None else reading
-        raw = (
-            _public(name)
-            if name in data.CLASSES
-            else own_data.read(data.path_of(name), reading.target, regression=reading.regression)
-        )
-        return cls.of(raw, name=name, everything=everything, reading=reading)
+        return cls.of(raw_data(name, reading), name=name, everything=everything, reading=reading)
 
     @classmethod
     def of(cls, raw: RawData, *, name: str, everything: bool = False, reading: Reading | None = None) -> "Splits":
@@ -102,6 +97,13 @@ class Splits:
             inputs=inputs,
             reading=reading,
         )
+
+
+def raw_data(name: str, reading: Reading) -> RawData:
+    """What ``Splits.load`` reads, with the same errors: data without a test part have none yet."""
+    if name in data.CLASSES:
+        return _public(name)
+    return own_data.read(data.path_of(name), reading.target, regression=reading.regression)
 
 
 def of_card(card: Mapping[str, Any]) -> Splits:

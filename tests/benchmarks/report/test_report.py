@@ -238,6 +238,13 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
             assert (tmp_path / "docs" / "figures" / f"{name}-{theme}.png").stat().st_size > 5000
 
 
+def test_what_no_machine_changes_is_taken_from_all() -> None:
+    there = envelope("extraction") | {"model": "a", "cpu": "another one"}
+    stored = Stored([there, envelope("extraction") | {"model": "b"}])
+    assert [record["model"] for record in stored.newest("extraction", "model", command="")] == ["b"]
+    assert [r["model"] for r in stored.newest("extraction", "model", command="", anywhere=True)] == ["a", "b"]
+
+
 def runs_of(name: str, models: Path, *, agree: int) -> dict[str, Any]:
     return (
         envelope("agreement")

@@ -360,7 +360,10 @@ def built(seed: int = 0) -> dict[str, nn.Module]:
             head=head(48, 4),
         ),
         "einsum with constant weights": Net(
-            lambda s, x: s.head(flat(F.relu(torch.einsum("bchi,oi->bcho", x, s.c.weight)))),
+            lambda s, x: (
+                torch.einsum("bi,oi->bo", flat(F.relu(torch.einsum("...i,io->...o", x, s.c.weight.T))), s.head.weight)
+                + s.head.bias
+            ),
             c=nn.Linear(8, 6),
             head=head(48, 4),
         ),
