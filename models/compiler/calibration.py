@@ -10,7 +10,7 @@ from ciphershift.errors import UnsupportedLayerError
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.drives import ROUNDING, Drives
-from ciphershift.models.compiler.equivalence import require_same, require_same_outputs
+from ciphershift.models.compiler.equivalence import require_heard, require_same, require_same_outputs
 from ciphershift.models.compiler.fitting import comparable, fit_ramp, fit_results
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
@@ -22,6 +22,8 @@ from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 
 CLIPPED = 0.998
 """Share of a ReLU's inputs that are below the top of its ramp."""
+RARE_CLIPPED = 0.98
+"""The same of its positive inputs: where these are few, the few are all that is heard of the channel."""
 FAR, NEAR = 3.0, 2.0
 """A channel whose mean lies more than FAR of the layer's deviations above zero is scaled down until it lies at NEAR."""
 
@@ -133,6 +135,7 @@ class Calibration:
             require_same(operation, real, expected, beside=max(terms, default=0.0))
             if isinstance(node, Head):
                 require_same_outputs(operation, real, expected)
+                require_heard(operation, value.real(value.x[: len(expected)]), expected)
         self.exact[step.name] = expected
 
     def _value(self, step: Step, node: nn.Module, operation: ir.Operation) -> _Value:
@@ -326,7 +329,9 @@ class Calibration:
             top = torch.full_like(slope, operation.high)
         else:
             positive = both[: self.known].clamp_min(0).transpose(0, 1).reshape(len(slope), -1)
-            top = torch.quantile(_sample(positive), CLIPPED, dim=1)
+            some = _sample(positive)
+            rare = torch.nanquantile(some.where(some > 0, torch.nan), RARE_CLIPPED, dim=1).nan_to_num(0.0)
+            top = torch.maximum(torch.quantile(some, CLIPPED, dim=1), rare)
             top = torch.maximum(top, slope * node.std * 0.5)  # a channel that is hardly ever positive
         if step.name in wiring.uniform:
             top = top.max().expand_as(top)

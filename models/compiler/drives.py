@@ -149,6 +149,8 @@ class Drives:
             if step.name in self.network.wiring.powers:  # a ramp that does not fit is halved until it does
                 halvings = torch.log2(wanted / longest * (1 - ROUNDING)).ceil().clamp_min(0)
                 high = wanted / 2.0**halvings
+            if node.uniform:  # all end where the first must
+                high = wanted * (high / wanted).min()
             low, length = node.lowest / node.levels * high, high
         below, above = per_channel(low * (1 + ROUNDING), phases), per_channel(high * (1 + ROUNDING), phases)
         short = per_channel(length < wanted * (1 - ROUNDING), phases)

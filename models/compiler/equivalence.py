@@ -8,6 +8,8 @@ from ciphershift.models.compiler import ir
 
 OF_SPREAD, OF_SIZE = 0.05, 2e-5
 """Greatest difference of an output: of its standard deviation, and of its greatest value, which is what float sums leave."""
+CLIPPED = 0.3
+"""Greatest root mean square of what outputs lose beside their spread: ordinary modules lose up to a tenth, untrained ones 0.16."""
 TOLERANCE = 1e-3
 """Greatest difference beside the greatest value: float sums in another order differ by a thousandth of that."""
 
@@ -48,6 +50,30 @@ def require_same_outputs(operation: ir.Operation, found: Tensor, expected: Tenso
         raise _fault(
             operation,
             f"differs in output {which} by {float(apart[which]):.3g}, which varies by {float(spread[which]):.3g} on the calibration data",
+        )
+
+
+def require_heard(operation: ir.Operation, found: Tensor, expected: Tensor) -> None:
+    """Hold what the whole network answers, with all that its look-ups clip on the way, against the module's outputs.
+
+    Every step may be the module's and its results be cut off too early all the same.
+
+    Args:
+        operation: the last step.
+        found: [B, outputs] of the converted network, before rounding.
+        expected: the same of the module.
+
+    Raises:
+        NotEquivalentError: they differ by more than CLIPPED of their spread.
+    """
+    lost = float(
+        (found - expected).norm() / (expected - expected.mean(0)).norm().clamp_min(OF_SIZE * expected.norm() + 1e-30)
+    )
+    if lost > CLIPPED:
+        raise NotEquivalentError(
+            f"{operation.place}: what the look-ups before it clip changes the outputs by {lost:.0%} of their spread on the calibration "
+            "data: put a batch norm before the activations, give more calibration data of the kind that the network will see, or "
+            "lower max_outside"
         )
 
 

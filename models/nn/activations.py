@@ -60,6 +60,7 @@ class Activation(nn.Module):
         lowest: least output integer of all channels; ``levels``: the greatest.
         tied: whether it is that of several steps over time: their inputs differ from step to step, so that it normalizes by what the
             calibration data gave for all of them together.
+        uniform: whether the integers of all channels begin with one unit, since a step behind mixes them (Wiring.uniform).
     """
 
     mean: Tensor
@@ -73,7 +74,7 @@ class Activation(nn.Module):
         super().__init__()
         self.levels, self.lowest = levels, lowest
         self.offset = nn.Parameter(torch.zeros(channels))
-        self.quantized = self.frozen = self.tied = False
+        self.quantized = self.frozen = self.tied = self.uniform = False
         self._seen: list[Tensor] = []
         for name, value in (
             ("mean", torch.zeros(channels)),
@@ -163,7 +164,9 @@ class ReLU(Activation):
 
     @property
     def reach(self) -> Tensor:
-        """The deviation of the sums; of a channel that hardly varies, half its mean, which the ramp must span."""
+        """The deviation of the sums; of a channel that hardly varies, half its mean, which the ramp must span; or the common ramp."""
+        if self.uniform:
+            return self.top.detach() * self.std
         center = self.offset.detach() * self.std
         return torch.where(center > 3 * self.spread, center / 2, self.spread)
 
@@ -206,6 +209,8 @@ class CReLU(ReLU):
     @property
     def reach(self) -> Tensor:
         """As of ReLU, to both sides."""
+        if self.uniform:
+            return super().reach
         center = (self.offset.detach() * self.std).abs()
         return torch.where(center > 3 * self.spread, center / 2, self.spread)
 

@@ -134,6 +134,15 @@ class Shortcut(nn.Module):
         return torch.as_tensor(self.head(torch.relu(self.second(first) + self.second(first * 2) + first)))
 
 
+def test_writing_the_file_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    mirrored = nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect")  # its constants are merged, each with a line
+    module = nn.Sequential(mirrored, nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)).eval()
+    with caplog.at_level("INFO"):
+        convert(module, torch.rand(60, 1, 8, 8), public="0")
+    assert [record.name for record in caplog.records] == []
+
+
 @pytest.mark.parametrize(
     ("public", "problem"),
     [

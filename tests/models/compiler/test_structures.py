@@ -15,8 +15,10 @@ from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.models import verification
 from ciphershift.models.compiler.convert import before_rounding, convert
+from ciphershift.models.compiler.drives import Drives
 from ciphershift.models.compiler.export import export
 from ciphershift.models.cost_report import check
+from ciphershift.models.nn.activations import ReLU
 
 
 class Net(nn.Module):
@@ -522,3 +524,55 @@ def test_a_module_that_is_different_each_time_is_refused() -> None:
     module = Net(lambda s, x: s.head(F.relu(s.c(flat(x + torch.rand(()))))), c=nn.Linear(64, 8), head=nn.Linear(8, 2))
     with pytest.raises(NotEquivalentError, match="the same every time"):
         convert(module, SAMPLES)
+
+
+def uneven(seed: int) -> Any:
+    """The results of six channels are mixed behind a ReLU; one channel's sums are a fifth of the others'."""
+    torch.manual_seed(seed)
+    mixing: Any = Net(
+        lambda s, x: s.head(flat(F.relu(torch.einsum("...i,io->...o", x, s.c.weight.T)))),
+        c=nn.Linear(8, 6),
+        head=nn.Linear(48, 4),
+    )
+    with torch.no_grad():
+        mixing.c.weight[2] *= 0.2
+    return mixing.eval()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_channels_that_share_a_unit_share_a_ramp_that_all_of_them_can_reach(seed: int) -> None:
+    module = uneven(seed)
+    network = before_rounding(module, SAMPLES).network
+    with torch.no_grad():
+        expected = module(SAMPLES)
+        assert (network(SAMPLES) - expected).abs().mean() < 0.03 * expected.std()
+    ramps = [
+        node.tops(turns) * node.std * turns
+        for step, node in network.steps()
+        if isinstance(node, ReLU)
+        for turns in [network.torus().turns(step.inputs[0])]
+    ]
+    assert len(ramps) == 1  # no channel is far coarser on the torus than another one
+    assert ramps[0].max() < 2.1 * ramps[0].min()
+
+
+def test_outputs_that_clipping_changes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step is the module's own; only what they do together tells."""
+    module = uneven(0)
+    monkeypatch.setattr(Drives, "choose", lambda _self, _step, node, _x: node.drive.fill_(0.5))
+    with pytest.raises(
+        NotEquivalentError, match=r"clip changes the outputs by \d+% of their spread .* lower max_outside"
+    ):
+        convert(module, SAMPLES)
+
+
+def test_a_channel_that_is_rarely_positive_is_heard() -> None:
+    """A ReLU is clipped at a quantile of its positive inputs, too: here one in 400, which are all that the outputs depend on."""
+    torch.manual_seed(0)
+    module: Any = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3)).eval()
+    samples = torch.rand(480, 1, 8, 8) * (torch.rand(480, 1, 8, 8) < 0.005)
+    with torch.no_grad():
+        module[0].weight.fill_(1.0)
+        module[0].bias.fill_(-0.5)
+        expected, found = module(samples), before_rounding(module, samples, max_outside=1e-3).network(samples)
+    assert (found - expected).pow(2).mean() < 0.01 * expected.var(0).mean()
