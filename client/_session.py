@@ -71,7 +71,9 @@ class Session:
         self._show_progress = show_progress
         self._profile: ModelProfile | None = None
         self._stems = Stems(keystore.folder / "stems")
-        self._stem: Stem | None = None
+        self._stem: tuple[tuple[StemProfile, tuple[int, ...]], Stem] | None = (
+            None  # the last one, and what the profile said of it
+        )
         self._keys: dict[str, KeyPair] = {}  # those that the server has, by parameter set
 
     def close(self) -> None:
@@ -338,16 +340,20 @@ class Session:
         return scaling.to_integers(unit, profile.input_levels).reshape(len(unit), -1)
 
     def _opened_stem(self, profile: ModelProfile, stem: StemProfile) -> Steps[Stem]:
-        """Returns the public part from memory, from disk, or from the server; it is checked in every case."""
-        if self._stem is None or self._stem.sha256 != stem.sha256:
+        """Returns the public part from memory, from disk, or from the server; it is checked in every case.
+
+        The same file may have other ranges after the owner has converted the model again: the profile's are used.
+        """
+        said = (stem, profile.input_shape)
+        if self._stem is None or self._stem[0] != said:
             found = self._stems.find(profile, stem)
             if found is None:
                 path = f"/v2/models/{profile.model}/stem"
                 response = yield from self._retrying(Request(method="GET", path=path, answer_limit=stem.bytes))
                 found = opened(response.content, profile, stem)
                 self._stems.keep(stem, response.content)
-            self._stem = found
-        return self._stem
+            self._stem = (said, found)
+        return self._stem[1]
 
     def _prepare(self, profile: ModelProfile, bar: ProgressBar) -> Steps[KeyPair]:
         if profile.params_id not in self._keys:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from ciphershift.client._wire import ModelProfile, StemProfile
 from ciphershift.errors import DigestMismatchError
 from ciphershift.he_layers.stem import Stem
+
+KEPT_SECONDS = 30 * 86400.0
+"""After its last use."""
 
 
 class Stems:
@@ -23,13 +28,23 @@ class Stems:
             BadStemError, ConfigurationError: see `opened`.
         """
         try:
-            return opened(self._path(stem).read_bytes(), profile, stem)
+            ready = opened(self._path(stem).read_bytes(), profile, stem)
+            with suppress(OSError):  # another user's folder
+                os.utime(self._path(stem))
+            return ready
         except (FileNotFoundError, DigestMismatchError):
             return None
 
     def keep(self, stem: StemProfile, content: bytes) -> None:
-        """Writes a file that was checked."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Writes a file that was checked, and deletes those that were not used for KEPT_SECONDS."""
+        for folder in (
+            self._folder.parent,
+            self._folder,
+        ):  # the first is the keystore: a parent made on the way is open to others
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for old in self._folder.iterdir():
+            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                old.unlink(missing_ok=True)
         temporary = self._path(stem).with_suffix(f".{os.getpid()}.part")
         temporary.write_bytes(content)
         temporary.replace(self._path(stem))

@@ -111,7 +111,7 @@ class Stem:
         """The file's output [count, ...] for samples from 0 to 1, [count, ...] of ``input_shape``, one after the other.
 
         Raises:
-            BadStemError: the file is not one that a stem may be (he_layers.onnx_file).
+            BadStemError: the file is not one that a stem may be (he_layers.onnx_file), or cannot be computed for a sample.
             OutOfLevelsError: a result is infinite or not a number.
             ConfigurationError: the extra ``stem`` is not installed.
         """
@@ -119,7 +119,15 @@ class Stem:
         name = session.get_inputs()[0].name
         result = np.empty((len(samples), *self.shape), dtype=np.float32)
         for index, sample in enumerate(samples):
-            (result[index : index + 1],) = session.run(None, {name: sample[None].astype(np.float32)})
+            try:
+                (found,) = session.run(None, {name: sample[None].astype(np.float32)})
+            except Exception as error:  # onnxruntime raises classes of its own
+                raise onnx_file.bad(
+                    f"cannot be computed for sample {index} ({onnx_file.short(error)}): give inputs of the kind that the model was made for"
+                ) from error
+            if found.shape != (1, *self.shape):
+                raise onnx_file.bad(f"gives {found.shape} in place of {(1, *self.shape)}; export it again")
+            result[index] = found[0]
         if not np.isfinite(result).all():
             raise OutOfLevelsError("the public part gives values that are infinite or not a number for this sample")
         return result

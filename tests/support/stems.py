@@ -1,6 +1,7 @@
 """Public parts for tests: a small ONNX file, and files that a client must refuse."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -73,21 +74,88 @@ def _function() -> ModelProto:
     return made
 
 
+def polyglot() -> bytes:
+    """A file that begins as those of onnxruntime's own format do; protobuf reads a name of one byte, a field that it skips, and a model."""
+    skipped = b"RTM" + bytes(ord("T") - 1)  # field 10
+    return b"\x08\x0a\x12\x01O" + skipped + model(CONV, RELU).SerializeToString()
+
+
+def _named_as_another_format() -> ModelProto:
+    made = model(CONV, RELU)
+    made.producer_name = "ORTM"
+    return made
+
+
+def _node(operator: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(operator, inputs.split(), [output], **attributes)
+
+
+def ints(name: str, *values: int) -> onnx.NodeProto:
+    """A constant."""
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.array(values, dtype=np.int64)))
+
+
+INTEGERS = _node("Cast", "image", "integers", to=TensorProto.INT64)
+TRAPPING = (
+    INTEGERS,
+    ints("least", -(2**63)),
+    ints("minus", -1),
+    _node("Mul", "integers least", "large"),
+    _node("Mul", "integers minus", "one"),
+)
+"""-2^63 and -1, for an image of ones."""
+
+
+def _sides_of_the_image(output: str) -> tuple[onnx.NodeProto, ...]:
+    return (
+        INTEGERS,
+        ints("flat", -1),
+        _node("Reshape", "integers flat", "line"),
+        ints("start", 0),
+        ints("end", 4),
+        _node("Slice", "line start end", "sides"),
+        _node("ConstantOfShape", "sides", output),
+    )
+
+
+def out_of_range() -> bytes:
+    """A file that reads row 1 of 1 for an image of ones, and row 0 for a black one."""
+    return model(INTEGERS, _node("Gather", "kernel integers", "rows"), CONV, RELU).SerializeToString()
+
+
 BAD: dict[str, Callable[[], ModelProto]] = {
     "external data": _external,
     "branches or loops": _loop,
     "defines functions": _function,
-    "only the arithmetic": lambda: model(CONV, helper.make_node("Relu", ["sums"], ["out"], domain="ai.onnx.ml")),
-    ":RandomNormalLike": lambda: model(CONV, helper.make_node("RandomNormalLike", ["sums"], ["out"])),
+    "onnxruntime's own format": _named_as_another_format,
+    "only ordinary arithmetic": lambda: model(CONV, helper.make_node("Relu", ["sums"], ["out"], domain="ai.onnx.ml")),
+    ":RandomNormalLike": lambda: model(CONV, _node("RandomNormalLike", "sums", "out")),
+    ":NonZero": lambda: model(CONV, _node("NonZero", "sums", "places"), RELU),
     "is of opset 7": lambda: model(CONV, RELU, opset=7),
     "1x1x8x8 is wanted": lambda: model(CONV, RELU, output=(1, 1, 4, 16)),
-    "is not valid": lambda: model(CONV, helper.make_node("Relu", ["nothing"], ["out"])),
-    "of unknown size": lambda: model(CONV, helper.make_node("NonZero", ["sums"], ["places"]), RELU),
-    "at most": lambda: model(
+    "is not valid": lambda: model(CONV, _node("Relu", "nothing", "out")),
+    "of unknown size": lambda: model(CONV, RELU, *_sides_of_the_image("huge")),
+    "does not follow": lambda: model(*_sides_of_the_image("out")),
+    "group below 1": lambda: model(
+        helper.make_node("Conv", ["image", "kernel"], ["sums"], strides=[2, 2], group=0), RELU
+    ),
+    "at most 1073741824": lambda: model(
         CONV,
         RELU,
-        helper.make_node("Constant", [], ["sides"], value_ints=[1 << 14, 1 << 14]),
-        helper.make_node("ConstantOfShape", ["sides"], ["huge"]),
+        ints("sides", 1 << 13, 1 << 13),
+        *[_node("ConstantOfShape", "sides", f"large{i}") for i in range(4)],
     ),
+    "multiply-adds": lambda: model(
+        CONV,
+        RELU,
+        ints("sides", 1 << 12, 1 << 13),
+        ints("others", 1 << 13, 1 << 12),
+        _node("ConstantOfShape", "sides", "one"),
+        _node("ConstantOfShape", "others", "other"),
+        _node("MatMul", "one other", "product"),
+    ),
+    "divides integers (Div)": lambda: model(CONV, RELU, *TRAPPING, _node("Div", "large one", "ratio")),
+    "divides integers (Mod)": lambda: model(CONV, RELU, *TRAPPING, _node("Mod", "large minus", "rest")),
+    "not of numbers": lambda: model(CONV, RELU, helper.make_node("Constant", [], ["text"], value_string="a")),
 }
 """Files that a client must refuse, by what it says of them."""

@@ -10,7 +10,7 @@ import { Stem, type StemProfile } from "./stem.js";
 export class Stems {
   readonly #store: Store;
   readonly #runtime: (() => Promise<OnnxRuntime>) | undefined;
-  #last: { readonly sha256: string; readonly stem: Promise<Stem> } | undefined;
+  #last: { readonly said: string; readonly stem: Promise<Stem> } | undefined;
 
   /** @param runtime gives onnxruntime-web. */
   constructor(store: Store, runtime: (() => Promise<OnnxRuntime>) | undefined) {
@@ -20,9 +20,10 @@ export class Stems {
 
   /** Returns a public part from memory, from the keystore, or from the server. Throws as `Stem.open` does, and what the server says. */
   async opened(exchange: Exchange, profile: ModelProfile, stem: StemProfile): Promise<Stem> {
-    if (this.#last?.sha256 !== stem.sha256) {
+    const said = JSON.stringify([stem, profile.inputShape]); // the same file may have another range after the owner has converted the model again
+    if (this.#last?.said !== said) {
       void this.close();
-      this.#last = { sha256: stem.sha256, stem: this.#found(exchange, profile, stem) };
+      this.#last = { said, stem: this.#found(exchange, profile, stem) };
     }
     try {
       return await this.#last!.stem;

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
-from ciphershift.he_layers import simulate
+from ciphershift.he_layers import onnx_file, simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 from ciphershift.protocol import site
@@ -106,8 +107,12 @@ def test_the_answer_is_that_of_both_parts(
 
 def test_files_that_are_more_than_arithmetic_are_refused_as_in_python(node: Callable[..., Any], tmp_path: Path) -> None:
     good = stems.stem().onnx
-    by_runtime = {"1x1x8x8 is wanted": "is not valid"}  # the output that it states is not the one that it has
+    by_runtime = {  # which finds by itself that the output that a file states is not the one that it has, or cannot be known
+        "1x1x8x8 is wanted": "is refused by onnxruntime",
+        "does not follow": "1x1x8x8 is wanted",
+    }
     files = [(by_runtime.get(problem, problem), make().SerializeToString()) for problem, make in stems.BAD.items()]
+    files += [("onnxruntime's own format", stems.polyglot())]
     files += [
         ("cannot be read as ONNX", content)
         for content in (b"\xff\xff\xff", good[:-1], good + b"\xca\x81\x80\x80\x10\x00")
@@ -138,6 +143,91 @@ def test_files_that_are_more_than_arithmetic_are_refused_as_in_python(node: Call
         "bad_stem",
         "the ONNX file of the public part has 1 outputs (1x1x8x8); one of float32 1x1x4x16 is wanted: one sample at a time",
     ]
+
+
+def test_the_operators_are_those_of_the_python_client(node: Callable[..., Any]) -> None:
+    found = node("""import { OPERATORS } from "./dist/onnx-file.js"; console.log(JSON.stringify([...OPERATORS]));""")
+    assert sorted(found) == sorted(onnx_file.OPERATORS)
+
+
+def test_what_runs_is_what_was_read_and_its_failures_are_typed(node: Callable[..., Any], tmp_path: Path) -> None:
+    made = stems.model(stems.CONV, stems.RELU)
+    made.producer_name = "someone"
+    made.metadata_props.add(key="ort_config", value="{}")
+    made.graph.input.append(onnx.helper.make_tensor_value_info("kernel", 1, (9, 9)))
+    half = onnx.helper.make_node("Div", ["integers", "two"], ["half"])
+    (tmp_path / "good").write_bytes(made.SerializeToString() + b"\x52\x01?")
+    (tmp_path / "fails").write_bytes(stems.out_of_range())
+    (tmp_path / "divides").write_bytes(
+        stems.model(stems.INTEGERS, stems.ints("two", 2), half, stems.CONV, stems.RELU).SerializeToString()
+    )
+    found = node(
+        """
+        import { readFile } from "node:fs/promises";
+        import * as real from "onnxruntime-web";
+        import { CheckedFile } from "./dist/onnxruntime.js";
+        const [folder] = process.argv.slice(1), given = [];
+        const create = (content, options) => {
+          given.push([Buffer.from(content).toString("base64"), options.extra.session.load_model_format]);
+          return real.InferenceSession.create(content, options);
+        };
+        const runtime = { Tensor: real.Tensor, InferenceSession: { create } };
+        const open = async (name, by = runtime) =>
+          CheckedFile.open(new Uint8Array(await readFile(`${folder}/${name}`)), [1, 16, 16], [1, 8, 8], by);
+        const codeOf = work => work.then(() => "none", error => [error.code, error.message]);
+        const ones = new Float32Array(256).fill(1);
+        const good = await codeOf((await open("good")).run(ones));
+        const fails = await open("fails");
+        const other = { dims: [1, 1, 1, 1], type: "float32", data: new Float32Array(1) };
+        const wrong = { Tensor: real.Tensor, InferenceSession: { create: async (...args) => {
+          const session = await create(...args);
+          session.run = async () => ({ out: other });
+          return session;
+        } } };
+        console.log(JSON.stringify([
+          given.slice(0, 2), good, await codeOf((await open("divides")).run(ones)), await codeOf(fails.run(new Float32Array(256))),
+          await codeOf(fails.run(ones)), await codeOf((await open("good", wrong)).run(ones)),
+        ]));
+        """,
+        tmp_path,
+    )
+    given, *quiet, fails, other = found
+    assert quiet == ["none"] * 3
+    assert [form for _, form in given] == ["ONNX"] * 2
+    plain = stems.model(stems.CONV, stems.RELU)
+    content = base64.b64decode(given[1][0])
+    assert onnx.load_model_from_string(content) == plain
+    assert len(content) == plain.ByteSize()
+    assert fails[0] == other[0] == "bad_stem"
+    assert "cannot be computed for this input" in fails[1]
+    assert "in place of float32 1x1x8x8" in other[1]
+
+
+def test_a_new_range_of_the_same_file_is_used(node: Callable[..., Any], tmp_path: Path) -> None:
+    """The owner has converted the model again, while the client goes on."""
+    (tmp_path / "file").write_bytes(stems.stem().onnx)
+    found = node(
+        """
+        import { readFile } from "node:fs/promises";
+        import { MemoryStore } from "./dist/index.js";
+        import { Stems } from "./dist/stems.js";
+        const [folder, sha256] = process.argv.slice(1), content = new Uint8Array(await readFile(`${folder}/file`));
+        const stems = new Stems(new MemoryStore(), () => import("onnxruntime-web"));
+        const profile = { model: "tiny", inputShape: [1, 8, 8] }, largest = [];
+        let fetched = 0;
+        const exchange = { send: async () => { fetched++; return { content }; } };
+        for (const high of [2, 4, 4, 2]) {
+          const range = { low: [0], high: [high], mostOutside: 1 };
+          const stem = { public: "a", meaning: "", sha256, bytes: content.length, inputShape: [1, 16, 16], ...range };
+          const opened = await stems.opened(exchange, profile, stem);
+          largest.push(Math.max(...await opened.unit(new Float64Array(256).fill(1))));
+        }
+        console.log(JSON.stringify([largest, fetched]));
+        """,
+        tmp_path,
+        stems.stem().sha256,
+    )
+    assert found == [[0.5, 0.25, 0.25, 0.5], 1]
 
 
 def test_a_page_from_elsewhere_computes_the_public_part(
