@@ -111,16 +111,21 @@ def read_header(data: Bytes) -> Header:
     )
 
 
+def check_kind(header: Header, kind: Kind) -> None:
+    """Checks what a container holds. Raises SecretKeyOnServerError or WrongKindError."""
+    if header.kind != kind:
+        if header.kind in (Kind.CLIENT_KEYS, Kind.LOCKED_CLIENT_KEYS):
+            raise SecretKeyOnServerError("the container holds secret keys; send the evaluation keys instead")
+        raise WrongKindError(f"the container holds {header.kind.name}, wanted is {kind.name}")
+
+
 def check_header(header: Header, *, kind: Kind, params_id: str, key_id: str | None, payload_bytes: int) -> None:
     """Checks a header against what is expected; `key_id` None accepts the name that the payload gives itself.
 
     Raises:
         SecretKeyOnServerError, WrongKindError, WrongParamsError, WrongKeyError, WrongLengthError: in this order.
     """
-    if header.kind != kind:
-        if header.kind in (Kind.CLIENT_KEYS, Kind.LOCKED_CLIENT_KEYS):
-            raise SecretKeyOnServerError("the container holds secret keys; send the evaluation keys instead")
-        raise WrongKindError(f"the container holds {header.kind.name}, wanted is {kind.name}")
+    check_kind(header, kind)
     if header.params_id != params_id:
         raise WrongParamsError(f"the {kind.name} was made under parameters {header.params_id}, wanted is {params_id}")
     if key_id is not None and header.key_id != key_id:

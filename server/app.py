@@ -45,7 +45,7 @@ def create_app(settings: Settings, *, api: bool = True) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    description.install(app)
+    description.install(app, for_people=not settings.page)
     if settings.open:
         app.add_middleware(
             SameOriginMiddleware, hosts=settings.hosts, any_host=settings.open_to_network, origins=settings.origins

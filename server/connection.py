@@ -1,7 +1,7 @@
-"""One HTTP connection: time limits for head and body, a limit of connections, and no reading of ambiguous heads.
+"""One HTTP connection: time limits for head, body and answer, a limit of connections, and no reading of ambiguous heads.
 
-uvicorn's own implementation waits for the rest of a request for as long as the client likes, and h11 accepts forms that proxies read in
-another way (RFC 9112, section 11.2). What is refused here never reaches the application.
+uvicorn's own implementation waits for the rest of a request, and for the reader of its answer, for as long as the client likes, and h11
+accepts forms that proxies read in another way (RFC 9112, section 11.2). What is refused here never reaches the application.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 METHODS = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"QUERY"})
 MAX_HEAD_BYTES = 16 << 10
-MIN_BODY_RATE = 4096  # bytes per second, averaged over `body_seconds`
+MIN_BODY_RATE = 4096  # bytes per second, averaged over `body_seconds`; of bodies and of answers
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _FOLDED_LINE = re.compile(rb"\r\n[ \t]")
 _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding[ \t]*:")
@@ -46,6 +46,7 @@ class LimitedConnection(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
     _received = 0  # bytes since the body timer was started
+    _reader_timer: asyncio.TimerHandle | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Takes what uvicorn gives."""
@@ -55,15 +56,28 @@ class LimitedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuses a connection beyond the limit; else waits for a request's head."""
         super().connection_made(transport)
+        # Writing counts as paused while anything waits for the client; with zero asyncio's TLS would pause what waits for nobody.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1, low=0)
         if len(self.connections) > self.max_connections:
             self._refuse(503, "busy", f"the server has {self.max_connections} connections, its limit: try again later")
         else:
             self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the timer."""
+        """Stops the timers."""
         self._unwatch()
+        self._unwatch_reader()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Starts the timer of a client that does not read what has been written."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Stops the timer: the client has read everything."""
+        self._unwatch_reader()
+        super().resume_writing()
 
     def shutdown(self) -> None:
         """Ends the connection with its request; at once, if that is still arriving. May be called again."""
@@ -139,6 +153,22 @@ class LimitedConnection(H11Protocol):
         else:
             self._watch()
 
+    def _watch_reader(self) -> None:
+        self._unwatch_reader()
+        unread = self.transport.get_write_buffer_size()
+        self._reader_timer = self.loop.call_later(self.body_seconds, self._check_reader, unread)
+
+    def _unwatch_reader(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    def _check_reader(self, unread: int) -> None:
+        if unread - self.transport.get_write_buffer_size() < MIN_BODY_RATE * self.body_seconds:
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
     def _refuse(self, status: int, code: str, detail: str) -> None:
         self._unwatch()
         title = HTTPStatus(status).phrase
@@ -166,7 +196,8 @@ def limited(*, max_connections: int, header_seconds: float, body_seconds: float)
     Args:
         max_connections: open connections of the process.
         header_seconds: in which the head of a request must arrive.
-        body_seconds: in which MIN_BODY_RATE is averaged; a body that is slower is broken off.
+        body_seconds: in which MIN_BODY_RATE is averaged; a body that arrives more slowly is broken off, and so is an answer that is read
+            more slowly.
     """
     limits: dict[str, Any] = {
         "max_connections": max_connections,

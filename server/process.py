@@ -53,6 +53,9 @@ def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:
     listener = config.bind_socket()
     # Connections inherit it; otherwise an answer of two segments waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Against clients that read nothing, also under TLS, where the connection cannot see what waits below it.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * settings.body_seconds))
     listener.listen(config.backlog)  # before the URL is printed, so that early clients queue instead of being refused
     scheme = "https" if settings.tls_certificate else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

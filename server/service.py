@@ -23,6 +23,7 @@ from ciphershift.server.store.database import Database
 from ciphershift.server.store.jobs import JobStore
 from ciphershift.server.store.keys import KeyStore
 from ciphershift.server.store.model_states import ModelStates
+from ciphershift.server.store.states import FINISHED
 from ciphershift.server.store.tenants import Caller, TenantStore
 from ciphershift.server.tracing import Tracing
 
@@ -45,6 +46,9 @@ class Service:
         self.database = Database.open(settings.database_url)
         self.blobs = Blobs(settings)
         self.repository = Repository(settings, lambda model: profile_of(model, settings.max_batch))
+        for name, entry in self.repository.entries.items():
+            if entry.model is None:
+                _log.warning("model_refused", model=name, reason=entry.reason)
         self.models = ModelStates(self.database, self.repository)
         self.jobs = JobStore(self.database, self.blobs, settings)
         self.keys = KeyStore(self.database, self.blobs, settings, lambda: self.repository.key_bytes)
@@ -171,8 +175,10 @@ class Service:
 
     async def _sweep(self) -> None:
         await asyncio.to_thread(self.models.follow)
-        for job_id in await asyncio.to_thread(self.jobs.sweep):
-            self.notifier.notify(job_id)
+        for job in await asyncio.to_thread(self.jobs.sweep):
+            if job.state in FINISHED:  # no runner counts these
+                self.metrics.jobs.labels(job.model, job.state).inc()
+            self.notifier.notify(job.id)
 
     async def _watch(self) -> None:
         job_ids = self.notifier.job_ids()

@@ -162,7 +162,9 @@ class Settings(BaseSettings):
     header_seconds: float = Field(10.0, gt=0, description="time for the head of a request, and for a TLS handshake")
     idle_seconds: int = Field(10, ge=1, description="time for which a connection is kept open between two requests")
     body_seconds: float = Field(
-        30.0, gt=0, description="time over which a request body must bring 4096 bytes per second on average"
+        30.0,
+        gt=0,
+        description="time over which a request body must bring, and a client read of its answer, 4096 bytes per second",
     )
     key_bytes_per_tenant: int = Field(1 << 30, ge=1, description="bytes of evaluation keys of one tenant")
     page: bool = Field(False, description="serve the page to draw on at /page/")
@@ -280,9 +282,9 @@ class Settings(BaseSettings):
         return self.model_copy(update={"database": "", "storage": "", "metrics_token": None})
 
     def printable(self) -> dict[str, str]:
-        """Returns every effective value as text, passwords masked."""
+        """Returns every effective value as text, passwords masked; empty if there is none, as the environment says it."""
         values = {name: getattr(self, name) for name in type(self).model_fields} | {"database": self.database_url}
-        return {name: masked(str(value)) for name, value in values.items()}
+        return {name: "" if value is None else masked(str(value)) for name, value in values.items()}
 
 
 def masked(url: str) -> str:

@@ -43,13 +43,13 @@ class SameOriginMiddleware:
 
     def _refusal(self, headers: Headers) -> str | None:
         host = headers.get("Host", "")
-        name = (urlsplit(f"//{host}").hostname or "").lower()
+        name = _host_name(host)
         if not self._any_host and name not in self._hosts:
             return f"this server without API keys is not called {name[:80]!r}: name it in CIPHERSHIFT_ALLOWED_HOSTS"
         origin = headers.get("Origin")
         if "*" in self._origins or origin in self._origins:
             return None
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and not _is_origin_of(origin, host):
             return (
                 "a page of another origin may not use a server without API keys: name it in CIPHERSHIFT_ALLOWED_ORIGINS"
             )
@@ -59,3 +59,18 @@ class SameOriginMiddleware:
                 "a page of another origin may not use a server without API keys: name it in CIPHERSHIFT_ALLOWED_ORIGINS"
             )
         return None
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header in lower case; of a malformed one, all of it, which is nobody's name."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return host.lower()
+
+
+def _is_origin_of(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False

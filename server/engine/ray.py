@@ -43,7 +43,15 @@ CHUNKS_PER_WORKER = 2  # so that one slow worker does not delay a layer by a who
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 2.0  # between two health checks of the actors
 PROBE_SECONDS = 60.0  # to ask a cluster whether it admits callers without a token
-SECRETS = ("CIPHERSHIFT_DATABASE", "CIPHERSHIFT_METRICS_TOKEN")  # variables that no actor is to inherit
+SECRETS = ("CIPHERSHIFT_DATABASE", "CIPHERSHIFT_METRICS_TOKEN")  # variables that this process has read already
+# Secrets that clients in this process read again whenever they connect, so that they must stay in its environment.
+STILL_READ = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "PGPASSWORD",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+)
 # A process of its own, since Ray reads its mode of authentication once: exit status 0 if the cluster answers a caller without a token,
 # 3 if it refuses one, else 1.
 _PROBE = """
@@ -268,8 +276,9 @@ class RayEngine:
 
     def _connect(self) -> None:
         url = self._settings.engine_url
-        for name in SECRETS:  # read already; actors of a cluster that is started here inherit the environment
+        for name in SECRETS:  # nodes that are started here inherit the environment
             os.environ.pop(name, None)
+        without = {"env_vars": dict.fromkeys((*SECRETS, *STILL_READ), "")}  # what actors have in place of their node's
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Without this Ray joins a cluster that has no authentication, if it finds no token. It reads the variable when it is imported.
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -279,7 +288,8 @@ class RayEngine:
             host = self._address.rpartition(":")[0]
             # On loopback the node to join has that address, not the one that Ray detects for this machine.
             own = {"_node_ip_address": host} if host.startswith("127.") else {}
-        ray.init(address=self._address or "local", namespace="ciphershift", log_to_driver=False, **own)
+        address = self._address or "local"
+        ray.init(address=address, namespace="ciphershift", log_to_driver=False, runtime_env=without, **own)
         if _raylet.get_authentication_mode() != _raylet.AuthenticationMode.TOKEN:
             ray.shutdown()
             raise ConfigurationError(

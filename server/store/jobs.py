@@ -366,13 +366,13 @@ class JobStore:
         with self._database.reading() as session:
             return admission.slots(session)
 
-    def sweep(self) -> list[str]:
+    def sweep(self) -> list[Job]:
         """Applies time-outs: requeues jobs of expired runners, fails overdue jobs, expires results, deletes old rows.
 
         Any process may call this at any time.
 
         Returns:
-            The ids of the jobs that changed.
+            The jobs whose state changed. No two calls return the same change.
         """
         now = time.time()
         with self._database.writing() as session:
@@ -389,7 +389,7 @@ class JobStore:
         for job in (*changed, *expired):
             if job.state not in UNFINISHED:
                 self._clear(job)
-        return [job.id for job in changed]
+        return changed
 
     def _admit(self, session: Session, request: JobRequest) -> None:
         lookups = request.lookups * request.images

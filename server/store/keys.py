@@ -1,7 +1,8 @@
 """Evaluation keys: content-addressed, immutable, private to their tenant, bounded by bytes, kept across restarts.
 
-A bundle is one blob, named by its tenant and its key_id (the SHA-256 of its payload). The upload goes to a temporary file and is checked
-as a container; name and row are made only then, so that a visible bundle is complete and matches its name.
+A bundle is one blob, named by its tenant and its key_id (the SHA-256 of its payload). Its header is checked before anything is written:
+secret keys that somebody sends by mistake never reach the disk. Then the upload goes to a temporary file and is checked as a container;
+name and row are made only then, so that a visible bundle is complete and matches its name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from ciphershift.errors import BusyError, QuotaExceededError, UnknownKeyError, UnknownParamsError, WrongKeyError
 from ciphershift.protocol import container
-from ciphershift.protocol.container import HEADER_BYTES, Kind
+from ciphershift.protocol.container import HEADER_BYTES, Header, Kind
 from ciphershift.server import logs
 from ciphershift.server.settings import Settings
 from ciphershift.server.store import usage
@@ -84,7 +85,14 @@ class KeyStore:
         """
         with self._uploading(tenant_id, self.upload_limit if announced is None else announced):
             await asyncio.to_thread(self._admit_upload, tenant_id, key_id)
+            head = b""
+            async for chunk in chunks:
+                head += chunk
+                if len(head) >= HEADER_BYTES:
+                    break
+            self._check_header(head)
             with self._blobs.spool() as spool:
+                spool.file.write(head)
                 async for chunk in chunks:
                     spool.file.write(chunk)
                 return await asyncio.to_thread(self._store, tenant_id, key_id, spool)
@@ -201,20 +209,32 @@ class KeyStore:
             self._blobs.delete(name)
         return info
 
-    def _check(self, key_id: str, descriptor: int) -> KeyInfo:
-        size = os.fstat(descriptor).st_size
-        header = container.read_header(os.pread(descriptor, HEADER_BYTES, 0))
+    def _check_header(self, head: bytes) -> Header:
+        header = container.read_header(head)
+        container.check_kind(header, Kind.EVALUATION_KEYS)
         key_bytes = self._key_bytes().get(header.params_id)
         if key_bytes is None:
             raise UnknownParamsError(
                 f"no served model uses the parameter set {header.params_id}: use the one in the model's profile"
             )
+        container.check_header(
+            header,
+            kind=Kind.EVALUATION_KEYS,
+            params_id=header.params_id,
+            key_id=None,
+            payload_bytes=key_bytes - HEADER_BYTES,
+        )
+        return header
+
+    def _check(self, key_id: str, descriptor: int) -> KeyInfo:
+        size = os.fstat(descriptor).st_size
+        header = self._check_header(os.pread(descriptor, HEADER_BYTES, 0))
         container.unpack(
             memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)),
             kind=Kind.EVALUATION_KEYS,
             params_id=header.params_id,
             key_id=None,
-            payload_bytes=key_bytes - HEADER_BYTES,
+            payload_bytes=header.length,
         )
         if header.key_id != key_id:
             raise WrongKeyError(f"the bundle's id is {header.key_id}, but it was sent to /v2/keys/{key_id}")

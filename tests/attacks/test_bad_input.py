@@ -28,13 +28,15 @@ def good(keystore: Keystore) -> bytes:
     return ckks.encrypt(pair.client_keys, pair.key_id, np.full(64, 0.01)).to_bytes()
 
 
-def send(server: ServerProcess, image: bytes, key_id: str, shape: str = "1x8x8", **tensor: Any) -> httpx.Response:
+def send(
+    server: ServerProcess, image: bytes, key_id: str, shape: str = "1x8x8", path: str = "infer", **tensor: Any
+) -> httpx.Response:
     """Sends one image in a well-formed request, except for what is asked to be different."""
     data = tensors.join_elements([image])
     given = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(data)}} | tensor
     header = {"parameters": {"key_id": key_id, "image_shape": shape}, "inputs": [given]}
     content, headers = tensors.join_body(header, data)
-    return httpx.post(f"{server.url}/v2/models/tiny/infer", content=content, headers=headers, timeout=60)
+    return httpx.post(f"{server.url}/v2/models/tiny/{path}", content=content, headers=headers, timeout=60)
 
 
 def assert_refused(answer: httpx.Response, error: type[CiphershiftError]) -> None:
@@ -108,6 +110,26 @@ def test_a_wrong_ciphertext(
     key_id = client.prepare()
     assert_refused(send(server, spoil(good, key_id), key_id), error)
     assert client.predict(tiny_images[:1]).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        (Kind.CLIENT_KEYS, errors.SecretKeyOnServerError),
+        (Kind.LOCKED_CLIENT_KEYS, errors.SecretKeyOnServerError),
+        (Kind.EVALUATION_KEYS, errors.WrongKindError),
+        (Kind.PACKED_ANSWER, errors.WrongKindError),
+        (Kind.PRODUCT_CIPHERTEXT, errors.WrongKindError),
+    ],
+)
+def test_no_job_is_made_of_what_is_no_image(
+    server: ServerProcess, client: Client, good: bytes, kind: Kind, error: type[CiphershiftError]
+) -> None:
+    """The header is enough to refuse it, so that secret keys are never stored as images of a job."""
+    key_id = client.prepare()
+    before = httpx.get(f"{server.url}/v2/jobs").json()
+    assert_refused(send(server, repacked(good, kind, TOY.id, key_id), key_id, path="jobs"), error)
+    assert httpx.get(f"{server.url}/v2/jobs").json() == before
 
 
 def test_an_unknown_key(server: ServerProcess, client: Client, good: bytes, tiny_images: NDArray[np.uint8]) -> None:

@@ -1,7 +1,9 @@
 """What a connection may do before a request reaches the application: methods, heads and bodies under limits."""
 
 import asyncio
+import inspect
 import json
+import re
 import socket
 import threading
 import time
@@ -14,12 +16,15 @@ import pytest
 import uvicorn
 
 from ciphershift.server import process
-from ciphershift.server.connection import MAX_HEAD_BYTES, limited
+from ciphershift.server.connection import MAX_HEAD_BYTES, LimitedConnection, limited
+from tests.support.documents import ROOT
+
+LARGE = 32 << 20  # bytes of an answer that no kernel buffers
 
 
 @dataclass
 class Application:
-    """Reads every body but those sent to /early, and remembers what arrived."""
+    """Reads every body but those sent to /early, and remembers what arrived; answers /large with LARGE bytes at once."""
 
     requests: list[str] = field(default_factory=list)
     disconnects: int = 0
@@ -35,8 +40,10 @@ class Application:
                 return
             if not message.get("more_body"):
                 break
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        body = bytes(LARGE) if scope["path"] == "/large" else b"ok"
+        length = str(len(body)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": body})
 
 
 @dataclass
@@ -45,6 +52,7 @@ class Serving:
 
     app: Application
     port: int
+    server: uvicorn.Server
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
@@ -111,7 +119,7 @@ def serving(request: pytest.FixtureRequest) -> Iterator[Serving]:
     thread.start()
     while not server.started:
         time.sleep(0.005)
-    yield Serving(app, server.servers[0].sockets[0].getsockname()[1])
+    yield Serving(app, server.servers[0].sockets[0].getsockname()[1], server)
     server.should_exit = server.force_exit = True
     thread.join()
 
@@ -212,6 +220,27 @@ def test_a_body_that_does_not_arrive_is_broken_off(serving: Serving) -> None:
     assert serving.app.disconnects == 1
 
 
+@pytest.mark.parametrize("serving", [{"body_seconds": 0.3}], indirect=True)
+def test_a_client_that_does_not_read_its_answer_holds_neither_connection_nor_memory(serving: Serving) -> None:
+    with serving.connect() as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 30
+        while not serving.app.requests or serving.server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("serving", [{"body_seconds": 0.3}], indirect=True)
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(serving: Serving) -> None:
+    with serving.connect() as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = 0
+        while piece := connection.recv(1 << 19):
+            received += len(piece)
+            time.sleep(0.02)
+        assert received > LARGE
+
+
 @pytest.mark.parametrize("serving", [{"max_connections": 5}], indirect=True)
 def test_connections_beyond_the_limit_are_refused_until_others_close(serving: Serving) -> None:
     open_ones = [serving.connect() for _ in range(5)]
@@ -226,3 +255,13 @@ def test_connections_beyond_the_limit_are_refused_until_others_close(serving: Se
     while serving.answer(GOOD + b"Connection: close\r\n\r\n")[0] != 200:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_every_refusal_of_a_connection_is_in_troubleshooting() -> None:
+    refusals = re.findall(r'_refuse\((\d+), "(\w+)"', inspect.getsource(LimitedConnection))
+    rows = [
+        line for line in (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"
+    ]
+    assert len(refusals) > 4
+    for status, code in set(refusals):
+        assert any(f"`{code}`" in row and status in row for row in rows), (status, code)

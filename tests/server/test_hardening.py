@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -125,6 +127,8 @@ def test_answers_to_monitoring_are_made_once_a_second(open_http: InProcess) -> N
     [
         {"Host": "rebound.example"},
         {"Host": "rebound.example:8000"},
+        {"Host": "["},
+        {"Origin": "http://["},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:9999"},
@@ -177,7 +181,12 @@ def test_why_a_model_is_not_served_is_for_administrators(
     (models / "broken").mkdir(parents=True)
     (models / "broken" / "program.json").write_text("[" * 100_000)
     (models / "tiny").symlink_to(zoo / "tiny")
-    with InProcess(make_app(models=models)) as http:
+    with capture_logs() as logs:
+        app = make_app(models=models)
+    assert [
+        (entry["model"], str(models) in entry["reason"]) for entry in logs if entry["event"] == "model_refused"
+    ] == [("broken", True)]
+    with InProcess(app) as http:
         told = {
             scope: {entry["name"]: entry for entry in http.post("/v2/repository/index", headers=key(scope)).json()}
             for scope in (Scope.INFER, Scope.ADMIN)
@@ -266,6 +275,18 @@ def test_the_documentation_page_runs_its_own_scripts_alone(open_http: InProcess)
     assert "script-src https://cdn.jsdelivr.net" in policy
     assert "frame-ancestors 'none'" in policy
     assert open_http.get("/openapi.json").json()["info"]["title"] == "ciphershift"
+    loaded = re.findall(
+        r'="https://cdn\.jsdelivr\.net/npm/swagger-ui-dist@\d+\.\d+\.\d+/[^"]*"( integrity="sha384-)?', page.text
+    )
+    assert len(loaded) == page.text.count("cdn.jsdelivr.net") == 2
+    assert all(loaded), "an exact version, and its bytes"
+
+
+def test_scripts_of_others_do_not_run_where_a_page_keeps_keys(make_app: Callable[..., FastAPI]) -> None:
+    with InProcess(make_app(open=True, page=True)) as http:
+        assert http.get("/page/").status_code == 200
+        assert http.get("/docs").status_code == 404
+        assert http.get("/openapi.json").status_code == 200
 
 
 def test_an_upload_that_its_client_breaks_off_is_no_fault_of_the_server(
@@ -443,14 +464,25 @@ def test_a_tenant_opens_no_more_event_streams_than_the_setting_says(
         assert "event: canceled" in http.get(f"/v2/jobs/{job}/events").text, "the first has ended"
 
 
+@pytest.mark.parametrize("busy", [False, True], ids=["a job that waits", "a job that changes all the time"])
 def test_an_event_stream_ends_when_its_key_is_revoked(
     make_app: Callable[..., FastAPI],
     key: Callable[..., dict[str, str]],
     bundle: tuple[str, bytes],
     make_body: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
+    busy: bool,
 ) -> None:
     monkeypatch.setattr("ciphershift.server.api.routes.jobs.RECHECK_SECONDS", 0.0)
+    rounds: list[float] = []
+
+    async def always_notified(_: asyncio.Event, seconds: float) -> bool:
+        rounds.append(seconds)
+        assert len(rounds) < 100, "the stream goes on"
+        return True
+
+    if busy:
+        monkeypatch.setattr("ciphershift.server.api.routes.jobs.notified", always_notified)
     app = make_app()
     service, headers, body = app.state.service, key(), make_body()
     with InProcess(app) as http:
@@ -470,6 +502,25 @@ def test_an_event_stream_ends_when_its_key_is_revoked(
         assert stream.text.count("event: progress") == 1
         assert "event: completed" not in stream.text
         assert http.get(f"/v2/jobs/{job}", headers=headers).status_code == 401
+
+
+def test_a_job_that_no_runner_ends_is_counted_once(
+    make_app: Callable[..., FastAPI], bundle: tuple[str, bytes], make_body: Callable[..., Any]
+) -> None:
+    app = make_app(open=True, deadline_seconds=0.01)
+    service = app.state.service
+    counted = service.metrics.jobs.labels("tiny", "failed")._value
+    with InProcess(app) as http:
+        http.put(f"/v2/keys/{bundle[0]}", content=bundle[1])
+        body = make_body()
+        job_id = http.post("/v2/models/tiny/jobs", content=body.content, headers=body.headers).json()["id"]
+        for _ in range(1000):  # the service sweeps once a second, too
+            http.run(service._sweep())
+            if http.get(f"/v2/jobs/{job_id}").json()["state"] == "failed" and counted.get():
+                break
+            time.sleep(0.01)
+        http.run(service._sweep())
+        assert counted.get() == 1
 
 
 def test_all_who_follow_a_job_share_one_read(
@@ -502,7 +553,7 @@ def test_a_background_task_that_fails_goes_on_and_makes_the_server_not_ready(
     service = app.state.service
     rounds = 0
 
-    def broken() -> list[str]:
+    def broken() -> list[Any]:
         nonlocal rounds
         rounds += 1
         raise RecursionError
@@ -514,6 +565,7 @@ def test_a_background_task_that_fails_goes_on_and_makes_the_server_not_ready(
     with capture_logs() as lines, InProcess(app) as http:
         while rounds < 3:
             http.get("/v2/health/live")
+        time.sleep(0.1)  # three rounds may take less than what counts as late
         answer = http.get("/v2/health/ready")
     assert answer.status_code == 503
     assert "sweep" in answer.json()["detail"]

@@ -21,7 +21,7 @@ from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 from ciphershift.server.engine.base import LayerProgress
-from ciphershift.server.engine.ray import RayEngine
+from ciphershift.server.engine.ray import SECRETS, STILL_READ, RayEngine
 from ciphershift.server.settings import Settings
 from tests.server.test_conformance import Bench
 
@@ -63,15 +63,19 @@ def running_cluster(mode: str, *nodes: str) -> Iterator[str]:
 def cluster() -> Iterator[str]:
     """A head and a second raylet, which ask for a token that this process has, too."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= dict.fromkeys(
+        (*SECRETS, *STILL_READ), "postgresql://user:geheim@db/ciphershift"
+    )  # nodes inherit them
     with running_cluster("token", "127.0.0.2", "127.0.0.3") as address:
         yield address
+    for name in STILL_READ:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="module")
 def bench(
     cluster: str, zoo: Path, keystore: Keystore, tiny_program: Program, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
-    os.environ["CIPHERSHIFT_DATABASE"] = "postgresql://user:geheim@db/ciphershift"
     bench = Bench(
         f"ray://{cluster}?workers=2&threads=1", zoo, keystore, tiny_program, tmp_path_factory.mktemp("checkpoints")
     )
@@ -126,13 +130,38 @@ def _environment(_: object) -> dict[str, str]:
     return dict(os.environ)
 
 
-def test_no_actor_is_given_the_password_of_the_database(bench: Bench) -> None:
+def test_no_actor_is_given_a_password(bench: Bench) -> None:
     assert isinstance(bench.engine, RayEngine)
-    assert "CIPHERSHIFT_DATABASE" not in os.environ  # what this process starts inherits its environment
-    for environment in ray.get([worker.__ray_call__.remote(_environment) for worker in bench.engine.lookup_workers]):
+    assert not set(SECRETS) & set(os.environ)  # what this process starts inherits its environment
+    assert set(STILL_READ) <= set(os.environ), "its clients of database and store read them at every connection"
+    actors = [*bench.engine.lookup_workers, bench.engine._coordinator]
+    for environment in ray.get([actor.__ray_call__.remote(_environment) for actor in actors]):
         assert not any("geheim" in value for value in environment.values())
     database, storage = "postgresql://user:geheim@db/ciphershift", "s3://key:geheim@bucket/path"
     assert b"geheim" not in pickle.dumps(Settings(database=database, storage=storage).for_workers())
+
+
+def test_actors_are_to_have_nothing_in_place_of_their_nodes_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a cluster: what Ray is told, and what nodes that it starts inherit."""
+    told: list[tuple[dict[str, str], dict[str, str]]] = []
+
+    def init(*, runtime_env: dict[str, dict[str, str]], **_: object) -> None:
+        told.append((runtime_env["env_vars"], dict(os.environ)))
+        raise ConnectionError
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    for name in (*SECRETS, *STILL_READ):
+        monkeypatch.setenv(name, "geheim")
+    engine = RayEngine(Settings(engine="ray://", models=tmp_path))
+    with pytest.raises(ConnectionError):
+        engine._connect()
+    ((for_actors, inherited),) = told
+    assert for_actors == dict.fromkeys((*SECRETS, *STILL_READ), "")
+    assert not set(SECRETS) & set(inherited)
+    assert {name for name, value in os.environ.items() if value == "geheim"} == set(STILL_READ)
 
 
 def test_a_cluster_that_admits_callers_without_a_token_is_refused(zoo: Path) -> None:

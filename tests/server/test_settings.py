@@ -104,6 +104,14 @@ def test_the_effective_settings_can_be_printed() -> None:
     assert "geheim" not in printed
 
 
+def test_what_is_printed_gives_the_same_settings_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = Settings().printable()
+    assert "None" not in printed.values()
+    for name, value in printed.items():
+        monkeypatch.setenv(f"CIPHERSHIFT_{name.upper()}", value)
+    assert Settings().printable() == printed
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 
 from ciphershift.errors import BadShapeError, CanceledError, MalformedError, NotReadyError
-from ciphershift.protocol import tensors
+from ciphershift.protocol import container, tensors
 from ciphershift.protocol.schemas import JobView
 from ciphershift.server.api import body, schemas
 from ciphershift.server.api.deps import InferCaller, ModelDep, ServiceDep
@@ -106,6 +106,8 @@ async def _submit(
         raise NotReadyError("the server is stopping: send the request again in a few seconds")
     key_id = header.parameters.key_id
     await asyncio.to_thread(service.keys.find, caller.tenant_id, key_id)
+    for element in tensors.split_elements(tensor):  # before anything is stored: it might be secret keys
+        container.check_kind(container.read_header(element), model.ciphertext_type.kind)
     job_request = JobRequest(
         tenant_id=caller.tenant_id,
         model=model.program.name,

@@ -74,12 +74,12 @@ async def job_events(
             yield ServerSentEvent(event=event, id=str(seen), raw_data=snapshot.json)
         if finished:
             return
-        while not await notified(changed, POLL_SECONDS):
+        while not await notified(changed, POLL_SECONDS) and time.monotonic() - checked <= RECHECK_SECONDS:
             if service.drained:
                 return
-            if time.monotonic() - checked > RECHECK_SECONDS:
-                checked = time.monotonic()
-                try:
-                    await asyncio.to_thread(service.caller, request.headers.get("Authorization"))
-                except UnauthorizedError:  # the API key was revoked meanwhile
-                    return
+        if time.monotonic() - checked > RECHECK_SECONDS:
+            checked = time.monotonic()
+            try:
+                await asyncio.to_thread(service.caller, request.headers.get("Authorization"))
+            except UnauthorizedError:  # the API key was revoked meanwhile
+                return

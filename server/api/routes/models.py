@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from ciphershift.errors import UnknownModelError
@@ -12,6 +14,7 @@ from ciphershift.protocol.schemas import ModelInputs
 from ciphershift.server.api.deps import InferCaller, ModelDep, ServiceDep
 from ciphershift.server.api.profile import ModelProfile, profile_of
 
+PIECE_BYTES = 1 << 16  # of a long answer: the next one is not made before the client has taken the last
 router = APIRouter(prefix="/v2/models", tags=["models"])
 
 
@@ -109,9 +112,19 @@ async def model_inputs(model: ModelDep) -> ModelInputs:
 
 @router.get("/{name}/versions/{version}/stem", include_in_schema=False)
 @router.get("/{name}/stem", response_class=Response, responses=ONNX)
-async def model_stem(model: ModelDep) -> Response:
+async def model_stem(model: ModelDep, if_none_match: Annotated[str | None, Header()] = None) -> Response:
     """The public part of a model that has one: the ONNX file that the client computes before it encrypts. Its digest is in the profile."""
     stem = model.program.stem
     if stem is None:
         raise UnknownModelError(f"{model.program.name} has no public part: encrypt the image itself")
-    return Response(stem.onnx, media_type="application/octet-stream", headers={"ETag": f'"{stem.sha256}"'})
+    tag = f'"{stem.sha256}"'
+    known = {item.strip().removeprefix("W/") for item in (if_none_match or "").split(",")}
+    if known & {tag, "*"}:
+        return Response(status_code=304, headers={"ETag": tag})
+    headers = {"ETag": tag, "Content-Length": str(len(stem.onnx))}
+    return StreamingResponse(_pieces(stem.onnx), media_type="application/octet-stream", headers=headers)
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), PIECE_BYTES):
+        yield data[start : start + PIECE_BYTES]

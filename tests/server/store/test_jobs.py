@@ -87,7 +87,7 @@ def test_a_silent_runners_job_waits_again_and_its_late_result_does_not_count(sta
     job = state.running()
     with state.database.writing() as session:
         session.get_one(RunnerLease, "runner").expires -= 60
-    assert state.jobs.sweep() == [job.id]
+    assert [swept.id for swept in state.jobs.sweep()] == [job.id]
     assert state.state_of(job) == states.PENDING
     step = LayerProgress(layer="conv", seconds=1.0, lookups_done=5, lookups_saved=0, images_done=0)
     assert not state.jobs.advance(job, step)
@@ -130,7 +130,7 @@ def test_a_job_that_waits_past_its_deadline_fails(state: State) -> None:
     with state.database.writing() as session:
         session.get_one(Job, job.id).deadline = time.time() - 1
     assert state.jobs.claim("runner") is None
-    assert state.jobs.sweep() == [job.id]
+    assert [swept.id for swept in state.jobs.sweep()] == [job.id]
     with pytest.raises(errors.DeadlineError):
         state.jobs.result(state.jobs.get(state.tenant, job.id))
 

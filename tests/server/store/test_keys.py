@@ -1,6 +1,7 @@
 """Key upload: content-addressed, idempotent, and nothing wrong is ever kept."""
 
 import hashlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def spoilt(bundle: bytes, secret: bytes, what: str) -> bytes:
         "another version": bundle[:4] + b"\2\0" + bundle[6:],
         "a ciphertext": container.pack(Kind.CKKS_CIPHERTEXT, TOY.id, None, payload),
         "secret keys": secret,
+        "secret keys of another set": container.pack(Kind.CLIENT_KEYS, "77" * 32, None, payload),
+        "locked secret keys of another set": container.pack(Kind.LOCKED_CLIENT_KEYS, "77" * 32, None, payload),
         "other parameters": container.pack(Kind.EVALUATION_KEYS, "77" * 32, None, payload),
         "a false name": container.pack(Kind.EVALUATION_KEYS, TOY.id, "77" * 32, payload),
         "shorter payload": container.pack(Kind.EVALUATION_KEYS, TOY.id, None, payload[:-1]),
@@ -95,6 +98,8 @@ def spoilt(bundle: bytes, secret: bytes, what: str) -> bytes:
         ("another version", "unsupported_version", 400),
         ("a ciphertext", "wrong_kind", 400),
         ("secret keys", "secret_key_on_server", 400),
+        ("secret keys of another set", "secret_key_on_server", 400),
+        ("locked secret keys of another set", "secret_key_on_server", 400),
         ("other parameters", "unknown_params", 400),
         ("a false name", "wrong_key", 400),
         ("shorter payload", "wrong_length", 400),
@@ -110,6 +115,33 @@ def test_a_wrong_bundle_is_refused_and_not_kept(
     assert (answer.json()["code"], answer.status_code) == (code, status)
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert stored(storage) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "params_id", "code"),
+    [
+        (Kind.CLIENT_KEYS, TOY.id, "secret_key_on_server"),
+        (Kind.CKKS_CIPHERTEXT, TOY.id, "wrong_kind"),
+        (Kind.EVALUATION_KEYS, "77" * 32, "unknown_params"),
+    ],
+)
+def test_a_wrong_bundle_is_refused_by_its_header_before_anything_is_written(
+    http: httpx.Client, storage: Path, bundle: bytes, kind: Kind, params_id: str, code: str
+) -> None:
+    """The server answers although the rest has not arrived, then takes the rest as it comes, and keeps nothing."""
+    head = container.pack(kind, params_id, None, bundle[HEADER_BYTES:])[:HEADER_BYTES]
+    with socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=60) as connection:
+        request = f"PUT /v2/keys/{'aa' * 32} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(bundle)}\r\n\r\n"
+        connection.sendall(request.encode() + head[:50])
+        connection.sendall(head[50:] + b"0")
+        answer = b""
+        while b"}" not in answer:
+            answer += connection.recv(65536)
+        assert code.encode() in answer, answer
+        assert list((storage / "spool").glob("*")) == []
+        connection.sendall(bytes(len(bundle) - HEADER_BYTES - 1))
+        connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in connection.recv(65536)
 
 
 @pytest.mark.parametrize("key_id", ["x", "AA" * 32, "..%2f" * 3, "aa" * 33])

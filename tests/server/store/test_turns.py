@@ -215,6 +215,6 @@ def test_a_closed_tenants_jobs_are_canceled(state: State) -> None:
     job = state.submit(tenant_id=key.id)
     state.tenants.close("leaver", "operator:me")
     assert state.jobs.claim("runner") is None
-    assert state.jobs.sweep() == [job.id]
+    assert [swept.id for swept in state.jobs.sweep()] == [job.id]
     assert state.state_of(job) == states.CANCELED
     assert time.time() >= (state.jobs.get(key.id, job.id).finished or 0)
