@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sysconfig
 import tomllib
@@ -35,7 +36,14 @@ VARIANTS = {
     "cpu": ["database.secret=own"],
     "gpu": ["database.secret=own", "gpu.enabled=true"],
     "autoscaling": ["database.secret=own", "autoscaling.enabled=true"],
-    "object store": ["database.url=postgresql://h/d", "storage.url=s3://bucket/path", "image.digest=sha256:0a"],
+    "object store": [
+        "database.url=postgresql://h/d",
+        "storage.url=s3://bucket/path",
+        "storage.secret=ciphershift-store",
+        "settings.CIPHERSHIFT_STORAGE_BYTES=1000",
+        "networkPolicies.egressPorts={5432,9000,4318}",
+        "image.digest=sha256:0a",
+    ],
 }
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 METRIC = re.compile(r"\bciphershift_[a-z_]+\b")
@@ -130,10 +138,42 @@ def test_an_object_store_and_a_digest_are_used() -> None:
         pod = deployment("object store", component)["spec"]["template"]["spec"]
         assert pod["containers"][0]["image"].endswith("ciphershift@sha256:0a")
         assert [volume["name"] for volume in pod["volumes"]] == ["scratch"]
+        assert {"secretRef": {"name": "ciphershift-store"}} in pod["containers"][0]["envFrom"]
     (settings,) = [o for o in rendered("object store") if o["kind"] == "ConfigMap"]
     assert settings["data"]["CIPHERSHIFT_STORAGE"] == "s3://bucket/path"
     (secret,) = [o for o in rendered("object store") if o["kind"] == "Secret"]
     assert secret["stringData"] == {"CIPHERSHIFT_DATABASE": "postgresql://h/d"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pods_write_to_mounted_folders_alone_that_hold_what_they_may_write(variant: str) -> None:
+    """The root file system is read-only, and the image's user has no home."""
+    (settings,) = [o["data"] for o in rendered(variant) if o["kind"] == "ConfigMap"]
+    is_object_store = "://" in settings["CIPHERSHIFT_STORAGE"]
+    written = Path(settings["CIPHERSHIFT_CACHE"] if is_object_store else settings["CIPHERSHIFT_STORAGE"])
+    for component in ("api", "worker"):
+        pod = deployment(variant, component)["spec"]["template"]["spec"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        (name,) = [mounts[str(folder)] for folder in (written, *written.parents) if str(folder) in mounts]
+        (volume,) = [volume for volume in pod["volumes"] if volume["name"] == name]
+        if is_object_store:
+            assert int(volume["emptyDir"]["sizeLimit"]) == (2 << 30) + int(settings["CIPHERSHIFT_STORAGE_BYTES"])
+        else:
+            assert "persistentVolumeClaim" in volume
+
+
+def test_scratch_space_holds_every_key_that_an_object_store_may_have() -> None:
+    """Also if the limit is the server's own."""
+    options = ("--set", "database.secret=own", "--set", "storage.url=s3://bucket/path")
+    done = helm("template", "release", str(CHART), *options)
+    limits = {int(size) for size in re.findall(r'sizeLimit: "(\d+)"', done.stdout)}
+    assert limits == {(2 << 30) + Settings.model_fields["storage_bytes"].default}
+
+
+def test_pods_reach_the_ports_that_are_named() -> None:
+    for variant, wanted in (("cpu", {5432, 443}), ("object store", {5432, 9000, 4318})):
+        (out,) = [o for o in rendered(variant) if o["metadata"]["name"] == "ciphershift-out"]
+        assert {port["port"] for rule in out["spec"]["egress"] if "to" not in rule for port in rule["ports"]} == wanted
 
 
 def containers() -> list[Any]:
@@ -200,6 +240,26 @@ def test_the_compose_file_is_what_compose_reads() -> None:
         file.write(broken)
         file.flush()
         assert read("--file", file.name, **passwords).returncode != 0, "a misspelt key is found"
+
+
+def test_settings_in_a_file_beside_the_compose_file_reach_every_process_of_ours(tmp_path: Path) -> None:
+    """All but those that follow from how the parts are put together."""
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    own = {"CIPHERSHIFT_DATABASE", "CIPHERSHIFT_ENGINE", "CIPHERSHIFT_CACHE"}
+    given = {f"CIPHERSHIFT_{name.upper()}": f"value of {name}" for name in Settings.model_fields}
+    given = {name: value for name, value in given.items() if name not in own} | {"AWS_SECRET_ACCESS_KEY": "secret"}
+    (tmp_path / "ciphershift.env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    command = [str(files("compose") / "docker-compose"), "config", "--format", "json"]
+    environment = {"POSTGRES_PASSWORD": "0a", "GRAFANA_PASSWORD": "0b", "CIPHERSHIFT_THREADS": "7"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    for name in ("api", "worker", "migrate"):
+        assert given.items() <= services[name]["environment"].items(), name
+    assert services["worker"]["environment"]["CIPHERSHIFT_ENGINE"].endswith("threads=7")
+    assert "AWS_SECRET_ACCESS_KEY" not in services["postgres"]["environment"]
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"ciphershift.env", ".env", "deploy/prometheus/metrics-token"} <= set(ignored), "they hold secrets"
 
 
 def test_the_variant_with_a_card_is_what_compose_reads() -> None:
@@ -285,6 +345,21 @@ def test_the_dockerfile_passes_hadolint() -> None:
     hadolint = Path(sysconfig.get_path("scripts")) / "hadolint"
     done = subprocess.run([hadolint, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_the_configuration_of_prometheus_offers_passes_promtool(tmp_path: Path) -> None:
+    """Lines that are to be switched on begin with a # and no space."""
+    promtool = required("promtool", "prometheus")
+    shutil.copytree(DEPLOY / "prometheus", tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "prometheus.yml"
+    text = re.sub(r"^( *)#(?! )", r"\1", file.read_text(), flags=re.MULTILINE)
+    config = yaml.safe_load(text)
+    assert [job["authorization"]["type"] for job in config["scrape_configs"]] == ["Bearer", "Bearer"]
+    assert config["alerting"]["alertmanagers"]
+    file.write_text(text)
+    command = [promtool, "check", "config", "--syntax-only", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_rules_and_scraping_pass_promtool() -> None:

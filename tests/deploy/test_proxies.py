@@ -1,11 +1,12 @@
 """The configuration of proxies before the server, with the proxies themselves."""
 
+import http.client
 import os
 import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -76,15 +77,22 @@ def traefik(folder: Path, port: int, server: str) -> list[str]:
     return ["traefik", f"--providers.file.filename={folder / 'traefik.yml'}", *start]
 
 
-@pytest.mark.parametrize("proxy", [nginx, caddy, traefik])
-def test_a_proxy_passes_large_uploads_and_each_event_at_once(
-    server: ServerProcess,
-    keystore: Keystore,
-    tiny_images: NDArray[np.uint8],
-    tmp_path: Path,
-    proxy: Callable[[Path, int, str], list[str]],
-) -> None:
-    """A server that refuses a body itself says so in its own words."""
+def status(url: str, path: str) -> int:
+    """Of a request with this very path, which httpx would tidy up."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    connection.request("GET", path)
+    answer = connection.getresponse().status
+    connection.close()
+    return answer
+
+
+Proxy = Callable[[Path, int, str], list[str]]
+
+
+@pytest.fixture(params=[nginx, caddy, traefik])
+def behind(request: pytest.FixtureRequest, server: ServerProcess, tmp_path: Path) -> Iterator[str]:
+    """Address of a proxy before the server."""
+    proxy: Proxy = request.param
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = proxy(tmp_path, port, server.url)
@@ -99,18 +107,35 @@ def test_a_proxy_passes_large_uploads_and_each_event_at_once(
                     break
             except httpx.TransportError:
                 time.sleep(0.05)
-        large = httpx.put(f"{url}/v2/keys/{'ab' * 32}", content=bytes(EVALUATION_KEYS))
-        assert large.headers["Content-Type"] == "application/problem+json", large.text
-        statuses: list[JobStatus] = []
-        with Client(url, model="tiny", keystore=keystore, allow_toy_parameters=True) as client:
-            job = client.submit(tiny_images)
-            job.wait(on_progress=statuses.append)
-            assert job.result().shape == (len(tiny_images), 3)
-        assert statuses
-        assert statuses[-1].state == "completed"
+        yield url
     finally:
         process.terminate()
         assert process.wait(timeout=30) == 0
+
+
+def test_a_proxy_passes_large_uploads_and_each_event_at_once(
+    behind: str, keystore: Keystore, tiny_images: NDArray[np.uint8]
+) -> None:
+    """A server that refuses a body itself says so in its own words."""
+    large = httpx.put(f"{behind}/v2/keys/{'ab' * 32}", content=bytes(EVALUATION_KEYS))
+    assert large.headers["Content-Type"] == "application/problem+json", large.text
+    statuses: list[JobStatus] = []
+    with Client(behind, model="tiny", keystore=keystore, allow_toy_parameters=True) as client:
+        job = client.submit(tiny_images)
+        job.wait(on_progress=statuses.append)
+        assert job.result().shape == (len(tiny_images), 3)
+    assert statuses
+    assert statuses[-1].state == "completed"
+
+
+def test_a_proxy_passes_the_protocol_alone(behind: str, server: ServerProcess) -> None:
+    """Also where a path leads out of it."""
+    for path in ("/metrics", "/docs", "/openapi.json"):
+        assert status(server.url, path) == 200
+        for spelt in (path, f"{path}/", f"/v2/..{path}", f"/v2/%2e%2e{path}", f"/{path}", f"/v2/../{path}"):
+            assert status(behind, spelt) >= 400, spelt
+    for path in ("/v2", "/v2/health/live", "/v2/models"):
+        assert status(behind, path) == status(server.url, path)
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])

@@ -37,7 +37,24 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end -}}
 
-{{/* Where jobs and keys are kept, and scratch space. */}}
+{{/* Where variables come from that API and worker share, besides the settings: credentials of the database and of an object store. */}}
+{{- define "ciphershift.secrets" -}}
+- secretRef: { name: {{ include "ciphershift.secret" . }} }
+{{- with .Values.storage.secret }}
+- secretRef: { name: {{ . }} }
+{{- end }}
+{{- end -}}
+
+{{/* Bytes of scratch space: 2 GiB, and with an object store the local copies of all evaluation keys that it may have. */}}
+{{- define "ciphershift.scratchBytes" -}}
+{{- if .Values.storage.url -}}
+{{ add 2147483648 (.Values.settings.CIPHERSHIFT_STORAGE_BYTES | default "10737418240" | int64) }}
+{{- else -}}
+2147483648
+{{- end -}}
+{{- end -}}
+
+{{/* Where jobs and keys are kept, and scratch space, in which an object store's local copies lie. */}}
 {{- define "ciphershift.mounts" -}}
 {{- if not .Values.storage.url }}
 - { name: storage, mountPath: /data }
@@ -50,5 +67,5 @@ capabilities: { drop: [ALL] }
   persistentVolumeClaim: { claimName: ciphershift-storage }
 {{- end }}
 - name: scratch
-  emptyDir: { sizeLimit: 2Gi }
+  emptyDir: { sizeLimit: "{{ include "ciphershift.scratchBytes" . }}" }
 {{- end -}}
