@@ -15,11 +15,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 from rich.table import Table
 
-from ciphershift.errors import UnknownModelError
+from ciphershift.errors import ConfigurationError, UnknownModelError
 from ciphershift.he_layers.analysis.windows import safe_factor
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import Program
-from ciphershift.models import user_module, verification
+from ciphershift.models import user_module
 from ciphershift.models.compiler import answers
 from ciphershift.models.compiler.budget import Budget
 from ciphershift.models.compiler.onnx_graph import SUFFIX
@@ -303,6 +303,12 @@ def verify(
 
       ciphershift verify mnist-fast --images 10
     """
+    try:  # the other commands do without the client's packages
+        from ciphershift.models import verification
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed, which encrypts: pip install 'ciphershift[client,models]'"
+        ) from None
     folder = Path(name) if Path(name, cards.CARD_FILE).is_file() else cards.ZOO / name
     if not folder.is_dir():
         raise UnknownModelError(f"{name!r} is neither a model of the zoo nor a folder with a model")

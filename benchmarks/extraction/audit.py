@@ -84,7 +84,7 @@ def _record(
 ) -> dict[str, Any]:
     return {
         "model": model,
-        "program": victim.program.digest,
+        "program": victim.digest,
         "answer": kind,
         "coarse_levels": victims.COARSE_LEVELS if kind == "coarse" else None,
         "steps": steps,

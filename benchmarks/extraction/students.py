@@ -40,7 +40,7 @@ def untrained(program: Program, seed: int) -> nn.Sequential:
     in_row = is_row(program)
     torch.manual_seed(seed)
     if not in_row:
-        inputs, classes = math.prod(program.sample_shape), len(program.output.classes)
+        inputs, classes = math.prod(program.input.shape), len(program.output.classes)
         return nn.Sequential(nn.Flatten(), nn.Linear(inputs, UNITS), nn.ReLU(), nn.Linear(UNITS, classes))
     student = nn.Sequential(*(module for layer in program.layers if (module := _module(layer)) is not None))
     with torch.no_grad():

@@ -17,6 +17,8 @@ from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.models.compiler import answers
 from ciphershift.models.compiler.scales import LOGIT_PEAK
 from ciphershift.models.training import sets
+from ciphershift.models.training.behind import behind
+from ciphershift.models.training.data import Split
 from ciphershift.server.settings import Settings
 
 COARSE_LEVELS = 15
@@ -30,14 +32,16 @@ class Victim:
     """A network and the inputs that an attacker and its users have.
 
     Attributes:
-        program: the network.
-        queries: uint8 [n, ...], the attacker's inputs in the order in which they are asked.
+        program: the network, without its public part: that, an attacker has.
+        digest: of the whole network.
+        queries: uint8 [n, ...] as ``program`` takes them, the attacker's inputs in the order in which they are asked.
         test: uint8 [n, ...], the users' inputs.
         labels: of `queries`, public ones; none if there are none.
         center, spread: inputs are read as (pixel / 255 - center) / spread.
     """
 
     program: Program
+    digest: str
     queries: NDArray[np.uint8]
     test: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
@@ -67,11 +71,19 @@ def of_zoo(name: str, queries: int) -> Victim:
     folder = Settings().models / name
     program, splits = Program.load(folder), sets.of_card(read_card(folder))
     parts = [part for part in (splits.train, splits.validation) if part is not None]
+    known = Split(
+        images=np.concatenate([part.images for part in parts])[:queries],
+        labels=np.concatenate([part.labels for part in parts])[:queries],
+    )
+    test = splits.test
+    if program.stem is not None:
+        known, test = behind(program.stem, known), behind(program.stem, test)
     return Victim(
-        program=program,
-        queries=np.concatenate([part.images for part in parts])[:queries],
-        test=splits.test.images,
-        labels=np.concatenate([part.labels for part in parts])[:queries].astype(np.int64),
+        program=program.behind_stem,
+        digest=program.digest,
+        queries=known.images,
+        test=test.images,
+        labels=known.labels.astype(np.int64),
         center=0.0,
         spread=1.0,
     )
@@ -126,6 +138,7 @@ def depth_two(inputs: int, units: int, classes: int, queries: int, seed: int) ->
     )
     return Victim(
         program=program,
+        digest=program.digest,
         queries=images[:queries],
         test=images[queries:],
         labels=None,

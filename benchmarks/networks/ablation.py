@@ -23,9 +23,9 @@ from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.crelu import BothSigns
 from ciphershift.models.nn.shift import ShiftWeights
+from ciphershift.models.nn.whitening import IMAGES, Whitening
 from ciphershift.models.progress import Show
 from ciphershift.models.training.behind import behind
-from ciphershift.models.training.initial import IMAGES, principal_components
 from ciphershift.models.training.loop import accuracy, to_unit
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import CALIBRATION_IMAGES, train_phase
@@ -49,7 +49,7 @@ class Variant:
         pool: "max", "average", or "stride": convolutions with twice the stride in place of pools.
         exponents: powers of two that a weight may take; None: float weights.
         noise: of the circuit, in multiples of the parameter set's; None: no circuit, float activations.
-        public: whether the client computes the first layer, from filters that begin as principal components of the images.
+        public: whether the client computes the first layer, whitened patches of the images, which is not trained.
     """
 
     activation: str = "relu"
@@ -139,7 +139,7 @@ def module(variant: Variant, channels: int, side: int) -> nn.Sequential:
 
     first, second = MAPS
     return nn.Sequential(
-        layer(channels, first, 5, 2),
+        Whitening(channels, first, 5, 4) if variant.public else layer(channels, first, 5, 2),
         layer(signs * first, second, 3, 1),
         nn.Flatten(),
         nn.Linear(signs * second * (side // 8) ** 2, UNITS, bias=False),
@@ -185,8 +185,8 @@ def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show
     start = replace(variant, exponents=None, noise=None)
     _, channels, side, _ = splits.train.images.shape
     network = module(start, channels, side)
-    if variant.public:
-        principal_components(network, torch.tensor(splits.train.images[:IMAGES]))
+    if isinstance(network[0], Whitening):
+        network[0].look_at(torch.tensor(splits.train.images[:IMAGES]))
     train_phase(start.name, network, FLOAT_PHASE, splits, work=work, seed=seed, show=show)
     network.eval()
     if variant.noise is None:

@@ -120,7 +120,8 @@ def _networks(stored: Stored, folder: Path) -> str:
     return (
         "Accuracies are those of the test images; *simulated* draws the noise of the encrypted circuit. Times go from the client's call "
         "to its logits, through a server process on loopback. C: convolution with so many maps, F: dense layer with so many units, A: "
-        "ReLU that clips, with batch norm (A±: of both signs); L: look-up of another function; P: max-pool.\n\n"
+        "ReLU that clips, with batch norm (A±: of both signs); L: look-up of another function; P: max-pool; public: a first part that "
+        "the client computes.\n\n"
         f"{zoo.full(found)}\n\nmnist-she has SHE's C-B-A-P-C-P-F-B-A-F, mnist-dshe its "
         "[C-B-A-C-B-A-P]x4-F-F, cifar10-she its [C-B-A-C-B-A-P]x3-F-F; lenet5 is an ordinary PyTorch module, converted; mnist-exact has "
         "sparse ternary weights, and each of its encrypted logits is the plaintext network's."

@@ -64,7 +64,8 @@ def agreement(networks: Sequence[tuple[Card, Record | None]]) -> tuple[int, int]
 def _row(card: Card, run: Record | None) -> tuple[object, ...]:
     accuracies = (percent(card[name]) for name in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
     exact = " (exact)" if card["profile"] == "exact" else ""
-    about = (f"**{card['name']}**{exact}", _topology(card["topology"]), card["lookups"], *accuracies)
+    public = "public-" if "public" in card else ""
+    about = (f"**{card['name']}**{exact}", public + _topology(card["topology"]), card["lookups"], *accuracies)
     if run is None:
         return (*about, *[NONE] * 5)
     return (

@@ -42,14 +42,14 @@ class Lesson:
         self.network, self.phase, self.images, self.labels = network, phase, images, labels
         self.teacher, self.public, self.device = teacher, public, images.device
         self._variance = labels.float().var(correction=0).clamp_min(1e-12)
-        parameters, rate, decay = network.parameters(), phase.learning_rate, phase.weight_decay
+        self._weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        parameters, rate, decay = self._weights, phase.learning_rate, phase.weight_decay
         self.optimizer: Muon | torch.optim.AdamW = (
             Muon(parameters, lr=rate, weight_decay=decay, unit_rows=phase.unit_rows)
             if phase.muon
             else adam(parameters, lr=rate, weight_decay=decay)
         )
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self._weights = list(network.parameters())
         self._contractive: list[Recurrent | Network] = list(contractive(network))
         if isinstance(network, Network):
             self._contractive.append(network)

@@ -16,10 +16,10 @@ from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.export_exact import export_exact
 from ciphershift.models.compiler.inputs import Logits, decoded
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.nn.whitening import IMAGES, Whitening
 from ciphershift.models.progress import Show, Step
 from ciphershift.models.training import cards, sets
 from ciphershift.models.training.behind import secret_data
-from ciphershift.models.training.initial import IMAGES, principal_components
 from ciphershift.models.training.loop import Report, fit
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.recipes import Conversion, ExactRecipe, Recipe
@@ -162,8 +162,9 @@ def train_recipe(
     seed = recipe.conversion.seed
     torch.manual_seed(seed)
     module = recipe.module()
-    if recipe.whitened:
-        principal_components(module, torch.tensor(splits.train.images[:IMAGES]))
+    for part in module.modules():
+        if isinstance(part, Whitening):
+            part.look_at(torch.tensor(splits.train.images[:IMAGES]))
     learner = decoded(module, splits.inputs, recipe.input_shape[0])
     train_phase("float", learner, recipe.float_phase, splits, work=work, seed=seed, show=show, device=device)
     return convert_module(

@@ -15,6 +15,7 @@ from ciphershift.models.nn.crelu import BothSigns
 from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
 from ciphershift.models.nn.gated import Gated
 from ciphershift.models.nn.recurrent import Recurrent, Steps
+from ciphershift.models.nn.whitening import Whitening
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.sets import Reading
 
@@ -49,6 +50,15 @@ class RecurrentSpec:
     units: int
     width: int = 1
     every: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StemSpec:
+    """A public first part, which is not trained (models.nn.whitening): ``maps`` filters of both signs, means of ``pool`` x ``pool``."""
+
+    maps: int
+    kernel: int
+    pool: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +98,8 @@ class Recipe:
         conversion: what comes after it.
         reading: how the data are read.
         gated: whether a second network of this topology gives the gates of the first (models.nn.gated).
-        whitened: whether the first convolution begins as principal components (models.training.initial).
+        stem: the public part before the blocks.
+        mean: whether the classes are read from the mean of each feature map, not from all places.
     """
 
     name: str
@@ -100,7 +111,8 @@ class Recipe:
     classes: int = 10
     reading: Reading = field(default_factory=Reading)
     gated: bool = False
-    whitened: bool = False
+    stem: StemSpec | None = None
+    mean: bool = False
 
     def module(self) -> nn.Module:
         """The untrained float module; its activations clip at one, as the look-ups will."""
@@ -109,7 +121,10 @@ class Recipe:
     def _plain(self) -> nn.Sequential:
         layers: list[nn.Module] = []
         channels, height, width = (*self.input_shape, 1, 1)[:3]
-        values = prod(self.input_shape)
+        if self.stem is not None:
+            layers.append(Whitening(channels, self.stem.maps, self.stem.kernel, self.stem.pool))
+            channels, height, width = 2 * self.stem.maps, height // self.stem.pool, width // self.stem.pool
+        values = channels * height * width if self.stem else prod(self.input_shape)
         for block in self.blocks:
             if isinstance(block, RecurrentSpec):
                 steps = height if len(self.input_shape) == 3 else height // block.width
@@ -134,6 +149,9 @@ class Recipe:
             layers.append(BothSigns() if block.both else nn.Hardtanh(0.0, 1.0))
             if block.both:
                 channels, values = 2 * channels, 2 * values
+        if self.mean:
+            layers.append(nn.AdaptiveAvgPool2d(1))
+            values = channels
         if not any(isinstance(layer, nn.Flatten) for layer in layers):
             layers.append(nn.Flatten())
         return nn.Sequential(*layers, nn.Linear(values, self.classes))
@@ -298,22 +316,24 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             name="cifar10-fast",
             dataset="cifar10",
             input_shape=(3, 32, 32),
-            whitened=True,
+            stem=StemSpec(maps=16, kernel=3, pool=2),
             blocks=(
-                ConvSpec(maps=32, kernel=5, stride=2, padding=2, both=True),
                 ConvSpec(maps=48, kernel=3, padding=1, both=True),
                 ConvSpec(maps=160, kernel=4, stride=2, padding=1),
                 ConvSpec(maps=160, kernel=3, padding=1),
+                ConvSpec(maps=128, kernel=3, padding=1),
                 ConvSpec(maps=256, kernel=4, stride=2, padding=1),
                 ConvSpec(maps=256, kernel=3, padding=1),
             ),
-            float_phase=_photographs(epochs=22, learning_rate=0.05, shift=4, alternating=True, **_MUON),
+            mean=True,
+            float_phase=_photographs(epochs=44, learning_rate=0.05, shift=4, cut_out=12, alternating=True, **_MUON),
             conversion=Conversion(
                 phases={
                     "polished": _photographs(
-                        epochs=2, learning_rate=2e-3, frozen=1.0, shift=4, alternating=True, distilled=0.5, **_MUON
+                        epochs=3, learning_rate=2e-3, frozen=1.0, shift=4, alternating=True, distilled=0.5, **_MUON
                     ),
                 },
+                public="0",
             ),
         ),
         Recipe(

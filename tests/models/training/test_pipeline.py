@@ -2,16 +2,22 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ciphershift.errors import UnreadableDataError
+from ciphershift.he_layers.program import Program
 from ciphershift.models.cli import app
+from ciphershift.models.nn.whitening import Whitening
 from ciphershift.models.progress import Step
+from ciphershift.models.training.cards import load_baseline
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import train_recipe
-from ciphershift.models.training.recipes import RECIPES, Conversion, Recipe
+from ciphershift.models.training.recipes import RECIPES, Conversion, ConvSpec, Recipe, StemSpec
 from ciphershift.models.training.sets import VALIDATION_IMAGES, Splits
 
 SHORT = Phase(epochs=1, learning_rate=4e-3, batch=50)
@@ -62,6 +68,33 @@ def test_the_card_says_what_was_kept_out(recipe: Recipe, tmp_path: Path, everyth
     assert (card["validation"] is None) is everything
     assert card["made_by"].endswith("--everything") is everything
     assert 0.1 < card["accuracy_quantised"] <= 1
+
+
+def test_a_recipe_with_a_public_part_trains_what_is_behind_it(recipe: Recipe, tmp_path: Path) -> None:
+    kept = splits(everything=True)
+    few = replace(kept, train=kept.train.part(0, IMAGES), test=kept.test.part(0, 100))
+    behind_public = replace(
+        recipe,
+        stem=StemSpec(maps=4, kernel=3, pool=2),
+        blocks=(ConvSpec(maps=6, kernel=4, stride=2, padding=1, both=True), ConvSpec(maps=16, kernel=3)),
+        mean=True,
+        conversion=replace(recipe.conversion, public="0"),
+    )
+    untouched: Any = behind_public.module()
+    public = untouched[0]
+    assert isinstance(public, Whitening)
+    public.look_at(torch.tensor(few.train.images))
+    card = train_recipe(behind_public, few, work=tmp_path, output=tmp_path / "entry", show=lambda *_: None)
+    program = Program.load(tmp_path / "entry")
+    assert program.stem is not None
+    assert (program.sample_shape, program.input.shape) == ((1, 28, 28), (8, 14, 14))
+    assert card["lookups"] == program.lookups == 6 * 7 * 7 + 16 * 5 * 5
+    images = few.test.images[:20].astype(np.float32) / 255
+    with torch.no_grad():
+        assert np.allclose(program.stem.run(images), public(torch.tensor(images)).numpy(), atol=1e-5)
+    trained: Any = load_baseline(behind_public.module(), tmp_path / "entry")
+    assert len(trained) == len(untouched)  # what is stored is the whole module
+    assert card["accuracy_quantised"] > 0.2  # of ten classes
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if isinstance(recipe, Recipe)])
