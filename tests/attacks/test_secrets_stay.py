@@ -19,6 +19,7 @@ from ciphershift.client import Keystore
 from ciphershift.client._requests import Upload
 from ciphershift.client._session import Session
 from ciphershift.he_layers.crypto import params
+from ciphershift.protocol.container import HEADER_BYTES
 from tests.support.secrets import SECRETS, Needles, needles, search
 from tests.support.wire import WatchedTransport
 
@@ -112,14 +113,15 @@ def test_memory_of_server_and_worker_holds_no_secret(served: tuple[ServerProcess
 
 
 def test_the_search_finds_secrets_that_were_sent(
-    served: tuple[ServerProcess, bytes], storage: Path, wanted: Needles
+    served: tuple[ServerProcess, bytes], storage: Path, keystore: Keystore, wanted: Needles
 ) -> None:
     """Run last: it brings secrets into the server."""
     server, _ = served
     planted = b"".join(wanted.values())
-    with unfinished(
-        server, f"PUT /v2/keys/{'77' * 32}", planted * 8
-    ):  # past the buffer of the file that is being written
+    with unfinished(server, f"PUT /v2/keys/{'77' * 32}", planted * 8):  # refused by its head
+        assert on_disk(storage, wanted) == set()
+    head = keystore.open(TOY).evaluation_keys.read_bytes()[:HEADER_BYTES]  # which says that evaluation keys follow
+    with unfinished(server, f"PUT /v2/keys/{'77' * 32}", head + planted * 8):  # past the buffer of the file
         assert on_disk(storage, wanted) == set(wanted)
     with unfinished(server, "POST /v2/models/tiny/infer", planted):
         assert in_memory(server.pid, wanted) == set(wanted)
