@@ -101,7 +101,7 @@ def convert(
         inputs: what clients will send, if that is anything but pixels in [0, 1]: an encoding (models.compiler.inputs.fit_encoding), and the
             mean and deviation of the normalization that the module expects. The calibration data are then raw values.
         max_outside: share of a layer's sums that may leave the window of its look-up, which fixes the layer's scale on the torus; much
-            more than the default clips so much that the conversion is refused.
+            more than the default clips so much that the conversion is warned of, or refused.
         max_seconds: that the server may take for one sample, predicted for ``threads`` threads of this machine. With one of these limits
             parameter set, levels and exponents are the first that keep to both; those given are tried first.
         max_drop: points (hundredths of accuracy, or of R²) that the conversion may lose.
@@ -117,7 +117,7 @@ def convert(
         BadStemError, TooLargeError, ConfigurationError: see models.compiler.public.
         UnreadableModuleError: the ONNX file cannot be read.
         NotEquivalentError: a step of the converted network computes something else than the module's, or what its look-ups clip
-            changes the outputs too much (models.compiler.equivalence.require_heard).
+            leaves nothing of the outputs (models.compiler.equivalence.require_heard).
         OverBudgetError: says by how much the limits are missed.
     """
     read = as_module(module)

@@ -51,6 +51,8 @@ class Transport(asyncio.Transport):
 
     def resume_reading(self) -> None: ...
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
 
 async def connection(pieces: list[bytes]) -> tuple[list[Request], bytes]:
     """Requests that reach the application, and what is written to the client."""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.models import verification
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.drives import Drives
+from ciphershift.models.compiler.equivalence import require_heard
 from ciphershift.models.compiler.export import export
 from ciphershift.models.cost_report import check
 from ciphershift.models.nn.activations import ReLU
@@ -556,14 +558,21 @@ def test_channels_that_share_a_unit_share_a_ramp_that_all_of_them_can_reach(seed
     assert ramps[0].max() < 2.1 * ramps[0].min()
 
 
-def test_outputs_that_clipping_changes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_that_clipping_changes_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step is the module's own; only what they do together tells."""
-    module = uneven(0)
     monkeypatch.setattr(Drives, "choose", lambda _self, _step, node, _x: node.drive.fill_(0.5))
-    with pytest.raises(
-        NotEquivalentError, match=r"clip changes the outputs by \d+% of their spread .* lower max_outside"
-    ):
-        convert(module, SAMPLES)
+    with pytest.warns(UserWarning, match=r"a correlation of 0\.8\d with the module's .* lower max_outside"):
+        before_rounding(uneven(0), SAMPLES)
+
+
+def test_outputs_that_have_nothing_to_do_with_the_modules_are_refused() -> None:
+    last: Any = SimpleNamespace(place="head")
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(500, 4, generator=generator) + torch.arange(4) * 100 for _ in range(2))
+    with pytest.raises(NotEquivalentError, match=r"head: .* a correlation of -?0\.0\d"):
+        require_heard(last, one, other)
+    require_heard(last, one, one)
+    require_heard(last, one, torch.full((500, 4), 3.0))  # outputs that never vary
 
 
 def test_a_channel_that_is_rarely_positive_is_heard() -> None:
