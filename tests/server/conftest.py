@@ -78,6 +78,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
+    # All of moto's servers in a process share one memory.
+    httpx.post(f"http://127.0.0.1:{port}/moto-api/reset").raise_for_status()
     httpx.put(f"http://127.0.0.1:{port}/ciphershift").raise_for_status()
     yield "s3://ciphershift/state"
     store = fsspec.filesystem("s3")
