@@ -101,7 +101,7 @@ class JobRunner:
             event = self._notifier.subscribe(QUEUE)
             job = None
             with failures_logged("claim"):
-                job = await asyncio.to_thread(self._jobs.claim, self.id) if self.engine.workers else None
+                job = await self._claim() if self.engine.workers else None
             if job is None:
                 await notified(event, POLL_SECONDS)
             else:
@@ -115,6 +115,17 @@ class JobRunner:
                     ),
                 ):
                     await self._compute(job)
+
+    async def _claim(self) -> Job | None:
+        """The next job; one that is claimed while the runner drains is released."""
+        claiming = asyncio.create_task(asyncio.to_thread(self._jobs.claim, self.id))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:  # the thread goes on
+            with failures_logged("release"):
+                if job := await claiming:
+                    await asyncio.to_thread(self._jobs.release, job)
+            raise
 
     async def _compute(self, job: Job) -> None:
         assert job.started is not None, "a claimed job has been started"

@@ -200,12 +200,12 @@ def test_killed_and_stopped_servers_lose_no_job(gated: Serve, make_body: Callabl
         done = first.post("infer", make_body())
         first.gate.hold(1)
         locations = [first.submit(make_body(2)) for _ in range(3)]
-        first.held(locations[0])
+        lost = first.held(locations[0])["started"]
         os.kill(first.process.pid, signal.SIGKILL)
-    with gated(**settings) as second:  # it is stopped at work, with no time to finish
+    with gated(holding=1, **settings, **UNHURRIED) as second:  # it is stopped at work, with no time to finish
         assert second.http.get(done.headers["Content-Location"]).content == done.content
-        second.gate.hold(1)
-        second.until(locations[0], lambda job: job["state"] != "pending")
+        second.until(locations[0], lambda job: job["started"] != lost)  # the lease of the one that was killed is over
+        second.until("/v2/jobs", lambda found: any(job["state"] == "in_progress" for job in found["jobs"]))
         os.kill(second.process.pid, signal.SIGTERM)
         until_ended(second.process)
     database = Database(Settings(storage=str(tmp_path)).database_url)
