@@ -71,9 +71,8 @@ class Session:
         self._show_progress = show_progress
         self._profile: ModelProfile | None = None
         self._stems = Stems(keystore.folder / "stems")
-        self._stem: tuple[tuple[StemProfile, tuple[int, ...]], Stem] | None = (
-            None  # the last one, and what the profile said of it
-        )
+        # What the profile said of the last stem, and the stem.
+        self._stem: tuple[tuple[StemProfile, tuple[int, ...]], Stem] | None = None
         self._keys: dict[str, KeyPair] = {}  # those that the server has, by parameter set
 
     def close(self) -> None:

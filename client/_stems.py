@@ -40,7 +40,7 @@ class Stems:
         for folder in (
             self._folder.parent,
             self._folder,
-        ):  # the first is the keystore: a parent made on the way is open to others
+        ):  # the keystore first: `parents` would leave it open to others
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for old in self._folder.iterdir():
             if time.time() - old.stat().st_mtime > KEPT_SECONDS:

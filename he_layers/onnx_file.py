@@ -64,12 +64,7 @@ def session(content: bytes, input_shape: tuple[int, ...], shape: tuple[int, ...]
     except Exception as error:  # protobuf's own class of errors is not public
         raise bad("cannot be read as ONNX") from error
     model.DiscardUnknownFields()
-    for field in (
-        "producer_name",
-        "producer_version",
-        "metadata_props",
-        "doc_string",
-    ):  # metadata can hold settings of onnxruntime
+    for field in ("producer_name", "producer_version", "metadata_props", "doc_string"):  # some are read by onnxruntime
         model.ClearField(field)
     for problem in _problems(model):
         raise bad(problem)

@@ -84,7 +84,8 @@ class Network(nn.Module):
             one = nodes.get(self.wiring.ties.get(operation.name, ""))
             nodes[operation.name] = one or self._node(operation, operation is operations[-1])
             if isinstance(node := nodes[operation.name], Activation):
-                node.tied, node.uniform = (operation.name in of for of in (self.wiring.ties, self.wiring.uniform))
+                node.tied = operation.name in self.wiring.ties
+                node.uniform = operation.name in self.wiring.uniform
         self._nodes = nn.ModuleList(nodes.values())
         first = [nodes[name] for name, one in self.wiring.ties.items() if name == one]
         self._tied_weights = [node for node in first if isinstance(node, ShiftWeights)]

@@ -167,8 +167,13 @@ class ReLU(Activation):
         """The deviation of the sums; of a channel that hardly varies, half its mean, which the ramp must span; or the common ramp."""
         if self.uniform:
             return self.top.detach() * self.std
-        center = self.offset.detach() * self.std
+        center = self.center
         return torch.where(center > 3 * self.spread, center / 2, self.spread)
+
+    @property
+    def center(self) -> Tensor:
+        """Where the inputs lie, from the zero of the ramp on, in units of the input, [C]."""
+        return self.offset.detach() * self.std
 
     def forward(self, x: Tensor, turns: Tensor, noise_std: Deviation, result_std: Deviation) -> Tensor:
         """Sums -> integers from ``lowest`` to ``levels``, plus noise.
@@ -207,12 +212,9 @@ class CReLU(ReLU):
     max_ramp = MAX_BOTH
 
     @property
-    def reach(self) -> Tensor:
-        """As of ReLU, to both sides."""
-        if self.uniform:
-            return super().reach
-        center = (self.offset.detach() * self.std).abs()
-        return torch.where(center > 3 * self.spread, center / 2, self.spread)
+    def center(self) -> Tensor:
+        """As of ReLU; there is a ramp to both sides."""
+        return super().center.abs()
 
     def forward(self, x: Tensor, turns: Tensor, noise_std: Deviation, result_std: Deviation) -> Tensor:
         """Sums -> integers from 0 to ``levels``, plus noise; arguments as of ReLU."""

@@ -7,7 +7,7 @@ from torch.nn import functional
 from ciphershift.models.nn.crelu import BothSigns
 
 IMAGES = 2000
-"""Whose patches are looked at."""
+"""Of the training set, whose patches are enough to look at."""
 DEVIATION = 0.5
 """Of a filter's outputs, so that an activation that clips at one begins with a ramp of two standard deviations."""
 FLOOR = 5e-3
@@ -43,7 +43,7 @@ class Whitening(nn.Sequential):
         """Takes the components of these images, uint8 [count, C, H, W]; outputs have mean zero and one deviation."""
         filters = self[0]
         assert isinstance(filters, nn.Conv2d) and filters.bias is not None, "as it was made"
-        patches = functional.unfold(images[:IMAGES].float() / 255, filters.kernel_size).transpose(1, 2).flatten(0, 1)
+        patches = functional.unfold(images.float() / 255, filters.kernel_size).transpose(1, 2).flatten(0, 1)
         mean = patches.mean(0)
         variances, axes = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
         deviations = variances.clamp_min(0).sqrt().flip(0)[: len(filters.weight)] + FLOOR

@@ -22,7 +22,7 @@ from ciphershift.models.training import cards, sets
 from ciphershift.models.training.behind import secret_data
 from ciphershift.models.training.loop import Report, fit
 from ciphershift.models.training.phase import Phase
-from ciphershift.models.training.recipes import Conversion, ExactRecipe, Recipe
+from ciphershift.models.training.recipes import PUBLIC, Conversion, ExactRecipe, Recipe
 from ciphershift.models.training.sets import Splits
 
 VERSION = "1"
@@ -165,12 +165,13 @@ def train_recipe(
     for part in module.modules():
         if isinstance(part, Whitening):
             part.look_at(torch.tensor(splits.train.images[:IMAGES]))
+    conversion = replace(recipe.conversion, public=PUBLIC) if recipe.stem else recipe.conversion
     learner = decoded(module, splits.inputs, recipe.input_shape[0])
     train_phase("float", learner, recipe.float_phase, splits, work=work, seed=seed, show=show, device=device)
     return convert_module(
         recipe.name,
         module,
-        recipe.conversion,
+        conversion,
         splits,
         work=work,
         output=output,

@@ -52,6 +52,10 @@ class RecurrentSpec:
     every: int = 1
 
 
+PUBLIC = "0"
+"""Path of a recipe's stem in its module."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StemSpec:
     """A public first part, which is not trained (models.nn.whitening): ``maps`` filters of both signs, means of ``pool`` x ``pool``."""
@@ -72,7 +76,7 @@ class Conversion:
         max_outside: see models.compiler.convert.
         params: name of the parameter set.
         seed: of shuffling, distortion and noise.
-        public: path of the last public part; None: all of the network is secret.
+        public: path of the last public part; None: all of the network is secret, or what is behind the recipe's stem.
         budget: limits by which levels, exponents and parameter set are chosen, from those above on.
     """
 
@@ -333,7 +337,6 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                         epochs=3, learning_rate=2e-3, frozen=1.0, shift=4, alternating=True, distilled=0.5, **_MUON
                     ),
                 },
-                public="0",
             ),
         ),
         Recipe(

@@ -78,7 +78,6 @@ def test_a_recipe_with_a_public_part_trains_what_is_behind_it(recipe: Recipe, tm
         stem=StemSpec(maps=4, kernel=3, pool=2),
         blocks=(ConvSpec(maps=6, kernel=4, stride=2, padding=1, both=True), ConvSpec(maps=16, kernel=3)),
         mean=True,
-        conversion=replace(recipe.conversion, public="0"),
     )
     untouched: Any = behind_public.module()
     public = untouched[0]
