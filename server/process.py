@@ -51,16 +51,21 @@ def run(make_app: Callable[[], FastAPI], settings: Settings) -> None:
         timeout_graceful_shutdown=int(LEAVE_SECONDS),  # for streams and answers; half-open uploads are broken off
     )
     listener = config.bind_socket()
-    # Connections inherit it; otherwise an answer of two segments waits 40 ms for the client's delayed acknowledgement.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Against clients that read nothing, also under TLS, where the connection cannot see what waits below it.
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * settings.body_seconds))
+    set_options(listener, settings)
     listener.listen(config.backlog)  # before the URL is printed, so that early clients queue instead of being refused
     scheme = "https" if settings.tls_certificate else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     typer.echo(f"listening on {scheme}://{host}:{listener.getsockname()[1]}")
     _Server(config, app.state.service).run(sockets=[listener])
+
+
+def set_options(listener: socket.socket, settings: Settings) -> None:
+    """Sets what connections inherit from the socket on which they are accepted."""
+    # Otherwise an answer of two segments waits 40 ms for the client's delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Against clients that read nothing, also under TLS, where the connection cannot see what waits below it.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * settings.body_seconds))
 
 
 def _raise_file_limit() -> None:

@@ -19,7 +19,7 @@ from ciphershift.server.runner import OUTAGES, JobRunner, outages_logged
 from ciphershift.server.settings import Settings
 from ciphershift.server.store import orphans
 from ciphershift.server.store.blobs import Blobs
-from ciphershift.server.store.database import Database
+from ciphershift.server.store.database import Database, Job
 from ciphershift.server.store.jobs import JobStore
 from ciphershift.server.store.keys import KeyStore
 from ciphershift.server.store.model_states import ModelStates
@@ -98,6 +98,13 @@ class Service:
             text = self.metrics.text(await asyncio.to_thread(self.jobs.waiting))
             self._metrics_text = time.monotonic(), text
         return text
+
+    def cancel(self, job: Job) -> Job:
+        """Cancels an unfinished job; deletes the result of a finished one. Raises what JobStore.cancel raises."""
+        job, ended = self.jobs.cancel(job.tenant_id, job.id)
+        if ended:
+            self.metrics.jobs.labels(job.model, job.state).inc()
+        return job
 
     async def drain(self) -> None:
         """Stops being ready, lets running jobs finish within `drain_seconds`, and returns the others to the queue."""

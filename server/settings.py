@@ -131,8 +131,11 @@ class Settings(BaseSettings):
         64, ge=0, description="jobs of one tenant that may wait for a worker; more are refused as `busy`"
     )
     queue_depth_total: int = Field(1024, ge=0, description="jobs of all tenants that may wait for a worker")
-    images_per_turn: int = Field(
-        1, ge=1, description="images of a job that are evaluated before another tenant has its turn"
+    images_per_turn: int | None = Field(
+        None,
+        ge=1,
+        description="images of a job that are evaluated before another tenant has its turn; if empty 1, "
+        "or as many as are evaluated together",
     )
     deadline_seconds: float = Field(600.0, gt=0, description="time from a job's acceptance to its deadline")
     result_seconds: float = Field(86400.0, gt=0, description="time for which a finished job's result is kept")
@@ -211,11 +214,11 @@ class Settings(BaseSettings):
 
         If the operator names no number: a device evaluates a request's images together, and so are as many as may share a mask.
         """
-        if "images_per_turn" in self.model_fields_set:
+        if self.images_per_turn is not None:
             return self.images_per_turn
         if self.engine_url.scheme == "torch":
             return self.max_batch
-        return max((self.images_per_turn, *(SETS[name].bodies for name in self.stand_ins)))
+        return max((1, *(SETS[name].bodies for name in self.stand_ins)))
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -180,25 +180,29 @@ class JobStore:
             f"the result expired after {self._settings.result_seconds:g} s or was deleted: send the request again"
         )
 
-    def cancel(self, tenant_id: str, job_id: str) -> Job:
+    def cancel(self, tenant_id: str, job_id: str) -> tuple[Job, bool]:
         """Cancels an unfinished job; deletes the result of a finished one.
+
+        Returns:
+            the job, and whether it ended here: one that is being evaluated ends where its worker stops.
 
         Raises:
             UnknownJobError: the tenant has no such job.
         """
         with self._database.writing() as session:
             job = _owned(session, tenant_id, job_id, lock=True)
+            waited = job.state == PENDING
             if job.state == IN_PROGRESS:
                 job.cancel_requested = True
                 job.revision += 1
-            elif job.state == PENDING:
+            elif waited:
                 self._end(job, CANCELED)
             else:
                 job.has_result = False
                 job.revision += 1
         if job.state != IN_PROGRESS:
             self._clear(job)
-        return job
+        return job, waited
 
     def claim(self, runner_id: str) -> Job | None:
         """Claims the waiting job that is next (see turns); images whose answers are stored need not be evaluated again."""

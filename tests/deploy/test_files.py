@@ -170,6 +170,13 @@ def test_scratch_space_holds_every_key_that_an_object_store_may_have() -> None:
     assert limits == {(2 << 30) + Settings.model_fields["storage_bytes"].default}
 
 
+def test_the_ways_in_are_those_of_the_proxies() -> None:
+    (ingress,) = [o for o in rendered("cpu") if o["kind"] == "Ingress"]
+    paths = {path["path"] for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]}
+    (line,) = re.findall(r"@service path (.+)", (DEPLOY / "proxies/Caddyfile").read_text())
+    assert paths == {path.removesuffix("/*") for path in line.split()}
+
+
 def test_pods_reach_the_ports_that_are_named() -> None:
     for variant, wanted in (("cpu", {5432, 443}), ("object store", {5432, 9000, 4318})):
         (out,) = [o for o in rendered(variant) if o["metadata"]["name"] == "ciphershift-out"]

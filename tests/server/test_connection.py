@@ -1,6 +1,7 @@
 """What a connection may do before a request reaches the application: methods, heads and bodies under limits."""
 
 import asyncio
+import errno
 import inspect
 import json
 import re
@@ -17,6 +18,7 @@ import uvicorn
 
 from ciphershift.server import process
 from ciphershift.server.connection import MAX_HEAD_BYTES, LimitedConnection, limited
+from ciphershift.server.settings import Settings
 from tests.support.documents import ROOT
 
 LARGE = 32 << 20  # bytes of an answer that no kernel buffers
@@ -228,6 +230,18 @@ def test_a_client_that_does_not_read_its_answer_holds_neither_connection_nor_mem
         while not serving.app.requests or serving.server.server_state.connections:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the option is of Linux")
+def test_the_system_gives_up_a_connection_whose_client_does_not_read() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process.set_options(listener, Settings(body_seconds=0.3))
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            accepted.settimeout(30)
+            with pytest.raises(TimeoutError) as given_up:
+                while True:
+                    accepted.sendall(bytes(1 << 20))
+    assert given_up.value.errno == errno.ETIMEDOUT  # by the system, not by the patience of this test
 
 
 @pytest.mark.parametrize("serving", [{"body_seconds": 0.3}], indirect=True)

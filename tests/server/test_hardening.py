@@ -523,6 +523,20 @@ def test_a_job_that_no_runner_ends_is_counted_once(
         assert counted.get() == 1
 
 
+def test_a_job_that_is_canceled_while_it_waits_is_counted_once(
+    make_app: Callable[..., FastAPI], bundle: tuple[str, bytes], make_body: Callable[..., Any]
+) -> None:
+    app = make_app(open=True, engine="queue://")
+    counted = app.state.service.metrics.jobs.labels("tiny", "canceled")._value
+    with InProcess(app) as http:
+        http.put(f"/v2/keys/{bundle[0]}", content=bundle[1])
+        body = make_body()
+        job = http.post("/v2/models/tiny/jobs", content=body.content, headers=body.headers).json()
+        for _ in range(2):
+            assert http.request("DELETE", f"/v2/jobs/{job['id']}").json()["state"] == "canceled"
+            assert counted.get() == 1
+
+
 def test_all_who_follow_a_job_share_one_read(
     make_app: Callable[..., FastAPI], bundle: tuple[str, bytes], make_body: Callable[..., Any]
 ) -> None:

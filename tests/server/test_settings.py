@@ -105,11 +105,13 @@ def test_the_effective_settings_can_be_printed() -> None:
 
 
 def test_what_is_printed_gives_the_same_settings_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    printed = Settings().printable()
+    given = Settings(parameter_sets="FAST_N512_BLOCK3_SHARED2")
+    printed = given.printable()
     assert "None" not in printed.values()
     for name, value in printed.items():
         monkeypatch.setenv(f"CIPHERSHIFT_{name.upper()}", value)
     assert Settings().printable() == printed
+    assert Settings().slice_images == given.slice_images  # a default is no choice of the operator
 
 
 @pytest.mark.parametrize(

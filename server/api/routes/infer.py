@@ -143,7 +143,7 @@ async def _finished(service: Service, request: Request, job: Job) -> Job:
                 raise NotReadyError(f"the server is stopping; the job is kept: get /v2/jobs/{job.id}/result later")
             if await request.is_disconnected():
                 if job.idempotency_key is None:
-                    await asyncio.to_thread(service.jobs.cancel, job.tenant_id, job.id)
+                    await asyncio.to_thread(service.cancel, job)
                 raise CanceledError("the client has disconnected")
             woken = await notified(changed, POLL_SECONDS)
     return job

@@ -49,7 +49,7 @@ def read_result(job: JobDep, service: ServiceDep) -> Response:
 @router.delete("/{job_id}")
 def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
     """Cancels an unfinished job; deletes the result of a finished one."""
-    return _view(service, service.jobs.cancel(job.tenant_id, job.id))
+    return _view(service, service.cancel(job))
 
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse)

@@ -137,9 +137,12 @@ def test_a_job_that_waits_past_its_deadline_fails(state: State) -> None:
 
 def test_a_waiting_job_is_canceled_at_once_a_running_one_by_its_runner(state: State) -> None:
     waiting = state.submit()
-    assert state.jobs.cancel(state.tenant, waiting.id).state == states.CANCELED
+    canceled, ended = state.jobs.cancel(state.tenant, waiting.id)
+    assert (canceled.state, ended) == (states.CANCELED, True)
+    assert not state.jobs.cancel(state.tenant, waiting.id)[1]
     running = state.running()
-    assert state.jobs.cancel(state.tenant, running.id).state == states.IN_PROGRESS
+    canceled, ended = state.jobs.cancel(state.tenant, running.id)
+    assert (canceled.state, ended) == (states.IN_PROGRESS, False)
     assert not state.jobs.advance(running, None)
     assert state.jobs.stop(running) == states.CANCELED
     with pytest.raises(errors.CanceledError):
@@ -150,7 +153,7 @@ def test_a_waiting_job_is_canceled_at_once_a_running_one_by_its_runner(state: St
 def test_deleting_a_finished_job_forgets_its_result(state: State) -> None:
     job = state.running()
     state.jobs.finish(job, b"logits", 1.0, 0.1)
-    forgotten = state.jobs.cancel(state.tenant, job.id)
+    forgotten, _ = state.jobs.cancel(state.tenant, job.id)
     assert forgotten.state == states.COMPLETED
     with pytest.raises(errors.ExpiredError):
         state.jobs.result(forgotten)
