@@ -67,7 +67,7 @@ from typing import ClassVar
 
 
 class CiphershiftError(Exception):
-    """Any error of this project; raised itself only for a fault that is nobody's input."""
+    """Base class of all errors of this project; raised directly only for internal faults."""
 
     code: ClassVar[str] = "internal"
     http_status: ClassVar[int] = 500

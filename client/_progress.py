@@ -53,12 +53,12 @@ class ProgressBar:
         """Counts `nbytes` more bytes as sent."""
         self._bar.advance(self._task, nbytes)
 
-    def jobs(self, bootstraps: int) -> None:
-        """Starts one or more jobs of `bootstraps` look-ups in all."""
+    def jobs(self, lookups: int) -> None:
+        """Starts one or more jobs of `lookups` look-ups in all."""
         self._bar.start()
-        self._jobs_total = bootstraps
+        self._jobs_total = lookups
         self._done_before = 0
-        self._bar.reset(self._task, total=bootstraps or None, description="sent", note="")
+        self._bar.reset(self._task, total=lookups or None, description="sent", note="")
 
     def job(self, status: JobStatus) -> None:
         """Shows the status of a job; the look-ups of finished jobs stay counted."""

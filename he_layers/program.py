@@ -361,7 +361,7 @@ class Program:
 
     @property
     def lookups(self) -> int:
-        """Programmable bootstraps for one image."""
+        """Table look-ups for one image: a key switch and a bootstrap each."""
         return sum(stage.lookups for stage in self.stages)
 
     @property

@@ -29,8 +29,8 @@ class CircuitNoise:
         polynomial_size: N; look-ups round their input to 2N points.
         fresh: of an encrypted pixel.
         modulus_switch: added to every look-up's input.
-        input_key_switch: added besides to what is under the CKKS key.
-        big_key_switch: added besides to what is under the big key.
+        input_key_switch: added to values under the CKKS key, beside the modulus switch.
+        big_key_switch: added to values under the big key, beside the modulus switch.
         lookup: of a look-up's result.
         packing: added to each logit by packing and flooding.
     """

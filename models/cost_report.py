@@ -38,7 +38,7 @@ class Cost:
     """For one image; keys are sent once.
 
     Attributes:
-        lookups: programmable bootstraps.
+        lookups: a key switch and a bootstrap each.
         seconds: of the server, predicted by he_layers.analysis.cost from the times that the primitives take on this machine.
         upload_bytes: of the encrypted image; ``download_bytes`` of the encrypted logits.
         key_bytes: of the evaluation keys.

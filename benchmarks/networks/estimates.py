@@ -35,7 +35,7 @@ class Work:
     """Operations for one input.
 
     Attributes:
-        lookups: programmable bootstraps; ``first_lookups`` of them on sums of fresh ciphertexts.
+        lookups: a key switch and a bootstrap each; ``first_lookups`` of them on sums of fresh ciphertexts.
         products: weights over all places; ``first_products`` of them on fresh ciphertexts.
         values: of the input.
         largest: values of the widest feature map.

@@ -1,6 +1,6 @@
 """How often the inputs of a Program's look-ups leave the window in which their table is right: measured on images, and bounded for all.
 
-A table's ramp of r turns is right on [-1/2 + r, 1/2): above the ramp it saturates, below that window it comes up again. A share of zero
+A table's ramp of r turns is right on [-1/2 + r, 1/2): above the ramp it saturates, below that window it wraps (negacyclic). A share of zero
 means that whatever the image, values clip and never wrap.
 """
 

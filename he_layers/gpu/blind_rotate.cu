@@ -36,7 +36,7 @@ __device__ __forceinline__ void store(double2* at, Complex x) {
 __device__ __forceinline__ Complex times(Complex a, Complex b) { return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
 __device__ __forceinline__ Complex times_conjugate(Complex a, Complex b) { return {a.re * b.re + a.im * b.im, a.im * b.re - a.re * b.im}; }
 
-// Where root r lies: neighbours in the steps that threads take are spread over the banks.
+// Where root r lies: neighbors in the steps that threads take are spread over the banks.
 __device__ __forceinline__ int root_slot(int r) { return r ^ ((r >> 2 ^ r >> 5) & 7); }
 
 // x <- the 4-point transform with exp(SIGN 2 pi i / 4).

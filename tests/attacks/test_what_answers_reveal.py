@@ -110,7 +110,7 @@ def test_only_logits_are_there_and_all_the_rest_is_uniform_and_fresh(
     assert len(np.unique(bodies[:, 0])) == len(bodies)
 
 
-def test_the_uniformity_test_sees_an_answer_that_was_not_rerandomised(
+def test_the_uniformity_test_sees_an_answer_that_was_not_rerandomized(
     keys: ClientKeys, answer_of: Evaluate, tiny_program: Program, tiny_images: NDArray[np.uint8]
 ) -> None:
     answers = repeated(answer_of, tiny_program, encrypted(keys, tiny_program, tiny_images[0]), 2)
@@ -155,7 +155,7 @@ def test_flooding_distance_is_the_statistical_distance() -> None:
     assert noise.flooding_distance(FAST, 30.0) == pytest.approx(np.mean(distances), rel=0.03)
 
 
-def test_flooding_is_rerandomisation_and_no_circuit_privacy() -> None:
+def test_flooding_is_rerandomization_and_no_circuit_privacy() -> None:
     """A few bits over the noise of packing, less than one over that of a real last layer: docs/security.md says so, too."""
     assert 4 < -math.log2(noise.flooding_distance(FAST)) < 10
     assert -math.log2(noise.flooding_distance(FAST, 30.0)) < 1

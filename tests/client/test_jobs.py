@@ -438,7 +438,7 @@ def test_an_interrupt_ends_the_work_on_the_server(
 
 
 @pytest.mark.parametrize("stage", ["/profile", "/jobs", "/events"])
-def test_a_cancelled_coroutine_ends_the_work_on_the_server(
+def test_a_canceled_coroutine_ends_the_work_on_the_server(
     between: Between, keystore: Keystore, tiny_images: Images, stage: str
 ) -> None:
     """Wherever it was: what had become a job is canceled, and the client can be used again."""

@@ -10,15 +10,12 @@ import pytest
 from tests.support.documents import ROOT
 
 GLOSSARY = "docs/glossary.md"
-SUFFIXES = {".py", ".md", ".toml", ".yml", ".yaml", ".cff"}
-LEFT_OUT = (
-    "docs/decisions/0",
-    GLOSSARY,
-    "tests/docs/test_glossary.py",
-    "client/",
-    "tests/client/",
-    "tests/end_to_end/",
-)
+TEXT = {
+    *(".py", ".pyi", ".md", ".toml", ".yml", ".yaml", ".cff", ".sh", ".conf", ".tpl"),
+    *(".cpp", ".hpp", ".cu", ".ts", ".js", ".mjs", ".html", ".css"),
+}
+NAMED = {"Makefile", "Dockerfile", "Caddyfile"}
+LEFT_OUT = ("docs/decisions/0", GLOSSARY, "tests/docs/test_glossary.py")
 # Names that are not words of ours, or that do not change: paths and targets, HTML, members of stored files, a code of errors.
 NAMES = re.compile(
     r"docs/pictures|make pictures|\bpictures/|\"pictures\"|\btest_pictures|^pictures:|\bpictures stub|</?picture\b"
@@ -50,7 +47,7 @@ def files() -> Iterator[Path]:
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in names:
         path = ROOT / name
-        if (path.suffix in SUFFIXES or path.name == "Makefile") and not name.startswith(LEFT_OUT) and path.is_file():
+        if (path.suffix in TEXT or path.name in NAMED) and not name.startswith(LEFT_OUT) and path.is_file():
             yield path
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the page for the documentation: ``python tests/end_to_end/screenshots.py [FOLDER]``, by default docs/images."""
+"""Images of the page for the documentation: ``python tests/end_to_end/screenshots.py [FOLDER]``, by default docs/images."""
 
 import sys
 import tempfile

@@ -23,8 +23,8 @@ from ciphershift.protocol.container import HEADER_BYTES, Kind, read_header
 from ciphershift.protocol.tensors import HEADER_LENGTH
 from ciphershift.server.settings import ZOO
 from tests.support import other_inputs
+from tests.support.demo_page import ANSWER_MILLISECONDS, draw, opened, send, served, visitor, wait_for_answer
 from tests.support.demo_page import browser as headless
-from tests.support.demo_page import draw, opened, send, served, visitor, wait_for_answer
 
 LISTEN = """
   window.said = [];
@@ -155,7 +155,7 @@ def sent_ciphertext(request: Request) -> np.ndarray:
     return np.frombuffer(container, dtype=np.uint8)
 
 
-def test_a_digit_drawn_with_the_pointer_is_recognised(page: Page) -> None:
+def test_a_digit_drawn_with_the_pointer_is_recognized(page: Page) -> None:
     draw(page, [(0.25, 0.2), (0.75, 0.2), (0.45, 0.85)], [(0.4, 0.5), (0.7, 0.5)])
     expect(page.locator("#prepared-text")).to_contain_text("the drawing, 280×280, now 28×28, centered")
     send(page)
@@ -322,7 +322,7 @@ def test_stopping_cancels_the_job_on_the_server(hosted_page: Page, hosted: str, 
     page.get_by_label("Network").select_option("mnist-she")
     page.get_by_role("button", name="Test image 0: 7").click()
     page.get_by_role("button", name="Encrypt and send").click()
-    expect(page.locator("#sent")).to_be_visible(timeout=60_000)
+    expect(page.locator("#sent")).to_be_visible(timeout=ANSWER_MILLISECONDS)
     expect(page.locator("#track .now")).to_have_count(1)  # the layer that is computed
     stop = page.get_by_role("button", name="Stop")
     expect(stop).to_have_class("stop")
@@ -332,7 +332,7 @@ def test_stopping_cancels_the_job_on_the_server(hosted_page: Page, hosted: str, 
     expect(page.get_by_role("button", name="Encrypt and send")).to_have_class("primary")
     with Client(hosted, keystore=tmp_path / "client") as client:
         job = client.job(client.jobs(1)[0].id)
-        assert job.wait(timeout=300).state == "canceled"
+        assert job.wait(timeout=ANSWER_MILLISECONDS / 1000).state == "canceled"
 
 
 def test_keys_are_put_under_a_passphrase_carried_away_and_brought_back(

@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expec
 from ciphershift.benchmarks.harness.server_process import children, is_running
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-ANSWER_MILLISECONDS = 120_000
-PATIENCE_MILLISECONDS = 30_000  # with a machine that others use, too
+ANSWER_MILLISECONDS = 900_000  # of a machine without vector units that others use, too
+PATIENCE_MILLISECONDS = 120_000
 expect.set_options(timeout=PATIENCE_MILLISECONDS)
 
 

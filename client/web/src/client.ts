@@ -304,7 +304,7 @@ export class Client {
   async #read(receipt: Receipt, answer: Answer, keys: KeyPair): Promise<PackedAnswer[]> {
     const { profile, requests } = receipt;
     const { logits, serverSeconds } = parseAnswer(answer, receipt.requestId, requests.length);
-    this.timings.transfer = Math.max(this.timings.transfer - serverSeconds, 0); // a job that nobody waited for took nobody's time
+    this.timings.transfer = Math.max(this.timings.transfer - serverSeconds, 0); // the server may have taken longer than we waited
     this.timings.server += serverSeconds;
     return this.#timed("decrypt", () =>
       Promise.all(

@@ -3,7 +3,7 @@
  * A message names the thing, the value and the limit; an error never carries key, ciphertext or decrypted content.
  */
 
-/** Any error of this package; raised itself only for a fault that is nobody's input. */
+/** Base class of all errors of this package; raised directly only for internal faults. */
 export class CiphershiftError extends Error {
   static readonly code: string = "internal";
 

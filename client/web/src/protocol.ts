@@ -70,7 +70,7 @@ function elements(data: Uint8Array): Uint8Array[] {
     if (at + LENGTH_BYTES > data.length) throw new MalformedError("the server's answer ends inside the length of a row");
     const length = new DataView(data.buffer, data.byteOffset + at).getUint32(0, true);
     at += LENGTH_BYTES;
-    if (at + length > data.length) throw new MalformedError(`the server's answer promises ${length} bytes of a row and brings fewer`);
+    if (at + length > data.length) throw new MalformedError(`the server's answer ends inside a row of ${length} bytes`);
     found.push(data.subarray(at, (at += length)));
   }
   return found;

@@ -1,7 +1,7 @@
 // CKKS with messages in coefficients, in a ring with one prime: secrets, encryption under the secret, decryption.
 //
 // The Python client has SEAL for this; clients without it (WebAssembly) have this file, with SEAL's distributions: a uniform ternary
-// secret, a uniform mask, and an error that is centred binomial over 21 + 21 bits (variance 10.5).
+// secret, a uniform mask, and an error that is centered binomial over 21 + 21 bits (variance 10.5).
 #pragma once
 #include <algorithm>
 
@@ -14,7 +14,7 @@ inline void uniform_ternary(const Seed& seed, size_t count, int8_t* secret) {
     for (size_t j = 0; j < count; ++j) secret[j] = (int8_t)((int)stream.below(3) - 1);
 }
 
-inline int64_t centred_binomial(RandomStream& stream) {
+inline int64_t centered_binomial(RandomStream& stream) {
     constexpr uint32_t kBits = (1u << 21) - 1;
     const uint32_t plus = stream.word() & kBits, minus = stream.word() & kBits;
     return __builtin_popcount(plus) - __builtin_popcount(minus);
@@ -36,7 +36,7 @@ class CkksRing {
         for (size_t j = 0; j < n; ++j) c1[j] = masks.below(ntt_.modulus());
         const std::vector<uint64_t> product = times_secret(c1, secret);
         for (size_t j = 0; j < n; ++j) {
-            const int64_t message = (j < count ? std::llrint(values[j] * q) : 0) + centred_binomial(noise);
+            const int64_t message = (j < count ? std::llrint(values[j] * q) : 0) + centered_binomial(noise);
             const uint64_t body = ntt_.subtract(ntt_.from_signed(message), product[j]);
             if (j < count) c0[j] = (uint64_t)std::llrint((double)body * unit) & ((1ull << body_bits) - 1);
         }

@@ -4,7 +4,7 @@
 // turns products modulo X^N + 1 into pointwise products (Klemsa, eprint 2021/480, section 3).
 // Forward: Cooley-Tukey on the tree X^M - i = (X^{M/2} - zeta)(X^{M/2} + zeta) ..., output in bit-reversed order: point m is
 // exp(i pi (1 + 4 brv(m)) / N). Inverse: decimation in time from that order, then an untwist. Every butterfly is six fused
-// multiply-adds: out+ = u + w v, out- = 2u - out+. No normalisation: inverse(forward(z)) = M z.
+// multiply-adds: out+ = u + w v, out- = 2u - out+. No normalization: inverse(forward(z)) = M z.
 #pragma once
 #include "fft_tables.hpp"
 #include "simd.hpp"

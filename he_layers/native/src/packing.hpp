@@ -1,5 +1,5 @@
 // Packing: many LWE ciphertexts under the big key into one RLWE ciphertext under the CKKS secret of the answer ring
-// (Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2), then re-randomised with a public encryption of zero. Or weighted sums of messages
+// (Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2), then re-randomized with a public encryption of zero. Or weighted sums of messages
 // that are under the CKKS secret already.
 //
 // Rows of the answer key, each an RLWE pair (body, mask) in NTT form modulo q with body + mask s = e + gadget * source:
@@ -98,7 +98,7 @@ class AnswerRing {
         });
         Pair packed = tree(0, 1, top, trees.size(), key, [&](size_t i) { return std::move(trees[i]); }, depth - top);
         for (int g = log_; g > depth; --g) add_into(packed, rotate(packed, g, key));
-        rerandomise(packed, key + 2 * (rows() - 1) * degree(), error_std_dev, flooding_std_dev, seed);
+        rerandomize(packed, key + 2 * (rows() - 1) * degree(), error_std_dev, flooding_std_dev, seed);
         std::copy(packed.c0.begin(), packed.c0.end(), c0);
         std::copy(packed.c1.begin(), packed.c1.end(), c1);
     }
@@ -232,9 +232,9 @@ class AnswerRing {
     }
 
     // += (b u + e0 + flooding, a u + e1), u uniform ternary; then coefficients.
-    void rerandomise(Pair& x, const uint64_t* public_key, double error_std_dev, double flooding_std_dev, const Seed& seed) const {
+    void rerandomize(Pair& x, const uint64_t* public_key, double error_std_dev, double flooding_std_dev, const Seed& seed) const {
         const size_t n = degree();
-        RandomStream stream(seed, kRerandomise, 0);
+        RandomStream stream(seed, kRerandomize, 0);
         std::vector<uint64_t> u(n);
         for (size_t j = 0; j < n; ++j) u[j] = ntt_.from_signed((int64_t)stream.below(3) - 1);
         ntt_.forward(u.data());

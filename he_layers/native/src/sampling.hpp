@@ -13,7 +13,7 @@ using Seed = std::array<uint8_t, 32>;
 
 enum Domain : uint32_t {
     kKeySwitchMask = 1, kKeySwitchNoise = 2, kBootstrapMask = 3, kBootstrapNoise = 4, kRingMask = 5, kRingNoise = 6,
-    kSecretBits = 7, kRerandomise = 8, kTest = 9, kSecretBlocks = 10, kRingSecret = 11, kCkksMask = 12, kCkksNoise = 13,
+    kSecretBits = 7, kRerandomize = 8, kTest = 9, kSecretBlocks = 10, kRingSecret = 11, kCkksMask = 12, kCkksNoise = 13,
 };
 
 class RandomStream {

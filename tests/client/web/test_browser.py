@@ -32,6 +32,7 @@ from tests.support.secrets import SECRETS, needles, search
 from tests.support.tee import Relay, relay
 
 MODEL = "mnist-tiny"
+COUNT = 3  # images: more take minutes where the kernel has no vector units
 SAMPLES = sorted((Path(__file__).resolve().parents[3] / "client" / "samples").glob("mnist-*.png"))
 REPEATS = 20
 PREDICT = """
@@ -146,14 +147,13 @@ def page(browser: Browser, site: tuple[str, list[str]]) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def images() -> NDArray[np.uint8]:
-    assert len(SAMPLES) == 10
-    return np.stack([np.asarray(Image.open(path)) for path in SAMPLES])
+    return np.stack([np.asarray(Image.open(path)) for path in SAMPLES[:COUNT]])
 
 
 @pytest.fixture(scope="module")
 def predicted(page: Page, relayed: Relay, images: NDArray[np.uint8]) -> dict[str, Any]:
     """What the page finds on its first visit, with its traffic in the relay."""
-    found: dict[str, Any] = page.evaluate(PREDICT, [relayed.url, MODEL, images.reshape(10, -1).tolist()])
+    found: dict[str, Any] = page.evaluate(PREDICT, [relayed.url, MODEL, images.reshape(COUNT, -1).tolist()])
     return found
 
 
@@ -192,11 +192,9 @@ def test_a_page_from_elsewhere_predicts_what_python_predicts(
     program = Program.load(ZOO / MODEL)
     rng = np.random.default_rng(3)
     runs = np.stack([simulate.run(program, client_keys.params, images[:, None], rng) for _ in range(REPEATS)])
-    assert (
-        np.abs((there - here) / runs.std(axis=0)).max() < 8.0
-    )  # of 100 differences, each of 1.4 deviations; std from 20 runs
-    wanted = [int(path.stem[-1]) for path in SAMPLES]
-    assert (there.argmax(axis=1) == wanted).sum() >= 9
+    # Of 30 differences, each of 1.4 deviations; std from 20 runs.
+    assert np.abs((there - here) / runs.std(axis=0)).max() < 8.0
+    assert there.argmax(axis=1).tolist() == [int(path.stem[-1]) for path in SAMPLES[:COUNT]]
 
 
 def test_no_byte_that_leaves_the_page_is_a_secrets(
@@ -241,15 +239,15 @@ def test_the_page_of_the_document_predicts(
     other.close()
 
 
-def draw_into_canvas(page: Page, picture: Path) -> None:
-    """Brings a picture into the page's only canvas."""
+def draw_into_canvas(page: Page, image: Path) -> None:
+    """Brings an image into the page's only canvas."""
     page.evaluate(
         """async data => {
           const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
-          const picture = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
-          document.querySelector("canvas").getContext("2d").drawImage(picture, 0, 0);
+          const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+          document.querySelector("canvas").getContext("2d").drawImage(image, 0, 0);
         }""",
-        base64.b64encode(picture.read_bytes()).decode(),
+        base64.b64encode(image.read_bytes()).decode(),
     )
 
 
@@ -263,7 +261,7 @@ def test_the_example_page_predicts_and_keeps_nobody_out(
     scheme: str,
     width: int,
 ) -> None:
-    """A picture that is chosen by the keyboard's way, the rules of axe, no scrolling sideways on a telephone."""
+    """An image that is chosen by the keyboard's way, the rules of axe, no scrolling sideways on a telephone."""
     other = page.context.new_page()
     other.set_viewport_size({"width": width, "height": 800})
     other.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
@@ -271,7 +269,7 @@ def test_the_example_page_predicts_and_keeps_nobody_out(
     other.on("pageerror", lambda error: complaints.append(str(error)))
     other.goto(f"{site[0]}/page/?server={relayed.url}")
     expect(other.get_by_role("button", name="Encrypt and send")).to_be_enabled()
-    other.get_by_label("Or a picture").set_input_files(SAMPLES[0])
+    other.get_by_label("Or an image").set_input_files(SAMPLES[0])
     other.get_by_role("button", name="Encrypt and send").click()
     expect(other.locator("#status")).to_contain_text(
         f"The answer is {SAMPLES[0].stem[-1]}, decrypted here.", timeout=ANSWER_MILLISECONDS

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tiny_images: NDArray[np.uint8]) -> str:
+def images(tiny_images: NDArray[np.uint8]) -> str:
     return json.dumps(tiny_images.reshape(len(tiny_images), -1).tolist())
 
 
@@ -46,7 +46,7 @@ def test_logits_are_the_simulated_ones_in_as_few_jobs_as_the_server_takes_them_i
     node: Callable[..., Any],
     server: ServerProcess,
     folder: Path,
-    pictures: str,
+    images: str,
     tiny_program: Program,
     tiny_images: NDArray[np.uint8],
 ) -> None:
@@ -61,7 +61,7 @@ def test_logits_are_the_simulated_ones_in_as_few_jobs_as_the_server_takes_them_i
         """,
         server.url,
         folder,
-        pictures,
+        images,
     )
     rng = np.random.default_rng(2)
     toy = params.get(tiny_program.params)
@@ -74,7 +74,7 @@ def test_logits_are_the_simulated_ones_in_as_few_jobs_as_the_server_takes_them_i
 
 
 def test_a_job_outlives_its_process_and_python_reads_its_answer_too(
-    node: Callable[..., Any], server: ServerProcess, folder: Path, pictures: str
+    node: Callable[..., Any], server: ServerProcess, folder: Path, images: str
 ) -> None:
     job_id = node(
         f"""{CONNECT}
@@ -84,7 +84,7 @@ def test_a_job_outlives_its_process_and_python_reads_its_answer_too(
         """,
         server.url,
         folder,
-        pictures,
+        images,
     )
     there = node(
         f"""{CONNECT}
@@ -100,7 +100,7 @@ def test_a_job_outlives_its_process_and_python_reads_its_answer_too(
 
 
 def test_keys_that_the_server_has_dropped_are_sent_again(
-    node: Callable[..., Any], server: ServerProcess, folder: Path, pictures: str
+    node: Callable[..., Any], server: ServerProcess, folder: Path, images: str
 ) -> None:
     script = f"""{CONNECT}
       const client = await connect(), image = Uint8Array.from(JSON.parse(given[0])[0]);
@@ -109,12 +109,12 @@ def test_keys_that_the_server_has_dropped_are_sent_again(
       await client.predict(image);
       console.log(JSON.stringify(keyId));
     """
-    key_id = node(script, server.url, folder, pictures)
+    key_id = node(script, server.url, folder, images)
     assert httpx.get(f"{server.url}/v2/keys/{key_id}").is_success
 
 
 def test_a_client_goes_on_when_its_model_was_replaced(
-    node: Callable[..., Any], folder: Path, pictures: str, tiny_program: Program, tmp_path: Path
+    node: Callable[..., Any], folder: Path, images: str, tiny_program: Program, tmp_path: Path
 ) -> None:
     """The profile is read again, once, when an answer is by another version of the model than it names: as Python's client does it."""
     models, storage = tmp_path / "models", tmp_path / "storage"
@@ -150,7 +150,7 @@ def test_a_client_goes_on_when_its_model_was_replaced(
             folder,
             models,
             api_key,
-            pictures,
+            images,
         )
     assert found == {"versions": ["1", "2", "3"], "rows": 4, "jobs": 2, "refused": "wrong_answer"}
 
@@ -161,7 +161,7 @@ def test_a_job_of_which_nothing_was_computed_is_sent_once_more(
     server: ServerProcess,
     between: Callable[..., AbstractContextManager[Between]],
     folder: Path,
-    pictures: str,
+    images: str,
     code: str,
 ) -> None:
     with between(failing(code, 1)) as middle:
@@ -174,7 +174,7 @@ def test_a_job_of_which_nothing_was_computed_is_sent_once_more(
             """,
             middle.url,
             folder,
-            pictures,
+            images,
             server.url,
         )
     assert rows == 4
@@ -182,7 +182,7 @@ def test_a_job_of_which_nothing_was_computed_is_sent_once_more(
 
 
 def test_mistakes_have_the_codes_that_they_have_in_python(
-    node: Callable[..., Any], server: ServerProcess, folder: Path, pictures: str
+    node: Callable[..., Any], server: ServerProcess, folder: Path, images: str
 ) -> None:
     codes = node(
         f"""{CONNECT}
@@ -205,7 +205,7 @@ def test_mistakes_have_the_codes_that_they_have_in_python(
         """,
         server.url,
         folder,
-        pictures,
+        images,
     )
     assert codes == [
         *("insecure_params", "unknown_model", "unreachable", "bad_shape", "bad_shape", "bad_shape", "unknown_job"),

@@ -1,4 +1,4 @@
-"""Pictures of any size, made to fit a model in the page, or refused with a reason."""
+"""Images of any size, made to fit a model in the page, or refused with a reason."""
 
 import json
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def likeness(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     return float(np.corrcoef(one.reshape(-1), other.reshape(-1))[0, 1])
 
 
-def test_a_picture_of_the_models_own_size_stays_as_it_is(fit: Fit) -> None:
+def test_an_image_of_the_models_own_size_stays_as_it_is(fit: Fit) -> None:
     pixels, steps = fit(SEVEN, DIGITS)
     assert np.array_equal(pixels[0], np.asarray(SEVEN))
     assert steps == []

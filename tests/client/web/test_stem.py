@@ -24,8 +24,8 @@ from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 from ciphershift.protocol import site
 from tests.support import stems
+from tests.support.demo_page import ANSWER_MILLISECONDS, send
 from tests.support.demo_page import browser as headless
-from tests.support.demo_page import send
 
 IMAGES = np.random.default_rng(4).integers(0, 256, (2, *stems.RAW), dtype=np.uint8)
 PIXELS = json.dumps(IMAGES.reshape(2, -1).tolist())
@@ -283,9 +283,9 @@ def test_the_page_that_the_server_serves_computes_it_if_it_has_onnxruntime(
     files.mkdir()
     for name in site.ONNXRUNTIME:
         shutil.copy(package / "node_modules" / "onnxruntime-web" / "dist" / name, files)
-    picture = io.BytesIO()
-    Image.fromarray(IMAGES[0, 0]).save(picture, "PNG")
-    chosen: Any = {"name": "scan.png", "mimeType": "image/png", "buffer": picture.getvalue()}
+    image = io.BytesIO()
+    Image.fromarray(IMAGES[0, 0]).save(image, "PNG")
+    chosen: Any = {"name": "scan.png", "mimeType": "image/png", "buffer": image.getvalue()}
     wanted = safe.output.classes[int(simulate.plain(safe, IMAGES[:1])[0].argmax())]
     settings = {"models": tmp_path / "models", "page": True, "page_onnxruntime": files}
     with running_server(**settings) as server, headless() as browser:
@@ -293,16 +293,16 @@ def test_the_page_that_the_server_serves_computes_it_if_it_has_onnxruntime(
         page.goto(f"{server.url}/page/")
         page.locator("#file").set_input_files(chosen)
         expect(page.locator("#prepared-text")).to_contain_text(
-            "to the network's public part, in this browser: scan.png", timeout=60_000
+            "to the network's public part, in this browser: scan.png", timeout=ANSWER_MILLISECONDS
         )
         send(page)
-        expect(page.locator("#verdict-class")).to_have_text(wanted, timeout=60_000)
+        expect(page.locator("#verdict-class")).to_have_text(wanted, timeout=ANSWER_MILLISECONDS)
         module = files / site.ONNXRUNTIME[0]
         module.write_bytes(module.read_bytes() + b"\n")
         page.reload()
         page.locator("#file").set_input_files(chosen)
         page.get_by_role("button", name="Encrypt and send").click()
         expect(page.get_by_role("alert")).to_contain_text(
-            "which this page computes with onnxruntime-web", timeout=60_000
+            "which this page computes with onnxruntime-web", timeout=ANSWER_MILLISECONDS
         )
         page.close()

@@ -174,7 +174,7 @@ def test_a_table_that_is_none_is_refused(changes: dict[str, object], error: type
 
 
 def test_relu_circuit_is_exact_on_the_grid_and_saturates_in_its_window() -> None:
-    """Ramp 62/1024 turns: right from -1/2 + 62/1024 up to 1/2; a step lower it comes up again, mirrored."""
+    """Ramp 62/1024 turns: right from -1/2 + 62/1024 up to 1/2; a step lower it wraps, mirrored."""
     layer = ReLU(name="r", bias=np.array([0], np.int32), multiplier=np.array([0.5]), levels=31, delta_out=1 / 1024)
     values = np.arange(-450, 512)
     got = through(layer, values.reshape(-1, 1, 1, 1), 1 / 1024).reshape(-1)

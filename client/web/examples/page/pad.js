@@ -24,7 +24,7 @@ export function pad(canvas) {
   clear();
   return {
     clear,
-    put: (picture) => context.drawImage(picture, 0, 0, canvas.width, canvas.height),
+    put: (image) => context.drawImage(image, 0, 0, canvas.width, canvas.height),
     pixels: () => context.getImageData(0, 0, canvas.width, canvas.height),
   };
 }

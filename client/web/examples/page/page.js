@@ -1,4 +1,4 @@
-// The page of docs/browser.md: a pad, a picture or both, to logits. The server's address is in the page's own: ?server=https://he.example.org
+// The page of docs/browser.md: a pad, an image or both, to logits. The server's address is in the page's own: ?server=https://he.example.org
 import { Client, fit } from "./ciphershift.js";
 
 import { pad } from "./pad.js";
@@ -61,7 +61,7 @@ element("forget").onclick = () =>
     await client.close();
     await client.keystore.erase(client.profile.params);
     await connect();
-    say("The keys are gone from this browser; new ones are made with the next picture.");
+    say("The keys are gone from this browser; new ones are made with the next image.");
   });
 
 async function connect() {
