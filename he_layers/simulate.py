@@ -89,14 +89,14 @@ class TorusNumbers:
 class NoisyCircuit:
     """The circuit operations (he_layers.layers.layer.Circuit) on torus numbers."""
 
-    def __init__(self, levels: CircuitNoise, rng: np.random.Generator) -> None:
+    def __init__(self, noise: CircuitNoise, rng: np.random.Generator) -> None:
         """Draws all noise from ``rng``."""
-        self.levels = levels
+        self.noise = noise
         self.rng = rng
 
     def encrypt(self, turns: NDArray[np.floating]) -> TorusNumbers:
         """Turns [batch, count] as fresh ciphertexts under the CKKS key."""
-        fresh = self._noisy(np.asarray(turns, dtype=np.float64), self.levels.fresh)
+        fresh = self._noisy(np.asarray(turns, dtype=np.float64), self.noise.fresh)
         return TorusNumbers(turns=fresh, under_input_key=True, under_big_key=False)
 
     def linear(self, x: TorusNumbers, layer: LinearLayer, shape: Shape) -> TorusNumbers:
@@ -140,18 +140,18 @@ class NoisyCircuit:
         second: NDArray[np.int32] | None = None,
     ) -> TorusNumbers:
         """Key switch, modulus switch, table, bootstrap noise."""
-        std = self.levels.lookup_input(x.under_input_key, x.under_big_key)
-        size = self.levels.polynomial_size
+        std = self.noise.lookup_input(x.under_input_key, x.under_big_key)
+        size = self.noise.polynomial_size
         point = np.rint(self._noisy(x.turns, std) * (2 * size)).astype(np.int64) % (2 * size)
         whole_turn = np.concatenate([tables, -tables], axis=1)
         places = [point] if second is None else [point, (point + second[table_index]) % (2 * size)]
         rows = table_index.astype(np.int64) * (2 * size)
         found = np.concatenate([whole_turn.reshape(-1)[place + rows] for place in places], axis=1)
-        return TorusNumbers(turns=self._noisy(found, self.levels.lookup), under_input_key=False, under_big_key=True)
+        return TorusNumbers(turns=self._noisy(found, self.noise.lookup), under_input_key=False, under_big_key=True)
 
     def decrypt(self, x: TorusNumbers) -> FloatArray:
         """Turns in [-1/2, 1/2) after packing."""
-        turns = self._noisy(x.turns, self.levels.packing)
+        turns = self._noisy(x.turns, self.noise.packing)
         return turns - np.floor(turns + 0.5)
 
     def _noisy(self, turns: FloatArray, std: float) -> FloatArray:
@@ -173,17 +173,17 @@ def run(program: Program, params: ParameterSet, images: NDArray[np.uint8], rng: 
     Raises:
         BadShapeError: images are not uint8 [count, C, H, W] of the Program's shape.
     """
-    levels = CircuitNoise.predicted(params, products=not program.lookups)
-    return run_with(program, levels, images, rng)
+    noise = CircuitNoise.predicted(params, products=not program.lookups)
+    return run_with(program, noise, images, rng)
 
 
-def run_with(program: Program, levels: CircuitNoise, images: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
+def run_with(program: Program, noise: CircuitNoise, images: NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
     """Like ``run`` with noise of any size."""
-    circuit = NoisyCircuit(levels, rng)
+    circuit = NoisyCircuit(noise, rng)
     logits = []
     for chunk in _chunks(program, images):
         pixels = circuit.encrypt(chunk.reshape(len(chunk), -1).astype(np.float64) * program.input.delta)
-        for _, result in program.walk(circuit, pixels, levels.polynomial_size):
+        for _, result in program.walk(circuit, pixels, noise.polynomial_size):
             last = result
         logits.append(program.logits(circuit.decrypt(last)))
     return np.concatenate(logits)

@@ -24,8 +24,8 @@ def oracle(victim: Victim, program: Program, parameter_set: ParameterSet | None,
     """Returns what gives the answers of a Program: with the circuit's noise, or, without a parameter set, without any."""
     silent = CircuitNoise.silent(params.get(program.params).polynomial_size)
     products = not program.lookups
-    levels = silent if parameter_set is None else CircuitNoise.predicted(parameter_set, products=products)
-    circuit = NoisyCircuit(levels, np.random.default_rng(seed))
+    noise = silent if parameter_set is None else CircuitNoise.predicted(parameter_set, products=products)
+    circuit = NoisyCircuit(noise, np.random.default_rng(seed))
     scale = program.input.levels * program.input.delta
 
     def ask(inputs: FloatArray) -> FloatArray:
@@ -33,7 +33,7 @@ def oracle(victim: Victim, program: Program, parameter_set: ParameterSet | None,
         found = []
         for start in range(0, len(turns), simulate.BATCH):
             encrypted = circuit.encrypt(turns[start : start + simulate.BATCH])
-            *_, (_, last) = program.walk(circuit, encrypted, levels.polynomial_size)
+            *_, (_, last) = program.walk(circuit, encrypted, noise.polynomial_size)
             found.append(program.logits(circuit.decrypt(last)))
         return np.concatenate(found)
 

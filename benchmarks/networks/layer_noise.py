@@ -66,9 +66,9 @@ def measure_layers(program: Program, images: NDArray[np.uint8], *, threads: int)
     return found
 
 
-def _turns(program: Program, levels: CircuitNoise, turns: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    circuit = NoisyCircuit(levels, np.random.default_rng(0))
-    results = program.walk(circuit, circuit.encrypt(turns), levels.polynomial_size)
+def _turns(program: Program, noise: CircuitNoise, turns: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    circuit = NoisyCircuit(noise, np.random.default_rng(0))
+    results = program.walk(circuit, circuit.encrypt(turns), noise.polynomial_size)
     return {stage.layer.name: x.turns for stage, x in results}
 
 

@@ -156,12 +156,12 @@ def prepare(folder: Path, model: str, side: int, parameter_set: str) -> None:
 
 
 def _draw(
-    program: Program, levels: CircuitNoise, turns: NDArray[np.float64], names: set[str], *, seed: int
+    program: Program, noise: CircuitNoise, turns: NDArray[np.float64], names: set[str], *, seed: int
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
     """Turns of the named layers' values, and the logits, of one simulated evaluation."""
-    circuit = NoisyCircuit(levels, np.random.default_rng(seed))
+    circuit = NoisyCircuit(noise, np.random.default_rng(seed))
     kept = {}
-    for stage, result in program.walk(circuit, circuit.encrypt(turns), levels.polynomial_size):
+    for stage, result in program.walk(circuit, circuit.encrypt(turns), noise.polynomial_size):
         if stage.layer.name in names:
             kept[stage.layer.name] = result.turns[0]
         last = result

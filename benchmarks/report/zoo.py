@@ -39,7 +39,7 @@ def short(networks: Sequence[tuple[Card, Record | None]]) -> str:
     rows = [
         (
             f"**{card['name']}**",
-            card["dataset"],
+            Path(card["dataset"]).stem,
             percent(card["accuracy_float"]),
             percent(card["accuracy_simulated"]),
             seconds(run["median_s"]) if run and "median_s" in run else NONE,

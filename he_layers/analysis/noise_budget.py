@@ -121,14 +121,14 @@ def gains(program: Program) -> list[StageGains]:
 
 def under(stages: list[StageGains], params: ParameterSet, *, exact: bool) -> list[StageNoise]:
     """The noise that gains come to under a parameter set; with failure probabilities if ``exact``."""
-    levels = CircuitNoise.predicted(params, products=len(stages) == 1)  # of logits alone: there is no look-up
-    own = np.array([levels.fresh**2, levels.lookup**2])
+    noise = CircuitNoise.predicted(params, products=len(stages) == 1)  # of logits alone: there is no look-up
+    own = np.array([noise.fresh**2, noise.lookup**2])
     result = []
     for stage in stages:
         last = stage.layer == "logits"
         variances = [
             (read.multiples @ own).max()
-            + (levels.packing if last else levels.lookup_input(read.under_input_key, read.under_big_key)) ** 2
+            + (noise.packing if last else noise.lookup_input(read.under_input_key, read.under_big_key)) ** 2
             for read in stage.read
         ]
         std = math.sqrt(max(variances))

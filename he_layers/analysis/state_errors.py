@@ -40,12 +40,12 @@ def measure(
     Raises:
         BadShapeError: images are not uint8 [count, ...] of the Program's shape.
     """
-    levels = CircuitNoise.predicted(params)
+    noise = CircuitNoise.predicted(params)
     integers = program.integers(images)
-    circuit = NoisyCircuit(levels, rng)
+    circuit = NoisyCircuit(noise, rng)
     noisy: dict[str, NDArray[np.float64]] = {}
     pixels = circuit.encrypt(integers.reshape(len(integers), -1) * program.input.delta)
-    for stage, result in program.walk(circuit, pixels, levels.polynomial_size):
+    for stage, result in program.walk(circuit, pixels, noise.polynomial_size):
         noisy[stage.layer.name] = result.turns / stage.output_delta
     errors: dict[str, float] = {}
     walk = program.traverse(
@@ -58,7 +58,7 @@ def measure(
     return [
         StateErrors(
             layer=certificate.layer,
-            fresh=(fresh := max(_fresh(step, levels) for step in steps)),
+            fresh=(fresh := max(_fresh(step, noise) for step in steps)),
             bound=fresh * certificate.error_bound,
             measured=tuple(errors[step.layer.name] for step in steps),
         )
@@ -66,9 +66,9 @@ def measure(
     ]
 
 
-def _fresh(stage: Stage, levels: CircuitNoise) -> float:
+def _fresh(stage: Stage, noise: CircuitNoise) -> float:
     """Error of one step: its input is under both keys."""
     assert isinstance(stage.layer, Table), "states are results of look-ups"
-    read = levels.lookup_input(True, True) / stage.delta * slopes(stage.layer)
-    variance = read**2 + (levels.lookup / stage.output_delta) ** 2 + ROUNDING
+    read = noise.lookup_input(True, True) / stage.delta * slopes(stage.layer)
+    variance = read**2 + (noise.lookup / stage.output_delta) ** 2 + ROUNDING
     return float(np.sqrt(variance.sum()))

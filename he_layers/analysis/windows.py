@@ -35,8 +35,8 @@ class Window:
 class WatchingCircuit(NoisyCircuit):
     """Simulates, and counts the look-ups' inputs outside their window (before the noise of the look-up itself)."""
 
-    def __init__(self, levels: CircuitNoise, rng: np.random.Generator) -> None:
-        super().__init__(levels, rng)
+    def __init__(self, noise: CircuitNoise, rng: np.random.Generator) -> None:
+        super().__init__(noise, rng)
         self.inputs = self.outside = 0
 
     def lookup(
@@ -74,13 +74,13 @@ def measure(
     Raises:
         BadShapeError: images are not uint8 [count, C, H, W] of the Program's shape.
     """
-    levels = CircuitNoise.predicted(params)
+    noise = CircuitNoise.predicted(params)
     counts: dict[str, tuple[int, int]] = {}
     for start in range(0, len(images), BATCH):
         integers = program.integers(images[start : start + BATCH]).astype(np.float64)
-        circuit = WatchingCircuit(levels, rng)
+        circuit = WatchingCircuit(noise, rng)
         pixels = circuit.encrypt(integers.reshape(len(integers), -1) * program.input.delta)
-        for stage, _ in program.walk(circuit, pixels, levels.polynomial_size):
+        for stage, _ in program.walk(circuit, pixels, noise.polynomial_size):
             if circuit.inputs:
                 inputs, outside = counts.get(stage.layer.name, (0, 0))
                 counts[stage.layer.name] = (inputs + circuit.inputs, outside + circuit.outside)

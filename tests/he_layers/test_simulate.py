@@ -17,8 +17,8 @@ from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit, TorusNumb
 SILENT = CircuitNoise.silent(1 << 16)
 
 
-def circuit(**levels: Any) -> NoisyCircuit:
-    return NoisyCircuit(replace(SILENT, **levels), np.random.default_rng(0))
+def circuit(**noise: Any) -> NoisyCircuit:
+    return NoisyCircuit(replace(SILENT, **noise), np.random.default_rng(0))
 
 
 def numbers(turns: NDArray[np.floating]) -> TorusNumbers:
@@ -83,13 +83,13 @@ def test_logits_carry_the_noise_of_their_inputs_and_of_packing(
     tiny_program: Program, tiny_images: NDArray[np.uint8]
 ) -> None:
     # The last layer adds sum w^2 * lookup^2 to packing^2; 800 runs give the standard deviation to 2.5 %, the tolerance is 10 %.
-    levels = replace(SILENT, lookup=1e-4, packing=3e-4)
+    noise = replace(SILENT, lookup=1e-4, packing=3e-4)
     images = np.repeat(tiny_images[:1], 800, axis=0)
-    found = simulate.run_with(tiny_program, levels, images, np.random.default_rng(0)) / tiny_program.turns_to_logits
+    found = simulate.run_with(tiny_program, noise, images, np.random.default_rng(0)) / tiny_program.turns_to_logits
     dense = tiny_program.layers[-1]
     assert isinstance(dense, Linear)
     weight = dense.weight.astype(float)
-    only_last = replace(levels, lookup=0.0)
+    only_last = replace(noise, lookup=0.0)
     quiet = simulate.run_with(tiny_program, only_last, images, np.random.default_rng(0)) / tiny_program.turns_to_logits
     assert quiet.std(axis=0) == pytest.approx(np.full(3, 3e-4), rel=0.1)
     expected = np.sqrt((weight**2).sum(axis=1) * 1e-4**2 + 3e-4**2)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.architecture.test_typing import SCRIPT
+
 ROOT = Path(__file__).resolve().parents[2]
 MAX_WHEEL_BYTES = 3 * 2**20
 
@@ -86,8 +88,14 @@ def user(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 @pytest.fixture(scope="module")
 def operator(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An operator's environment."""
+    return Environment(tmp_path_factory.mktemp("operator"), wheel, "server")
+
+
+@pytest.fixture(scope="module")
+def image(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An operator's environment, as the container image has it."""
-    return Environment(tmp_path_factory.mktemp("operator"), wheel, lock=ROOT / "deploy/locks/server.txt")
+    return Environment(tmp_path_factory.mktemp("image"), wheel, lock=ROOT / "deploy/locks/server.txt")
 
 
 def test_the_wheel_holds_one_package_and_nothing_for_developers(wheel: Path) -> None:
@@ -103,10 +111,19 @@ def test_the_wheel_holds_one_package_and_nothing_for_developers(wheel: Path) -> 
 
 
 def test_installing_adds_one_name(user: Environment) -> None:
-    ours = [name for name in user.names() - user.before if (user.packages / name / "py.typed").is_file()]
-    assert "ciphershift" in ours
-    for room in ("client", "server", "models", "he_layers", "protocol", "benchmarks"):
-        assert not (user.packages / room).exists()
+    (record,) = user.packages.glob("ciphershift-*.dist-info/RECORD")
+    names = {line.partition("/")[0] for line in record.read_text().splitlines() if not line.startswith("../")}
+    assert names == {"ciphershift", record.parent.name}
+    assert names <= user.names() - user.before
+    assert (user.packages / "ciphershift" / "py.typed").is_file()
+
+
+def test_a_users_script_is_checked_strictly(user: Environment, tmp_path: Path) -> None:
+    """By a mypy from elsewhere, which sees what this environment has."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    checker = (sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-executable", user.bin / "python")
+    printed = run(*checker, "--cache-dir", tmp_path / "cache", tmp_path / "script.py", cwd=tmp_path)
+    assert "def (folder: pathlib.Path" in printed
 
 
 def test_the_readme_example_runs_between_two_installations(
@@ -147,9 +164,14 @@ def serving(operator: Environment, state: Path) -> Iterator[str]:
         process.communicate(timeout=60)
 
 
-def test_the_server_environment_has_neither_torch_nor_tenseal(operator: Environment, tmp_path: Path) -> None:
+def test_servers_need_neither_torch_nor_tenseal(operator: Environment, image: Environment, tmp_path: Path) -> None:
     code = "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('tenseal'))"
-    assert run(operator.bin / "python", "-c", code, cwd=tmp_path, env=operator.env).split() == ["None", "None"]
+    for environment in (operator, image):
+        printed = run(environment.bin / "python", "-c", code, cwd=tmp_path, env=environment.env)
+        assert printed.split() == ["None", "None"]
+        assert "CIPHERSHIFT_PORT=8000" in run(
+            environment.bin / "ciphershift", "settings", cwd=tmp_path, env=environment.env
+        )
 
 
 def test_a_command_without_its_packages_says_what_to_install(operator: Environment, tmp_path: Path) -> None:
