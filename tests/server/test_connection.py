@@ -21,12 +21,16 @@ from ciphershift.server.connection import MAX_HEAD_BYTES, LimitedConnection, lim
 from ciphershift.server.settings import Settings
 from tests.support.documents import ROOT
 
-LARGE = 32 << 20  # bytes of an answer that no kernel buffers
+KERNEL_BYTES = 4096  # of a connection, for the kernel to buffer; it takes somewhat more
+ANSWERS = {
+    "/small": 48 << 10,
+    "/large": 32 << 20,
+}  # bytes, more than the kernel takes; asyncio would hold the small one without a pause
 
 
 @dataclass
 class Application:
-    """Reads every body but those sent to /early, and remembers what arrived; answers /large with LARGE bytes at once."""
+    """Reads every body but those sent to /early, and remembers what arrived; answers with two bytes, or as ANSWERS says."""
 
     requests: list[str] = field(default_factory=list)
     disconnects: int = 0
@@ -42,7 +46,7 @@ class Application:
                 return
             if not message.get("more_body"):
                 break
-        body = bytes(LARGE) if scope["path"] == "/large" else b"ok"
+        body = bytes(ANSWERS[scope["path"]]) if scope["path"] in ANSWERS else b"ok"
         length = str(len(body)).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
         await send({"type": "http.response.body", "body": body})
@@ -115,15 +119,17 @@ def test_a_connection_that_the_stopping_server_has_not_seen_is_ended_too() -> No
 def serving(request: pytest.FixtureRequest) -> Iterator[Serving]:
     limits = {"max_connections": 50, "header_seconds": 60.0, "body_seconds": 60.0} | getattr(request, "param", {})
     app = Application()
-    config = uvicorn.Config(app, port=0, http=limited(**limits), log_level="critical", lifespan="off")
+    config = uvicorn.Config(app, http=limited(**limits), log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
-    thread.start()
-    while not server.started:
-        time.sleep(0.005)
-    yield Serving(app, server.servers[0].sockets[0].getsockname()[1], server)
-    server.should_exit = server.force_exit = True
-    thread.join()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)  # inherited by connections
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        while not server.started:
+            time.sleep(0.005)
+        yield Serving(app, listener.getsockname()[1], server)
+        server.should_exit = server.force_exit = True
+        thread.join()
 
 
 GOOD = b"GET / HTTP/1.1\r\nHost: x\r\n"
@@ -222,10 +228,15 @@ def test_a_body_that_does_not_arrive_is_broken_off(serving: Serving) -> None:
     assert serving.app.disconnects == 1
 
 
+@pytest.mark.parametrize("path", ANSWERS)
 @pytest.mark.parametrize("serving", [{"body_seconds": 0.3}], indirect=True)
-def test_a_client_that_does_not_read_its_answer_holds_neither_connection_nor_memory(serving: Serving) -> None:
-    with serving.connect() as connection:
-        connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+def test_a_client_that_does_not_read_its_answer_holds_neither_connection_nor_memory(
+    serving: Serving, path: str
+) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BYTES)
+        connection.connect(("127.0.0.1", serving.port))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         deadline = time.monotonic() + 30
         while not serving.app.requests or serving.server.server_state.connections:
             assert time.monotonic() < deadline
@@ -252,7 +263,7 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answer(serving: Serving) -> 
         while piece := connection.recv(1 << 19):
             received += len(piece)
             time.sleep(0.02)
-        assert received > LARGE
+        assert received > ANSWERS["/large"]
 
 
 @pytest.mark.parametrize("serving", [{"max_connections": 5}], indirect=True)

@@ -476,13 +476,12 @@ def test_an_event_stream_ends_when_its_key_is_revoked(
     monkeypatch.setattr("ciphershift.server.api.routes.jobs.RECHECK_SECONDS", 0.0)
     rounds: list[float] = []
 
-    async def always_notified(_: asyncio.Event, seconds: float) -> bool:
+    async def always_or_never(_: asyncio.Event, seconds: float) -> bool:
         rounds.append(seconds)
         assert len(rounds) < 100, "the stream goes on"
-        return True
+        return busy
 
-    if busy:
-        monkeypatch.setattr("ciphershift.server.api.routes.jobs.notified", always_notified)
+    monkeypatch.setattr("ciphershift.server.api.routes.jobs.notified", always_or_never)
     app = make_app()
     service, headers, body = app.state.service, key(), make_body()
     with InProcess(app) as http:
