@@ -1,7 +1,6 @@
 """What a Program costs: the operations of its circuit, priced with the times of the primitives on this machine.
 
-The fourth reading of a layer's circuit, beside simulation, evaluation and noise: here a value is how many ciphertexts there are and under
-which keys.
+In this circuit (he_layers.layers.layer.Circuit) a value is how many ciphertexts there are and under which keys.
 """
 
 import math

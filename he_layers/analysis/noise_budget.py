@@ -1,7 +1,7 @@
 """How much noise every look-up of a Program reads, and how often it is too much.
 
-The third reading of a layer's circuit, beside he_layers.simulate and he_layers.evaluate: here a value is how often it holds the variance
-of a fresh ciphertext and that of a bootstrap's output. That does not depend on the parameter set, which then says how large the two are.
+In this circuit (he_layers.layers.layer.Circuit) a value is how often it holds the variance of a fresh ciphertext and that of a bootstrap's
+output. That does not depend on the parameter set, which then says how large the two are.
 The errors of different ciphertexts are taken as independent and Gaussian.
 """
 

@@ -66,7 +66,11 @@ class Scale:
 
 
 class Circuit(Protocol[T]):
-    """Operations on a batch ``T`` of torus values; values are addressed by their flat index in C order."""
+    """Operations on a batch ``T`` of torus values; values are addressed by their flat index in C order.
+
+    A value is a ciphertext in he_layers.evaluate and he_layers.gpu, a number with noise in he_layers.simulate, how often it holds two
+    variances in analysis.noise_budget, and a count in analysis.cost.
+    """
 
     def linear(self, x: T, layer: LinearLayer, shape: Shape) -> T:
         """The layer's integer combinations of values of the given shape."""
