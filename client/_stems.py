@@ -37,10 +37,8 @@ class Stems:
 
     def keep(self, stem: StemProfile, content: bytes) -> None:
         """Writes a file that was checked, and deletes those that were not used for KEPT_SECONDS."""
-        for folder in (
-            self._folder.parent,
-            self._folder,
-        ):  # the keystore first: `parents` would leave it open to others
+        # The keystore first: `parents` would leave it open to others.
+        for folder in (self._folder.parent, self._folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for old in self._folder.iterdir():
             if time.time() - old.stat().st_mtime > KEPT_SECONDS:

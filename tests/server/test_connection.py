@@ -22,10 +22,8 @@ from ciphershift.server.settings import Settings
 from tests.support.documents import ROOT
 
 KERNEL_BYTES = 4096  # of a connection, for the kernel to buffer; it takes somewhat more
-ANSWERS = {
-    "/small": 48 << 10,
-    "/large": 32 << 20,
-}  # bytes, more than the kernel takes; asyncio would hold the small one without a pause
+ANSWERS = {"/small": 48 << 10, "/large": 32 << 20}
+"""Bytes of the answer to a path, more than the kernel takes; the small one asyncio would hold without a pause."""
 
 
 @dataclass
