@@ -64,12 +64,12 @@ class Laboratory:
         return np.concatenate(errors)[:count]
 
     def packing_products(self, count: int) -> Errors:
-        """Multiply sixteen fresh ciphertexts of the answer ring by ten rows of weights of norm 340, and pack as in packing_key_switch."""
+        """Multiply sixteen fresh ciphertexts of the answer ring by weights of norm 340, others for each of ten logits, and pack."""
         keys, server = self._with(UNCOVERED)
-        weight = np.resize(np.array([85, -85], dtype=np.int8), (LOGITS, 16))
+        weight = np.kron(np.eye(LOGITS), np.resize([85, -85], (1, 16))).astype(np.int8)
         errors = []
         for _ in range(-(-count // LOGITS)):
-            values = self.rng.uniform(-2e-4, 2e-4, 16)
+            values = self.rng.uniform(-2e-4, 2e-4, 16 * LOGITS)
             x = ckks.encrypt(keys, KEY_ID, values, ProductCiphertext)
             answer = packing.packing_products(x, weight, np.zeros(LOGITS), server, BINDING)
             errors.append(ckks.decrypt(keys, answer) - weight @ values)

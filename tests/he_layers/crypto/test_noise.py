@@ -37,10 +37,10 @@ def results(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 
 
 def test_every_primitive_adds_the_noise_of_its_formula(results: list[dict[str, Any]]) -> None:
-    """Counts of 1500 and more: a ratio of standard deviations within 10 % is at least four standard errors; alone and with shared masks."""
+    """Counts of 1500 and more: ten pairs of keys had ratios that differ by 3 % at most (one deviation), 13 % is four of these."""
     assert {result["primitive"] for result in results} == PRIMITIVES
     assert len(results) == len(PRIMITIVES) * params.get(results[0]["params"]).bodies
-    assert all(0.9 < result["ratio"] < 1.1 for result in results), results
+    assert all(0.87 < result["ratio"] < 1.13 for result in results), results
     assert all(abs(result["correlation"]) < 0.15 for result in results if "correlation" in result), results
 
 
