@@ -91,19 +91,20 @@ class Drives:
         Raises:
             NotEquivalentError: no drives are found for which all ramps fit.
         """
-        excess: dict[str, float] = {}
+        excess: dict[ReLU, tuple[float, str]] = {}
         for _ in range(ROUNDS):
             torus, excess = self.network.torus(), {}
             for step, node in self.network.steps():
                 if isinstance(node, ReLU):
                     longest = node.max_ramp * node.levels / node.span
                     reached = float((node.top * node.std * torus.turns(step.inputs[0])).max()) / longest
-                    if reached > 1 + ROUNDING:
-                        node.drive.div_(reached)
-                        excess[step.place] = reached
+                    if reached > max(1 + ROUNDING, excess.get(node, (0.0, ""))[0]):
+                        excess[node] = reached, step.place
             if not excess:
                 return
-        place, worst = max(excess.items(), key=lambda item: item[1])
+            for node, (reached, _) in excess.items():  # one node may be that of several steps
+                node.drive.div_(reached)
+        worst, place = max(excess.values())
         if worst > 1 + TOLERATED:
             raise NotEquivalentError(
                 f"{place}: the ramp of this activation would be {worst:.2f} times as long as the torus allows, at the scale that its sums "

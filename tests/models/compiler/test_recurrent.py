@@ -19,7 +19,8 @@ from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
 from ciphershift.models.compiler.network import Network
-from ciphershift.models.nn.recurrent import Recurrent
+from ciphershift.models.nn.activations import ReLU
+from ciphershift.models.nn.recurrent import Recurrent, Steps
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.protocol.sequences import padded
 
@@ -297,3 +298,20 @@ def test_no_ramp_is_shortened_where_its_sums_lie(reads: Callable[[list[Tensor]],
     with torch.no_grad():
         expected, found = module(samples).numpy(), network(samples).numpy()
     assert np.abs(found - expected).mean() < 0.01 * expected.std(axis=0).mean()
+
+
+@pytest.mark.parametrize("seed", [2, 9])
+def test_a_ramp_of_all_steps_is_shortened_once(seed: int) -> None:
+    """Units of very different sizes, of which one's ramp is too long for the torus: afterwards it just fits, and no unit is lost in noise."""
+    torch.manual_seed(seed)
+    layer = Recurrent(6, 12)
+    with torch.no_grad():
+        layer.input.weight.mul_(torch.logspace(-0.7, 0.5, 12)[:, None])
+        layer.input.bias.fill_(0.2)
+    module = nn.Sequential(Steps(), layer, nn.Flatten(), nn.Linear(12 * 8, 4)).eval()
+    network = convert(module, torch.rand(200, 1, 8, 6), inputs=Inputs(levels=15))
+    (ramp,) = network.of_type(ReLU)
+    torus = network.torus()
+    sums = [step.inputs[0] for step, node in network.steps() if node is ramp]
+    lengths = torch.stack([ramp.top.detach() * ramp.std * torus.turns(name) for name in sums])
+    assert 0.7 < float(lengths.max()) / ramp.max_ramp < 1.01
