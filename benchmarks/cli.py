@@ -299,6 +299,24 @@ def imagenet(
 
 
 @app.command()
+def words(
+    folder: Annotated[Path, typer.Argument(help="That docs/examples/words.py wrote.")],
+    windows: Annotated[int, typer.Option(min=1, help="Windows of 25 words that are encrypted.")] = 20,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),
+    json: Json = "-",
+) -> None:
+    """Perplexity of the language model of docs/examples/words.py, and encrypted windows of its test novel through a real server.
+
+    Example:
+
+      ciphershift bench words build/words --json -
+    """
+    from ciphershift.benchmarks.networks.words import measure
+
+    write(measure(folder, windows=windows, threads=threads), json)
+
+
+@app.command()
 def growth(
     params: Params = DEFAULT,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),

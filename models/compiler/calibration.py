@@ -10,7 +10,7 @@ from ciphershift.errors import UnsupportedLayerError
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.drives import ROUNDING, Drives
-from ciphershift.models.compiler.equivalence import require_heard, require_same, require_same_outputs
+from ciphershift.models.compiler.equivalence import CLIPPING, require_heard, require_same, require_same_outputs
 from ciphershift.models.compiler.fitting import comparable, fit_ramp, fit_results
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
@@ -135,7 +135,7 @@ class Calibration:
             require_same(operation, real, expected, beside=max(terms, default=0.0))
             if isinstance(node, Head):
                 require_same_outputs(operation, real, expected)
-                require_heard(operation, value.real(value.x[: len(expected)]), expected)
+                require_heard(operation.place, value.real(value.x[: len(expected)]), expected, CLIPPING)
         self.exact[step.name] = expected
 
     def _value(self, step: Step, node: nn.Module, operation: ir.Operation) -> _Value:

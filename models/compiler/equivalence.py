@@ -1,6 +1,7 @@
 """Whether a step of the converted network computes what the module's own step computes, before anything is rounded."""
 
 import warnings
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,8 +11,30 @@ from ciphershift.models.compiler import ir
 
 OF_SPREAD, OF_SIZE = 0.05, 2e-5
 """Greatest difference of an output: of its standard deviation, and of its greatest value, which is what float sums leave."""
-LEAST, ORDINARY = 0.1, 0.9
-"""Correlation of what is left of the outputs with the module's: below the first one they say nothing; most modules keep 0.99."""
+LEAST = 0.1
+"""Correlation of what is left of the outputs with the module's, below which they say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """What may take a part of the outputs: the correlation that modules ordinarily keep, and what helps where less is left."""
+
+    cause: str
+    ordinary: float
+    instead: str
+
+
+CLIPPING = Loss(
+    cause="what the look-ups before it clip, before any rounding,",
+    ordinary=0.9,
+    instead="put a batch norm before the activations, give more calibration data of the kind that the network will see, or lower "
+    "max_outside",
+)
+NOISE = Loss(
+    cause="what rounding and the circuit's noise take",
+    ordinary=0.5,
+    instead="choose more levels or exponents, or a parameter set with less noise",
+)
 TOLERANCE = 1e-3
 """Greatest difference beside the greatest value: float sums in another order differ by a thousandth of that."""
 
@@ -55,16 +78,17 @@ def require_same_outputs(operation: ir.Operation, found: Tensor, expected: Tenso
         )
 
 
-def require_heard(operation: ir.Operation, found: Tensor, expected: Tensor) -> None:
-    """Hold what the whole network answers, with all that its look-ups clip on the way, against the module's outputs.
+def require_heard(place: str, found: Tensor, expected: Tensor, loss: Loss) -> None:
+    """Hold what the whole network answers, with all that was lost on the way, against what it should.
 
-    Every step may be the module's and its results be cut off too early all the same. Deep modules lose more, and training gets it back
+    Every step may be the module's and its results be lost all the same. Deep modules lose more, and training gets it back
     (models.training.loop.fine_tune), so that a low correlation is a warning.
 
     Args:
-        operation: the last step.
-        found: [B, outputs] of the converted network, before rounding.
-        expected: the same of the module.
+        place: of the last step.
+        found: [B, outputs] of the converted network.
+        expected: the same without what is lost.
+        loss: what may take it.
 
     Raises:
         NotEquivalentError: what is left has nothing to do with the module's outputs.
@@ -73,12 +97,11 @@ def require_heard(operation: ir.Operation, found: Tensor, expected: Tensor) -> N
     if float(wanted.norm()) <= OF_SIZE * float(expected.norm()):  # constants
         return
     correlation = float((left * wanted).sum() / (left.norm() * wanted.norm()).clamp_min(1e-30))
-    if correlation >= ORDINARY:
+    if correlation >= loss.ordinary:
         return
     what = (
-        f"{operation.place}: what the look-ups before it clip leaves of the outputs a correlation of {correlation:.2f} with the module's "
-        "on the calibration data, before any rounding: put a batch norm before the activations, give more calibration data of the kind "
-        "that the network will see, or lower max_outside"
+        f"{place}: {loss.cause} leaves of the outputs a correlation of {correlation:.2f} with the module's on the calibration data: "
+        f"{loss.instead}"
     )
     if correlation < LEAST:
         raise NotEquivalentError(what)

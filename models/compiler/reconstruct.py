@@ -15,6 +15,7 @@ from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import rounding
 from ciphershift.models.compiler.drives import Drives
+from ciphershift.models.compiler.equivalence import NOISE, require_heard
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.activations import Activation, LookUp, ReLU, deviation, per_channel
@@ -82,6 +83,8 @@ class Reconstruction:
             for name in set(step.inputs):
                 if network.wiring.last_use[name] == step.name:
                     del self.clear[name], self.noisy[name]
+        last = network.wiring.steps[-1]
+        require_heard(last.place, self.noisy[last.name][: self.known], self.clear[last.name], NOISE)
 
     def _round(self, layer: ShiftConv2d | ShiftLinear, x: Tensor, wanted: Tensor) -> None:
         if rounding.fits(layer):

@@ -15,15 +15,15 @@ LIMIT = 0.95
 
 
 class Steps(nn.Module):
-    """Images and series as sequences: rows from top to bottom, or ``width`` places of a series at a time."""
+    """Images and series as sequences: ``width`` rows from top to bottom, or as many places of a series, at a time."""
 
     def __init__(self, width: int = 1) -> None:
         super().__init__()
         self.width = width
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, H, C * W]; [B, C, L] -> [B, L / width, C * width]."""
-        rows = x if x.dim() == 4 else x.view(x.shape[0], x.shape[1], x.shape[2] // self.width, self.width)
+        """[B, C, H, W] -> [B, H / width, C * width * W]; [B, C, L] -> [B, L / width, C * width]."""
+        rows = x.view(x.shape[0], x.shape[1], x.shape[2] // self.width, -1)
         return rows.transpose(1, 2).flatten(2)
 
 

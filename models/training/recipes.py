@@ -42,7 +42,7 @@ class DenseSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecurrentSpec:
-    """Recurrent layer of ``units`` over the rows of an image, or over ``width`` places of a series at a time.
+    """Recurrent layer of ``units`` over ``width`` rows of an image, or places of a series, at a time.
 
     What follows reads every ``every``-th state, the last one among them.
     """
@@ -131,7 +131,7 @@ class Recipe:
         values = channels * height * width if self.stem else prod(self.input_shape)
         for block in self.blocks:
             if isinstance(block, RecurrentSpec):
-                steps = height if len(self.input_shape) == 3 else height // block.width
+                steps = height // block.width
                 layers += [Steps(block.width), Recurrent(values // steps, block.units, block.every), nn.Flatten()]
                 values = -(-steps // block.every) * block.units
                 continue
@@ -416,10 +416,16 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             name="rows-rnn",
             dataset="mnist",
             input_shape=(1, 28, 28),
-            blocks=(RecurrentSpec(units=64),),
+            blocks=(RecurrentSpec(units=140, width=2),),
             reading=Reading(levels=15),
-            float_phase=Phase(epochs=12, learning_rate=3e-3),
-            conversion=Conversion(phases={"noisy": Phase(epochs=2, learning_rate=6e-4, frozen=0.5, batch=256)}),
+            float_phase=Phase(epochs=15, learning_rate=3e-3),
+            conversion=Conversion(
+                phases={
+                    "noisy": Phase(epochs=2, learning_rate=1e-4, frozen=1.0, batch=256, distortion=0.3, distilled=0.5)
+                },
+                levels=15,
+                max_outside=5e-2,
+            ),
         ),
         Recipe(
             name="speaker-rnn",

@@ -1,5 +1,6 @@
 """A user's module becomes a network that computes the same, and a Program that computes what the network computes, encrypted, too."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import Program
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models import verification
-from ciphershift.models.compiler import equivalence
+from ciphershift.models.compiler import calibration, equivalence
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
@@ -175,7 +176,7 @@ def test_images_from_elsewhere_clip_and_do_not_wrap(kind: str, monkeypatch: pyte
         assert window.outside < 0.02, window
     network.noise = None
     monkeypatch.setattr(equivalence, "LEAST", -1.0)  # windows as wide as those are refused, or warned of
-    monkeypatch.setattr(equivalence, "ORDINARY", -1.0)
+    monkeypatch.setattr(calibration, "CLIPPING", replace(equivalence.CLIPPING, ordinary=-1.0))
     wide = export(
         convert(settled(Plain), CALIBRATION, max_outside=0.5).eval(),
         name="w",

@@ -302,7 +302,7 @@ def test_no_ramp_is_shortened_where_its_sums_lie(reads: Callable[[list[Tensor]],
 
 @pytest.mark.parametrize("seed", [2, 9])
 def test_a_ramp_of_all_steps_is_shortened_once(seed: int) -> None:
-    """Units of very different sizes, of which one's ramp is too long for the torus: afterwards it just fits, and no unit is lost in noise."""
+    """Units of very different sizes, of which one's ramp is too long for the torus: afterwards it just fits, and no more."""
     torch.manual_seed(seed)
     layer = Recurrent(6, 12)
     with torch.no_grad():

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.models import verification
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.drives import Drives
-from ciphershift.models.compiler.equivalence import require_heard
+from ciphershift.models.compiler.equivalence import CLIPPING, require_heard
 from ciphershift.models.compiler.export import export
 from ciphershift.models.cost_report import check
 from ciphershift.models.nn.activations import ReLU
@@ -566,13 +565,23 @@ def test_outputs_that_clipping_changes_are_warned_of(monkeypatch: pytest.MonkeyP
 
 
 def test_outputs_that_have_nothing_to_do_with_the_modules_are_refused() -> None:
-    last: Any = SimpleNamespace(place="head")
     generator = torch.Generator().manual_seed(0)
     one, other = (torch.randn(500, 4, generator=generator) + torch.arange(4) * 100 for _ in range(2))
     with pytest.raises(NotEquivalentError, match=r"head: .* a correlation of -?0\.0\d"):
-        require_heard(last, one, other)
-    require_heard(last, one, one)
-    require_heard(last, one, torch.full((500, 4), 3.0))  # outputs that never vary
+        require_heard("head", one, other, CLIPPING)
+    require_heard("head", one, one, CLIPPING)
+    require_heard("head", one, torch.full((500, 4), 3.0), CLIPPING)  # outputs that never vary
+
+
+def test_a_network_that_is_lost_in_noise_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the fault that makes sums too small beside the noise of a look-up."""
+    monkeypatch.setattr(Drives, "choose", lambda self, step, node, x: node.drive.fill_(1e-3))
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    with pytest.warns(
+        UserWarning, match=r"what rounding and the circuit's noise take leaves .* a correlation of 0\.[0-4]"
+    ):
+        convert(module, torch.rand(200, 1, 8, 8))
 
 
 def test_a_channel_that_is_rarely_positive_is_heard() -> None:

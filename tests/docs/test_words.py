@@ -1,0 +1,89 @@
+"""docs/examples/words.py, in small: trained on a text of its own, served, and asked."""
+
+import importlib.util
+import logging
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ciphershift.benchmarks.harness.server_process import running_server
+from ciphershift.benchmarks.networks.words import measure
+from tests.support.documents import ROOT
+
+VERSE = "she saw the sea and the sea saw her again today . "
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The example with few words and small networks."""
+    spec = importlib.util.spec_from_file_location("words", ROOT / "docs" / "examples" / "words.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, value in {"STEPS": 4, "WORDS": 10, "SIZE": 8, "UNITS": 24, "BATCH": 8, "CANDIDATES": 6}.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "read", lambda novel: module.tokens(VERSE * 25))
+    return module
+
+
+def test_words_are_those_of_the_text(words: ModuleType) -> None:
+    found = words.tokens("\u201cIt\u2019s _so_,\u201d said Anne. 'Well!'")
+    assert found == ["it's", "so", "said", "anne", ".", "well", "!"]
+    assert words.numbers(["sea", "ship"], ["", "the", "sea"]).tolist() == [2, words.OTHER]
+
+
+def test_windows_are_followed_by_the_next_word(words: ModuleType) -> None:
+    given, following = words.windows(torch.arange(11), stride=3)
+    assert given.tolist() == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
+    assert following[:, -1].tolist() == [4, 7, 10]
+
+
+def test_the_sampled_loss_with_all_words_is_the_loss(words: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "CANDIDATES", words.WORDS)
+    model = words.relu_network()
+    text = torch.arange(words.WORDS).repeat(10)  # each word as often as any other
+    given, following = words.windows(text, stride=5)
+    logits = model(given).flatten(0, 1) @ model.table.T + model.bias
+    wanted = functional.cross_entropy(logits, following.flatten())
+    assert torch.isclose(words.SampledLoss([text])(model, given, following.flatten()), wanted, rtol=1e-5)
+
+
+def test_the_network_of_all_words_is_that_of_the_last_one(words: ModuleType, tmp_path: Path) -> None:
+    """Training reads the states of all steps; what is served has the last answer alone, and it is the same."""
+    torch.manual_seed(0)
+    text = words.numbers(words.tokens(VERSE * 25), ["", *sorted(set(words.tokens(VERSE)))])
+    model = words.relu_network()
+    words.fit_float(model, [text], epochs=2, dropout=0.0, kept=tmp_path / "relu.pt")
+    encrypted = words.Encrypted(model, [text])
+    encrypted.network.eval().noise = None
+    given, _ = words.windows(text[:200], stride=3)
+    candidates = torch.arange(words.WORDS)
+
+    def answers(rows: Tensor) -> Tensor:
+        return torch.as_tensor(encrypted.answers(rows) @ encrypted.table.T + encrypted.bias)
+
+    of_all = encrypted.logits(given, candidates).view(len(given), words.STEPS, -1)
+    assert torch.allclose(of_all[:, -1], answers(given), atol=1e-5)
+
+
+def test_a_trained_network_is_served_and_asked(
+    words: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIPHERSHIFT_HOME", str(tmp_path / "home"))
+    words.train(tmp_path)
+    record = measure(tmp_path, windows=3, threads=1)
+    assert record["perplexity_simulated"] < 1.5, "the text repeats itself"
+    assert record["agree"] == record["encrypted"] == 3
+    assert record["lookups"] == words.STEPS * words.UNITS
+    with running_server(models=tmp_path) as server, caplog.at_level(logging.INFO):
+        words.ask(tmp_path, server.url, "... she saw the")
+    answers = [entry.message.split()[-1] for entry in caplog.records if " %  " in entry.message]
+    assert answers[0] == "sea"
+    assert np.isclose(
+        sum(float(entry.message.split()[0]) for entry in caplog.records if " %  " in entry.message), 100, atol=1
+    )
