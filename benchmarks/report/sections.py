@@ -256,6 +256,7 @@ def _she(stored: Stored, folder: Path) -> str:
     runs = {record["model"]: record for record in agreement.timed(stored.any("agreement", "model"))}
     guesses = {record["network"]: record for record in stored.any("estimates", "network")}
     wholes = {record["model"]: record for record in stored.any("imagenet", "model") if record["side"] == SIDE}
+    texts = {record["model"]: record for record in stored.any("words", "model")}
     rows = []
     for row in she["rows"]:
         name = row.get("ours", "")
@@ -267,6 +268,15 @@ def _she(stored: Stored, folder: Path) -> str:
                 tables.seconds(run["median_s"]),
                 f"{run['bootstraps_per_image']} look-ups",
                 tables.size(run["upload_bytes"]),
+            )
+        elif name in texts:
+            record = texts[name]
+            beside = (
+                f"{record['perplexity_simulated']:.1f} perplexity of another text (simulated); an LSTM of as many units has "
+                f"{record['figures']['LSTM'][1]:.1f}",
+                tables.seconds(record["median_s"]),
+                f"{record['lookups']} look-ups",
+                tables.size(record["upload_bytes"]),
             )
         elif name in wholes:
             record = wholes[name]

@@ -124,6 +124,9 @@ def records() -> list[dict[str, Any]]:
                 {"activation": "square", "pool": "average", "exponents": None, "noise": None, "public": False},
             )
         ),
+        envelope("words")
+        | {"model": "words-rnn", "figures": {"LSTM": [120.0, 140.6]}, "perplexity_simulated": 138.71}
+        | {"median_s": 12.0, "lookups": 7500, "upload_bytes": 15_000},
         envelope("conversion")
         | {
             "model": "m",
@@ -232,6 +235,8 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
         in text
     )
     assert "| dense | 100 | 1 s | 1 s | – | – |" in text
+    beside = "138.7 perplexity of another text (simulated); an LSTM of as many units has 140.6"
+    assert f"| 89.8 perplexity | 9.6 min | – | 9.4 MB | {beside} | 12 s | 7500 look-ups | 15 KB |" in text
     for name in ("accuracy-latency", "accuracy-upload", "stages", "growth", "throughput", "parameters", "extraction"):
         for theme in ("light", "dark"):
             assert f"figures/{name}-{theme}.svg" in text
@@ -271,7 +276,7 @@ def test_the_tables_have_each_network_with_its_newest_run_or_none() -> None:
     assert "| C3-A-C12-A-F160-A-F10 | 892 |" in full[name]
     assert full[name].endswith("| 6 of 7 | 1.5 s | 4.6 KB, 5.7 KB | 10 MB | 1 GB |")
     assert full["mnist-tiny"].endswith("| – | – | – | – | – |")
-    assert "| F64-F64-27 x (A-F64-F64-F64-+)-A-F10 |" in full["rows-rnn"]
+    assert "| F140-F140-13 x (A-F140-F140-F140-+)-A-F10 |" in full["rows-rnn"]
     assert zoo.agreement(found) == (6, 7)
     untimed = {key: value for key, value in runs[1].items() if key != "median_s"}
     found = zoo.cards_with_runs([untimed], models)
