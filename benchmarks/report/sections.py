@@ -271,9 +271,9 @@ def _she(stored: Stored, folder: Path) -> str:
             )
         elif name in texts:
             record = texts[name]
+            found, lstm = record["perplexity_simulated"], record["figures"]["LSTM"][1]
             beside = (
-                f"{record['perplexity_simulated']:.1f} perplexity of another text (simulated); an LSTM of as many units has "
-                f"{record['figures']['LSTM'][1]:.1f}",
+                f"{found:.1f} perplexity of another text (simulated); an LSTM of as many units has {lstm:.1f}",
                 tables.seconds(record["median_s"]),
                 f"{record['lookups']} look-ups",
                 tables.size(record["upload_bytes"]),
