@@ -302,7 +302,6 @@ def imagenet(
 def words(
     folder: Annotated[Path, typer.Argument(help="That docs/examples/words.py wrote.")],
     windows: Annotated[int, typer.Option(min=1, help="Windows of 25 words that are encrypted.")] = 20,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the kernel.")] = available_cpus(),
     json: Json = "-",
 ) -> None:
     """Perplexity of the language model of docs/examples/words.py, and encrypted windows of its test novel through a real server.
@@ -313,7 +312,7 @@ def words(
     """
     from ciphershift.benchmarks.networks.words import measure
 
-    write(measure(folder, windows=windows, threads=threads), json)
+    write(measure(folder, windows=windows), json)
 
 
 @app.command()

@@ -64,7 +64,7 @@ class Laboratory:
         return np.concatenate(errors)[:count]
 
     def packing_products(self, count: int) -> Errors:
-        """Multiply sixteen fresh ciphertexts of the answer ring by weights of norm 340, others for each of ten logits, and pack."""
+        """Multiply fresh values in the answer ring, sixteen for each of ten logits, by weights of norm 340, and pack."""
         keys, server = self._with(UNCOVERED)
         weight = np.kron(np.eye(LOGITS), np.resize([85, -85], (1, 16))).astype(np.int8)
         errors = []

@@ -19,17 +19,17 @@ from ciphershift.client import Client, Keystore
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
+from ciphershift.server.settings import available_cpus
 
 NAME = "words-rnn"
 
 
-def measure(folder: Path, *, windows: int, threads: int) -> dict[str, Any]:
+def measure(folder: Path, *, windows: int) -> dict[str, Any]:
     """Returns the perplexity with simulated noise on all windows, and how the first ones fare through a real server.
 
     Args:
         folder: that the example wrote.
-        windows: that are encrypted.
-        threads: of the kernel, for the noise by layer.
+        windows: that are encrypted, of all parts of the novel.
     """
     program = Program.load(folder / NAME)
     with np.load(folder / "table.npz") as arrays:
@@ -37,7 +37,7 @@ def measure(folder: Path, *, windows: int, threads: int) -> dict[str, Any]:
     with np.load(folder / "test.npz") as arrays:
         words, samples, following = arrays["words"], arrays["samples"], arrays["following"]
 
-    def logits(answers: NDArray[np.float64], part: NDArray[np.int64] | slice) -> NDArray[np.float64]:
+    def logits(answers: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray((answers + vectors[words[part, -1]] @ direct.T) @ table.T.astype(np.float64) + bias)
 
     parts = np.array_split(np.arange(len(samples)), -(-len(samples) // 500))
@@ -46,6 +46,7 @@ def measure(folder: Path, *, windows: int, threads: int) -> dict[str, Any]:
         losses_of(logits(simulate.run(program, drawn, samples[part], rng), part), following[part])
         for part in watched(parts, f"{NAME}: simulated")
     ]
+    chosen = np.linspace(0, len(following) - 1, min(windows, len(following))).astype(int)
     with (
         tempfile.TemporaryDirectory() as keys,
         running_server(models=folder) as server,
@@ -54,13 +55,12 @@ def measure(folder: Path, *, windows: int, threads: int) -> dict[str, Any]:
         profile = client.profile()
         client.prepare()
         answers, timings = [], []
-        for window in watched(words[:windows], f"{NAME}: encrypted"):
+        for window in watched(words[chosen], f"{NAME}: encrypted"):
             answers.append(client.predict(vectors[window].T[None])[0])
             timings.append(client.timings)
         traffic = client.traffic
-    first = slice(0, windows)
-    plain = logits(simulate.plain(program, samples[first]) * program.output.scales, first)
-    encrypted = logits(np.stack(answers), first)
+    plain = logits(simulate.plain(program, samples[chosen]) * program.output.scales, chosen)
+    encrypted = logits(np.stack(answers), chosen)
     figures: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     return envelope("words", params=profile.params) | {
         "model": NAME,
@@ -69,14 +69,14 @@ def measure(folder: Path, *, windows: int, threads: int) -> dict[str, Any]:
         "windows": len(following),
         "perplexity_simulated": perplexity(np.concatenate(losses)),
         "lookups": program.lookups,
-        "encrypted": windows,
+        "encrypted": len(answers),
         "agree": int((encrypted.argmax(1) == plain.argmax(1)).sum()),
-        "perplexity_encrypted": perplexity(losses_of(encrypted, following[first])),
-        "perplexity_plain": perplexity(losses_of(plain, following[first])),
+        "perplexity_encrypted": perplexity(losses_of(encrypted, following[chosen])),
+        "perplexity_plain": perplexity(losses_of(plain, following[chosen])),
         **spread([timing.total for timing in timings]),
         "upload_bytes": traffic.sent,
         "download_bytes": traffic.received,
-        "layer_noise": layer_noise.measure_layers(program, samples[:1], threads=threads),
+        "layer_noise": layer_noise.measure_layers(program, samples[:1], threads=available_cpus()),
     }
 
 

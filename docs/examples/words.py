@@ -1,8 +1,8 @@
 """The next word after 25 words, by a recurrent network of 300 units: the words, the states and the answer are encrypted.
 
-Words become vectors on the client, by a table that is public. The network reads 25 vectors and answers with a vector, whose products with
-the rows of the same table are the logits of all words (Press and Wolf 2017, arXiv 1608.05859). Jane Austen's novels are the text: four are
-learned from, one is chosen by, Persuasion is the test.
+Words become vectors on the client, by a table that is public. The network reads 25 vectors and answers with one. The client adds what the
+last word says by itself; products with the rows of a second public table are the logits of all words. The tables begin as one (Press and
+Wolf 2017, arXiv 1608.05859). Jane Austen's novels are the text: four are learned from, one is chosen by, Persuasion is the test.
 
 ``python docs/examples/words.py train FOLDER`` makes ``FOLDER/words-rnn``, which a server takes, and ``FOLDER/table.npz``, and says how well
 the network predicts. ``python docs/examples/words.py ask FOLDER URL "it is a truth"`` asks a server.
@@ -85,8 +85,12 @@ def relu_network() -> Language:
 
 def read(novel: str) -> list[str]:
     """Words in lower case, and the marks that end a sentence."""
-    text = gzip.decompress(path_of(f"austen/{novel}.txt.gz").read_bytes()).decode()
-    return tokens(text)
+    path = path_of(f"austen/{novel}.txt.gz")
+    if not path.exists():
+        sys.exit(
+            f"{path} is not there: put Jane Austen's novels into the folder austen of the one that CIPHERSHIFT_DATA names"
+        )
+    return tokens(gzip.decompress(path.read_bytes()).decode())
 
 
 def tokens(text: str) -> list[str]:
@@ -215,7 +219,7 @@ class Encrypted:
         )
 
     def samples(self, words: Tensor) -> Tensor:
-        """Bytes that stand for words [B, STEPS]."""
+        """Bytes [B, SIZE, STEPS] that stand for words [B, STEPS]."""
         return self.rows[words].transpose(1, 2)
 
     def logits(self, words: Tensor, candidates: Tensor) -> Tensor:
@@ -276,11 +280,14 @@ def train(folder: Path) -> None:
         figures[name] = tuple(perplexity(answers, table, bias, texts[novel]) for novel in (CHOSEN_BY, TESTED))
         log.info("%s: perplexity %.1f, test %.1f", name, *figures[name])
 
-    teacher, model = lstm(), relu_network()
+    teacher = lstm()
     fit_float(teacher, learned, epochs=12, dropout=0.4, kept=folder / "lstm.pt")
     report("LSTM", lambda words: teacher(words)[:, -1], teacher.table, teacher.bias)
+    torch.manual_seed(1)
+    model = relu_network()
     fit_float(model, learned, epochs=12, dropout=0.25, teacher=teacher, kept=folder / "relu.pt")
     report("ReLU", lambda words: model(words)[:, -1], model.table, model.bias)
+    torch.manual_seed(2)
     encrypted = Encrypted(model, learned)
     encrypted.fit(learned, epochs=1, rate=1e-4, teacher=teacher)
     report("integers", encrypted.answers, encrypted.table, encrypted.bias)

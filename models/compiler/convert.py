@@ -28,6 +28,7 @@ from ciphershift.models.compiler.apart import drowned, drowned_pools, with_input
 from ciphershift.models.compiler.budget import Budget, Choice, within
 from ciphershift.models.compiler.calibration import Calibration
 from ciphershift.models.compiler.drives import MAX_OUTSIDE, ROUNDING, Drives
+from ciphershift.models.compiler.equivalence import NOISE, require_heard
 from ciphershift.models.compiler.fitting import require_finite
 from ciphershift.models.compiler.graph import Wiring
 from ciphershift.models.compiler.head import HEAD
@@ -116,12 +117,15 @@ def convert(
         UnsupportedLayerError: lists everything that models.cost_report lists.
         BadStemError, TooLargeError, ConfigurationError: see models.compiler.public.
         UnreadableModuleError: the ONNX file cannot be read.
-        NotEquivalentError: a step of the converted network computes something else than the module's, or what its look-ups clip
-            leaves nothing of the outputs (models.compiler.equivalence.require_heard).
+        NotEquivalentError: a step of the converted network computes something else than the module's, or what its look-ups clip,
+            or rounding and noise, leave nothing of the outputs (models.compiler.equivalence.require_heard; where little is left,
+            it warns).
         OverBudgetError: says by how much the limits are missed.
     """
     read = as_module(module)
     inputs = Inputs() if inputs is None else inputs
+
+    outputs: dict[Network, tuple[Tensor, Tensor]] = {}
 
     def make(choice: Choice) -> Network:
         with torch.random.fork_rng(devices=[]):
@@ -137,16 +141,22 @@ def convert(
                 inputs=inputs,
             )
             with torch.no_grad():
-                Reconstruction(unrounded.network, unrounded.noise, unrounded.drives).run(unrounded.integers)
+                rounding = Reconstruction(unrounded.network, unrounded.noise, unrounded.drives)
+                outputs[unrounded.network] = rounding.run(unrounded.integers)
         return unrounded.network.train()
+
+    def heard(network: Network) -> Network:
+        """Of those that were made, the one that is taken: the others may have been lost in noise."""
+        require_heard(network.wiring.steps[-1].place, *outputs[network], NOISE)
+        return network
 
     first = Choice(params=params, exponents=exponents, levels=levels)
     if max_seconds is None and max_drop is None:
-        return make(first)
+        return heard(make(first))
     samples, targets = _validation(calibration_data, validation, inputs)
     judge = Judge(module=read, samples=samples, targets=targets)
     budget = Budget(max_seconds=max_seconds, max_drop=max_drop, threads=threads)
-    return within(budget, first, make, judge.drop)
+    return heard(within(budget, first, make, judge.drop))
 
 
 def before_rounding(

@@ -11,32 +11,35 @@ from ciphershift.models.compiler import ir
 
 OF_SPREAD, OF_SIZE = 0.05, 2e-5
 """Greatest difference of an output: of its standard deviation, and of its greatest value, which is what float sums leave."""
+TOLERANCE = 1e-3
+"""Greatest difference beside the greatest value: float sums in another order differ by a thousandth of that."""
 LEAST = 0.1
-"""Correlation of what is left of the outputs with the module's, below which they say nothing."""
+"""Correlation of what is left of the outputs with those before, below which they say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Loss:
-    """What may take a part of the outputs: the correlation that modules ordinarily keep, and what helps where less is left."""
+class Damage:
+    """What may take a part of the outputs: the correlation that networks ordinarily keep, with what, and what helps where less is left."""
 
     cause: str
     ordinary: float
+    beside: str
     instead: str
 
 
-CLIPPING = Loss(
+CLIPPING = Damage(
     cause="what the look-ups before it clip, before any rounding,",
     ordinary=0.9,
+    beside="the module's",
     instead="put a batch norm before the activations, give more calibration data of the kind that the network will see, or lower "
     "max_outside",
 )
-NOISE = Loss(
+NOISE = Damage(
     cause="what rounding and the circuit's noise take",
     ordinary=0.5,
-    instead="choose more levels or exponents, or a parameter set with less noise",
+    beside="those before rounding",
+    instead="try other numbers of levels and exponents, or a parameter set with less noise",
 )
-TOLERANCE = 1e-3
-"""Greatest difference beside the greatest value: float sums in another order differ by a thousandth of that."""
 
 
 def require_same(operation: ir.Operation, found: Tensor, expected: Tensor, *, beside: float = 0.0) -> None:
@@ -78,7 +81,7 @@ def require_same_outputs(operation: ir.Operation, found: Tensor, expected: Tenso
         )
 
 
-def require_heard(place: str, found: Tensor, expected: Tensor, loss: Loss) -> None:
+def require_heard(place: str, found: Tensor, expected: Tensor, damage: Damage) -> None:
     """Hold what the whole network answers, with all that was lost on the way, against what it should.
 
     Every step may be the module's and its results be lost all the same. Deep modules lose more, and training gets it back
@@ -88,22 +91,22 @@ def require_heard(place: str, found: Tensor, expected: Tensor, loss: Loss) -> No
         place: of the last step.
         found: [B, outputs] of the converted network.
         expected: the same without what is lost.
-        loss: what may take it.
+        damage: what may be lost.
 
     Raises:
-        NotEquivalentError: what is left has nothing to do with the module's outputs.
+        NotEquivalentError: what is left has nothing to do with the outputs.
     """
     left, wanted = found - found.mean(0), expected - expected.mean(0)
     if float(wanted.norm()) <= OF_SIZE * float(expected.norm()):  # constants
         return
     correlation = float((left * wanted).sum() / (left.norm() * wanted.norm()).clamp_min(1e-30))
-    if correlation >= loss.ordinary:
+    if correlation >= damage.ordinary:
         return
     what = (
-        f"{place}: {loss.cause} leaves of the outputs a correlation of {correlation:.2f} with the module's on the calibration data: "
-        f"{loss.instead}"
+        f"{place}: {damage.cause} leaves of the outputs a correlation of {correlation:.2f} with {damage.beside} on the calibration data: "
+        f"{damage.instead}"
     )
-    if correlation < LEAST:
+    if not correlation >= LEAST:
         raise NotEquivalentError(what)
     warnings.warn(f"{what}; or train it on (fine_tune)", stacklevel=2)
 

@@ -15,7 +15,6 @@ from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.simulate import CircuitNoise
 from ciphershift.models.compiler import rounding
 from ciphershift.models.compiler.drives import Drives
-from ciphershift.models.compiler.equivalence import NOISE, require_heard
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.activations import Activation, LookUp, ReLU, deviation, per_channel
@@ -51,8 +50,12 @@ class Reconstruction:
         self.noisy: dict[str, Tensor] = {}
         self.spread: dict[str, Tensor] = {}
 
-    def run(self, integers: Tensor) -> None:
-        """Goes through the steps in order; ``integers`` are the network's inputs, those from elsewhere last."""
+    def run(self, integers: Tensor) -> tuple[Tensor, Tensor]:
+        """Goes through the steps in order; returns the outputs for the calibration data, [B, outputs], and those before rounding.
+
+        Args:
+            integers: the network's inputs, those from elsewhere last.
+        """
         network = self.network
         before = network.torus()
         network.quantize(True)
@@ -83,8 +86,8 @@ class Reconstruction:
             for name in set(step.inputs):
                 if network.wiring.last_use[name] == step.name:
                     del self.clear[name], self.noisy[name]
-        last = network.wiring.steps[-1]
-        require_heard(last.place, self.noisy[last.name][: self.known], self.clear[last.name], NOISE)
+        last = network.wiring.steps[-1].name
+        return self.noisy[last][: self.known], self.clear[last]
 
     def _round(self, layer: ShiftConv2d | ShiftLinear, x: Tensor, wanted: Tensor) -> None:
         if rounding.fits(layer):

@@ -6,6 +6,7 @@ this kind compute what unitary ones with twice the states do (Emami et al., Neur
 """
 
 from collections.abc import Iterator
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Steps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, H / width, C * width * W]; [B, C, L] -> [B, L / width, C * width]."""
-        rows = x.view(x.shape[0], x.shape[1], x.shape[2] // self.width, -1)
+        rows = x.reshape(*x.shape[:2], x.shape[2] // self.width, self.width * prod(x.shape[3:]))
         return rows.transpose(1, 2).flatten(2)
 
 

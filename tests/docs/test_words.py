@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ciphershift.benchmarks.harness.server_process import running_server
 from ciphershift.benchmarks.networks.words import measure
@@ -27,7 +26,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     for name, value in {"STEPS": 4, "WORDS": 10, "SIZE": 8, "UNITS": 24, "BATCH": 8, "CANDIDATES": 6}.items():
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(module, "read", lambda novel: module.tokens(VERSE * 25))
+    monkeypatch.setattr(module, "read", lambda novel: module.tokens(VERSE * 50))
     return module
 
 
@@ -43,20 +42,30 @@ def test_windows_are_followed_by_the_next_word(words: ModuleType) -> None:
     assert following[:, -1].tolist() == [4, 7, 10]
 
 
-def test_the_sampled_loss_with_all_words_is_the_loss(words: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "CANDIDATES", words.WORDS)
-    model = words.relu_network()
-    text = torch.arange(words.WORDS).repeat(10)  # each word as often as any other
-    given, following = words.windows(text, stride=5)
-    logits = model(given).flatten(0, 1) @ model.table.T + model.bias
-    wanted = functional.cross_entropy(logits, following.flatten())
-    assert torch.isclose(words.SampledLoss([text])(model, given, following.flatten()), wanted, rtol=1e-5)
+def test_the_sampled_loss_leads_to_the_share_of_each_word(words: ModuleType) -> None:
+    """Words that follow at random, one half as often as the next: the logarithms of their shares are where the loss has no slope."""
+    torch.manual_seed(0)
+    text = torch.multinomial(2.0 ** -torch.arange(words.WORDS), 40_000, replacement=True)
+    model, loss = words.relu_network(), words.SampledLoss([text])
+    with torch.no_grad():
+        model.table.zero_()
+        model.bias.copy_(loss.share.log())
+    for given, following in list(words.batches([text]))[:600]:
+        loss(model, given, following).backward()
+    slope = model.bias.grad / 600
+    assert float(slope.abs().max()) < 0.02
+    with torch.no_grad():
+        model.bias.zero_()
+        model.bias.grad.zero_()
+    for given, following in list(words.batches([text]))[:600]:
+        loss(model, given, following).backward()
+    assert float(model.bias.grad.abs().max()) / 600 > 0.1
 
 
 def test_the_network_of_all_words_is_that_of_the_last_one(words: ModuleType, tmp_path: Path) -> None:
     """Training reads the states of all steps; what is served has the last answer alone, and it is the same."""
     torch.manual_seed(0)
-    text = words.numbers(words.tokens(VERSE * 25), ["", *sorted(set(words.tokens(VERSE)))])
+    text = words.numbers(words.tokens(VERSE * 50), ["", *sorted(set(words.tokens(VERSE)))])
     model = words.relu_network()
     words.fit_float(model, [text], epochs=2, dropout=0.0, kept=tmp_path / "relu.pt")
     encrypted = words.Encrypted(model, [text])
@@ -76,8 +85,8 @@ def test_a_trained_network_is_served_and_asked(
 ) -> None:
     monkeypatch.setenv("CIPHERSHIFT_HOME", str(tmp_path / "home"))
     words.train(tmp_path)
-    record = measure(tmp_path, windows=3, threads=1)
-    assert record["perplexity_simulated"] < 1.5, "the text repeats itself"
+    record = measure(tmp_path, windows=3)
+    assert record["perplexity_simulated"] < 3, "the text repeats itself"
     assert record["agree"] == record["encrypted"] == 3
     assert record["lookups"] == words.STEPS * words.UNITS
     with running_server(models=tmp_path) as server, caplog.at_level(logging.INFO):

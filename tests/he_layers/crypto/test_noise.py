@@ -37,7 +37,7 @@ def results(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 
 
 def test_every_primitive_adds_the_noise_of_its_formula(results: list[dict[str, Any]]) -> None:
-    """Counts of 1500 and more: ten pairs of keys had ratios that differ by 3 % at most (one deviation), 13 % is four of these."""
+    """Counts of 1500 and more: over ten pairs of keys a ratio's deviation was 3 % at most, and 13 % is four of these."""
     assert {result["primitive"] for result in results} == PRIMITIVES
     assert len(results) == len(PRIMITIVES) * params.get(results[0]["params"]).bodies
     assert all(0.87 < result["ratio"] < 1.13 for result in results), results

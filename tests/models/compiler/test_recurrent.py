@@ -315,3 +315,12 @@ def test_a_ramp_of_all_steps_is_shortened_once(seed: int) -> None:
     sums = [step.inputs[0] for step, node in network.steps() if node is ramp]
     lengths = torch.stack([ramp.top.detach() * ramp.std * torus.turns(name) for name in sums])
     assert 0.7 < float(lengths.max()) / ramp.max_ramp < 1.01
+
+
+def test_rows_are_read_several_at_a_time() -> None:
+    image = torch.arange(24.0).view(1, 2, 4, 3)
+    assert Steps(2)(image)[0, 1].tolist() == [6, 7, 8, 9, 10, 11, 18, 19, 20, 21, 22, 23]
+    assert Steps()(image)[0, 3].tolist() == [9, 10, 11, 21, 22, 23]
+    for samples in (image, torch.rand(1, 2, 4)):
+        with pytest.raises(RuntimeError, match="shape"):
+            Steps(3)(samples)
