@@ -117,9 +117,8 @@ def convert(
         UnsupportedLayerError: lists everything that models.cost_report lists.
         BadStemError, TooLargeError, ConfigurationError: see models.compiler.public.
         UnreadableModuleError: the ONNX file cannot be read.
-        NotEquivalentError: a step of the converted network computes something else than the module's, or what its look-ups clip,
-            or rounding and noise, leave nothing of the outputs (models.compiler.equivalence.require_heard; where little is left,
-            it warns).
+        NotEquivalentError: a step of the converted network computes something else than the module's, or what its look-ups clip
+            leaves nothing of the outputs (models.compiler.equivalence.require_heard).
         OverBudgetError: says by how much the limits are missed.
     """
     read = as_module(module)

@@ -13,31 +13,39 @@ OF_SPREAD, OF_SIZE = 0.05, 2e-5
 """Greatest difference of an output: of its standard deviation, and of its greatest value, which is what float sums leave."""
 TOLERANCE = 1e-3
 """Greatest difference beside the greatest value: float sums in another order differ by a thousandth of that."""
-LEAST = 0.1
-"""Correlation of what is left of the outputs with those before, below which they say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damage:
-    """What may take a part of the outputs: the correlation that networks ordinarily keep, with what, and what helps where less is left."""
+    """What may take a part of the outputs.
+
+    Attributes:
+        cause: in words; ``instead``: what helps.
+        beside: what the outputs are held against.
+        ordinary: correlation that networks keep; less is a warning.
+        least: correlation below which the outputs say nothing, and training would not get them back.
+    """
 
     cause: str
-    ordinary: float
     beside: str
+    ordinary: float
+    least: float
     instead: str
 
 
 CLIPPING = Damage(
     cause="what the look-ups before it clip, before any rounding,",
-    ordinary=0.9,
     beside="the module's",
+    ordinary=0.9,
+    least=0.1,
     instead="put a batch norm before the activations, give more calibration data of the kind that the network will see, or lower "
     "max_outside",
 )
 NOISE = Damage(
     cause="what rounding and the circuit's noise take",
-    ordinary=0.5,
     beside="those before rounding",
+    ordinary=0.5,
+    least=-1.0,
     instead="try other numbers of levels and exponents, or a parameter set with less noise",
 )
 
@@ -106,7 +114,7 @@ def require_heard(place: str, found: Tensor, expected: Tensor, damage: Damage) -
         f"{place}: {damage.cause} leaves of the outputs a correlation of {correlation:.2f} with {damage.beside} on the calibration data: "
         f"{damage.instead}"
     )
-    if not correlation >= LEAST:
+    if not correlation >= damage.least:
         raise NotEquivalentError(what)
     warnings.warn(f"{what}; or train it on (fine_tune)", stacklevel=2)
 

@@ -175,7 +175,7 @@ def test_images_from_elsewhere_clip_and_do_not_wrap(kind: str, monkeypatch: pyte
     for window in windows.measure(program, PARAMS, other, np.random.default_rng(0)):
         assert window.outside < 0.02, window
     network.noise = None
-    monkeypatch.setattr(equivalence, "LEAST", -1.0)  # windows as wide as those are refused, or warned of
+    # windows as wide as those are refused, or warned of
     monkeypatch.setattr(calibration, "CLIPPING", replace(equivalence.CLIPPING, ordinary=-1.0))
     wide = export(
         convert(settled(Plain), CALIBRATION, max_outside=0.5).eval(),
