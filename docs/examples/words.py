@@ -320,4 +320,5 @@ def ask(folder: Path, url: str, text: str) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     {"train": train, "ask": ask}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
