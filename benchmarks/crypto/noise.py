@@ -197,7 +197,8 @@ def measure_noise(name: str) -> Iterator[dict[str, Any]]:
 
     Of a set whose ciphertexts share a mask there are errors of each body and their correlation, and objects for lone ciphertexts, too.
 
-    A standard deviation from m samples has a relative error of 1 / sqrt(2 m): 1.8 % from 1500.
+    A standard deviation from m samples has a relative error of 1 / sqrt(2 m): 1.8 % from 1500. Key switches and bootstraps also differ from
+    one pair of keys to the next, so that more samples are taken of them.
     """
     parameter_set = params.get(name)
     laboratory = Laboratory(parameter_set)
@@ -217,19 +218,19 @@ def measure_noise(name: str) -> Iterator[dict[str, Any]]:
             (
                 "key_switch_from_input",
                 from_input,
-                1500,
+                6000,
                 partial(laboratory.key_switch, from_input=True, from_big=False),
             ),
-            ("key_switch_from_big", from_big, 1500, partial(laboratory.key_switch, from_input=False, from_big=True)),
+            ("key_switch_from_big", from_big, 6000, partial(laboratory.key_switch, from_input=False, from_big=True)),
             (
                 "key_switch_from_both",
                 from_input + from_big,
-                1500,
+                6000,
                 partial(laboratory.key_switch, from_input=True, from_big=True),
             ),
             ("modulus_switch", noise.modulus_switch_variance(parameter_set), 4000, laboratory.modulus_switch),
-            ("bootstrap", noise.pbs_variance(parameter_set, bodies), 1500, laboratory.bootstrap),
-            ("second_place", noise.pbs_variance(parameter_set, bodies), 1500, laboratory.second_place),
+            ("bootstrap", noise.pbs_variance(parameter_set, bodies), 3000, laboratory.bootstrap),
+            ("second_place", noise.pbs_variance(parameter_set, bodies), 3000, laboratory.second_place),
             (
                 "packing_key_switch",
                 noise.packing_key_switch_variance(parameter_set),

@@ -25,7 +25,7 @@ NAME = "words-rnn"
 
 
 def measure(folder: Path, *, windows: int) -> dict[str, Any]:
-    """Returns the perplexity with simulated noise on all windows, and how the first ones fare through a real server.
+    """Returns the perplexity with simulated noise on all windows, and how some fare through a real server.
 
     Args:
         folder: that the example wrote.

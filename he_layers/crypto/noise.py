@@ -14,8 +14,9 @@ import numpy as np
 from ciphershift.he_layers.crypto.params import PRODUCT_BODY_BITS, PRODUCT_MASK_BITS, Gadget, ParameterSet
 from ciphershift.he_layers.crypto.published import SEAL_STD_DEV
 
-# Rounding of the double-precision transforms, as a multiple of 2**-53 times the size of an external product's sum. Measured with each set
-# and each vector unit (24 000 bootstraps each, +- 0.1): 3.7 to 3.9 with fused multiply-add, 4.4 without (the portable kernel).
+# Rounding of the double-precision transforms, as a multiple of 2**-53 times the size of an external product's sum. Measured with
+# AVX-512 under four sets, and with AVX2 and the portable kernel under one (18 000 bootstraps and more each, +- 0.1): 3.7 to 3.9 with fused
+# multiply-add, 4.4 without it (the portable kernel).
 FFT_ROUNDING = 4.0
 
 
