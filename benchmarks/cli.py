@@ -375,12 +375,12 @@ def parameters(
 
 @app.command()
 def engines(
-    model: Model = "mnist-tiny",
-    batch: Annotated[int, typer.Option(min=1, help="Images in the job.")] = 8,
+    model: Model = "mnist-she",
+    batch: Annotated[int, typer.Option(min=1, help="Images in the job.")] = 1,
     repetitions: Annotated[int, typer.Option(min=1, help="How often the job is sent.")] = 3,
     json: Json = "-",
 ) -> None:
-    """Send the same job to each engine: one local worker, one Ray worker, two Ray workers.
+    """Send the same job to each engine: one local worker on one and two threads, then one, two and four Ray workers.
 
     Example:
 

@@ -9,8 +9,9 @@ are only the input of such a chain and its result, each until its last use.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
 from time import perf_counter
@@ -31,6 +32,8 @@ from ciphershift.he_layers.program import IMAGE, Program, Stage
 
 SLICE_ROWS = 1024
 """Ciphertexts of a slice's sums: 8 MB under the big key, enough of them to keep the kernel busy, and few enough that progress is seen."""
+WORKER_ROWS = 64
+"""Ciphertexts of a slice's sums for each worker, where look-ups are computed elsewhere: several times what the kernel takes at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,9 +131,11 @@ class SlicedCircuit(Circuit[T], Protocol[T]):
 
     Attributes:
         slice_rows: ciphertexts of a slice's sums.
+        slices_at_once: how many slices are under way at a time, each in a thread of its own.
     """
 
     slice_rows: int
+    slices_at_once: int
 
     def rows(self, x: T, start: int, stop: int) -> T:
         """The values from ``start`` up to ``stop``."""
@@ -146,6 +151,19 @@ Lookup = Callable[[LweCiphertextList, FloatArray, NDArray[np.int32], NDArray[np.
 """Ciphertexts, tables, the index of each ciphertext's table, and second places -> the looked-up ciphertexts; see pbs.pbs."""
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteLookups:
+    """Workers that compute look-ups in place of this process.
+
+    Attributes:
+        lookup: shares look-ups among them; called by several threads.
+        workers: how many there are.
+    """
+
+    lookup: Lookup
+    workers: int
+
+
 class EncryptedCircuit:
     """The circuit operations (he_layers.layers.layer.Circuit) on LWE ciphertexts.
 
@@ -154,14 +172,18 @@ class EncryptedCircuit:
     evaluated, with one mask for all of them as soon as they have been looked up.
     """
 
-    def __init__(self, keys: ServerKeys, *, threads: int, lookup: Lookup | None = None) -> None:
-        """Args: threads: of the kernel. lookup: computes the look-ups elsewhere, in place of pbs here."""
+    def __init__(self, keys: ServerKeys, *, threads: int, remote: RemoteLookups | None = None) -> None:
+        """Args: threads: of the kernel. remote: computes the look-ups, in place of pbs here; linear layers do not wait for it."""
         self.keys = keys
-        self._lookup = lookup or (
-            lambda x, tables, index, second: pbs.pbs(x, keys, tables, index, second=second, threads=threads)
-        )
         self.threads = threads
-        self.slice_rows = SLICE_ROWS
+        if remote is None:
+            self._lookup: Lookup = lambda x, tables, index, second: pbs.pbs(
+                x, keys, tables, index, second=second, threads=threads
+            )
+            self.slice_rows, self.slices_at_once = SLICE_ROWS, 1
+        else:
+            self._lookup = remote.lookup
+            self.slice_rows, self.slices_at_once = max(SLICE_ROWS, WORKER_ROWS * remote.workers), 2
 
     def linear(self, x: LweCiphertextList, layer: LinearLayer, shape: Shape) -> LweCiphertextList:
         """The layer's integer combinations of rows."""
@@ -246,7 +268,7 @@ def run(
     images: Sequence[Sequence[CkksCiphertext]],
     *,
     threads: int = 1,
-    lookup: Lookup | None = None,
+    remote: RemoteLookups | None = None,
     start: State[LweCiphertextList] | None = None,
 ) -> Iterator[Progress]:
     """Evaluates a Program on encrypted images of one client, chain by chain and slice by slice.
@@ -257,7 +279,7 @@ def run(
         images: one, or as many as may share a mask (``ParameterSet.bodies``) for little more than the price of one; of each the ciphertexts
             of its values in C order, all in one or some in each.
         threads: of the kernel.
-        lookup: what computes a layer's look-ups; by default this process does.
+        remote: what computes look-ups; by default this process does.
         start: the state of an earlier evaluation of the same images, to go on from; by default the images.
 
     Yields:
@@ -278,7 +300,7 @@ def run(
         return
     started = perf_counter()
     bindings = [Binding.of(image, program.digest) for image in images]
-    circuit = EncryptedCircuit(keys, threads=threads, lookup=lookup)
+    circuit = EncryptedCircuit(keys, threads=threads, remote=remote)
     if start is None:
         pixels = [circuit.join([lwe.sample_extract(ciphertext) for ciphertext in image]) for image in images]
         start = State.first(lwe.side_by_side(pixels))
@@ -429,12 +451,28 @@ class Slices(Generic[T]):
             return
         largest = max(flat_size(stage.output_shape[1:]) for stage in self.chain)
         step = max(1, self.circuit.slice_rows // largest)
-        for start in range(self.done, self.channels, step):
-            stop = min(start + step, self.channels)
-            part, lookups = self._slice(start, stop)
+        bounds = [(start, min(start + step, self.channels)) for start in range(self.done, self.channels, step)]
+        for (start, stop), (part, lookups) in zip(bounds, self._in_order(bounds), strict=True):
             self._put(part, start, stop)
             self.complete = stop == self.channels
             yield lookups
+
+    def _in_order(self, bounds: Iterable[tuple[int, int]]) -> Iterator[tuple[T, int]]:
+        """Result and look-ups of each slice; `slices_at_once` of them are under way while the first of these is waited for."""
+        if self.circuit.slices_at_once == 1:
+            yield from (self._slice(start, stop) for start, stop in bounds)
+            return
+        running: deque[Future[tuple[T, int]]] = deque()
+        pool = ThreadPoolExecutor(self.circuit.slices_at_once)
+        try:
+            for start, stop in bounds:
+                running.append(pool.submit(self._slice, start, stop))
+                if len(running) == self.circuit.slices_at_once:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _put(self, part: T, start: int, stop: int) -> None:
         if self.rows is None:

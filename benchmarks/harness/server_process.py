@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,14 @@ class ServerProcess(LocalServer):
     def family(self) -> list[int]:
         """Returns the server's process id and those of its children."""
         return [self.pid, *children(self.pid)]
+
+    def descendants(self) -> list[int]:
+        """Returns the process ids of its children, of their children, and so on."""
+        found, of = [], [self.pid]
+        while of:
+            of = [child for pid in of for child in children(pid)]
+            found += of
+        return found
 
     def workers(self) -> set[int]:
         """Returns the process ids of the worker processes."""
@@ -51,6 +60,14 @@ def is_running(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
     status = told(pid, "status")
     return bool(status) and "State:\tZ" not in status
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has taken; 0 if it has ended, or the system does not tell."""
+    fields = (
+        told(pid, "stat").rpartition(")")[2].split()
+    )  # from the third one on: the second is a name, and may hold anything
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def told(pid: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""The page's sections of predictions: large networks, and many workers."""
+"""The page's section of predictions for large networks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from ciphershift.benchmarks.harness.results import Record
 from ciphershift.benchmarks.report import tables
 from ciphershift.benchmarks.report.points import Fit
-
-WORKERS = (1, 2, 8, 32, 128)
 
 
 def estimated(records: Sequence[Record], growth: Sequence[Record], stages: Sequence[Record]) -> str:
@@ -38,25 +36,3 @@ def estimated(records: Sequence[Record], growth: Sequence[Record], stages: Seque
             f"predicted, {stage['measured_s']} s measured (ratio {stage['ratio']}); upload {tables.size(stage['upload_bytes'])}."
         )
     return text
-
-
-def workers(scaling: Record, records: Sequence[Record]) -> str:
-    """Seconds on several Ray workers of one thread each, by the speed-up that was measured for two."""
-    parallel = 2 - 2 / scaling["speed_up"]  # Amdahl: the share of the work that is divided
-    head = ("network", *(tables.several(count, "worker") for count in WORKERS))
-    rows = [
-        (
-            record["network"],
-            *(
-                tables.seconds(record["predicted_s"] * record["threads"] * (1 - parallel + parallel / count))
-                for count in WORKERS
-            ),
-        )
-        for record in records
-    ]
-    return (
-        f"Two Ray workers of one thread answered {scaling['speed_up']} times as fast as one ({scaling['model']}, {scaling['images']} "
-        f"images, {scaling['repetitions']} repetitions, both on this machine), so {tables.percent(parallel, 0)} of the time is "
-        "divided among workers (Amdahl). Predicted from there, with one core for each worker and no account of the network between "
-        "machines:\n\n" + tables.table(head, rows)
-    )

@@ -50,6 +50,7 @@ class Effort:
 QUICK = Effort(seconds=10, longest=30, repetitions=1, quick=True)
 FULL = Effort(seconds=120, longest=300, repetitions=3, quick=False)
 NETWORK_OF_PARAMETERS = "mnist-fast"
+NETWORK_OF_WORKERS = "mnist-she"
 SMALLEST = "mnist-tiny"
 DATA_OF_PEERS = "mnist"
 
@@ -154,8 +155,8 @@ def questions(*, quick: bool) -> list[Question]:
         ),
         Question(
             benchmark="engines",
-            about="one and two Ray workers",
-            run=lambda: _engines(2 if quick else 8, effort.repetitions),
+            about="one, two and four Ray workers",
+            run=lambda: _engines(SMALLEST if quick else NETWORK_OF_WORKERS, effort.repetitions),
         ),
         *(_yardstick(size) for size in ((0,) if quick else (0, 1))),
     ]
@@ -228,13 +229,11 @@ def _peer(peer: Peer, quick: bool) -> Question:
     )
 
 
-def _engines(images: int, repetitions: int) -> list[Record]:
+def _engines(model: str, repetitions: int) -> list[Record]:
     """Empty if Ray, an extra, is not installed."""
     if find_spec("ray") is None:
         return []
-    return [
-        engines.compare_engines(Settings().models, SMALLEST, images=_digits().images[:images], repetitions=repetitions)
-    ]
+    return [engines.compare_engines(Settings().models, model, images=_digits().images[:1], repetitions=repetitions)]
 
 
 def _yardstick(size: int) -> Question:

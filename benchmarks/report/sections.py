@@ -12,7 +12,7 @@ from ciphershift.benchmarks.networks import agreement
 from ciphershift.benchmarks.networks.imagenet import SIDE
 from ciphershift.benchmarks.report import figures, tables, zoo
 from ciphershift.benchmarks.report.crafted import crafted
-from ciphershift.benchmarks.report.estimates import estimated, workers
+from ciphershift.benchmarks.report.estimates import estimated
 from ciphershift.benchmarks.report.extraction import stolen
 from ciphershift.benchmarks.report.lookups import lookups
 from ciphershift.benchmarks.report.points import Fit, Point, points
@@ -20,6 +20,7 @@ from ciphershift.benchmarks.report.service import service
 from ciphershift.benchmarks.report.stored import MissingError, Stored
 from ciphershift.benchmarks.report.style import Draw, markdown, save
 from ciphershift.benchmarks.report.whole import whole
+from ciphershift.benchmarks.report.workers import workers
 from ciphershift.he_layers.crypto.params import DEFAULT
 from ciphershift.server.settings import Settings
 
@@ -255,7 +256,7 @@ def _she(stored: Stored, folder: Path) -> str:
     she = _published()["she"]
     runs = {record["model"]: record for record in agreement.timed(stored.any("agreement", "model"))}
     guesses = {record["network"]: record for record in stored.any("estimates", "network")}
-    wholes = {record["model"]: record for record in stored.any("imagenet", "model") if record["side"] == SIDE}
+    wholes = {r["model"]: r for r in stored.any("imagenet", "model", "side", anywhere=True) if r["side"] == SIDE}
     texts = {record["model"]: record for record in stored.any("words", "model")}
     rows = []
     for row in she["rows"]:
@@ -319,8 +320,8 @@ def _she(stored: Stored, folder: Path) -> str:
         "upload",
     )
     return (
-        f"{she['source']}; {she['hardware']}. {she['remark']} Ours: the machine above, so that no ratio of the two columns means "
-        f"anything for the methods.\n\n{tables.table(head, rows)}"
+        f"{she['source']}; {she['hardware']}. {she['remark']} Ours: the machine above, or for ImageNet that of the next section, so that "
+        f"no ratio of the two columns means anything for the methods.\n\n{tables.table(head, rows)}"
     )
 
 
@@ -334,11 +335,6 @@ def _elsewhere(stored: Stored, folder: Path) -> str:
 def _estimates(stored: Stored, folder: Path) -> str:
     records = stored.newest("estimates", "network", command="ciphershift bench estimates")
     return estimated(records, stored.any("growth", "maps"), stored.any("first-stage", "params"))
-
-
-def _workers(stored: Stored, folder: Path) -> str:
-    scaling = stored.newest("engines", "model", command="ciphershift bench engines")
-    return workers(scaling[-1], stored.any("estimates", "network"))
 
 
 def _yardstick(stored: Stored, folder: Path) -> str:
@@ -381,7 +377,7 @@ SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
     ("Beside SHE's own tables", _she),
     ("ImageNet's size", whole),
     ("Past this machine", _estimates),
-    ("On several workers", _workers),
+    ("On several workers", workers),
     ("The neutral yardstick", _yardstick),
     ("Published elsewhere", _elsewhere),
 )

@@ -39,10 +39,10 @@ class Stored:
         latest = machine(answers[-1])
         return [record for record in found.values() if anywhere or machine(record) == latest]
 
-    def any(self, benchmark: str, *members: str) -> list[Record]:
+    def any(self, benchmark: str, *members: str, anywhere: bool = False) -> list[Record]:
         """The same, or an empty list."""
         try:
-            return self.newest(benchmark, *members, command="")
+            return self.newest(benchmark, *members, command="", anywhere=anywhere)
         except MissingError:
             return []
 

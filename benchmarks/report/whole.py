@@ -10,7 +10,7 @@ from ciphershift.benchmarks.report.stored import Stored
 
 COMMAND = "ciphershift bench imagenet --model alexnet"
 ABOUT = (
-    "One encrypted image, from the first pixel to 1000 logits, in one process on this machine. Weights are random, statistics of batch "
+    "One encrypted image, from the first pixel to 1000 logits, in one process. Weights are random, statistics of batch "
     "norms are those of photographs: cost and noise are those of a trained network, accuracy is not asked for. *predicted*: on a machine "
     "that does nothing else. *eta*: least and greatest estimate of the whole time that was shown from a tenth of it on, over what it took. "
     "*noise*: standard deviation of the logits around those of the circuit without noise, over the logits' own spread, encrypted and "
@@ -24,11 +24,12 @@ BY_CHAIN = (
 
 def whole(stored: Stored, folder: Path) -> str:
     """Returns the section; draws nothing into ``folder``. Raises MissingError if nothing is stored."""
-    records = stored.newest("imagenet", "model", "side", command=COMMAND)
+    records = stored.newest("imagenet", "model", "side", command=COMMAND, anywhere=True)
     head = (
         "network",
         "side",
         "set",
+        "machine",
         "look-ups",
         "measured",
         "predicted / measured",
@@ -44,6 +45,7 @@ def whole(stored: Stored, folder: Path) -> str:
             record["model"],
             record["side"],
             record["params"],
+            f"{tables.several(record['threads'], 'core')}, {record['isa']}",
             f"{record['lookups']:,}".replace(",", " "),
             tables.seconds(record["measured_s"]),
             f"{record['ratio']:.2f}",

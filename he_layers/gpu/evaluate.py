@@ -34,7 +34,7 @@ class DeviceCircuit:
     def __init__(self, keys: DeviceKeys) -> None:
         """Args: keys: of all images' owner."""
         self.keys = keys
-        self.slice_rows = rows_together(keys.device)
+        self.slice_rows, self.slices_at_once = rows_together(keys.device), 1
         self.input_dimension = keys.params.input_ring.ring_degree
         self.big_dimension = keys.params.big_dimension
 

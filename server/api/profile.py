@@ -66,6 +66,5 @@ def profile_of(model: Model, max_batch: int) -> ModelProfile:
         accuracy_plain=model.card.get("accuracy_quantised"),
         accuracy_encrypted=model.card.get("accuracy_simulated"),
         recommended_quota=model.quota,
-        estimated_seconds=model.card.get("estimated_seconds"),
         stem=StemProfile(meaning=MEANING, **program.stem.to_spec()) if program.stem else None,
     )

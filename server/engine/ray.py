@@ -1,4 +1,4 @@
-"""Ray actors on one machine or many: a coordinator actor evaluates the job, and worker actors share each layer's look-ups.
+"""Ray actors on one machine or many: a coordinator actor evaluates the job, and worker actors share the look-ups of two slices at a time.
 
 The coordinator expands a bundle of keys once and puts it into Ray's object store. Each node fetches it once, and all worker actors of the
 node map the same memory. When a worker actor dies, another one repeats its chunk, and Ray restarts it. Anybody who can connect to a Ray
@@ -39,7 +39,8 @@ from ciphershift.server.engine.worker import KernelWorker, load_bundle, read_bun
 from ciphershift.server.repository import Model
 from ciphershift.server.settings import Settings
 
-CHUNKS_PER_WORKER = 2  # so that one slow worker does not delay a layer by a whole share
+CHUNKS_PER_WORKER = 2  # so that one slow worker does not delay a slice by a whole share
+COMPUTING = "computing"  # the group of a worker's calls of which one runs at a time
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 2.0  # between two health checks of the actors
 PROBE_SECONDS = 60.0  # to ask a cluster whether it admits callers without a token
@@ -74,6 +75,7 @@ class LookupWorker:
         """Args: threads: kernel threads."""
         self._threads = threads
 
+    @ray.method(concurrency_group=COMPUTING)
     def look_up(
         self,
         keys: ServerKeys,
@@ -82,7 +84,7 @@ class LookupWorker:
         index: NDArray[np.int32],
         second: NDArray[np.int32] | None,
     ) -> LweCiphertextList:
-        """Evaluates one chunk of a layer."""
+        """Evaluates one chunk of a slice; the next one waits here for its turn."""
         return pbs.pbs(x, keys, tables, index, second=second, threads=self._threads)
 
     def resident_bytes(self) -> int:
@@ -130,9 +132,8 @@ class Coordinator(KernelWorker):
         reference = self._stored[id(keys)]
 
         together = [[image] for image in images]
-        return evaluate.run(
-            model.program, keys, together, threads=self._threads, lookup=partial(self._share, reference), start=start
-        )
+        remote = evaluate.RemoteLookups(partial(self._share, reference), len(self._lookup_workers))
+        return evaluate.run(model.program, keys, together, threads=self._threads, remote=remote, start=start)
 
     def _share(
         self,
@@ -142,7 +143,7 @@ class Coordinator(KernelWorker):
         index: NDArray[np.int32],
         second: NDArray[np.int32] | None,
     ) -> LweCiphertextList:
-        """Splits a layer's look-ups into chunks; a worker gets the next chunk when it has finished one."""
+        """Splits a slice's look-ups into chunks; a worker gets the slice's next chunk when it has finished one."""
         shared_tables = ray.put(tables)
         todo = deque(_chunks(len(x), CHUNKS_PER_WORKER * len(self._lookup_workers)))
         idle = deque(self._lookup_workers)
@@ -295,8 +296,9 @@ class RayEngine:
             raise ConfigurationError(
                 "Ray connected without token authentication: set RAY_AUTH_MODE=token on every node"
             )
-        lookup_worker = ray.remote(LookupWorker).options(
-            num_cpus=url.threads, max_restarts=-1, max_concurrency=2, scheduling_strategy="SPREAD"
+        grouped = ray.remote(concurrency_groups={COMPUTING: 1})  # type: ignore[call-overload]  # which does not know it
+        lookup_worker = grouped(LookupWorker).options(
+            num_cpus=url.threads, max_restarts=-1, scheduling_strategy="SPREAD"
         )
         self.lookup_workers = [lookup_worker.remote(url.threads) for _ in range(url.workers)]
         coordinator = ray.remote(Coordinator).options(num_cpus=0, max_restarts=-1, max_concurrency=3)

@@ -1,5 +1,6 @@
 """Programs with branches: what a layer sees, what is refused, what the encrypted circuit computes, in slices or at once."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
 from ciphershift.he_layers import evaluate, simulate
-from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto import ckks, params, pbs
+from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.layers import (
     Add,
@@ -171,10 +173,52 @@ def test_layers_behind_both_signs_are_sliced_with_them(keys: ClientKeys, monkeyp
     middle = whole[1].state
     assert middle is not None
     assert middle.channels == 2
-    for answer in (whole[-1].answer, list(evaluate.run(program, server_keys, encrypted, start=middle))[-1].answer):
+    meeting = threading.Barrier(2)
+
+    def meet(x: LweCiphertextList, *rest: Any) -> LweCiphertextList:
+        meeting.wait(timeout=300)  # until the other slice's look-ups have come, too
+        tables, index, second = rest
+        return pbs.pbs(x, server_keys, tables, index, second=second)
+
+    remote = evaluate.RemoteLookups(meet, workers=1)
+    monkeypatch.setattr(evaluate, "WORKER_ROWS", 16)
+    shared = list(evaluate.run(program, server_keys, encrypted, remote=remote))
+    assert [step.lookups_done for step in shared] == [step.lookups_done for step in whole]
+    rest = list(evaluate.run(program, server_keys, encrypted, start=middle))
+    shared_rest = list(evaluate.run(program, server_keys, encrypted, start=shared[1].state, remote=remote))
+    for answer in (steps[-1].answer for steps in (whole, rest, shared, shared_rest)):
         assert answer is not None
         logits = ckks.decrypt(keys, answer) * program.turns_to_logits
         assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
+
+
+def test_a_walk_that_ends_early_leaves_no_slice_running(
+    branched: Program, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "SLICE_ROWS", 40)
+    monkeypatch.setattr(evaluate, "WORKER_ROWS", 40)
+    server_keys = keys.evaluation_keys().expand(1)
+    turns = branched.input.integers(IMAGES[:1]).reshape(-1) * branched.input.delta
+    failing = threading.Event()
+
+    def fail(x: LweCiphertextList, *rest: Any) -> LweCiphertextList:
+        if failing.is_set():
+            raise MemoryError
+        tables, index, second = rest
+        return pbs.pbs(x, server_keys, tables, index, second=second)
+
+    before = threading.active_count()
+    remote = evaluate.RemoteLookups(fail, workers=1)
+    steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], remote=remote)
+    assert next(steps).state is not None
+    steps.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+    steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], remote=remote)
+    next(steps)
+    failing.set()
+    with pytest.raises(MemoryError):
+        list(steps)
+    assert threading.active_count() == before
 
 
 def test_chains_end_where_a_value_is_read_twice_or_channels_mix(branched: Program) -> None:
