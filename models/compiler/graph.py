@@ -57,6 +57,7 @@ class Wiring:
             if isinstance(o, ir.Gather | ir.Reshape)
         }
         counts = readers(operations)
+        self._once = {name for name, count in counts.items() if count == 1}
         self.last_use = {name: step.name for step in self.steps for name in step.inputs}
         self.group: dict[str, str] = {IMAGE: IMAGE}
         self.keys: dict[str, tuple[bool, bool]] = {IMAGE: (True, False)}
@@ -173,8 +174,7 @@ class Wiring:
 
     def free(self, step: Step, name: str) -> bool:
         """Whether a term of a sum is a linear layer whose scale the sum may choose, since nothing else reads it."""
-        read_once = sum(other.inputs.count(name) for other in self.steps) == 1
-        return read_once and name != IMAGE and issubclass(self.by_name[name].kind, ir.Conv2d | ir.Linear)
+        return name in self._once and name != IMAGE and issubclass(self.by_name[name].kind, ir.Conv2d | ir.Linear)
 
 
 def channel_of(shape: tuple[int, ...]) -> Tensor:

@@ -59,6 +59,7 @@ class Reconstruction:
         network = self.network
         before = network.torus()
         network.quantize(True)
+        torus = network.torus()
         network.noise = self.noise
         self.clear[IMAGE], self.noisy[IMAGE] = integers[: self.known], network.fresh(integers, before)
         for step, node in network.steps():
@@ -67,20 +68,16 @@ class Reconstruction:
             network.noise = None
             wanted = network.evaluate(step, own, [self.clear[name] for name in step.inputs], before)
             network.noise = self.noise
-            if (
-                step.name in network.wiring.ties
-            ):  # set for all of its steps: what one of them sees must not change the others
-                pass
-            elif isinstance(node, ShiftConv2d | ShiftLinear):
-                self._round(node, given[0][: self.known], wanted)
-            elif isinstance(node, Head):
-                self._answer(step, node, given[0][: self.known], wanted)
-            elif isinstance(node, Activation):
-                self._follow(step, node, given[0], self.clear[step.inputs[0]])
-            elif isinstance(node, MaxPool2d):
+            if isinstance(node, MaxPool2d):
                 self.drives.watch(step, given[0], node.kernel, node.stride, node.padding)
+            # What is tied is set for all of its steps: what one of them sees must not change the others.
+            elif (
+                isinstance(node, ShiftConv2d | ShiftLinear | Head | Activation) and step.name not in network.wiring.ties
+            ):
+                self._settle(step, node, given[0], wanted)
+                torus = network.torus()
             self.clear[step.name] = wanted
-            self.noisy[step.name] = network.evaluate(step, node, given, network.torus())
+            self.noisy[step.name] = network.evaluate(step, node, given, torus)
             if step.name in network.wiring.owner.values():
                 self.spread[step.name] = deviation(self.noisy[step.name][: self.known])
             for name in set(step.inputs):
@@ -88,6 +85,17 @@ class Reconstruction:
                     del self.clear[name], self.noisy[name]
         last = network.wiring.steps[-1].name
         return self.noisy[last][: self.known], self.clear[last]
+
+    def _settle(
+        self, step: Step, node: ShiftConv2d | ShiftLinear | Head | Activation, x: Tensor, wanted: Tensor
+    ) -> None:
+        """Rounds weights, or sets what an answer or an activation tells of the sums ``x`` that it gets."""
+        if isinstance(node, Activation):
+            self._follow(step, node, x, self.clear[step.inputs[0]])
+        elif isinstance(node, Head):
+            self._answer(step, node, x[: self.known], wanted)
+        else:
+            self._round(node, x[: self.known], wanted)
 
     def _round(self, layer: ShiftConv2d | ShiftLinear, x: Tensor, wanted: Tensor) -> None:
         if rounding.fits(layer):

@@ -106,6 +106,7 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
     served = {owner: name for name, owner in wiring.owner.items() if owner}
     device, tied = _device(nodes), _least_of_tied(wiring, nodes)
     exponent = {IMAGE: torch.zeros(wiring.shape[IMAGE][0], device=device)}
+    widest = max((node.exponents for node in nodes.values() if isinstance(node, ShiftWeights)), default=1)
     for step in wiring.steps:
         node = nodes[step.name]
         given = [exponent[name] for name in step.inputs]
@@ -124,10 +125,8 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
                 free = isinstance(term, ShiftWeights) and wiring.free(step, name)
                 least = torch.maximum(least, -term.shift() if free and isinstance(term, ShiftWeights) else own - factor)
             least = tied.get(wiring.ties.get(served.get(step.name, ""), ""), least)
-            room = (
-                MAX_EXPONENT + 1 - max((n.exponents for n in nodes.values() if isinstance(n, ShiftWeights)), default=1)
-            )
             owner = None if step.name in wiring.uniform else served.get(step.name)
+            room = MAX_EXPONENT + 1 - widest
             exponent[step.name] = _equalized(nodes, owner, _one(least, step, wiring), room, spare)
         elif step.name in wiring.index:
             exponent[step.name] = wiring.by_channel(given, step)
