@@ -125,7 +125,6 @@ class ModelProfile(Message, schemas.ModelProfile):
     upload_bytes: Count
     download_bytes: Count
     max_batch: int = Field(ge=1, le=1 << 20)
-    estimated_seconds: Seconds | None = None
     stem: StemProfile | None = None
 
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -81,7 +81,6 @@ class ModelProfile(BaseModel):
     upload_bytes: int
     download_bytes: int
     max_batch: int
-    estimated_seconds: float | None = None
     stem: StemProfile | None = None
 
 

@@ -27,7 +27,6 @@ PROFILE = ModelProfile(
     upload_bytes=1,
     download_bytes=1,
     max_batch=4,
-    estimated_seconds=None,
 )
 
 

@@ -65,7 +65,6 @@ export interface ModelProfile {
   readonly uploadBytes: number;
   readonly downloadBytes: number;
   readonly maxBatch: number;
-  readonly estimatedSeconds: number | null;
   /** The public part, if the model has one. */
   readonly stem: StemProfile | null;
   /** The members that a receipt keeps, as the server sent them. */
@@ -120,7 +119,6 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     uploadBytes: profile.integer("upload_bytes"),
     downloadBytes: profile.integer("download_bytes", 1),
     maxBatch: profile.integer("max_batch", 1),
-    estimatedSeconds: profile.optional("estimated_seconds", (name) => profile.number(name)),
     stem,
     json,
   };

@@ -20,7 +20,6 @@ const PROFILE = {
   model: "tiny", version: "1", program_digest: "ab".repeat(32), params_id: TOY.id, security_bits: 0,
   input_shape: [1, 2, 2], input_levels: 15, input_delta: 0.004, classes: ["a", "b"], turns_to_logits: 100, logit_step: null,
   bootstraps: 4, layers: [{ name: "one", kind: "relu", lookups: 4 }], key_bytes: SIZES.keyBytes, upload_bytes: SIZES.uploadBytes, download_bytes: SIZES.downloadBytes, max_batch: 2,
-  estimated_seconds: null,
 };
 const JOB = {
   id: "job1", model: "tiny", model_version: "1", state: "in_progress", images: 1, created: "2026-01-01T00:00:00Z",
