@@ -443,7 +443,11 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             input_shape=(4, 60),
             blocks=(RecurrentSpec(units=48, width=3, every=5),),
             float_phase=_table(epochs=30, learning_rate=2e-3),
-            conversion=Conversion(phases={"noisy": _table(epochs=6, learning_rate=1e-3, frozen=0.34, distilled=0.5)}),
+            conversion=Conversion(
+                phases={"noisy": _table(epochs=12, learning_rate=5e-4, frozen=1.0, distilled=0.5)},
+                levels=15,
+                max_outside=5e-2,
+            ),
             classes=3,
             reading=Reading(levels=1),
         ),
