@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from time import perf_counter
 from typing import Any, Generic, Protocol, Self
@@ -72,7 +73,8 @@ class Progress:
         lookups_done: look-ups so far, of ``lookups_total``.
         seconds: since the evaluation began.
         answers: the packed logits of each image, with the last item only.
-        state: from which another evaluation can go on; not with the last item.
+        snapshot: gives the state of the moment, from which another evaluation can go on; to be called before the next item is asked for.
+            Not with the last item.
     """
 
     layer: str
@@ -81,7 +83,7 @@ class Progress:
     lookups_total: int
     seconds: float
     answers: tuple[PackedAnswer, ...] = ()
-    state: State[LweCiphertextList] | None = None
+    snapshot: Callable[[], State[LweCiphertextList]] | None = None
 
     @property
     def answer(self) -> PackedAnswer | None:
@@ -96,7 +98,7 @@ class Progress:
         *,
         seconds: float,
         answers: tuple[PackedAnswer, ...],
-        state: State[LweCiphertextList] | None = None,
+        snapshot: Callable[[], State[LweCiphertextList]] | None = None,
     ) -> Self:
         """After a slice."""
         return cls(
@@ -106,7 +108,7 @@ class Progress:
             lookups_total=program.lookups,
             seconds=seconds,
             answers=answers,
-            state=state,
+            snapshot=snapshot,
         )
 
 
@@ -116,14 +118,14 @@ class SliceDone(Generic[T]):
 
     Attributes:
         logits: with the last item only.
-        state: not with the last item.
+        snapshot: not with the last item.
     """
 
     layer: str
     index: int
     lookups_done: int
     logits: T | None
-    state: State[T] | None
+    snapshot: Callable[[], State[T]] | None
 
 
 class SlicedCircuit(Circuit[T], Protocol[T]):
@@ -211,13 +213,19 @@ class EncryptedCircuit:
         """The rows at the given places."""
         return replace(x, data=x.data[index])
 
-    def join(self, parts: Sequence[LweCiphertextList]) -> LweCiphertextList:
+    def join(self, parts: list[LweCiphertextList]) -> LweCiphertextList:
         """All rows, one part after the other, under the keys of all; a single part is not copied."""
         if len(parts) == 1:
-            return parts[0]
-        if len({(part.input_words, part.dimension) for part in parts}) > 1:
-            parts = [self._under_both_keys(part) for part in parts]
-        return replace(parts[0], data=np.concatenate([part.data for part in parts]))
+            return parts.pop()
+        mixed = len({(part.input_words, part.dimension) for part in parts}) > 1
+        like = self._under_both_keys(self.rows(parts[0], 0, 0)) if mixed else parts[0]
+        joined, start = self.room(sum(map(len, parts)), like), 0
+        del like
+        while parts:
+            part = parts.pop(0)
+            self.put(joined, start, self._under_both_keys(part) if mixed else part)
+            start += len(part)
+        return joined
 
     def lookup(
         self,
@@ -315,7 +323,7 @@ def run(
                 packing.packing_key_switch(logits, keys, binding, body=body, threads=threads)
                 for body, binding in enumerate(bindings)
             )
-        yield Progress.of(done, program, seconds=perf_counter() - started, answers=answers, state=done.state)
+        yield Progress.of(done, program, seconds=perf_counter() - started, answers=answers, snapshot=done.snapshot)
 
 
 def multiplied(
@@ -383,16 +391,23 @@ def walk(program: Program, circuit: SlicedCircuit[T], start: State[T], polynomia
         start = State(stages=0, lookups=0, values={})  # lets go of what it held
         for lookups in slices.run():
             done += lookups
-            logits = state = None
+            logits, snapshot = None, None
             if not slices.complete:
-                state = slices.state(index - len(chain), done, values)
+                snapshot = partial(slices.state, index - len(chain), done, values)
             elif index < len(program.stages):
                 values[chain[-1].layer.name] = slices.result
-                state = State(stages=index, lookups=done, values=dict(values))
+                snapshot = partial(_between, index, done, values)
             else:
                 logits = slices.result
-            yield SliceDone(layer=chain[-1].layer.name, index=index - 1, lookups_done=done, logits=logits, state=state)
+            yield SliceDone(
+                layer=chain[-1].layer.name, index=index - 1, lookups_done=done, logits=logits, snapshot=snapshot
+            )
         del source, slices
+
+
+def _between(stages: int, lookups: int, values: Mapping[str, T]) -> State[T]:
+    """Of an evaluation that is between two chains."""
+    return State(stages=stages, lookups=lookups, values=dict(values))
 
 
 def chains(program: Program) -> Iterator[list[Stage]]:

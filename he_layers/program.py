@@ -335,9 +335,7 @@ class Program:
             x, circuit.join, lambda stage, values: stage.layer.apply(circuit, values, stage.scale(polynomial_size))
         )
 
-    def traverse(
-        self, x: V, join: Callable[[Sequence[V]], V], apply: Callable[[Stage, V], V]
-    ) -> Iterator[tuple[Stage, V]]:
+    def traverse(self, x: V, join: Callable[[list[V]], V], apply: Callable[[Stage, V], V]) -> Iterator[tuple[Stage, V]]:
         """Every stage with its result, in order; a result is dropped after its last use.
 
         Args:
@@ -351,8 +349,11 @@ class Program:
             values[stage.layer.name] = apply(stage, self.take(values, stage, join))
             yield stage, values[stage.layer.name]
 
-    def take(self, values: dict[str, V], stage: Stage, join: Callable[[Sequence[V]], V]) -> V:
-        """The joined input of a stage from results by name; those that no later stage reads are removed."""
+    def take(self, values: dict[str, V], stage: Stage, join: Callable[[list[V]], V]) -> V:
+        """The joined input of a stage from results by name; those that no later stage reads are removed.
+
+        ``join`` may empty the list that it is given, to let go of each part as soon as it is copied.
+        """
         parts = [values[name] for name in stage.sources]
         for name in set(stage.sources):
             if self.last_use[name] == stage.layer.name:

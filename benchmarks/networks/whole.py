@@ -70,7 +70,8 @@ def evaluate_whole(model: str, *, side: int, parameter_set: str, threads: int) -
     ):
         if progress.lookups_done:
             etas.append((progress.seconds, progress.seconds * program.lookups / progress.lookups_done))
-        if progress.state is not None and progress.state.source is not None:
+        state = progress.snapshot and progress.snapshot()
+        if state and state.source is not None:
             continue  # within a chain
         chain = {
             "layer": progress.layer,
@@ -78,8 +79,9 @@ def evaluate_whole(model: str, *, side: int, parameter_set: str, threads: int) -
             "predicted_s": round(predicted[progress.layer], 3),
             "measured_s": round(progress.seconds - before, 3),
         }
-        if progress.state is not None:
-            chain |= _noise(progress.state.values[progress.layer], keys, simulated, progress.layer)
+        if state:
+            chain |= _noise(state.values[progress.layer], keys, simulated, progress.layer)
+        del state  # and with it what the network reads no more
         chains.append(chain)
         before, lookups, answer = progress.seconds, progress.lookups_done, progress.answer
     assert answer is not None, "the last item has the answer"

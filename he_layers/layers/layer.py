@@ -8,7 +8,7 @@ the same code of the layer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any, ClassVar, Protocol, Self, TypeVar
@@ -87,8 +87,8 @@ class Circuit(Protocol[T]):
     def select(self, x: T, index: IntArray) -> T:
         """The values at the given places, in that order."""
 
-    def join(self, parts: Sequence[T]) -> T:
-        """The values of all parts, one part after the other."""
+    def join(self, parts: list[T]) -> T:
+        """The values of all parts, one part after the other; the list may be emptied on the way."""
 
     def lookup(
         self, x: T, tables: FloatArray, table_index: NDArray[np.int32], second: NDArray[np.int32] | None = None

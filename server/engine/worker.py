@@ -113,9 +113,9 @@ class Worker(ABC, Generic[K]):
                 if time.time() > task.deadline:
                     raise DeadlineError(f"the deadline of the job passed in {progress.layer}")
                 before, now = progress.seconds, time.perf_counter()
-                savable = progress.state is not None or bool(progress.answers)
+                savable = progress.snapshot is not None or bool(progress.answers)
                 if savable and now - saved >= pause:
-                    if Checkpoint(answers=logits, state=progress.state).write(task, model.params.id):
+                    if _reached(logits, progress).write(task, model.params.id):
                         saved_lookups = lookups
                     saved = time.perf_counter()
                     pause = max(pause, (saved - now) / CHECKPOINT_SHARE)
@@ -179,6 +179,10 @@ class KernelWorker(Worker[ServerKeys]):
 
     def _images_together(self, model: Model) -> int:
         return model.params.bodies
+
+
+def _reached(logits: Sequence[bytes], progress: evaluate.Progress) -> Checkpoint:
+    return Checkpoint(answers=logits, state=progress.snapshot() if progress.snapshot else None)
 
 
 def read_bundle(task: Task) -> Bytes:

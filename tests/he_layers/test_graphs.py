@@ -1,6 +1,9 @@
 """Programs with branches: what a layer sees, what is refused, what the encrypted circuit computes, in slices or at once."""
 
+import sys
 import threading
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +120,18 @@ def test_a_result_is_dropped_after_its_last_use(branched: Program) -> None:
     assert set(values) == {"logits"}
 
 
+def walked(
+    steps: Iterator[evaluate.Progress],
+) -> tuple[list[evaluate.Progress], list[evaluate.State[LweCiphertextList]]]:
+    """Each step, and the state after each but the last."""
+    found, states = [], []
+    for step in steps:
+        found.append(step)
+        if step.snapshot is not None:
+            states.append(step.snapshot())
+    return found, states
+
+
 @pytest.fixture(scope="module")
 def keys() -> ClientKeys:
     return ClientKeys.generate(TOY)
@@ -169,9 +184,8 @@ def test_layers_behind_both_signs_are_sliced_with_them(keys: ClientKeys, monkeyp
     runs = np.stack([simulate.run(program, TOY, image, np.random.default_rng(i))[0] for i in range(60)])
     encrypted = [[ckks.encrypt(keys, KEY_ID, program.input.integers(image).reshape(-1) * program.input.delta)]]
     server_keys = keys.evaluation_keys().expand(1)
-    whole = list(evaluate.run(program, server_keys, encrypted))
-    middle = whole[1].state
-    assert middle is not None
+    whole, states = walked(evaluate.run(program, server_keys, encrypted))
+    middle = states[1]
     assert middle.channels == 2
     meeting = threading.Barrier(2)
 
@@ -182,14 +196,46 @@ def test_layers_behind_both_signs_are_sliced_with_them(keys: ClientKeys, monkeyp
 
     remote = evaluate.RemoteLookups(meet, workers=1)
     monkeypatch.setattr(evaluate, "WORKER_ROWS", 16)
-    shared = list(evaluate.run(program, server_keys, encrypted, remote=remote))
+    shared, shared_states = walked(evaluate.run(program, server_keys, encrypted, remote=remote))
     assert [step.lookups_done for step in shared] == [step.lookups_done for step in whole]
     rest = list(evaluate.run(program, server_keys, encrypted, start=middle))
-    shared_rest = list(evaluate.run(program, server_keys, encrypted, start=shared[1].state, remote=remote))
+    shared_rest = list(evaluate.run(program, server_keys, encrypted, start=shared_states[1], remote=remote))
     for answer in (steps[-1].answer for steps in (whole, rest, shared, shared_rest)):
         assert answer is not None
         logits = ckks.decrypt(keys, answer) * program.turns_to_logits
         assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
+
+
+def test_what_is_joined_is_held_by_nobody_else_and_let_go_of_part_by_part(
+    branched: Program, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A feature map of ImageNet's size takes more than a gigabyte."""
+    join, put = evaluate.EncryptedCircuit.join, evaluate.EncryptedCircuit.put
+    held: list[list[int]] = []
+    arrays: list[weakref.ref[NDArray[np.uint32]]] = []
+    alive: list[int] = []
+
+    def counting(self: evaluate.EncryptedCircuit, parts: list[LweCiphertextList]) -> LweCiphertextList:
+        held.append([sys.getrefcount(parts[number]) for number in range(len(parts))])
+        arrays[:] = [weakref.ref(part.data) for part in parts]
+        alive.clear()
+        return join(self, parts)
+
+    def watching(self: evaluate.EncryptedCircuit, room: LweCiphertextList, start: int, part: LweCiphertextList) -> None:
+        alive.append(sum(array() is not None for array in arrays))
+        put(self, room, start, part)
+
+    monkeypatch.setattr(evaluate.EncryptedCircuit, "join", counting)
+    monkeypatch.setattr(evaluate.EncryptedCircuit, "put", watching)
+    server_keys = keys.evaluation_keys().expand(1)
+    turns = branched.input.integers(IMAGES[:1]).reshape(-1) * branched.input.delta
+    steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]])
+    released = []
+    for step in steps:  # the one before is held while the next one is computed
+        released.append(alive[:2])
+        assert step.lookups_done <= branched.lookups
+    assert [2, 2] in held, "the list, and the question itself"
+    assert [2, 1] in released
 
 
 def test_a_walk_that_ends_early_leaves_no_slice_running(
@@ -210,7 +256,7 @@ def test_a_walk_that_ends_early_leaves_no_slice_running(
     before = threading.active_count()
     remote = evaluate.RemoteLookups(fail, workers=1)
     steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], remote=remote)
-    assert next(steps).state is not None
+    assert next(steps).snapshot is not None
     steps.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
     steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], remote=remote)
