@@ -34,7 +34,7 @@ from ciphershift.he_layers.program import IMAGE, Program, Stage
 SLICE_ROWS = 1024
 """Ciphertexts of a slice's sums: 8 MB under the big key, enough of them to keep the kernel busy, and few enough that progress is seen."""
 WORKER_ROWS = 1024
-"""The same for each worker, where look-ups are computed elsewhere: a worker that gets few of them at a time takes a quarter longer for each."""
+"""The same for each worker, where look-ups are computed elsewhere: a worker that gets few at a time takes a quarter longer for each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
