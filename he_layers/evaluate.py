@@ -3,8 +3,9 @@
 Runs each layer's circuit (he_layers.layers) on LWE ciphertext lists. Knows no secret, no HTTP and no bytes.
 
 An LWE ciphertext takes 8 KB, a feature map of 64 x 32 x 32 values half a gigabyte. A convolution with the pools and look-ups after it is
-therefore evaluated in slices of its output channels, small enough that a slice's sums hold about SLICE_ROWS ciphertexts; in full there
-are only the input of such a chain and its result, each until its last use.
+therefore evaluated in slices of its output channels, small enough that a slice's sums hold about SLICE_ROWS ciphertexts (WORKER_ROWS for
+each worker, two slices at a time, if look-ups are computed elsewhere); in full there are only the input of such a chain and its result,
+each until its last use.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from ciphershift.he_layers.program import IMAGE, Program, Stage
 SLICE_ROWS = 1024
 """Ciphertexts of a slice's sums: 8 MB under the big key, enough of them to keep the kernel busy, and few enough that progress is seen."""
 WORKER_ROWS = 1024
-"""The same for each worker, where look-ups are computed elsewhere: a worker that gets few at a time takes a quarter longer for each."""
+"""The same for each worker, where look-ups are computed elsewhere; with 64 for each, two workers took a quarter more time in all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +134,7 @@ class SlicedCircuit(Circuit[T], Protocol[T]):
 
     Attributes:
         slice_rows: ciphertexts of a slice's sums.
-        slices_at_once: how many slices are under way at a time, each in a thread of its own.
+        slices_at_once: how many slices are under way at a time; if more than one, each in a thread of its own.
     """
 
     slice_rows: int

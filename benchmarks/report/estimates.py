@@ -28,8 +28,14 @@ def estimated(records: Sequence[Record], growth: Sequence[Record], stages: Seque
     text = (
         f"Predicted, not measured: images of 224 x 224 and SHE's recurrent net on this machine ({records[0]['threads']} threads, "
         f"{records[0]['params']}). None of these networks was trained here; noise may ask for a dearer set. The recurrent net is counted "
-        "only, by its products of two encrypted values (two look-ups each).\n\n" + tables.table(head, rows)
+        "only, by its products of two encrypted values (two look-ups each)."
     )
+    if fit:
+        text += (
+            f" The cost model's times are of {records[0]['date'][:10]}, the fit's of {growth[0]['date'][:10]}: the machine is shared, and "
+            "not always equally fast."
+        )
+    text += "\n\n" + tables.table(head, rows)
     for stage in stages:
         text += (
             f"\n\nThe model against the clock at full size: {stage['network']}, {stage['lookups']} look-ups, {stage['predicted_s']} s "

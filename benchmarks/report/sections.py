@@ -320,8 +320,8 @@ def _she(stored: Stored, folder: Path) -> str:
         "upload",
     )
     return (
-        f"{she['source']}; {she['hardware']}. {she['remark']} Ours: the machine above, or for ImageNet that of the next section, so that "
-        f"no ratio of the two columns means anything for the methods.\n\n{tables.table(head, rows)}"
+        f"{she['source']}; {she['hardware']}. {she['remark']} Ours: the machine above, or for measured ImageNet rows that of the next "
+        f"section, so that no ratio of the two columns means anything for the methods.\n\n{tables.table(head, rows)}"
     )
 
 

@@ -21,10 +21,11 @@ ABOUT = (
     "worker ({local:.3g} s on one thread, {both:.3g} s on two)."
 )
 PREDICTED = (
-    "Predicted from there, for a cluster with one worker a core: {lookup:.3g} ms of a core for a look-up, divided among the workers; "
-    "*coordinator*: linear layers on {threads} threads by the cost model, and {sending:.3g} ms for sending a look-up; *network*: {size} a "
-    "look-up through the coordinator's 10 Gbit/s. The longest of the three is the time; *from*: how many cores it takes until it is no "
-    "longer that of the look-ups. Only this one machine was measured."
+    "Predicted from there, for a cluster with one worker a core: {lookup:.3g} ms of a core for a look-up ({params}), divided among the "
+    "workers; *coordinator*: linear layers on {threads} threads by the cost model (under {estimated}), and {sending:.3g} ms a look-up for "
+    "all that the coordinator did above, {model}'s linear layers included, which is more than sending takes; *network*: {size} a look-up "
+    "through the coordinator's 10 Gbit/s. The longest of the three is the time; *from*: how many cores it takes until it is no longer "
+    "that of the look-ups; by the network alone it would be {wire:.0f}. Only this one machine was measured."
 )
 
 
@@ -42,7 +43,7 @@ class Division:
 
     def seconds_here(self, workers: int, cores: int, contention: float) -> float:
         """Of a job on so many workers of this machine; ``contention``: processor seconds with all cores busy, over those with one."""
-        more = contention if workers > 1 else 1.0
+        more = contention if workers >= cores else 1.0
         alone = self.seconds(min(workers, cores))
         return more * max(alone, (self.coordinator + self.workers) / cores)
 
@@ -54,7 +55,7 @@ class Division:
 
 def workers(stored: Stored, folder: Path) -> str:
     """Returns the section; draws nothing into ``folder``. Raises MissingError if nothing is stored."""
-    scaling = stored.newest("engines", "model", command="ciphershift bench engines")[-1]
+    scaling = max(stored.newest("engines", "model", command="ciphershift bench engines"), key=lambda r: r["date"])
     engines = scaling["engines"]
     of_ray = {count: engines[name] for count in (1, 2, 4) if (name := f"ray://?workers={count}&threads=1") in engines}
     local, both = (engines[f"local://?workers=1&threads={count}"] for count in (1, 2))
@@ -89,7 +90,14 @@ def workers(stored: Stored, folder: Path) -> str:
     )
     size = scaling["bytes_per_lookup"]
     text += "\n\n" + PREDICTED.format(
-        lookup=1e3 * lookup, sending=1e3 * sending, size=tables.size(size), threads=records[0]["threads"]
+        lookup=1e3 * lookup,
+        params=scaling["params"],
+        threads=records[0]["threads"],
+        estimated=records[0]["params"],
+        sending=1e3 * sending,
+        model=scaling["model"],
+        size=tables.size(size),
+        wire=lookup * LINK_BYTES / size,
     )
     return text + "\n\n" + _predicted(records, lookup, sending, size)
 

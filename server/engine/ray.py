@@ -20,6 +20,7 @@ from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import ray
@@ -101,19 +102,27 @@ class Coordinator(KernelWorker):
         self._lookup_workers = lookup_workers
         self._stored: dict[int, Any] = {}  # reference in the object store, by id() of the expanded keys
         self._bundle: bytes = b""
-        self._stopped = ""
+        self._stopped: set[str] = set()
+        self._require_wanted: Callable[[], None] = lambda: None
 
-    def evaluate_job(self, task: Task, bundle: bytes) -> Iterator[LayerProgress | TaskResult]:
-        """Evaluates a task with a bundle of keys, like Worker.run; ends without a TaskResult when it is canceled."""
-        self._bundle, self._stopped = bundle, ""
-        for item in self.run(task):
-            yield item
-            if self._stopped == task.job_id:
-                return
+    def evaluate_job(self, task: Task, bundle: bytes, run: str) -> Iterator[LayerProgress | TaskResult]:
+        """Evaluates a task with a bundle of keys, like Worker.run; ends without a TaskResult when the run of this name is canceled."""
 
-    def cancel(self, job_id: str) -> None:
-        """Stops a job after its current layer."""
-        self._stopped = job_id
+        def require_wanted() -> None:
+            if run in self._stopped:
+                raise Stopped
+            if time.time() > task.deadline:
+                raise DeadlineError("the deadline of the job passed in the middle of a layer")
+
+        self._bundle, self._require_wanted = bundle, require_wanted
+        with suppress(Stopped):
+            for item in self.run(task):
+                yield item
+                require_wanted()
+
+    def cancel(self, run: str) -> None:
+        """Stops a run, once the chunks that are being computed for it are done."""
+        self._stopped.add(run)
 
     def worker_state(self) -> WorkerState:
         """Memory and key cache."""
@@ -132,11 +141,13 @@ class Coordinator(KernelWorker):
         reference = self._stored[id(keys)]
 
         together = [[image] for image in images]
-        remote = evaluate.RemoteLookups(partial(self._share, reference), len(self._lookup_workers))
+        share = partial(self._share, self._require_wanted, reference)
+        remote = evaluate.RemoteLookups(share, len(self._lookup_workers))
         return evaluate.run(model.program, keys, together, threads=self._threads, remote=remote, start=start)
 
     def _share(
         self,
+        require_wanted: Callable[[], None],
         keys: Any,
         x: LweCiphertextList,
         tables: FloatArray,
@@ -150,6 +161,7 @@ class Coordinator(KernelWorker):
         running: dict[Any, tuple[slice | None, Any]] = {}
         parts: dict[int, LweCiphertextList] = {}
         while todo or any(chunk for chunk, _ in running.values()):
+            require_wanted()
             while todo and idle:
                 chunk, lookup_worker = todo.popleft(), idle.popleft()
                 rows = replace(x, data=x.data[chunk])
@@ -229,16 +241,17 @@ class RayEngine:
     async def run(self, task: Task, report: Callable[[LayerProgress], None]) -> TaskResult:
         """Evaluates a task, see Engine.run."""
         bundle = await asyncio.to_thread(self._stored_bundle, task)
-        items = self._coordinator.evaluate_job.remote(task, bundle)
+        name = uuid4().hex
+        items = self._coordinator.evaluate_job.remote(task, bundle, name)
         running = asyncio.ensure_future(self._follow(items, report))
         try:
             async with asyncio.timeout(max(task.deadline - time.time(), 0) + GRACE_SECONDS):
                 return await asyncio.shield(running)
         except TimeoutError:
-            await self._cancel(task, running)
+            await self._cancel(name, running)
             raise DeadlineError("the job's deadline passed and the workers did not stop") from None
         except asyncio.CancelledError:
-            await self._cancel(task, running)
+            await self._cancel(name, running)
             raise
 
     async def _follow(self, items: AsyncIterator[Any], report: Callable[[LayerProgress], None]) -> TaskResult:
@@ -258,8 +271,8 @@ class RayEngine:
             raise WorkerLostError(f"the coordinator actor of this job was lost ({type(error).__name__})") from None
         raise Stopped
 
-    async def _cancel(self, task: Task, running: asyncio.Future[TaskResult]) -> None:
-        self._coordinator.cancel.remote(task.job_id)
+    async def _cancel(self, run: str, running: asyncio.Future[TaskResult]) -> None:
+        self._coordinator.cancel.remote(run)
         await asyncio.wait({running}, timeout=GRACE_SECONDS)
         running.cancel()
 

@@ -253,18 +253,18 @@ def test_a_walk_that_ends_early_leaves_no_slice_running(
         tables, index, second = rest
         return pbs.pbs(x, server_keys, tables, index, second=second)
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     remote = evaluate.RemoteLookups(fail, workers=1)
     steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], remote=remote)
     assert next(steps).snapshot is not None
     steps.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
     steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], remote=remote)
     next(steps)
     failing.set()
     with pytest.raises(MemoryError):
         list(steps)
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
 
 
 def test_chains_end_where_a_value_is_read_twice_or_channels_mix(branched: Program) -> None:

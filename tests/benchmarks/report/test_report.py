@@ -202,7 +202,15 @@ def records() -> list[dict[str, Any]]:
         }
         | {"crafted": {"difference": 3.25, "flips": 16, "reproducible": 15, "images": 16}},
         envelope("engines", threads=1)
-        | {"model": "m", "images": 1, "lookups": 1000, "repetitions": 3, "bytes_per_lookup": 16000, "cores": 2}
+        | {
+            "model": "m",
+            "images": 1,
+            "lookups": 1000,
+            "repetitions": 3,
+            "bytes_per_lookup": 16000,
+            "cores": 2,
+            "params": "P",
+        }
         | {"engines": ENGINES},
         envelope("yardstick")
         | {"model_name": "m", "size": "single", "Timing": {"Key Generation": "1.0s"}, "Bandwidth": {"Keys": "11.7M"}}
