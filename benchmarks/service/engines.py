@@ -39,12 +39,19 @@ def compare_engines(
     program = Program.load(models / model)
     served = served_params(program)
     plain = simulate.plain(program, images).argmax(axis=1)
+    toy = program.params.startswith("TOY")
     results = {}
     for engine in watched((*LOCAL, *(f"ray://?workers={count}&threads=1" for count in workers)), "engines"):
         with (
             tempfile.TemporaryDirectory() as folder,
-            running_server(models=models, engine=engine) as server,
-            Client(server.url, model=model, keystore=Keystore(Path(folder)), show_progress=False) as client,
+            running_server(models=models, engine=engine, allow_toy_parameters=toy) as server,
+            Client(
+                server.url,
+                model=model,
+                keystore=Keystore(Path(folder)),
+                show_progress=False,
+                allow_toy_parameters=toy,
+            ) as client,
         ):
             client.predict(images[:1])  # keys made, uploaded and expanded
             runs: list[tuple[float, float, float]] = []
