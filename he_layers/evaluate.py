@@ -3,7 +3,7 @@
 Runs each layer's circuit (he_layers.layers) on LWE ciphertext lists. Knows no secret, no HTTP and no bytes.
 
 An LWE ciphertext takes 8 KB, a feature map of 64 x 32 x 32 values half a gigabyte. A convolution with the pools and look-ups after it is
-therefore evaluated in slices of its output channels, small enough that a slice's sums hold about SLICE_ROWS ciphertexts (WORKER_ROWS for
+therefore evaluated in slices of its output channels, small enough that a slice's sums hold about SLICE_ROWS ciphertexts (as many for
 each worker, two slices at a time, if look-ups are computed elsewhere); in full there are only the input of such a chain and its result,
 each until its last use.
 """
@@ -34,8 +34,6 @@ from ciphershift.he_layers.program import IMAGE, Program, Stage
 
 SLICE_ROWS = 1024
 """Ciphertexts of a slice's sums: 8 MB under the big key, enough of them to keep the kernel busy, and few enough that progress is seen."""
-WORKER_ROWS = 1024
-"""The same for each worker, where look-ups are computed elsewhere; with 64 for each, two workers took a quarter more time in all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +184,7 @@ class EncryptedCircuit:
             self.slice_rows, self.slices_at_once = SLICE_ROWS, 1
         else:
             self._lookup = remote.lookup
-            self.slice_rows, self.slices_at_once = max(SLICE_ROWS, WORKER_ROWS * remote.workers), 2
+            self.slice_rows, self.slices_at_once = SLICE_ROWS * remote.workers, 2
 
     def linear(self, x: LweCiphertextList, layer: LinearLayer, shape: Shape) -> LweCiphertextList:
         """The layer's integer combinations of rows."""

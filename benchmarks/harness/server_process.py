@@ -64,9 +64,8 @@ def is_running(pid: int) -> bool:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process has taken; 0 if it has ended, or the system does not tell."""
-    fields = (
-        told(pid, "stat").rpartition(")")[2].split()
-    )  # from the third one on: the second is a name, and may hold anything
+    # From the third field on: the second is a name, and may hold anything.
+    fields = told(pid, "stat").rpartition(")")[2].split()
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 

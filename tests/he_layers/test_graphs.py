@@ -195,7 +195,6 @@ def test_layers_behind_both_signs_are_sliced_with_them(keys: ClientKeys, monkeyp
         return pbs.pbs(x, server_keys, tables, index, second=second)
 
     remote = evaluate.RemoteLookups(meet, workers=1)
-    monkeypatch.setattr(evaluate, "WORKER_ROWS", 16)
     shared, shared_states = walked(evaluate.run(program, server_keys, encrypted, remote=remote))
     assert [step.lookups_done for step in shared] == [step.lookups_done for step in whole]
     rest = list(evaluate.run(program, server_keys, encrypted, start=middle))
@@ -242,7 +241,6 @@ def test_a_walk_that_ends_early_leaves_no_slice_running(
     branched: Program, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "SLICE_ROWS", 40)
-    monkeypatch.setattr(evaluate, "WORKER_ROWS", 40)
     server_keys = keys.evaluation_keys().expand(1)
     turns = branched.input.integers(IMAGES[:1]).reshape(-1) * branched.input.delta
     failing = threading.Event()

@@ -126,6 +126,17 @@ def test_a_worker_that_is_killed_in_mid_job_loses_nothing(bench: Bench, tiny_ima
     assert bench.run(bench.engine.run, bench.task(encrypted[:1]), lambda _: None).logits
 
 
+def test_a_run_that_is_canceled_before_it_begins_computes_nothing(bench: Bench, tiny_images: NDArray[np.uint8]) -> None:
+    assert isinstance(bench.engine, RayEngine)
+    task = bench.task(bench.encrypt(tiny_images))
+    coordinator, bundle = bench.engine._coordinator, bench.engine._stored_bundle(task)
+    ray.get(coordinator.cancel.remote("this one"))
+    assert list(coordinator.evaluate_job.remote(task, bundle, "this one")) == []
+    *progress, result = (ray.get(item) for item in coordinator.evaluate_job.remote(task, bundle, "another"))
+    assert progress
+    assert len(result.logits) == len(tiny_images)
+
+
 def _environment(_: object) -> dict[str, str]:
     return dict(os.environ)
 
