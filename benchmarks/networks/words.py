@@ -21,8 +21,6 @@ from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import available_cpus
 
-NAME = "words-rnn"
-
 
 def measure(folder: Path, *, windows: int) -> dict[str, Any]:
     """Returns the perplexity with simulated noise on all windows, and how some fare through a real server.
@@ -31,7 +29,8 @@ def measure(folder: Path, *, windows: int) -> dict[str, Any]:
         folder: that the example wrote.
         windows: that are encrypted, of all parts of the novel.
     """
-    program = Program.load(folder / NAME)
+    (path,) = folder.glob("*/program.json")
+    program = Program.load(path.parent)
     with np.load(folder / "table.npz") as arrays:
         vectors, direct, table, bias = (arrays[name] for name in ("vectors", "direct", "table", "bias"))
     with np.load(folder / "test.npz") as arrays:
@@ -44,18 +43,18 @@ def measure(folder: Path, *, windows: int) -> dict[str, Any]:
     rng, drawn = np.random.default_rng(0), params.get(program.params)
     losses = [
         losses_of(logits(simulate.run(program, drawn, samples[part], rng), part), following[part])
-        for part in watched(parts, f"{NAME}: simulated")
+        for part in watched(parts, f"{program.name}: simulated")
     ]
     chosen = np.linspace(0, len(following) - 1, min(windows, len(following))).astype(int)
     with (
         tempfile.TemporaryDirectory() as keys,
         running_server(models=folder) as server,
-        Client(server.url, model=NAME, keystore=Keystore(Path(keys)), show_progress=False) as client,
+        Client(server.url, model=program.name, keystore=Keystore(Path(keys)), show_progress=False) as client,
     ):
         profile = client.profile()
         client.prepare()
         answers, timings = [], []
-        for window in watched(words[chosen], f"{NAME}: encrypted"):
+        for window in watched(words[chosen], f"{program.name}: encrypted"):
             answers.append(client.predict(vectors[window].T[None])[0])
             timings.append(client.timings)
         traffic = client.traffic
@@ -63,7 +62,7 @@ def measure(folder: Path, *, windows: int) -> dict[str, Any]:
     encrypted = logits(np.stack(answers), chosen)
     figures: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     return envelope("words", params=profile.params) | {
-        "model": NAME,
+        "model": program.name,
         "program": program.digest,
         "figures": figures,
         "windows": len(following),

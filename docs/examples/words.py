@@ -5,7 +5,9 @@ last word says by itself; products with the rows of a second public table are th
 Wolf 2017, arXiv 1608.05859). Jane Austen's novels are the text: four are learned from, one is chosen by, Persuasion is the test.
 
 ``python docs/examples/words.py train FOLDER`` makes ``FOLDER/words-rnn``, which a server takes, and ``FOLDER/table.npz``, and says how well
-the network predicts. ``python docs/examples/words.py ask FOLDER URL "it is a truth"`` asks a server.
+the network predicts. ``python docs/examples/words.py lstm FOLDER OTHER`` makes ``OTHER/words-lstm`` of the LSTM that was its teacher, with
+eleven look-ups for each unit and step, and ``OTHER/table.npz``. ``python docs/examples/words.py ask FOLDER URL "it is a truth"`` asks a
+server.
 """
 
 import gzip
@@ -27,7 +29,6 @@ from torch.nn import functional
 
 from ciphershift import Client, convert, export
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
-from ciphershift.models.nn.activations import ReLU
 from ciphershift.models.nn.recurrent import LIMIT, Recurrent, Steps
 from ciphershift.models.training.data import path_of
 
@@ -37,7 +38,7 @@ CHOSEN_BY, TESTED = "northangerabbey", "persuasion"
 STEPS, WORDS, SIZE, UNITS = 25, 10_000, 128, 300
 OTHER = 0  # number of all words that are not in the table
 BATCH, CANDIDATES = 64, 1200
-INPUT_LEVELS, LEVELS = 15, 15
+INPUT_LEVELS, LEVELS, LSTM_LEVELS = 15, 15, 31
 PARAMS = "FAST_N512_BLOCK3"
 
 
@@ -64,6 +65,27 @@ class Language(nn.Module):
 
     def _dropped(self, x: Tensor, share: float) -> Tensor:
         return functional.dropout(x, share * self.dropout, self.training)
+
+
+class LastState(nn.Module):
+    """[B, STEPS, SIZE] -> the state of an LSTM after the last step."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        self.lstm = lstm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of each sequence [B, UNITS]."""
+        return torch.as_tensor(self.lstm(x)[0][:, -1])
+
+
+def last_state(recurrent: nn.Module) -> nn.Module:
+    """The same of either network."""
+    if isinstance(recurrent, nn.LSTM):
+        return LastState(recurrent)
+    last = Recurrent(SIZE, UNITS, every=STEPS)
+    last.load_state_dict(recurrent.state_dict())
+    return nn.Sequential(last, nn.Flatten())
 
 
 def lstm() -> Language:
@@ -200,8 +222,7 @@ class Encrypted:
         direct: what a word adds itself.
     """
 
-    def __init__(self, model: Language, texts: list[Tensor]) -> None:
-        assert isinstance(model.recurrent, Recurrent), "an LSTM is for comparison"
+    def __init__(self, model: Language, texts: list[Tensor], levels: int = LEVELS) -> None:
         parts = (model.table, model.bias, model.direct)
         self.table, self.bias, self.direct = (nn.Parameter(part.detach().clone()) for part in parts)
         low, high = (torch.quantile(self.table.detach(), share, dim=0) for share in (0.002, 0.998))
@@ -209,13 +230,11 @@ class Encrypted:
         self.inputs = Inputs(encoding=fit_encoding(clamped, levels=INPUT_LEVELS), levels=INPUT_LEVELS)
         self.rows = torch.tensor(self.inputs.bytes_of(clamped.numpy()))
         self.vectors = torch.tensor(self.inputs.raw_of(self.rows.numpy()))
-        last = Recurrent(SIZE, UNITS, every=STEPS)
-        last.load_state_dict(model.recurrent.state_dict())
-        module = nn.Sequential(Steps(), last, nn.Flatten(), model.last).eval()
+        module = nn.Sequential(Steps(), last_state(model.recurrent), model.last).eval()
         words = torch.cat([windows(text, STEPS)[0] for text in texts])
         words = words[torch.randperm(len(words))[:600]]
         self.network = convert(
-            module, self.vectors[words].transpose(1, 2), params=PARAMS, inputs=self.inputs, levels=LEVELS
+            module, self.vectors[words].transpose(1, 2), params=PARAMS, inputs=self.inputs, levels=levels
         )
 
     def samples(self, words: Tensor) -> Tensor:
@@ -224,11 +243,15 @@ class Encrypted:
 
     def logits(self, words: Tensor, candidates: Tensor) -> Tensor:
         """Of some words to follow each of the given ones, [B * STEPS, candidates]: the head reads the states of all steps."""
-        states: list[Tensor] = []
-        (look_up,) = self.network.of_type(ReLU)  # that of all steps
-        hook = look_up.register_forward_hook(lambda _, __, result: states.append(result))
+        wiring, states = self.network.wiring, list[Tensor]()
+        name = wiring.steps[-1].name
+        while name not in wiring.ties:
+            name = wiring.by_name[name].inputs[-1]
+        steps = {self.network.node(one) for one, first in wiring.ties.items() if first == wiring.ties[name]}
+        hooks = [node.register_forward_hook(lambda _, __, result: states.append(result)) for node in steps]
         self.network(self.samples(words) / 255)
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         vectors = self.network.head(torch.stack(states, dim=1).flatten(0, 1), 0.0)
         vectors = vectors + self.vectors[words.flatten()] @ self.direct.T
         return vectors @ self.table[candidates].T + self.bias[candidates]
@@ -266,51 +289,91 @@ def perplexity(answers: Callable[[Tensor], Tensor], table: Tensor, bias: Tensor,
     return math.exp(float(sum(losses)) / len(words))
 
 
-def train(folder: Path) -> None:
-    """Trains an LSTM, from it the network, converts this, trains on, and saves what server and client need."""
-    torch.manual_seed(0)
+def corpus() -> tuple[list[str], dict[str, Tensor]]:
+    """The vocabulary, and each novel as numbers of words."""
     novels = {novel: read(novel) for novel in (*LEARNED, CHOSEN_BY, TESTED)}
     counted = Counter(word for novel in LEARNED for word in novels[novel])
     vocabulary = ["", *(word for word, _ in counted.most_common(WORDS - 1))]
-    texts = {novel: numbers(words, vocabulary) for novel, words in novels.items()}
-    learned = [texts[novel] for novel in LEARNED]
-    figures: dict[str, tuple[float, ...]] = {}
+    return vocabulary, {novel: numbers(words, vocabulary) for novel, words in novels.items()}
 
-    def report(name: str, answers: Callable[[Tensor], Tensor], table: Tensor, bias: Tensor) -> None:
-        figures[name] = tuple(perplexity(answers, table, bias, texts[novel]) for novel in (CHOSEN_BY, TESTED))
-        log.info("%s: perplexity %.1f, test %.1f", name, *figures[name])
 
-    teacher = lstm()
-    fit_float(teacher, learned, epochs=12, dropout=0.4, kept=folder / "lstm.pt")
-    report("LSTM", lambda words: teacher(words)[:, -1], teacher.table, teacher.bias)
-    torch.manual_seed(1)
-    model = relu_network()
-    fit_float(model, learned, epochs=12, dropout=0.25, teacher=teacher, kept=folder / "relu.pt")
-    report("ReLU", lambda words: model(words)[:, -1], model.table, model.bias)
-    torch.manual_seed(2)
-    encrypted = Encrypted(model, learned)
-    encrypted.fit(learned, epochs=1, rate=1e-4, teacher=teacher)
-    report("integers", encrypted.answers, encrypted.table, encrypted.bias)
+class Figures(dict[str, tuple[float, ...]]):
+    """Perplexities on the novel that is chosen by and on the test, by network."""
+
+    def __init__(self, texts: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.texts = [texts[novel] for novel in (CHOSEN_BY, TESTED)]
+
+    def report(self, name: str, answers: Callable[[Tensor], Tensor], table: Tensor, bias: Tensor) -> None:
+        """Adds those of a network, and says them."""
+        self[name] = tuple(perplexity(answers, table, bias, text) for text in self.texts)
+        log.info("%s: perplexity %.1f, test %.1f", name, *self[name])
+
+    def of_float(self, name: str, model: Language) -> None:
+        """The same, of a network that is not converted."""
+        self.report(name, lambda words: model(words)[:, -1], model.table, model.bias)
+
+
+def save(folder: Path, name: str, encrypted: Encrypted, vocabulary: list[str], figures: Figures) -> None:
+    """What server and client need, and the windows of the test."""
     names = tuple(map(str, range(SIZE)))
-    program = export(encrypted.network, name="words-rnn", version="1", params=PARAMS, classes=names)
-    program.save(folder / program.name)
+    export(encrypted.network, name=name, version="1", params=PARAMS, classes=names).save(folder / name)
     (folder / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
     vectors, direct = encrypted.vectors.numpy(), encrypted.direct.detach().numpy()
     table, bias = encrypted.table.detach().half().numpy(), encrypted.bias.detach().numpy()
     public = {"vectors": vectors, "direct": direct, "table": table, "bias": bias}
     np.savez_compressed(folder / "table.npz", vocabulary=np.array(vocabulary), **public)
-    words, following = windows(texts[TESTED], 7)
+    words, following = windows(figures.texts[-1], 7)
     np.savez_compressed(folder / "test.npz", words=words, samples=encrypted.samples(words), following=following[:, -1])
+
+
+def fit_teacher(folder: Path, learned: list[Tensor]) -> Language:
+    """The LSTM, trained, or as it was kept in the folder."""
+    torch.manual_seed(0)
+    teacher = lstm()
+    fit_float(teacher, learned, epochs=12, dropout=0.4, kept=folder / "lstm.pt")
+    return teacher
+
+
+def train(folder: Path) -> None:
+    """Trains an LSTM, from it the network, converts this, trains on, and saves what server and client need."""
+    vocabulary, texts = corpus()
+    learned, figures = [texts[novel] for novel in LEARNED], Figures(texts)
+    teacher = fit_teacher(folder, learned)
+    figures.of_float("LSTM", teacher)
+    torch.manual_seed(1)
+    model = relu_network()
+    fit_float(model, learned, epochs=12, dropout=0.25, teacher=teacher, kept=folder / "relu.pt")
+    figures.of_float("ReLU", model)
+    torch.manual_seed(2)
+    encrypted = Encrypted(model, learned)
+    encrypted.fit(learned, epochs=1, rate=1e-4, teacher=teacher)
+    figures.report("integers", encrypted.answers, encrypted.table, encrypted.bias)
+    save(folder, "words-rnn", encrypted, vocabulary, figures)
+
+
+def train_lstm(folder: Path, other: str) -> None:
+    """Converts the LSTM as it is: sigmoid and tanh are look-ups, and a product of two encrypted values is two of them. Then trains on."""
+    vocabulary, texts = corpus()
+    learned, figures = [texts[novel] for novel in LEARNED], Figures(texts)
+    teacher = fit_teacher(folder, learned)
+    figures.of_float("LSTM", teacher)
+    torch.manual_seed(3)
+    encrypted = Encrypted(teacher, learned, LSTM_LEVELS)
+    encrypted.fit(learned, epochs=2, rate=3e-4, teacher=teacher)
+    figures.report("integers", encrypted.answers, encrypted.table, encrypted.bias)
+    save(Path(other), "words-lstm", encrypted, vocabulary, figures)
 
 
 def ask(folder: Path, url: str, text: str) -> None:
     """Asks a server for the word that follows a text, of which the last 25 words are sent, encrypted."""
+    (program,) = folder.glob("*/program.json")
     with np.load(folder / "table.npz") as arrays:
         vocabulary, vectors, direct, table, bias = (
             arrays[name] for name in ("vocabulary", "vectors", "direct", "table", "bias")
         )
     words = numbers(["."] * STEPS + tokens(text), vocabulary.tolist())[-STEPS:].numpy()
-    with Client(url, model="words-rnn") as client:
+    with Client(url, model=program.parent.name) as client:
         (vector,) = client.predict(vectors[words].T[None])
     logits = (vector + direct @ vectors[words[-1]]) @ table.T + bias
     chances = np.exp(logits - logits.max())
@@ -321,4 +384,4 @@ def ask(folder: Path, url: str, text: str) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    {"train": train, "ask": ask}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
+    {"train": train, "lstm": train_lstm, "ask": ask}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

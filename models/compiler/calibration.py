@@ -62,6 +62,9 @@ class Calibration:
         self.sums: dict[str, Tensor] = {}  # by first of tied activations: the module's inputs of all steps
         self.units: dict[str, Tensor] = {}  # by first of tied activations: that of its sums
         self.results: dict[str, Tensor] = {}  # and that of its results
+        self.least: dict[
+            str, Tensor
+        ] = {}  # by first of tied sums of levels: the least unit of a term at any of their steps
         self.done: set[str] = set()  # tied activations and linear layers that are set
 
     def run(self, operations: list[ir.Operation], integers: Tensor) -> None:
@@ -85,7 +88,7 @@ class Calibration:
                     del self.values[name], self.exact[name]
 
     def _run_tied(self, operations: list[ir.Operation]) -> None:
-        """Finds what tied activations will see at all of their steps, those of the calibration data first."""
+        """Finds what tied activations will see at all of their steps, those of the calibration data first, and the units of functions."""
         wiring, image = self.network.wiring, self.values[IMAGE]
         steps = [step for step in wiring.steps if step.name in wiring.ties and issubclass(step.kind, ir.Activation)]
         found = reals(operations, image.real(image.x), {step.inputs[0] for step in steps}) if steps else {}
@@ -93,6 +96,30 @@ class Calibration:
             sums = [found[step.inputs[0]] for step in steps if wiring.ties[step.name] == first]
             parts = [s[: self.known] for s in sums] + [s[self.known :] for s in sums]
             self.sums[first] = torch.cat(parts)
+        for operation in operations:
+            node = self.network.node(operation.name)
+            if isinstance(operation, ir.LookUp) and isinstance(node, LookUp) and operation.name in self.sums:
+                seen = self.sums[operation.name]
+                fit_results(
+                    node, operation, seen[: len(seen) // len(image.x) * self.known], **self._kinds(operation.name)
+                )
+        for operation in operations:
+            if isinstance(operation, ir.Add) and operation.name in wiring.ties:
+                self._least_of_terms(operation)
+
+    def _least_of_terms(self, operation: ir.Add) -> None:
+        """What is known of the unit of a tied sum before any step is computed: the least of its terms'."""
+        ties = self.network.wiring.ties
+        first = ties[operation.name]
+        for term in operation.inputs:
+            node = self.network.node(term) if term != IMAGE else None
+            unit = node.unit if isinstance(node, LookUp) else self.least.get(ties.get(term, ""))
+            if unit is not None:
+                self.least[first] = torch.minimum(self.least.get(first, unit), unit)
+
+    def _kinds(self, name: str) -> dict[str, bool]:
+        """What is asked of the units of an activation's results."""
+        return {"uniform": name in self.network.wiring.uniform, "power": name in self.network.wiring.powers}
 
     def _compare(
         self, step: Step, node: nn.Module, operation: ir.Operation, inputs: list[_Value], value: _Value
@@ -202,13 +229,19 @@ class Calibration:
             x = node.sums(source.x)
             node.peak.copy_(x[: self.known].abs().max())
             return _Value(x=x, unit=node.logit(), shift=torch.zeros_like(bias))
-        if first:
+        if first and self._of_look_up(step):
             return self._tied_linear(step, linear, source, gain, bias)
-        if step.name in self.network.wiring.powers:
+        if first in self.done:
+            pass
+        elif first and _taps(linear):
+            linear.widen(linear.weight.detach().flatten(1).abs().amax(1) / linear.scale().flatten())
+        elif step.name in self.network.wiring.powers:
             unit = 2.0 ** torch.log2(linear.scale().flatten() * gain).round()
             linear.refer_to((unit / gain).expand(len(bias)))
         elif step.name not in self.network.wiring.uniform:
             self._scale_down_constants(linear, linear(source.x)[: self.known], linear.scale().flatten() * gain, bias)
+        if first:
+            self.done.add(first)
         x = linear(source.x)
         self.spread[step.name] = deviation(x[: self.known])
         reference = linear.reference
@@ -230,6 +263,13 @@ class Calibration:
         x = linear(source.x)
         self.spread[step.name] = deviation(x[: self.known])
         return _Value(x=x, unit=unit, shift=bias)
+
+    def _of_look_up(self, step: Step) -> bool:
+        """Whether a linear layer is for a look-up alone: it is read by that, or by a sum of such layers."""
+        wiring = self.network.wiring
+        reader, *others = (s for s in wiring.steps if step.name in s.inputs)
+        sums = issubclass(reader.kind, ir.Add) and reader.name not in wiring.ties
+        return not others and (sums or issubclass(reader.kind, ir.Activation))
 
     def _sums_of(self, step: Step) -> set[str]:
         """The layer itself, and the sum that reads it."""
@@ -256,18 +296,19 @@ class Calibration:
         wiring = self.network.wiring
         free = [wiring.free(step, name) for name in step.inputs]
         fixed = [value.unit for value, is_free in zip(inputs, free, strict=True) if not is_free]
+        if step.name in wiring.ties and wiring.ties[step.name] in self.least:
+            fixed.append(self.least[wiring.ties[step.name]])
         unit = torch.stack(fixed).amin(0) if fixed else inputs[0].unit
         if step.name in wiring.uniform:
             unit = unit.min().expand_as(unit)
         shift = torch.stack([value.shift for value in inputs]).sum(0)
         terms = []
         for term, (name, value, is_free) in enumerate(zip(step.inputs, inputs, free, strict=True)):
-            if is_free and name in wiring.ties:  # its unit is that of all steps
-                terms.append(value.x)
-            elif is_free:
+            if is_free:
                 linear = self.network.node(name)
                 assert isinstance(linear, ShiftWeights), "free terms are linear layers"
-                linear.refer_to(unit * linear.scale().flatten() / value.unit)
+                if linear.reference is None:  # a tied one has that of its first step
+                    linear.refer_to(unit * linear.scale().flatten() / value.unit)
                 terms.append(value.x * per_channel(value.unit / unit, value.x))
             else:
                 node.factors[term] = torch.log2(value.unit / unit).round()
@@ -310,11 +351,12 @@ class Calibration:
         return _Value(x=x, unit=unit, shift=torch.zeros_like(unit))
 
     def _function(self, step: Step, node: LookUp, operation: ir.LookUp, source: _Value) -> _Value:
-        wiring, real = self.network.wiring, source.real(source.x)
+        real = source.real(source.x)
         self._statistics(step, node, source)
         node.gain.copy_(source.unit * node.std)
         known = real[: self.known]
-        fit_results(node, operation, known, uniform=step.name in wiring.uniform, power=step.name in wiring.powers)
+        if not node.tied:
+            fit_results(node, operation, known, **self._kinds(step.name))
         fit_ramp(node, operation, known)
         self.drives.choose(step, node, source.x)
         x = node(source.x, self.drives.turns(step, node, float(node.drive)), 0.0, 0.0)
@@ -357,6 +399,11 @@ class Calibration:
             unit=unit,
             shift=torch.zeros_like(unit),
         )
+
+
+def _taps(linear: ShiftConv2d | ShiftLinear) -> bool:
+    """Whether each channel has one weight: in a unit of its own it is exact."""
+    return bool(((linear.weight != 0).flatten(1).sum(1) == 1).all())
 
 
 def _equal(values: list[Tensor]) -> bool:

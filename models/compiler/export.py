@@ -139,7 +139,9 @@ class _Exporter:
         else:
             self.gives[value] = self.gives[name]
             rest = exponent + node.factors[term] - self.torus.exponent[name]
-            self._scaled(rest, value, f"{_name(step)}_scale{term}", len(step.shape))
+            ties = self.network.wiring.ties
+            tied = f"{ties[step.name]} {ties.get(name, name)}" if step.name in ties else None
+            self._scaled(rest, value, f"{_name(step)}_scale{term}", len(step.shape), tied)
 
     def _linear(self, step: Step, exponent: Tensor, value: str, scaled: str) -> None:
         """Writes a linear layer down, times the powers of two for each channel that bring its sums to their scale."""
@@ -151,7 +153,7 @@ class _Exporter:
         self._scaled(exponent - folded, value, scaled, len(step.shape), self.network.wiring.ties.get(step.name))
 
     def _scaled(self, exponent: Tensor, value: str, name: str, axes: int, tied: str | None = None) -> None:
-        """Writes down what multiplies each channel of a value by its power of two; ``tied``: the first of the layers it is one for."""
+        """Writes down what multiplies each channel of a value by its power of two; ``tied``: a name for all steps that it is one for."""
         part = 0
         while exponent.max() > 0:
             now = torch.clamp(exponent, max=MAX_EXPONENT)

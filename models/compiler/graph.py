@@ -33,9 +33,10 @@ class Wiring:
         mixing: steps that put values of several channels into one.
         uniform: values whose channels must share one unit, since a step mixes the places of several channels.
         powers: activations and linear layers whose units must be powers of two, since a sum adds them to others of that kind.
-        ties: by linear layer and activation that is one with others (models.compiler.ties): the name of the first of them.
+        ties: by linear layer, activation and sum that is one with others (models.compiler.ties): the name of the first of them.
         input_levels: steps of a pixel or a feature.
-        owner: by activation, the convolution, dense layer or sum whose channels may be scaled for it alone; none if others read them.
+        owner: by activation, the convolution, dense layer or sum whose channels may be scaled for it alone; none if others read them, or
+            those of an activation that is one with it.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Wiring:
             linear = issubclass(step.kind, ir.Conv2d | ir.Linear)
             assert not (linear and any(self.sums[name] for name in step.inputs)), "linear layers read levels"
             self.sums[step.name] = linear or any(self.sums[name] for name in step.inputs)
+        self._unite_tied()
         self.mixing: set[str] = set()
         self.uniform = self._with_tied(self._mixed(operations))
         self.powers = self._with_tied(self._added())
@@ -97,6 +99,17 @@ class Wiring:
         """The names, and those of all layers that are one with them."""
         first = {self.ties[name] for name in names if name in self.ties}
         return names | {name for name, leader in self.ties.items() if leader in first}
+
+    def _unite_tied(self) -> None:
+        """What is one lies in one place on the torus at all steps, whatever else reads it at some of them."""
+        for name, first in self.ties.items():
+            self._unite(first, name)
+            if name in self.owner:
+                self._unite(self.by_name[first].inputs[0], self.by_name[name].inputs[0])
+        shared = {self.ties.get(name) for name, owner in self.owner.items() if owner is None}
+        for name in self.owner:
+            if name in self.ties and self.ties[name] in shared:
+                self.owner[name] = None
 
     def _unite(self, a: str, b: str) -> None:
         old, new = self.group[b], self.group[a]

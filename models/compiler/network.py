@@ -82,7 +82,9 @@ class Network(nn.Module):
         nodes: dict[str, nn.Module] = {}
         for operation in operations:
             one = nodes.get(self.wiring.ties.get(operation.name, ""))
-            nodes[operation.name] = one or self._node(operation, operation is operations[-1])
+            if one is None or isinstance(one, Add):  # a sum may have fewer terms at some steps
+                one = self._node(operation, operation is operations[-1])
+            nodes[operation.name] = one
             if isinstance(node := nodes[operation.name], Activation):
                 node.tied = operation.name in self.wiring.ties
                 node.uniform = operation.name in self.wiring.uniform

@@ -58,18 +58,30 @@ def _negated(
 
 
 def _opposite(product: ir.Operation, turned: str, by_name: dict[str, ir.Operation]) -> list[ir.Operation]:
-    """Operations of which the last gives the negative of levels; of a sum, the sum of negatives, so that none reads linear sums."""
+    """Operations of which the last gives the negative of levels; of a sum that may scale its terms, the sum of negatives.
+
+    Such a sum has linear layers, whose sums no other linear layer reads.
+    """
     source, name = by_name.get(turned), f"{product.name}_opposite"
-    if isinstance(source, ir.Add):
+    if isinstance(source, ir.Add) and not _of_look_ups(source, by_name):
         parts = [_opposite(replace(product, name=f"{name}{i}"), term, by_name) for i, term in enumerate(source.inputs)]
         total = replace(source, name=name, inputs=tuple(part[-1].name for part in parts), computes=None)
         return [operation for part in parts for operation in part] + [total]
+    if isinstance(source, ir.Affine) and bool((source.scale == -1).all()) and not source.shift.any():
+        return [ir.Identity(name=name, place=product.place, inputs=source.inputs, shape=product.shape)]
     if isinstance(source, ir.Affine):
         return [replace(source, name=name, scale=-source.scale, shift=-source.shift, computes=None)]
     ones = torch.ones(product.shape[0])
     return [
         ir.Affine(name=name, place=product.place, inputs=(turned,), shape=product.shape, scale=-ones, shift=0 * ones)
     ]
+
+
+def _of_look_ups(source: ir.Operation | None, by_name: dict[str, ir.Operation]) -> bool:
+    """Whether a value is a sum of results of look-ups alone, so that no term of it gets a linear layer of its own."""
+    if isinstance(source, ir.Add):
+        return all(_of_look_ups(by_name.get(name), by_name) for name in source.inputs)
+    return isinstance(source, ir.Activation) or (isinstance(source, ir.Pointwise) and source.torch_name == "mul")
 
 
 def _product(

@@ -38,7 +38,9 @@ def _gru(x: Tensor, state: State, gates: list[Gate]) -> State:
     (h,) = state
     reset, update = (torch.sigmoid(_sums(x, h, gate)) for gate in gates[:2])
     by_input, by_state, bias, state_bias = gates[2]
-    recalled = reset * functional.linear(h, by_state, state_bias)
+    recalled = reset * functional.linear(h, by_state)
+    if state_bias is not None:  # apart from the product: at the first step, without a state, it is all that there is
+        recalled = recalled + functional.linear(reset, state_bias.diag())
     new = torch.tanh(functional.linear(x, by_input, bias) + recalled)
     return (new + update * (h - new),)
 

@@ -125,6 +125,8 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
                 free = isinstance(term, ShiftWeights) and wiring.free(step, name)
                 least = torch.maximum(least, -term.shift() if free and isinstance(term, ShiftWeights) else own - factor)
             least = tied.get(wiring.ties.get(served.get(step.name, ""), ""), least)
+            if step.name in wiring.ties:
+                least = torch.maximum(least, tied.get(wiring.ties[step.name], least))
             owner = None if step.name in wiring.uniform else served.get(step.name)
             room = MAX_EXPONENT + 1 - widest
             exponent[step.name] = _equalized(nodes, owner, _one(least, step, wiring), room, spare)
@@ -142,17 +144,27 @@ def _exponents(wiring: Wiring, nodes: dict[str, nn.Module], spare: dict[str, int
 
 
 def _least_of_tied(wiring: Wiring, nodes: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """By name of the first of tied activations: least exponent with which the weights of all their steps are whole."""
+    """By name of the first of tied activations and sums: least exponent with which the weights of all their steps are whole."""
     found: dict[str, Tensor] = {}
-    for name, first in wiring.ties.items():
-        owner = wiring.owner.get(name)
-        if owner is None:
-            continue
-        linear = wiring.by_name[owner].inputs if isinstance(nodes[owner], Add) else (owner,)
-        for node in (nodes[one] for one in linear):
-            assert isinstance(node, ShiftWeights), "sums of tied activations are of linear layers alone"
-            least = (-node.shift()).clamp_min(0)
-            found[first] = torch.maximum(found.get(first, least), least)
+
+    def take(first: str, least: Tensor) -> None:
+        found[first] = torch.maximum(found.get(first, least), least).clamp_min(0)
+
+    for step in wiring.steps:
+        first, node, owner = wiring.ties.get(step.name), nodes[step.name], wiring.owner.get(step.name)
+        if first is not None and isinstance(node, Add):
+            for name, factor in zip(step.inputs, node.factors, strict=True):
+                term, own = nodes[name], torch.zeros_like(factor)
+                if isinstance(term, ShiftWeights):
+                    own = (-term.shift()).clamp_min(0)
+                elif isinstance(term, Add):
+                    own = found.get(wiring.ties.get(name, ""), own)
+                take(first, own - factor)
+        elif first is not None and owner is not None and not (isinstance(nodes[owner], Add) and owner in wiring.ties):
+            for name in wiring.by_name[owner].inputs if isinstance(nodes[owner], Add) else (owner,):
+                linear = nodes[name]
+                assert isinstance(linear, ShiftWeights), "a sum that is not tied has linear layers alone"
+                take(first, -linear.shift())
     return found
 
 

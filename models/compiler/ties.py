@@ -2,7 +2,8 @@
 
 A network over time comes as one step after the other, each with the same weights of the module. Here these become one trainable layer,
 with one scale, one table and one set of statistics for all steps. Layers are one only if everything that their integers depend on is the
-same; any others stay apart, each with weights of its own.
+same; any others stay apart, each with weights of its own. What is computed from their results is one, too, if it is the same at every step
+(models.compiler.followers), as the products of an LSTM are.
 """
 
 from collections import defaultdict
@@ -15,6 +16,7 @@ from torch import Tensor
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
+from ciphershift.models.compiler.followers import bytes_of, followers, unfit
 from ciphershift.models.compiler.inputs import Inputs
 from ciphershift.models.compiler.rewrite import readers
 
@@ -23,7 +25,6 @@ ALIVE = 1e-4
 """Greatest weight of a channel beside the layer's greatest, below which it is pruned; such layers stay apart."""
 SAME = 1e-5
 """Relative difference of biases that is none."""
-POINTS = torch.linspace(-8.0, 8.0, 257)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,27 +38,33 @@ class _Use:
 
 
 def ties(operations: list[ir.Operation], input_shape: Shape, inputs: Inputs) -> dict[str, str]:
-    """By name of each linear layer and activation that is one with others: the name of the first of them, which is tied to itself.
+    """By name of each linear layer, activation and sum of levels that is one with others: the first of them, which is tied to itself.
 
     Args:
         operations: as they are simplified.
         input_shape: of one sample.
         inputs: what its integers stand for.
     """
-    image = _image(input_shape, inputs)
-    uses = _uses(operations)
+    image, uses = _image(input_shape, inputs), _uses(operations)
+    places = _origins(operations, image, {})
+    of_input = {name: f"input {p.tolist()}" for name, p in places.items() if bool((p < 0).all())}
+    apart: set[str] = set()
     while True:
         classes = _classes(uses)
-        wrong = _unequal(uses, classes, operations, image)
-        if not wrong:
+        found = followers(operations, classes, of_input, apart)
+        if wrong := _alone(uses, classes) or _unequal(uses, classes, _origins(operations, image, classes | found)):
+            uses = {name: use for name, use in uses.items() if name not in wrong}
+        elif wrong := unfit(operations, found, classes):
+            apart |= wrong
+        else:
             break
-        uses = {name: use for name, use in uses.items() if classes[name] not in wrong}
     members: dict[str, list[str]] = defaultdict(list)
     for operation in operations:
-        if operation.name in uses:
-            members[f"{classes[operation.name]} {uses[operation.name].linear.source}"].append(operation.name)
-        elif operation.name in classes and isinstance(operation, ir.Activation):
-            members[f"{classes[operation.name]}"].append(operation.name)
+        number = found.get(operation.name)
+        if operation.name in uses or (operation.name in classes and isinstance(operation, ir.Activation)):
+            number = classes[operation.name]
+        if number is not None:
+            members[number].append(operation.name)
     return {name: names[0] for names in members.values() if len(names) > 1 for name in names}
 
 
@@ -80,8 +87,8 @@ def _uses(operations: list[ir.Operation]) -> dict[str, _Use]:
     return found
 
 
-def _classes(uses: dict[str, _Use]) -> dict[str, int]:
-    """A number for all layers that are one if any two uses of the same weights are: of linear layers, sums and activations."""
+def _classes(uses: dict[str, _Use]) -> dict[str, str]:
+    """Classes of linear layers, sums and activations: all are one that any two uses of the same weights lead to."""
     number = {name: i for i, name in enumerate(uses)}
     sources: dict[int, list[str]] = defaultdict(list)
     for name, use in uses.items():
@@ -94,31 +101,41 @@ def _classes(uses: dict[str, _Use]) -> dict[str, int]:
             least = min(number[name] for name in group)
             for name in group:
                 changed, number[name] = changed or number[name] != least, least
-    found = dict(number)
+    found: dict[str, str] = {}
     for name, use in uses.items():
-        found[use.sums.name] = found[use.activation.name] = number[name]
-    return found
+        found[use.sums.name], found[use.activation.name] = f"{number[name]} sums", f"{number[name]} levels"
+    return found | {name: f"{number[name]} {use.linear.source}" for name, use in uses.items()}
 
 
-def _unequal(uses: dict[str, _Use], classes: dict[str, int], operations: list[ir.Operation], image: Tensor) -> set[int]:
-    """Classes whose layers differ in more than their place, or that have one activation only."""
-    origins = _origins(operations, image, classes)
-    wrong: set[int] = set()
-    first: dict[tuple[int, int], _Use] = {}
-    activations: dict[int, dict[str, _Use]] = defaultdict(dict)
+def _alone(uses: dict[str, _Use], classes: dict[str, str]) -> set[str]:
+    """Uses of classes with one activation, or with terms that are in none or twice."""
+    activations: dict[str, set[str]] = defaultdict(set)
+    for use in uses.values():
+        activations[classes[use.activation.name]].add(use.activation.name)
+    wrong: set[str] = set()
+    for use in uses.values():
+        sources, number = {t.source for t in use.terms}, classes[use.activation.name]
+        fits = len(sources) == len(use.terms) and all(t.name in uses for t in use.terms)
+        if not fits or len(activations[number]) == 1:
+            wrong.add(number)
+    return _uses_of(uses, classes, wrong)
+
+
+def _unequal(uses: dict[str, _Use], classes: dict[str, str], origins: dict[str, Tensor]) -> set[str]:
+    """Uses of classes whose layers differ in more than their place."""
+    wrong: set[str] = set()
+    first: dict[str, _Use] = {}
     for name, use in uses.items():
-        number = classes[name]
-        activations[number].setdefault(use.activation.name, use)
-        other = first.setdefault((number, use.linear.source), use)
-        sources = [t.source for t in use.terms]
-        fits = len(set(sources)) == len(sources) and all(t.name in uses for t in use.terms)
-        if not (fits and _same_linear(use.linear, other.linear) and _same_origin(use.linear, other.linear, origins)):
+        number = classes[use.activation.name]
+        other, head = first.setdefault(classes[name], use), first.setdefault(number, use)
+        same = _same_linear(use.linear, other.linear) and _same_origin(use.linear, other.linear, origins)
+        if not (same and _same_activation(head, use)):
             wrong.add(number)
-    for number, found in activations.items():
-        head, *others = found.values()
-        if not others or not all(_same_activation(head, use) for use in others):
-            wrong.add(number)
-    return wrong
+    return _uses_of(uses, classes, wrong)
+
+
+def _uses_of(uses: dict[str, _Use], classes: dict[str, str], numbers: set[str]) -> set[str]:
+    return {name for name, use in uses.items() if classes[use.activation.name] in numbers}
 
 
 def _same_linear(a: Linear, b: Linear) -> bool:
@@ -143,8 +160,7 @@ def _same_activation(a: _Use, b: _Use) -> bool:
         same = first.high == second.high
     else:
         assert isinstance(first, ir.LookUp) and isinstance(second, ir.LookUp), "an activation is a ramp or a function"
-        grid = POINTS.view(-1, *[1] * len(first.shape)).expand(-1, *first.shape)
-        same = bool(torch.equal(first.function(grid).nan_to_num(), second.function(grid).nan_to_num()))
+        same = first.by_channel == second.by_channel and bytes_of(first) == bytes_of(second)
     biases = [torch.stack([t.bias for t in use.terms]).sum(0) for use in (a, b)]
     scale = max(float(bias.abs().max()) for bias in biases)
     return same and float((biases[0] - biases[1]).abs().max()) <= SAME * scale
@@ -158,9 +174,9 @@ def _image(shape: Shape, inputs: Inputs) -> Tensor:
     return places
 
 
-def _origins(operations: list[ir.Operation], image: Tensor, classes: dict[str, int]) -> dict[str, Tensor]:
-    """By value, for each of its places a number for what its integer stands for: the input, a channel of tied activations, or its own."""
-    known: dict[tuple[object, int], int] = {}
+def _origins(operations: list[ir.Operation], image: Tensor, classes: dict[str, str]) -> dict[str, Tensor]:
+    """By value, for each of its places a number for what its integer stands for: the input, a channel of what is one, or its own."""
+    known: dict[tuple[str, int], int] = {}
     found = {IMAGE: image}
     for o in operations:
         given = torch.cat([found[name] for name in o.inputs])
@@ -169,8 +185,7 @@ def _origins(operations: list[ir.Operation], image: Tensor, classes: dict[str, i
         elif isinstance(o, ir.Reshape | ir.Flatten | ir.Concat):
             found[o.name] = given
         else:
-            one = classes.get(o.name) if isinstance(o, ir.Activation) else None
-            of = o.name if one is None else one
-            channels = [known.setdefault((of, channel), len(known)) for channel in range(o.shape[0])]
+            one = classes.get(o.name, o.name) if isinstance(o, ir.Activation | ir.Add) else o.name
+            channels = [known.setdefault((one, channel), len(known)) for channel in range(o.shape[0])]
             found[o.name] = torch.tensor(channels).repeat_interleave(prod(o.shape[1:]))
     return found

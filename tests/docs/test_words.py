@@ -62,12 +62,13 @@ def test_the_sampled_loss_leads_to_the_share_of_each_word(words: ModuleType) -> 
     assert float(model.bias.grad.abs().max()) / 600 > 0.1
 
 
-def test_the_network_of_all_words_is_that_of_the_last_one(words: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["relu_network", "lstm"])
+def test_the_network_of_all_words_is_that_of_the_last_one(words: ModuleType, tmp_path: Path, kind: str) -> None:
     """Training reads the states of all steps; what is served has the last answer alone, and it is the same."""
     torch.manual_seed(0)
     text = words.numbers(words.tokens(VERSE * 50), ["", *sorted(set(words.tokens(VERSE)))])
-    model = words.relu_network()
-    words.fit_float(model, [text], epochs=2, dropout=0.0, kept=tmp_path / "relu.pt")
+    model = getattr(words, kind)()
+    words.fit_float(model, [text], epochs=12, dropout=0.0, kept=tmp_path / "float.pt")
     encrypted = words.Encrypted(model, [text])
     encrypted.network.eval().noise = None
     given, _ = words.windows(text[:200], stride=3)
@@ -78,6 +79,20 @@ def test_the_network_of_all_words_is_that_of_the_last_one(words: ModuleType, tmp
 
     of_all = encrypted.logits(given, candidates).view(len(given), words.STEPS, -1)
     assert torch.allclose(of_all[:, -1], answers(given), atol=1e-5)
+
+
+def test_an_lstm_is_trained_on_through_its_products(
+    words: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIPHERSHIFT_HOME", str(tmp_path / "home"))
+    for name, value in {"UNITS": 8, "LSTM_LEVELS": 15}.items():
+        monkeypatch.setattr(words, name, value)
+    words.train_lstm(tmp_path, str(tmp_path / "other"))
+    record = measure(tmp_path / "other", windows=1)
+    assert record["perplexity_simulated"] < 4, "the text repeats itself"
+    assert record["agree"] == record["encrypted"] == 1
+    # Four gates, three products of two look-ups, a tanh; the first step keeps no state.
+    assert record["lookups"] == words.UNITS * (11 * words.STEPS - 3)
 
 
 def test_a_trained_network_is_served_and_asked(

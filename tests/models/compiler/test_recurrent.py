@@ -19,7 +19,7 @@ from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
 from ciphershift.models.compiler.network import Network
-from ciphershift.models.nn.activations import ReLU
+from ciphershift.models.nn.activations import Activation, ReLU
 from ciphershift.models.nn.recurrent import Recurrent, Steps
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.protocol.sequences import padded
@@ -178,6 +178,83 @@ def test_gated_layers_are_products(layer: type[nn.RNNBase], options: dict[str, A
     with torch.no_grad():
         wanted = module(x)
     assert (_unrounded(network, x) - wanted).abs().mean() < 0.2 * wanted.std()
+
+
+class Own(nn.Module):
+    """A cell of one's own: ``step`` makes a state of sums and of the state before; the first one is made of sums alone."""
+
+    def __init__(self, step: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.step, self.input, self.state = step, nn.Linear(FEATURES, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, steps, features] -> states."""
+        states = [torch.sigmoid(self.input(x[:, 0]))]
+        for number in range(1, x.shape[1]):
+            states.append(self.step(self.input(x[:, number]) + self.state(states[-1]), states[-1]))
+        return torch.stack(states, dim=1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "width", "weights", "functions"),
+    [
+        pytest.param(nn.LSTM(FEATURES, 3, batch_first=True), 3, 12, 11, id="LSTM"),
+        pytest.param(nn.LSTM(FEATURES, 3, batch_first=True, bias=False), 3, 12, 11, id="LSTM without biases"),
+        pytest.param(nn.LSTM(FEATURES, 3, batch_first=True, proj_size=2), 2, 14, 13, id="LSTM with a projection"),
+        pytest.param(nn.LSTM(FEATURES, 3, 2, batch_first=True), 3, 23, 22, id="LSTM of two layers"),
+        pytest.param(nn.GRU(FEATURES, 3, batch_first=True), 3, 12, 7, id="GRU"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
+def test_gated_steps_are_one_layer(layer: nn.Module, width: int, weights: int, functions: int, tmp_path: Path) -> None:
+    """With the products: linear layers, among them the head and the negatives that products take, and functions, once for all steps."""
+    torch.manual_seed(0)
+    for values in layer.parameters():
+        nn.init.uniform_(values, -1, 1)
+    module = Net(layer, width=width).eval()
+    x = (_samples() * 255).round() / 255
+    network = _calibrated(module)
+    assert sum(1 for _ in network.of_type(ShiftWeights)) == weights
+    assert sum(1 for _ in network.of_type(Activation)) == functions
+    with torch.no_grad():
+        wanted = module(x)
+    assert (_unrounded(network, x) - wanted).abs().mean() < 0.2 * wanted.std()
+
+    program = _program(network)
+    program.save(tmp_path)
+    loaded = Program.load(tmp_path)
+    assert loaded.digest == program.digest
+    assert sum(layer.kind == "look_up" and layer.shares is None for layer in loaded.layers) == functions
+    images = (x.numpy() * 255).round().astype(np.uint8)
+    with torch.no_grad():
+        trained = network(torch.tensor(images).float() / 255).numpy()
+    apart = np.abs(simulate.plain(loaded, images) * loaded.output.scale - trained)
+    assert apart.mean() < 0.1 * wanted.std(), "where a table's step rounds to the other side"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(lambda sums, state: state + torch.tanh(sums), id="added to the state"),
+        pytest.param(lambda sums, state: state * torch.sigmoid(sums), id="times the state"),
+        pytest.param(
+            lambda sums, state: torch.tanh(sums) * torch.sigmoid(sums - state), id="two functions of the sums"
+        ),
+        pytest.param(lambda sums, state: torch.sigmoid(sums) + 0.5 * state * state, id="a square"),
+    ],
+)
+@pytest.mark.parametrize("steps", [2, 3, STEPS])
+def test_cells_of_ones_own_compute_what_the_module_computes(
+    step: Callable[[Tensor, Tensor], Tensor], steps: int
+) -> None:
+    torch.manual_seed(0)
+    module = Net(Own(step), width=3).eval()
+    x = (_samples(steps) * 255).round() / 255
+    with torch.no_grad():
+        wanted = module(x)
+    network = _calibrated(module, steps)
+    assert (_unrounded(network, x) - wanted).abs().mean() < 0.2 * wanted.std()
+    _program(network)  # layers that share arrays have the same ones, or it is refused
 
 
 def test_a_first_state_of_the_users_own_is_part_of_the_network() -> None:
