@@ -45,14 +45,15 @@ def ties(operations: list[ir.Operation], input_shape: Shape, inputs: Inputs) -> 
         input_shape: of one sample.
         inputs: what its integers stand for.
     """
-    image, uses = _image(input_shape, inputs), _uses(operations)
-    places = _origins(operations, image, {})
-    of_input = {name: f"input {p.tolist()}" for name, p in places.items() if bool((p < 0).all())}
-    apart: set[str] = set()
+    image, uses, apart = _image(input_shape, inputs), _uses(operations), set[str]()
     while True:
         classes = _classes(uses)
-        found = followers(operations, classes, of_input, apart)
-        if wrong := _alone(uses, classes) or _unequal(uses, classes, _origins(operations, image, classes | found)):
+        found: dict[str, str] = {}
+        wrong = _alone(uses, classes)
+        if uses and not wrong:
+            found = followers(operations, classes, _of_input(operations, image), apart)
+            wrong = _unequal(uses, classes, _origins(operations, image, classes | found))
+        if wrong:
             uses = {name: use for name, use in uses.items() if name not in wrong}
         elif wrong := unfit(operations, found, classes):
             apart |= wrong
@@ -172,6 +173,12 @@ def _image(shape: Shape, inputs: Inputs) -> Tensor:
     _, numbers = torch.unique(scales, dim=0, return_inverse=True)
     places: Tensor = (-2 - numbers).repeat_interleave(prod(shape[1:]))
     return places
+
+
+def _of_input(operations: list[ir.Operation], image: Tensor) -> dict[str, str]:
+    """Classes of values that are places of the input: where all integers stand for the same."""
+    places = _origins(operations, image, {})
+    return {name: f"input {p.numpy().tobytes().hex()}" for name, p in places.items() if bool((p < 0).all())}
 
 
 def _origins(operations: list[ir.Operation], image: Tensor, classes: dict[str, str]) -> dict[str, Tensor]:
