@@ -80,7 +80,7 @@ class LastState(nn.Module):
 
 
 def last_state(recurrent: nn.Module) -> nn.Module:
-    """The same of either network."""
+    """Of the network of ReLUs or the LSTM: reads all steps, gives the last state alone."""
     if isinstance(recurrent, nn.LSTM):
         return LastState(recurrent)
     last = Recurrent(SIZE, UNITS, every=STEPS)

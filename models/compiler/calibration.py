@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ciphershift.errors import UnsupportedLayerError
+from ciphershift.errors import NotEquivalentError, UnsupportedLayerError
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.drives import ROUNDING, Drives
 from ciphershift.models.compiler.equivalence import CLIPPING, require_heard, require_same, require_same_outputs
 from ciphershift.models.compiler.fitting import comparable, fit_ramp, fit_results
+from ciphershift.models.compiler.followers import taps
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.compiler.reals import reals
@@ -24,6 +25,8 @@ CLIPPED = 0.998
 """Share of a ReLU's inputs that are below the top of its ramp."""
 RARE_CLIPPED = 0.98
 """The same of its positive inputs: where these are few, the few are all that is heard of the channel."""
+SMALL = 16.0
+"""The greatest weight of a tied layer of taps beside the least one that has a unit of its own."""
 FAR, NEAR = 3.0, 2.0
 """A channel whose mean lies more than FAR of the layer's deviations above zero is scaled down until it lies at NEAR."""
 
@@ -62,9 +65,7 @@ class Calibration:
         self.sums: dict[str, Tensor] = {}  # by first of tied activations: the module's inputs of all steps
         self.units: dict[str, Tensor] = {}  # by first of tied activations: that of its sums
         self.results: dict[str, Tensor] = {}  # and that of its results
-        self.least: dict[
-            str, Tensor
-        ] = {}  # by first of tied sums of levels: the least unit of a term at any of their steps
+        self.least: dict[str, Tensor] = {}  # by first of tied sums: the least unit of their terms, at any step
         self.done: set[str] = set()  # tied activations and linear layers that are set
 
     def run(self, operations: list[ir.Operation], integers: Tensor) -> None:
@@ -113,7 +114,9 @@ class Calibration:
         first = ties[operation.name]
         for term in operation.inputs:
             node = self.network.node(term) if term != IMAGE else None
-            unit = node.unit if isinstance(node, LookUp) else self.least.get(ties.get(term, ""))
+            unit = self.least.get(ties.get(term, ""))
+            if isinstance(node, LookUp) and term in ties:
+                unit = node.unit
             if unit is not None:
                 self.least[first] = torch.minimum(self.least.get(first, unit), unit)
 
@@ -229,17 +232,11 @@ class Calibration:
             x = node.sums(source.x)
             node.peak.copy_(x[: self.known].abs().max())
             return _Value(x=x, unit=node.logit(), shift=torch.zeros_like(bias))
-        if first and self._of_look_up(step):
-            return self._tied_linear(step, linear, source, gain, bias)
-        if first in self.done:
-            pass
-        elif first and _taps(linear):
-            linear.widen(linear.weight.detach().flatten(1).abs().amax(1) / linear.scale().flatten())
-        elif step.name in self.network.wiring.powers:
-            unit = 2.0 ** torch.log2(linear.scale().flatten() * gain).round()
-            linear.refer_to((unit / gain).expand(len(bias)))
-        elif step.name not in self.network.wiring.uniform:
-            self._scale_down_constants(linear, linear(source.x)[: self.known], linear.scale().flatten() * gain, bias)
+        look_up = self._look_up_of(step)
+        if first and look_up:
+            return self._tied_linear(step, linear, source, look_up, gain, bias)
+        if first not in self.done:
+            self._scale(step, linear, source, gain, bias)
         if first:
             self.done.add(first)
         x = linear(source.x)
@@ -248,14 +245,32 @@ class Calibration:
         unit = (linear.scale().flatten() if reference is None else reference) * gain
         return _Value(x=x, unit=unit.expand(len(bias)), shift=bias)
 
+    def _scale(self, step: Step, linear: ShiftConv2d | ShiftLinear, source: _Value, gain: Tensor, bias: Tensor) -> None:
+        """Chooses the unit of a layer's sums; of tied ones by the weights alone, since the first step is like no other."""
+        wiring, tied = self.network.wiring, step.name in self.network.wiring.ties
+        peak = linear.weight.detach().flatten(1).abs().amax(1)
+        if tied and taps(linear.weight) and bool(peak.max() > 0):
+            # Each is exact in a unit of its own; one below a 32nd of the greatest is 0, or its channel would need a range of its own.
+            linear.widen(peak.clamp_min(peak.max() / SMALL) / linear.scale().flatten())
+        if step.name in wiring.powers:
+            unit = 2.0 ** torch.log2(linear.scale().flatten() * gain).round()
+            linear.refer_to((unit / gain).expand(len(bias)))
+        elif not tied and step.name not in wiring.uniform:
+            self._scale_down_constants(linear, linear(source.x)[: self.known], linear.scale().flatten() * gain, bias)
+
     def _tied_linear(
-        self, step: Step, linear: ShiftConv2d | ShiftLinear, source: _Value, gain: Tensor, bias: Tensor
+        self,
+        step: Step,
+        linear: ShiftConv2d | ShiftLinear,
+        source: _Value,
+        look_up: str,
+        gain: Tensor,
+        bias: Tensor,
     ) -> _Value:
         """Sums of one step in the unit of all steps: that of the first layer that feeds the activation, which refers to itself."""
         wiring = self.network.wiring
-        activation = wiring.ties[next(name for name, owner in wiring.owner.items() if owner in self._sums_of(step))]
         own = (linear.scale().flatten() * gain).expand(len(bias))
-        unit = self.units.setdefault(activation, own)
+        unit = self.units.setdefault(wiring.ties[look_up], own)
         first = wiring.ties[step.name]
         if first not in self.done:
             self.done.add(first)
@@ -264,16 +279,19 @@ class Calibration:
         self.spread[step.name] = deviation(x[: self.known])
         return _Value(x=x, unit=unit, shift=bias)
 
-    def _of_look_up(self, step: Step) -> bool:
-        """Whether a linear layer is for a look-up alone: it is read by that, or by a sum of such layers."""
+    def _look_up_of(self, step: Step) -> str | None:
+        """The tied activation that a linear layer is for alone: it is read by that, or by a sum of such layers."""
         wiring = self.network.wiring
-        reader, *others = (s for s in wiring.steps if step.name in s.inputs)
-        sums = issubclass(reader.kind, ir.Add) and reader.name not in wiring.ties
-        return not others and (sums or issubclass(reader.kind, ir.Activation))
-
-    def _sums_of(self, step: Step) -> set[str]:
-        """The layer itself, and the sum that reads it."""
-        return {step.name} | {s.name for s in self.network.wiring.steps if step.name in s.inputs}
+        for _ in range(2):
+            readers = [s for s in wiring.steps if step.name in s.inputs]
+            if len(readers) != 1:
+                return None
+            (step,) = readers
+            if issubclass(step.kind, ir.Activation):
+                return step.name if step.name in wiring.ties else None
+            if not issubclass(step.kind, ir.Add) or step.name in wiring.ties:
+                return None
+        return None
 
     def _scale_down_constants(self, linear: ShiftConv2d | ShiftLinear, x: Tensor, unit: Tensor, bias: Tensor) -> None:
         """Channels that hardly vary beside their mean get a coarser unit, so that the mean has room on the torus.
@@ -298,7 +316,11 @@ class Calibration:
         fixed = [value.unit for value, is_free in zip(inputs, free, strict=True) if not is_free]
         if step.name in wiring.ties and wiring.ties[step.name] in self.least:
             fixed.append(self.least[wiring.ties[step.name]])
-        unit = torch.stack(fixed).amin(0) if fixed else inputs[0].unit
+        nodes = [self.network.node(name) if name != IMAGE else None for name in step.inputs]
+        given = [
+            value.unit for value, n in zip(inputs, nodes, strict=True) if getattr(n, "reference", None) is not None
+        ]
+        unit = torch.stack(fixed).amin(0) if fixed else (given or [inputs[0].unit])[0]
         if step.name in wiring.uniform:
             unit = unit.min().expand_as(unit)
         shift = torch.stack([value.shift for value in inputs]).sum(0)
@@ -307,8 +329,13 @@ class Calibration:
             if is_free:
                 linear = self.network.node(name)
                 assert isinstance(linear, ShiftWeights), "free terms are linear layers"
-                if linear.reference is None:  # a tied one has that of its first step
+                if linear.reference is None:
                     linear.refer_to(unit * linear.scale().flatten() / value.unit)
+                elif not torch.allclose(value.unit, unit, rtol=ROUNDING):  # a tied one has that of its first step
+                    raise NotEquivalentError(
+                        f"{step.place}: the layer {name!r} is one at several steps, and sums {step.name!r} have other units at this one; "
+                        "a fault of the conversion, not of the network: write the step in another way, and report it"
+                    )
                 terms.append(value.x * per_channel(value.unit / unit, value.x))
             else:
                 node.factors[term] = torch.log2(value.unit / unit).round()
@@ -399,11 +426,6 @@ class Calibration:
             unit=unit,
             shift=torch.zeros_like(unit),
         )
-
-
-def _taps(linear: ShiftConv2d | ShiftLinear) -> bool:
-    """Whether each channel has one weight: in a unit of its own it is exact."""
-    return bool(((linear.weight != 0).flatten(1).sum(1) == 1).all())
 
 
 def _equal(values: list[Tensor]) -> bool:

@@ -101,9 +101,8 @@ class Wiring:
         return names | {name for name, leader in self.ties.items() if leader in first}
 
     def _unite_tied(self) -> None:
-        """What is one lies in one place on the torus at all steps, whatever else reads it at some of them."""
+        """What one activation reads lies in one place on the torus at all steps, whatever else reads it at some of them."""
         for name, first in self.ties.items():
-            self._unite(first, name)
             if name in self.owner:
                 self._unite(self.by_name[first].inputs[0], self.by_name[name].inputs[0])
         shared = {self.ties.get(name) for name, owner in self.owner.items() if owner is None}
@@ -113,6 +112,8 @@ class Wiring:
 
     def _unite(self, a: str, b: str) -> None:
         old, new = self.group[b], self.group[a]
+        if old == new:
+            return
         self.group = {name: new if group == old else group for name, group in self.group.items()}
 
     def _owner(self, name: str, counts: dict[str, int]) -> str | None:

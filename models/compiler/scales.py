@@ -154,7 +154,7 @@ def _least_of_tied(wiring: Wiring, nodes: dict[str, nn.Module]) -> dict[str, Ten
         first, node, owner = wiring.ties.get(step.name), nodes[step.name], wiring.owner.get(step.name)
         if first is not None and isinstance(node, Add):
             for name, factor in zip(step.inputs, node.factors, strict=True):
-                term, own = nodes[name], torch.zeros_like(factor)
+                term, own = nodes.get(name), torch.zeros_like(factor)
                 if isinstance(term, ShiftWeights):
                     own = (-term.shift()).clamp_min(0)
                 elif isinstance(term, Add):

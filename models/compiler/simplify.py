@@ -63,7 +63,7 @@ def _simplified(traced: ir.TraceResult, input_shape: Shape, *, moved: bool) -> i
         return traced
     if not traced.findings:
         traced = with_one_head(traced, input_shape)
-    operations = _without_unused(_without_identity(traced.operations))
+    operations = _without_unused(_without_identity(_without_zero_terms(traced.operations)))
     operations = _without_unused(both_signs(apart_where_pooled(operations)))
     operations = products(functions_of_one_number(operations, input_shape))
     operations = affine_before_reshapes(operations, input_shape)
@@ -97,6 +97,23 @@ def _without_identity(operations: list[ir.Operation]) -> list[ir.Operation]:
         else:
             kept.append(replace(operation, inputs=inputs))
     return kept or operations
+
+
+def _without_zero_terms(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """Sums without terms that are always zero, as the bias of a recurrent layer may be: such a layer has no scale."""
+    by_name = {operation.name: operation for operation in operations}
+    result: list[ir.Operation] = []
+    for o in operations:
+        if isinstance(o, ir.Add):
+            terms = [by_name.get(name) for name in o.inputs]
+            zero = [isinstance(t, ir.Conv2d | ir.Linear) and not t.weight.any() and not t.bias.any() for t in terms]
+            kept = tuple(name for name, nothing in zip(o.inputs, zero, strict=True) if not nothing)
+            if len(kept) == 1:
+                o = ir.Identity(name=o.name, place=o.place, inputs=kept, shape=o.shape)
+            elif kept:
+                o = replace(o, inputs=kept)
+        result.append(o)
+    return result
 
 
 def _without_unused(operations: list[ir.Operation]) -> list[ir.Operation]:

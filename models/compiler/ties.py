@@ -16,13 +16,11 @@ from torch import Tensor
 from ciphershift.he_layers.layers import Shape
 from ciphershift.he_layers.program import IMAGE
 from ciphershift.models.compiler import ir
-from ciphershift.models.compiler.followers import bytes_of, followers, unfit
+from ciphershift.models.compiler.followers import ALIVE, bytes_of, followers, unfit
 from ciphershift.models.compiler.inputs import Inputs
 from ciphershift.models.compiler.rewrite import readers
 
 Linear = ir.Conv2d | ir.Linear
-ALIVE = 1e-4
-"""Greatest weight of a channel beside the layer's greatest, below which it is pruned; such layers stay apart."""
 SAME = 1e-5
 """Relative difference of biases that is none."""
 
@@ -38,7 +36,7 @@ class _Use:
 
 
 def ties(operations: list[ir.Operation], input_shape: Shape, inputs: Inputs) -> dict[str, str]:
-    """By name of each linear layer, activation and sum of levels that is one with others: the first of them, which is tied to itself.
+    """By name of each linear layer, activation and sum that is one with others: the first of them, which is tied to itself.
 
     Args:
         operations: as they are simplified.
@@ -46,16 +44,17 @@ def ties(operations: list[ir.Operation], input_shape: Shape, inputs: Inputs) -> 
         inputs: what its integers stand for.
     """
     image, uses, apart = _image(input_shape, inputs), _uses(operations), set[str]()
+    of_input = _of_input(operations, image)
     while True:
         classes = _classes(uses)
         found: dict[str, str] = {}
         wrong = _alone(uses, classes)
         if uses and not wrong:
-            found = followers(operations, classes, _of_input(operations, image), apart)
+            found = followers(operations, classes, of_input, apart)
             wrong = _unequal(uses, classes, _origins(operations, image, classes | found))
         if wrong:
             uses = {name: use for name, use in uses.items() if name not in wrong}
-        elif wrong := unfit(operations, found, classes):
+        elif wrong := unfit(operations, classes, of_input, found):
             apart |= wrong
         else:
             break
