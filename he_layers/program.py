@@ -440,7 +440,7 @@ class Program:
         if self.stem:
             description["stem"] = self.stem.to_spec()
         if self.recurrent:
-            description["recurrent"] = [asdict(certificate) for certificate in self.recurrent]
+            description["recurrent"] = [_without_nothing(asdict(certificate)) for certificate in self.recurrent]
         return description, arrays
 
     @classmethod
@@ -465,7 +465,7 @@ class Program:
             layers=tuple(layers),
             output=_output_of(description["output"]),
             stem=Stem.from_spec(description["stem"], onnx, shape) if "stem" in description else None,
-            recurrent=tuple(Certificate(**members) for members in description.get("recurrent", ())),
+            recurrent=tuple(Certificate(**_with_tuples(members)) for members in description.get("recurrent", ())),
         )
 
 
@@ -478,15 +478,19 @@ def _before(layers: Sequence[Layer], name: str, reader: str) -> Layer:
 
 
 def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:
-    """Without members that are None or False: they came after format 1, and older programs keep their digests."""
-    return {key: value for key, value in values.items() if value is not None and value is not False}
+    """Without members that are None, False or (): they came after format 1, and older programs keep their digests."""
+    return {key: value for key, value in values.items() if value is not None and value is not False and value != ()}
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """With tuples where JSON has lists."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def _input_of(spec: dict[str, Any], shape: Shape) -> InputSpec:
     encoding = spec.get("encoding")
     if encoding is not None:
-        members: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in encoding.items()}
-        encoding = Encoding(**members)
+        encoding = Encoding(**_with_tuples(encoding))
     return InputSpec(**spec | {"shape": shape, "encoding": encoding})
 
 

@@ -331,7 +331,8 @@ def verify(
     for one in program.recurrent:
         wraps = "no input of any length wraps" if one.never_wraps else "inputs that wrap are not excluded"
         console.print(
-            f"recurrent layer {one.layer}: norm {one.norm:.3f}, an error in each step grows by {one.error_bound:.1f} at most; "
+            f"recurrent layer {one.layer}: norm {one.norm:.3f}{' with weights for each state' if one.weights else ''}, "
+            f"an error in each step grows by {one.error_bound:.1f} at most; "
             f"sums of any length reach {one.reach:.2f} turns, {one.window:.2f} are right: {wraps}",
             highlight=False,
         )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.layers.table import Table
 from ciphershift.he_layers.program import Program, Stage
-from ciphershift.he_layers.recurrence import recurrences, slopes
+from ciphershift.he_layers.recurrence import recurrences, slopes, weights_of
 from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit
 
 ROUNDING = 1 / 6
@@ -19,10 +19,12 @@ ROUNDING = 1 / 6
 class StateErrors:
     """Of one recurrent layer; errors are Euclidean lengths over all states, in levels, root mean squares over samples.
 
+    Where the certificate has weights, each state's error counts times its weight: lengths are in levels of the state of weight one.
+
     Attributes:
         layer: name of its first step.
         fresh: error that a step adds: the look-ups' noise on the steepest table of all, the bootstraps', and rounding.
-        bound: fresh / (1 - ||G||), which no step exceeds, however many there are; infinite if ||G|| is not below one.
+        bound: fresh / (1 - norm), which no step exceeds, however many there are; infinite if the certificate's norm is not below one.
         measured: of each step in turn, in a simulation beside the same without noise.
     """
 
@@ -47,28 +49,37 @@ def measure(
     pixels = circuit.encrypt(integers.reshape(len(integers), -1) * program.input.delta)
     for stage, result in program.walk(circuit, pixels, noise.polynomial_size):
         noisy[stage.layer.name] = result.turns / stage.output_delta
-    errors: dict[str, float] = {}
+    errors: dict[str, NDArray[np.float64]] = {}
     walk = program.traverse(
         integers, lambda parts: np.concatenate(parts, axis=1), lambda stage, x: stage.layer.plain(x)
     )
     for stage, states in walk:
         if isinstance(stage.layer, Table):
             difference = noisy[stage.layer.name] - states.reshape(len(states), -1)
-            errors[stage.layer.name] = float(np.sqrt((difference**2).sum(axis=1).mean()))
-    return [
-        StateErrors(
-            layer=certificate.layer,
-            fresh=(fresh := max(_fresh(step, noise) for step in steps)),
-            bound=fresh * certificate.error_bound,
-            measured=tuple(errors[step.layer.name] for step in steps),
+            errors[stage.layer.name] = (difference**2).mean(axis=0)
+    found = []
+    for certificate, steps in recurrences(program, weights_of(program.recurrent)):
+        weights = np.array(certificate.weights or np.ones(steps[0].output_shape))
+        fresh = max(_length(_fresh(step, noise), weights) for step in steps)
+        found.append(
+            StateErrors(
+                layer=certificate.layer,
+                fresh=fresh,
+                bound=fresh * certificate.error_bound,
+                measured=tuple(_length(errors[step.layer.name], weights) for step in steps),
+            )
         )
-        for certificate, steps in recurrences(program)
-    ]
+    return found
 
 
-def _fresh(stage: Stage, noise: CircuitNoise) -> float:
-    """Error of one step: its input is under both keys."""
+def _length(variance: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """|D e| of errors of a variance in levels squared; both [states]."""
+    return float(np.sqrt(weights**2 @ variance))
+
+
+def _fresh(stage: Stage, noise: CircuitNoise) -> NDArray[np.float64]:
+    """Variance of the error of one step, in levels squared, [states]: its input is under both keys."""
     assert isinstance(stage.layer, Table), "states are results of look-ups"
     read = noise.lookup_input(True, True) / stage.delta * slopes(stage.layer)
     variance = read**2 + (noise.lookup / stage.output_delta) ** 2 + ROUNDING
-    return float(np.sqrt(variance.sum()))
+    return np.repeat(variance, stage.layer.results)

@@ -34,7 +34,7 @@ from ciphershift.models.compiler.graph import Wiring
 from ciphershift.models.compiler.head import HEAD
 from ciphershift.models.compiler.inputs import Inputs
 from ciphershift.models.compiler.judge import SEED, Judge, targets_of
-from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.network import Network, weighted
 from ciphershift.models.compiler.onnx_graph import OnnxModule, as_module
 from ciphershift.models.compiler.public import PublicPart, behind, stem_of
 from ciphershift.models.compiler.reconstruct import Reconstruction
@@ -60,12 +60,14 @@ class Unrounded:
         noise: of the circuit, which the network has not yet.
         drives: choose how far sums reach on the torus.
         integers: calibration data as the network takes them, then inverted ones and noise, [count, ...].
+        units: by first of tied activations: the module's value of one level, [states].
     """
 
     network: Network
     noise: CircuitNoise
     drives: Drives
     integers: Tensor
+    units: dict[str, Tensor]
 
 
 def convert(
@@ -220,8 +222,9 @@ def before_rounding(
         drives = Drives(network, noise, max_outside, len(samples))
         integers = _with_others(network, samples)
         with torch.no_grad():
-            Calibration(network, drives, truth).run(operations, integers)
-        return Unrounded(network=network, noise=noise, drives=drives, integers=integers)
+            calibration = Calibration(network, drives, truth)
+            calibration.run(operations, integers)
+        return Unrounded(network=network, noise=noise, drives=drives, integers=integers, units=calibration.results)
 
     operations = simple.operations
     found = calibrated(operations)
@@ -232,9 +235,25 @@ def before_rounding(
         found = calibrated(with_input_apart(operations, shape))
     with torch.no_grad():
         found.drives.hold()
-        norms = [float(torch.linalg.matrix_norm(gain, 2)) for gain in found.network.gains().values()]
-        found.network.contractive = bool(norms) and max(norms) < 1
+        found.network.contractive = _contractive(found.network, found.units)
     return found
+
+
+def _contractive(network: Network, units: dict[str, Tensor]) -> bool:
+    """Whether all recurrent layers have a norm below one, in levels or in the module's values; sets ``state_weights`` of the latter.
+
+    Levels come first: where a level has the same value in every state, both norms are the same but for rounding.
+    """
+    gains = network.gains()
+    for name, activation in network.wiring.recurrent.items():
+        weights = units[activation] / units[activation].max()
+        if not _forgets(gains[name]) and _forgets(weighted(gains[name], weights)):
+            network.state_weights[name] = weights
+    return bool(gains) and all(map(_forgets, network.gains().values()))
+
+
+def _forgets(gain: Tensor) -> bool:
+    return float(torch.linalg.matrix_norm(gain, 2)) < 1
 
 
 def _validation(

@@ -15,7 +15,7 @@ from ciphershift.he_layers import layers
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers.layer import MAX_EXPONENT
 from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
-from ciphershift.he_layers.recurrence import certificates
+from ciphershift.he_layers.recurrence import Certificate, certificates
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.activations import CReLU, LookUp, ReLU
@@ -81,7 +81,14 @@ class _Exporter:
             output=_output(network, classes),
             stem=network.stem,
         )
-        return replace(program, recurrent=certificates(program))
+        return replace(program, recurrent=self._certificates(program))
+
+    def _certificates(self, program: Program) -> tuple[Certificate, ...]:
+        """With the network's ``state_weights``, in which training kept it contractive, unless the norm in levels is as small."""
+        by_name = self.network.wiring.by_name
+        weights = {_name(by_name[name]): tuple(own.tolist()) for name, own in self.network.state_weights.items()}
+        both = zip(certificates(program), certificates(program, weights), strict=True)
+        return tuple(min(pair, key=lambda certificate: certificate.norm) for pair in both)
 
     def _step(self, step: Step, node: nn.Module) -> None:
         if isinstance(node, Concat | nn.Identity):

@@ -47,6 +47,8 @@ class Network(nn.Module):
         loudness: factor of that noise, 1 except in training.
         placed: where the values lie, if that is held (see ``place``).
         contractive: whether training keeps the recurrent layers so (see ``contract``).
+        state_weights: by recurrent layer that is contractive in the module's units and not in levels: the module's value of one level of
+            each state, divided by the greatest, [states] (he_layers.recurrence).
     """
 
     loudness: Tensor
@@ -77,6 +79,7 @@ class Network(nn.Module):
         self.noise: CircuitNoise | None = None
         self.placed: Torus | None = None
         self.contractive = False
+        self.state_weights: dict[str, Tensor] = {}
         self.register_buffer("loudness", torch.ones(()), persistent=False)
         self.register_buffer("lowest", self.inputs.lowest(input_shape[0]), persistent=False)
         nodes: dict[str, nn.Module] = {}
@@ -284,7 +287,10 @@ class Network(nn.Module):
             pool.kernels = kernels
 
     def gains(self) -> dict[str, Tensor]:
-        """By recurrent layer: what a level of each state adds to each state one step later, in levels, at most; [states, states]."""
+        """By recurrent layer: what each state adds to each state one step later, at most; [sums, states].
+
+        In levels for a level, or in those of states times their ``state_weights``.
+        """
         torus, found = self.placed or self.torus(), {}
         for name, activation in self._recurrent.items():
             weights, table = self.node(name), self.node(activation)
@@ -292,11 +298,12 @@ class Network(nn.Module):
                 "a recurrent layer is one of these"
             )
             slope = table.slope(torus.turns(self.wiring.by_name[activation].inputs[0])).detach()
-            found[name] = slope.view(-1, 1) * weights.unit_weight().detach()
+            gain = slope.view(-1, 1) * weights.unit_weight().detach()
+            found[name] = weighted(gain, self.state_weights[name]) if name in self.state_weights else gain
         return found
 
     def contract(self) -> bool:
-        """A step towards recurrent matrices of spectral norm LIMIT at most, if the module's were below one; whether they are there."""
+        """A step towards ``gains`` of spectral norm LIMIT at most, if the module's were below one; whether they are there."""
         if not self.contractive:
             return True
         there = True
@@ -319,6 +326,12 @@ class Network(nn.Module):
         for activation in self.of_type(Activation):
             activation.frozen = on
         self.head.frozen = on
+
+
+def weighted(gain: Tensor, weights: Tensor) -> Tensor:
+    """D G D^-1 with weights [states] of [sums, states], as he_layers.recurrence has it."""
+    weights = weights.to(gain)
+    return gain * (weights.view(len(gain), -1).amax(1, keepdim=True) / weights)
 
 
 def ramp_levels(ramp: ir.ReLU, levels: int) -> tuple[int, int]:

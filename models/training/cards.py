@@ -182,13 +182,19 @@ def write(
 
 
 def _recurrent(program: Program, params: ParameterSet, test: Split) -> dict[str, Any]:
-    """Certificates of recurrent layers, and how far noise moves states, in levels (he_layers.analysis.state_errors); None: no bound."""
+    """Certificates of recurrent layers, and how far noise moves states (he_layers.analysis.state_errors); None: no bound.
+
+    Lengths are in levels; if there are ``weights``, of states times these.
+    """
     errors = state_errors.measure(program, params, test.images[:PART], np.random.default_rng(0))
     both = zip(program.recurrent, errors, strict=True)
     found = [
         asdict(certificate) | asdict(error) | {"error_bound": certificate.error_bound} for certificate, error in both
     ]
-    finite = [{key: None if value == float("inf") else value for key, value in members.items()} for members in found]
+    finite = [
+        {key: None if value == float("inf") else value for key, value in members.items() if value != ()}
+        for members in found
+    ]
     return {"recurrent": finite} if finite else {}
 
 

@@ -15,13 +15,17 @@ from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import Linear
 from ciphershift.he_layers.program import Program
+from ciphershift.he_layers.recurrence import certificates
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.activations import Activation, ReLU
-from ciphershift.models.nn.recurrent import Recurrent, Steps
+from ciphershift.models.nn.recurrent import LIMIT, Recurrent, Steps
 from ciphershift.models.nn.shift import ShiftWeights
+from ciphershift.models.training.data import Split
+from ciphershift.models.training.loop import fine_tune
+from ciphershift.models.training.phase import Phase
 from ciphershift.protocol.sequences import padded
 
 STEPS, FEATURES, UNITS = 3, 2, 4
@@ -91,6 +95,19 @@ def _contractive() -> Net:
     with torch.no_grad():
         layer.input.weight.mul_(4)
     return Net(layer)
+
+
+def _in_different_units() -> Net:
+    """Contractive, with inputs of very different sizes: the ramps of some states are shortened, so that their levels are worth less."""
+    torch.manual_seed(1)
+    layer = Recurrent(FEATURES, UNITS)
+    with torch.no_grad():
+        layer.input.weight.mul_(torch.logspace(-0.5, 0.6, UNITS)[:, None])
+    return Net(layer)
+
+
+def _norm(matrix: Tensor) -> float:
+    return float(torch.linalg.matrix_norm(matrix, 2))
 
 
 def _unrounded(network: Network, x: Tensor) -> Tensor:
@@ -285,6 +302,37 @@ def test_gated_steps_are_one_where_steps_see_little(layer: nn.Module, biases: li
         assert (network(x) - wanted).std() < 0.35 * wanted.std(), "with rounded weights"
 
 
+class Gated(nn.Module):
+    """A recurrent layer with a sigmoid of its input in its sums, and, if it is ``gated``, one of its states."""
+
+    def __init__(self, *, gated: bool) -> None:
+        super().__init__()
+        self.input, self.other = nn.Linear(FEATURES, UNITS), nn.Linear(FEATURES, UNITS)
+        self.gated = gated
+        self.state, self.gate = (nn.Linear(UNITS, UNITS, bias=False) for _ in range(2))
+        for values in self.parameters():
+            nn.init.uniform_(values, -1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, steps, features] -> states."""
+        states: list[Tensor] = []
+        for step in x.unbind(1):
+            sums = self.input(step) + torch.sigmoid(self.other(step))
+            if states:
+                sums = sums + self.state(states[-1])
+            if states and self.gated:
+                sums = sums + torch.sigmoid(self.gate(states[-1]))
+            states.append(torch.tanh(sums))
+        return torch.stack(states, dim=1)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_states_that_are_read_in_two_ways_have_no_certificate(gated: bool) -> None:
+    torch.manual_seed(0)
+    program = _program(_converted(Net(Gated(gated=gated)), 5))
+    assert len(program.recurrent) == (0 if gated else 1)
+
+
 def test_a_first_state_of_the_users_own_is_part_of_the_network() -> None:
     class Begun(nn.Module):
         def __init__(self) -> None:
@@ -305,22 +353,74 @@ def test_a_first_state_of_the_users_own_is_part_of_the_network() -> None:
 
 def test_training_keeps_a_contractive_network_so_and_its_program_states_it() -> None:
     network = _converted(_contractive())
-    assert network.contractive
+    assert network.contractive and not network.state_weights
+    program = _program(_contracted(network))
+    (certificate,) = program.recurrent
+    assert 0.5 < certificate.norm <= 0.951 and certificate.weights == ()
+    assert certificate.error_bound == pytest.approx(1 / (1 - certificate.norm))
+    _states_forget(program)
+
+
+def test_a_module_that_is_contractive_stays_so_where_its_states_have_levels_of_different_values(tmp_path: Path) -> None:
+    module = _in_different_units()
+    unrounded = before_rounding(module.eval(), _samples(), params=TOY)
+    network = unrounded.network
+    (gain,), (weights,), (units,) = network.gains().values(), network.state_weights.values(), unrounded.units.values()
+    assert torch.equal(weights, units / units.max()) and float(weights.max()) == 1 > 2 * float(weights.min())
+    assert network.contractive and _norm(gain) == pytest.approx(LIMIT, rel=1e-3), "as the module's own"
+    network = _contracted(_converted(module))
+    program = _program(network)
+    (certificate,), (plain,) = program.recurrent, certificates(program)
+    assert certificate.weights == tuple(weights.tolist())
+    assert 0.5 < certificate.norm <= 0.951 and plain.norm > 1.1
+    _states_forget(program)
+    program.save(tmp_path)
+    assert Program.load(tmp_path).recurrent == program.recurrent
+
+
+def test_training_keeps_states_of_different_values_contractive(tmp_path: Path) -> None:
+    network = _converted(_in_different_units())
+    (gain,) = network.gains().values()
+    assert _norm(gain) > 0.96, "rounding has made the norm greater"
+    images = (_samples().numpy() * 255).round().astype(np.uint8)
+    train = Split(images=images, labels=np.arange(len(images)) % 2)
+    phase = Phase(epochs=2, learning_rate=1e-3, distortion=0, batch=30)
+    fine_tune(network, train, None, checkpoint=tmp_path / "network.pt", phase=phase)
+    (certificate,) = _program(network).recurrent
+    assert certificate.weights and 0.5 < certificate.norm <= 0.951
+
+
+def test_weights_are_for_norms_that_are_smaller_with_them() -> None:
+    network = _contracted(_converted(_contractive()))
+    program = _program(network)
+    network.state_weights = {name: torch.logspace(0, -1, UNITS) for name in network.gains()}
+    assert _program(network).recurrent == program.recurrent
+
+
+def test_a_module_that_is_not_contractive_has_no_weights() -> None:
+    module = _in_different_units()
+    with torch.no_grad():
+        module.layer.state.weight.mul_(1.2)  # type: ignore[union-attr, operator]
+    network = _converted(module)
+    assert not network.contractive and not network.state_weights
+    assert _program(network).recurrent[0].weights == ()
+
+
+def _contracted(network: Network) -> Network:
+    """After a step of training that made the recurrent weights greater."""
     (weights,) = (network.node(name) for name in network.gains())
     with torch.no_grad():
         weights.weight.mul_(1.3)  # type: ignore[operator]
     for _ in range(100):
         if network.contract():
             break
-    program = _program(network)
-    (certificate,) = program.recurrent
-    assert 0.5 < certificate.norm <= 0.951
-    assert certificate.error_bound == pytest.approx(1 / (1 - certificate.norm))
-    _states_forget(program, certificate.norm)
+    return network
 
 
-def _states_forget(program: Program, norm: float) -> None:
+def _states_forget(program: Program) -> None:
     """Two states differ by no more than the norm, and a rounding each, one step later: on the real layers of the program."""
+    (certificate,) = program.recurrent
+    weights = np.array(certificate.weights or np.ones(UNITS))
     stages = {stage.layer.name: stage for stage in program.stages}
     table = next(s for s in program.stages if s.layer.kind == "relu" and s.layer.shares)
     total = stages[table.sources[0]]
@@ -331,8 +431,9 @@ def _states_forget(program: Program, norm: float) -> None:
     first = rng.integers(0, 32, (200, UNITS))
     second = np.clip(first + rng.integers(-4, 5, first.shape), 0, 31)
     after = [table.layer.plain(linear.layer.plain(states)) for states in (first, second)]
-    distance = np.linalg.norm(after[0] - after[1], axis=1)
-    assert (distance <= norm * np.linalg.norm(first - second, axis=1) + np.sqrt(UNITS)).all()
+    distance = np.linalg.norm(weights * (after[0] - after[1]), axis=1)
+    before = np.linalg.norm(weights * (first - second), axis=1)
+    assert (distance <= certificate.norm * before + np.linalg.norm(weights)).all()
 
 
 def test_a_program_whose_weights_do_not_give_its_certificate_is_refused(tmp_path: Path) -> None:

@@ -1,15 +1,20 @@
 """Cards: what is measured in parts is what is measured at once, and whoever watches sees every part."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch import nn
 
 from ciphershift.errors import UnreadableDataError
 from ciphershift.he_layers.program import Program
+from ciphershift.he_layers.recurrence import certificates
 from ciphershift.models.progress import Step
 from ciphershift.models.training import cards, data
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.recipes import RECIPES
+from tests.he_layers.test_recurrence import FEATURES, STEPS, WEIGHTS, network, with_weights
 
 NAME = "mnist-tiny"
 
@@ -52,3 +57,24 @@ def test_whoever_watches_sees_every_part(digits: Split, tmp_path: Path) -> None:
     ]
     assert card["accuracy_simulated"] > 0.95
     assert cards.read(tmp_path)["validation"] == card["validation"]
+
+
+def test_a_card_states_the_weights_of_a_certificate_that_has_some(tmp_path: Path) -> None:
+    program = with_weights(network())
+    images = np.random.default_rng(0).integers(0, 256, (20, STEPS, FEATURES), dtype=np.uint8)
+    for one, weights in ((program, list(WEIGHTS)), (replace(program, recurrent=certificates(program)), None)):
+        cards.write(
+            tmp_path,
+            one,
+            nn.Sequential(nn.Flatten(), nn.Linear(STEPS * FEATURES, 2)).eval(),
+            source_of_data={"dataset": "none"},
+            module_source="none",
+            training={},
+            made_by="a test",
+            validation=None,
+            test=Split(images=images, labels=np.arange(20) % 2),
+            show=lambda stage, step: None,
+        )
+        (stated,) = cards.read(tmp_path)["recurrent"]
+        assert stated.get("weights") == weights
+        assert max(stated["measured"]) <= stated["bound"] == pytest.approx(stated["fresh"] * stated["error_bound"])
