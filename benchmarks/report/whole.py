@@ -12,9 +12,9 @@ COMMAND = "ciphershift bench imagenet --model alexnet"
 ABOUT = (
     "One encrypted image, from the first pixel to 1000 logits, in one process. Weights are random, statistics of batch norms are those of "
     "photographs: cost and noise are those of a trained network, accuracy is not asked for. *predicted*: from the times of the "
-    "primitives, measured just before. *eta*: least and greatest estimate of the whole time that was shown from a tenth of it on, over "
-    "what it took. *noise*: standard deviation of the logits around those of the circuit without noise, over the logits' own spread, "
-    "encrypted and simulated."
+    "primitives, measured just before, on a machine that is not always equally fast. *eta*: least and greatest estimate of the whole time "
+    "that was shown from a tenth of it on, over what it took. *noise*: standard deviation of the logits around those of the circuit "
+    "without noise, over the logits' own spread, encrypted and simulated."
 )
 BY_CHAIN = (
     "Seconds and noise of each chain of layers (a convolution with the pools and look-ups behind it), by its last layer. *noise*: standard "
