@@ -10,9 +10,10 @@ import multiprocessing
 import resource
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit
 
 IMAGES = 24
 """Of which batch norms take their statistics, and the conversion its scales."""
+MEASUREMENTS = 15
+"""Of the primitives, before the prediction."""
 DRAWS = 3
 """Of the simulation."""
 
@@ -56,8 +59,7 @@ def evaluate_whole(model: str, *, side: int, parameter_set: str, threads: int) -
         with np.load(Path(folder) / "simulated.npz") as arrays:
             simulated = dict(arrays)
     served = served_params(program)
-    timing.forget()  # the machine may have changed its speed since
-    predicted = _predicted(program, served, timing.measure(served, threads))
+    predicted = _predicted(program, served, _times(served, threads))
     keys = ClientKeys.generate(served)
     started = perf_counter()
     image = ckks.encrypt(keys, KEY_ID, simulated["turns"])
@@ -112,6 +114,19 @@ def evaluate_whole(model: str, *, side: int, parameter_set: str, threads: int) -
         "class_plain": int(simulated["clear"].argmax()),
         "chains": chains,
     }
+
+
+def _times(served: ParameterSet, threads: int) -> timing.PrimitiveTimes:
+    """Medians over some seconds: one measurement takes half of one, in which a shared machine may be half or twice as fast as it is."""
+    measured = []
+    for _ in range(MEASUREMENTS):
+        timing.forget()
+        measured.append(timing.measure(served, threads))
+        sleep(1)
+    first, *others = (asdict(one) for one in measured)  # counts are the same each time
+    return timing.PrimitiveTimes(
+        **{name: median([value, *(one[name] for one in others)]) for name, value in first.items()}
+    )
 
 
 def _predicted(program: Program, served: ParameterSet, times: timing.PrimitiveTimes) -> dict[str, float]:

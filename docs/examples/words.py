@@ -273,7 +273,7 @@ class Encrypted:
         parameters = [*network.parameters(), self.table, self.bias, self.direct]
         fit(parameters, texts, partial(SampledLoss(texts, teacher), self), settle, epochs=epochs, rate=rate)
         network.placed = None
-        while not network.contract():
+        while not network.contract(last=True):
             pass
         network.eval()
 

@@ -21,7 +21,7 @@ from ciphershift.models.compiler.scales import Torus, place
 from ciphershift.models.nn.activations import Activation, CReLU, LookUp, ReLU, per_channel
 from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.lookup import with_noise
-from ciphershift.models.nn.recurrent import LIMIT
+from ciphershift.models.nn.recurrent import LIMIT, contracted
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
 from ciphershift.protocol.outputs import Part
 
@@ -291,29 +291,41 @@ class Network(nn.Module):
 
         In levels for a level, or in those of states times their ``state_weights``.
         """
-        torus, found = self.placed or self.torus(), {}
+        return {name: slope * weights.unit_weight().detach() for name, weights, slope in self._recurrences()}
+
+    def _recurrences(self) -> Iterator[tuple[str, ShiftWeights, Tensor]]:
+        """By recurrent layer: its weights, and what one of their units adds to ``gains``, [sums, states]."""
+        torus = self.placed or self.torus()
         for name, activation in self._recurrent.items():
             weights, table = self.node(name), self.node(activation)
             assert isinstance(weights, ShiftWeights) and isinstance(table, ReLU | LookUp), (
                 "a recurrent layer is one of these"
             )
             slope = table.slope(torus.turns(self.wiring.by_name[activation].inputs[0])).detach()
-            gain = slope.view(-1, 1) * weights.unit_weight().detach()
-            found[name] = weighted(gain, self.state_weights[name]) if name in self.state_weights else gain
-        return found
+            slope = slope.view(-1, 1).expand_as(weights.weight)
+            yield name, weights, weighted(slope, self.state_weights[name]) if name in self.state_weights else slope
 
-    def contract(self) -> bool:
-        """A step towards ``gains`` of spectral norm LIMIT at most, if the module's were below one; whether they are there."""
+    def contract(self, *, last: bool = False) -> bool:
+        """A step towards ``gains`` of spectral norm LIMIT at most, if the module's were below one; whether they are there.
+
+        The step shrinks a whole matrix, which always ends there. One with ``state_weights`` moves as the nearest matrix of that norm lies
+        from the rounded one: it keeps what does not add to the norm, but rounded weights need not follow. ``last`` shrinks it, too.
+        """
         if not self.contractive:
             return True
         there = True
-        for name, gain in self.gains().items():
-            norm, weights = float(torch.linalg.matrix_norm(gain, 2)), self.node(name)
-            if norm > LIMIT:
-                there = False
-                assert isinstance(weights, ShiftWeights), "a recurrent layer has weights"
-                with torch.no_grad():
+        for name, weights, slope in self._recurrences():
+            gain = slope * weights.unit_weight().detach()
+            norm = float(torch.linalg.matrix_norm(gain, 2))
+            if norm <= LIMIT:
+                continue
+            there = False
+            with torch.no_grad():
+                if last or name not in self.state_weights:
                     weights.weight.mul_(min(LIMIT / norm, SMALL_STEP))
+                else:
+                    units = torch.where(slope > 0, (gain - contracted(gain, LIMIT)) / slope, 0.0)
+                    weights.weight.sub_(units * weights.sum_unit().view(-1, 1))
         return there
 
     @property

@@ -148,7 +148,7 @@ def fit(
         if isinstance(network, Network):
             network.loudness.fill_(1.0)
             network.placed = None
-            while not network.contract():
+            while not network.contract(last=True):
                 pass
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.eval()

@@ -21,7 +21,7 @@ from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.activations import Activation, ReLU
-from ciphershift.models.nn.recurrent import LIMIT, Recurrent, Steps
+from ciphershift.models.nn.recurrent import LIMIT, Recurrent, Steps, contracted
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import fine_tune
@@ -390,6 +390,24 @@ def test_training_keeps_states_of_different_values_contractive(tmp_path: Path) -
     assert certificate.weights and 0.5 < certificate.norm <= 0.951
 
 
+def test_a_step_of_training_keeps_what_does_not_add_to_the_norm() -> None:
+    """Of unrounded weights, which follow every step: all singular values but those above the limit, and their directions."""
+    network = before_rounding(_in_different_units().eval(), _samples(), params=TOY).network
+    ((name, weights),) = ((name, network.node(name)) for name in network.gains())
+    with torch.no_grad():
+        weights.weight[0].mul_(1.5)  # type: ignore[index]
+    gain = network.gains()[name]
+    values = torch.linalg.svdvals(gain)
+    assert float(values[0]) > 1.2 and float(values[1]) < LIMIT * 1.001
+    assert not network.contract()
+    assert torch.allclose(network.gains()[name], contracted(gain, LIMIT), atol=1e-5)
+    with torch.no_grad():
+        weights.weight.mul_(1.5)  # type: ignore[operator]
+    gain = network.gains()[name]
+    assert not network.contract(last=True)
+    assert torch.allclose(network.gains()[name], gain * LIMIT / _norm(gain), atol=1e-5)
+
+
 def test_weights_are_for_norms_that_are_smaller_with_them() -> None:
     network = _contracted(_converted(_contractive()))
     program = _program(network)
@@ -412,7 +430,7 @@ def _contracted(network: Network) -> Network:
     with torch.no_grad():
         weights.weight.mul_(1.3)  # type: ignore[operator]
     for _ in range(100):
-        if network.contract():
+        if network.contract(last=True):
             break
     return network
 
