@@ -360,7 +360,7 @@ def train_lstm(folder: Path, other: str) -> None:
     figures.of_float("LSTM", teacher)
     torch.manual_seed(3)
     encrypted = Encrypted(teacher, learned, LSTM_LEVELS)
-    encrypted.fit(learned, epochs=2, rate=3e-4, teacher=teacher)
+    encrypted.fit(learned, epochs=1, rate=1e-4, teacher=teacher)
     figures.report("integers", encrypted.answers, encrypted.table, encrypted.bias)
     save(Path(other), "words-lstm", encrypted, vocabulary, figures)
 
