@@ -117,6 +117,27 @@ def _unrounded(network: Network, x: Tensor) -> Tensor:
     return result
 
 
+def _require_computed(network: Network, module: nn.Module, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+    """Samples and what the module gives for them, which the network gives, too; rounds its integers from then on.
+
+    Only results beyond the ends of the tables differ: convert has held every step against the module's, exactly.
+    """
+    x = (_samples(steps) * 255).round() / 255
+    with torch.no_grad():
+        wanted = module(x)
+    assert (_unrounded(network, x) - wanted).abs().mean() < 0.2 * wanted.std()
+    return x, wanted
+
+
+def _saved(network: Network, folder: Path) -> Program:
+    """Exported, saved and loaded again."""
+    program = _program(network)
+    program.save(folder)
+    loaded = Program.load(folder)
+    assert loaded.digest == program.digest and loaded.recurrent == program.recurrent
+    return loaded
+
+
 MODULES = {
     "relu": lambda: Net(nn.RNN(FEATURES, UNITS, nonlinearity="relu", batch_first=True)),
     "tanh, steps first": lambda: Net(nn.RNN(FEATURES, UNITS), first=True),
@@ -137,16 +158,8 @@ def test_all_steps_are_one_layer_and_compute_what_the_module_computes(name: str,
     layers = 4 if name.startswith("two") else 1
     weights = sum(1 for _ in network.of_type(ShiftWeights))
     assert weights == 2 * layers + 1, "by the input and by the state, and the head"
-    x = (_samples() * 255).round() / 255
-    with torch.no_grad():
-        wanted = module(x)
-    # Only results beyond the ends of the tables differ: convert has held every step against the module's, exactly.
-    assert (_unrounded(network, x) - wanted).abs().mean() < 0.2 * wanted.std()
-
-    program = _program(network)
-    program.save(tmp_path)
-    loaded = Program.load(tmp_path)
-    assert loaded.digest == program.digest and loaded.recurrent == program.recurrent
+    x, _ = _require_computed(network, module)
+    loaded = _saved(network, tmp_path)
     held = {id(layer.weight) for layer in loaded.layers if isinstance(layer, Linear)}
     own = [layer for layer in loaded.layers if isinstance(layer, Linear) and layer.shares is None]
     assert len(held) == len(own) < sum(isinstance(layer, Linear) for layer in loaded.layers)
@@ -229,18 +242,11 @@ def test_gated_steps_are_one_layer(layer: nn.Module, width: int, weights: int, f
     for values in layer.parameters():
         nn.init.uniform_(values, -1, 1)
     module = Net(layer, width=width).eval()
-    x = (_samples() * 255).round() / 255
     network = _calibrated(module)
     assert sum(1 for _ in network.of_type(ShiftWeights)) == weights
     assert sum(1 for _ in network.of_type(Activation)) == functions
-    with torch.no_grad():
-        wanted = module(x)
-    assert (_unrounded(network, x) - wanted).abs().mean() < 0.2 * wanted.std()
-
-    program = _program(network)
-    program.save(tmp_path)
-    loaded = Program.load(tmp_path)
-    assert loaded.digest == program.digest
+    x, wanted = _require_computed(network, module)
+    loaded = _saved(network, tmp_path)
     assert sum(layer.kind == "look_up" and layer.shares is None for layer in loaded.layers) == functions
     images = (x.numpy() * 255).round().astype(np.uint8)
     with torch.no_grad():
@@ -266,11 +272,8 @@ def test_cells_of_ones_own_compute_what_the_module_computes(
 ) -> None:
     torch.manual_seed(0)
     module = Net(Own(step), width=3).eval()
-    x = (_samples(steps) * 255).round() / 255
-    with torch.no_grad():
-        wanted = module(x)
     network = _calibrated(module, steps)
-    assert (_unrounded(network, x) - wanted).abs().mean() < 0.2 * wanted.std()
+    _require_computed(network, module, steps)
     _program(network)  # layers that share arrays have the same ones, or it is refused
 
 
