@@ -84,8 +84,6 @@ def _write_input(instance: Instance, split: Split) -> None:
 
 
 def _report(instance: Instance, model: str, found: Measurements) -> dict[str, Any]:
-    labels, predictions = (path.read_text().split() for path in (instance.labels, instance.predictions))
-    correct = sum(label == prediction for label, prediction in zip(labels, predictions, strict=True))
     reported = json.loads(instance.server_report.read_text())
     return {
         "model_name": model,
@@ -94,15 +92,17 @@ def _report(instance: Instance, model: str, found: Measurements) -> dict[str, An
         "Timing": {name: f"{seconds:.4f}s" for name, seconds in found.seconds.items()}
         | {"Total": f"{sum(found.seconds.values()):.4f}s"},
         "Bandwidth": {name: _readable(count) for name, count in found.sizes.items()},
-        "Quality": {
-            "Encrypted model quality": {
-                "correct_predictions": correct,
-                "total_samples": len(labels),
-                "accuracy": correct / len(labels),
-            }
-        },
+        "Quality": quality(instance),
         "Server Reported": {name: f"{seconds}s" for name, seconds in reported.items()},
     }
+
+
+def quality(instance: Instance) -> dict[str, Any]:
+    """How many predictions are the labels, in the harness's words."""
+    labels, predictions = (path.read_text().split() for path in (instance.labels, instance.predictions))
+    correct = sum(label == prediction for label, prediction in zip(labels, predictions, strict=True))
+    found = {"correct_predictions": correct, "total_samples": len(labels), "accuracy": correct / len(labels)}
+    return {"Encrypted model quality": found}
 
 
 def _bytes(folder: Path) -> int:

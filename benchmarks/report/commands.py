@@ -175,17 +175,28 @@ def ablation(
 def yardstick(
     size: Annotated[int, typer.Option(min=0, max=3, help="0: 1 image, 1: 100, 2: 1000, 3: 10 000.")] = 0,
     model: Annotated[str, typer.Option("--model", "-m", help="Name of a model in the zoo.")] = "mnist-fast",
+    harness: Annotated[
+        Path | None,
+        typer.Option(
+            "--harness", exists=True, file_okay=False, help="Checkout of the workload, whose own harness is to run it."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="By which that harness draws images.")] = 0,
     json: Json = "-",
 ) -> None:
-    """Run our submission to the ml-inference workload of the FHE benchmarking suite as its harness would.
+    """Run our submission to the ml-inference workload of the FHE benchmarking suite, as its harness would or by it.
 
-    Example:
+    Examples:
 
       ciphershift bench yardstick --size 1 --model mnist-tiny --json -
+      ciphershift bench yardstick --size 1 --harness ml-inference
     """
     from ciphershift.benchmarks.report import plan
 
-    write(plan.yardstick(size, model), json)
+    if harness is not None:
+        write(plan.yardstick_by_harness(harness.resolve(), size, seed, model), json)
+    else:
+        write(plan.yardstick(size, model), json)
 
 
 @app.command()

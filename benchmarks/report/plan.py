@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ciphershift.benchmarks.crypto import parameters, primitives
-from ciphershift.benchmarks.fhe_benchmarking import driver
+from ciphershift.benchmarks.fhe_benchmarking import driver, harness
 from ciphershift.benchmarks.fhe_benchmarking.instance import DEFAULT_MODEL, SIZES
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import envelope
@@ -251,3 +251,9 @@ def yardstick(size: int, model: str = DEFAULT_MODEL, count: int | None = None) -
     with tempfile.TemporaryDirectory() as folder:
         result = driver.run(Path(folder), size, _digits(), model=model, count=count)
     return envelope("yardstick", params=parameter_set) | result
+
+
+def yardstick_by_harness(checkout: Path, size: int, seed: int, model: str = DEFAULT_MODEL) -> Record:
+    """Runs the submission by the suite's harness; returns its report in an envelope."""
+    parameter_set = params.get(Program.load(Settings().models / model).params)
+    return envelope("yardstick-harness", params=parameter_set) | harness.run(checkout, size, model=model, seed=seed)

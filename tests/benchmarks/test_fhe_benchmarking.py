@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ciphershift.benchmarks.fhe_benchmarking import driver
+from ciphershift.benchmarks.fhe_benchmarking import driver, harness
 from ciphershift.benchmarks.fhe_benchmarking.instance import Instance
 from ciphershift.benchmarks.harness.expected import ExpectedLogits
-from ciphershift.errors import InsecureParamsError
+from ciphershift.errors import ConfigurationError, InsecureParamsError
 from ciphershift.he_layers.program import Program
 from ciphershift.models.training.data import Split
 
@@ -100,3 +100,56 @@ def test_toy_parameters_and_unknown_sizes_are_refused(
     assert InsecureParamsError.__name__ in refused.stderr
     assert not instance.io.exists()
     assert "usage" in step(Instance(tmp_path, 7), "client_key_generation", {}).stderr
+
+
+HARNESS = """
+import json, pathlib, subprocess, sys
+size, name = sys.argv[1], ("single", "small", "medium", "large")[int(sys.argv[1])]
+subprocess.run(["scripts/get_openfhe.sh"], check=True)
+subprocess.run(["scripts/build_task.sh", "./submission"], check=True)
+steps = [["client_key_generation", size], ["server_preprocess_model"], ["client_preprocess_input", size]]
+steps += [["client_encode_encrypt_input", size], ["server_encrypted_compute", size]]
+for step, *arguments in [*steps, ["client_decrypt_decode", size], ["client_postprocess", size]]:
+    subprocess.run([pathlib.Path("submission/build") / step, *arguments], check=True)
+report = pathlib.Path("measurements") / name / "results-1.json"
+report.parent.mkdir(parents=True)
+report.write_text(json.dumps({"per_stage": {}, "seed": sys.argv[3]}))
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, tiny_images: NDArray[np.uint8]) -> Path:
+    """What the harness of the suite does, in short: it calls the scripts, then each step as an executable."""
+    for name in ("harness", "scripts", "submission"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "harness/run_submission.py").write_text(HARNESS)
+    for command in (["init", "-q"], ["add", "."], [*["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "c"]]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    instance = Instance(tmp_path, 1)
+    instance.pixels.parent.mkdir(parents=True)
+    np.savetxt(instance.pixels, tiny_images[:2].reshape(2, -1) / 255, fmt="%.6f")
+    np.savetxt(instance.labels, np.array([0, 0]), fmt="%d")
+    return tmp_path
+
+
+def test_a_harness_runs_the_steps_as_executables(
+    checkout: Path, environment: dict[str, str], tiny_program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    result = harness.run(checkout, 1, model="tiny", seed=5)
+    assert result["report"] == {"per_stage": {}, "seed": "5"}
+    predictions = np.load(Instance(checkout, 1).logits).argmax(axis=1)
+    right = sum(tiny_program.output.classes[number] == "0" for number in predictions)
+    assert result["Quality"]["Encrypted model quality"]["correct_predictions"] == right
+    assert len(result["harness"]) == 12
+
+
+def test_a_changed_harness_is_refused_before_anything_is_replaced(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "harness/run_submission.py").write_text("print('all right')")
+    with pytest.raises(ConfigurationError, match="not as it was published"):
+        harness.run(checkout, 1, model="tiny", seed=0)
+    assert not list((checkout / "submission").iterdir())
+    with pytest.raises(ConfigurationError, match="'harness'"):
+        harness.run(tmp_path / "submission", 1, model="tiny", seed=0)
