@@ -18,6 +18,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -38,8 +39,31 @@ CHOSEN_BY, TESTED = "northangerabbey", "persuasion"
 STEPS, WORDS, SIZE, UNITS = 25, 10_000, 128, 300
 OTHER = 0  # number of all words that are not in the table
 BATCH, CANDIDATES = 64, 1200
-INPUT_LEVELS, LEVELS, LSTM_LEVELS = 15, 15, 31
-PARAMS = "FAST_N512_BLOCK3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Of a conversion.
+
+    Attributes:
+        samples: windows that it looks at.
+        input_levels: greatest integer of an input; ``levels`` that of a state.
+        exponents: powers of two that a weight may take.
+        max_outside: share of sums that may leave their window.
+        params: name of the parameter set.
+    """
+
+    samples: int
+    input_levels: int
+    levels: int
+    exponents: int
+    max_outside: float
+    params: str
+
+
+FAST = Choice(samples=600, input_levels=15, levels=15, exponents=4, max_outside=1e-2, params="FAST_N512_BLOCK3")
+PRECISE = Choice(samples=1200, input_levels=63, levels=95, exponents=3, max_outside=1e-3, params="EXACT_N2048_BLOCK3")
+"""Of the LSTM, whose products make more of noise than ReLUs do."""
 
 
 class Language(nn.Module):
@@ -215,6 +239,7 @@ class Encrypted:
     """The recurrent network, converted, between two tables: a rounded one before it, which stands still, and one behind it.
 
     Attributes:
+        params: name of the parameter set.
         inputs: what the rounded vectors stand for.
         rows: the rounded vectors, bytes [WORDS, SIZE]; ``vectors``: the numbers.
         network: reads them [B, SIZE, STEPS] / 255 and answers with a vector after the last word, without what this word adds itself.
@@ -222,19 +247,26 @@ class Encrypted:
         direct: what a word adds itself.
     """
 
-    def __init__(self, model: Language, texts: list[Tensor], levels: int = LEVELS) -> None:
+    def __init__(self, model: Language, texts: list[Tensor], choice: Choice) -> None:
+        self.params = choice.params
         parts = (model.table, model.bias, model.direct)
         self.table, self.bias, self.direct = (nn.Parameter(part.detach().clone()) for part in parts)
         low, high = (torch.quantile(self.table.detach(), share, dim=0) for share in (0.002, 0.998))
         clamped = self.table.detach().clamp(low, high)
-        self.inputs = Inputs(encoding=fit_encoding(clamped, levels=INPUT_LEVELS), levels=INPUT_LEVELS)
+        self.inputs = Inputs(encoding=fit_encoding(clamped, levels=choice.input_levels), levels=choice.input_levels)
         self.rows = torch.tensor(self.inputs.bytes_of(clamped.numpy()))
         self.vectors = torch.tensor(self.inputs.raw_of(self.rows.numpy()))
         module = nn.Sequential(Steps(), last_state(model.recurrent), model.last).eval()
         words = torch.cat([windows(text, STEPS)[0] for text in texts])
-        words = words[torch.randperm(len(words))[:600]]
+        words = words[torch.randperm(len(words))[: choice.samples]]
         self.network = convert(
-            module, self.vectors[words].transpose(1, 2), params=PARAMS, inputs=self.inputs, levels=levels
+            module,
+            self.vectors[words].transpose(1, 2),
+            params=choice.params,
+            inputs=self.inputs,
+            levels=choice.levels,
+            exponents=choice.exponents,
+            max_outside=choice.max_outside,
         )
 
     def samples(self, words: Tensor) -> Tensor:
@@ -317,7 +349,7 @@ class Figures(dict[str, tuple[float, ...]]):
 def save(folder: Path, name: str, encrypted: Encrypted, vocabulary: list[str], figures: Figures) -> None:
     """What server and client need, and the windows of the test."""
     names = tuple(map(str, range(SIZE)))
-    export(encrypted.network, name=name, version="1", params=PARAMS, classes=names).save(folder / name)
+    export(encrypted.network, name=name, version="1", params=encrypted.params, classes=names).save(folder / name)
     (folder / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
     vectors, direct = encrypted.vectors.numpy(), encrypted.direct.detach().numpy()
     table, bias = encrypted.table.detach().half().numpy(), encrypted.bias.detach().numpy()
@@ -346,21 +378,20 @@ def train(folder: Path) -> None:
     fit_float(model, learned, epochs=12, dropout=0.25, teacher=teacher, kept=folder / "relu.pt")
     figures.of_float("ReLU", model)
     torch.manual_seed(2)
-    encrypted = Encrypted(model, learned)
+    encrypted = Encrypted(model, learned, FAST)
     encrypted.fit(learned, epochs=1, rate=1e-4, teacher=teacher)
     figures.report("integers", encrypted.answers, encrypted.table, encrypted.bias)
     save(folder, "words-rnn", encrypted, vocabulary, figures)
 
 
 def train_lstm(folder: Path, other: str) -> None:
-    """Converts the LSTM as it is: sigmoid and tanh are look-ups, and a product of two encrypted values is two of them. Then trains on."""
+    """Converts the LSTM as it is: sigmoid and tanh are look-ups, and a product of two encrypted values is two of them."""
     vocabulary, texts = corpus()
     learned, figures = [texts[novel] for novel in LEARNED], Figures(texts)
     teacher = fit_teacher(folder, learned)
     figures.of_float("LSTM", teacher)
     torch.manual_seed(3)
-    encrypted = Encrypted(teacher, learned, LSTM_LEVELS)
-    encrypted.fit(learned, epochs=1, rate=1e-4, teacher=teacher)
+    encrypted = Encrypted(teacher, learned, PRECISE)
     figures.report("integers", encrypted.answers, encrypted.table, encrypted.bias)
     save(Path(other), "words-lstm", encrypted, vocabulary, figures)
 

@@ -69,7 +69,7 @@ def test_the_network_of_all_words_is_that_of_the_last_one(words: ModuleType, tmp
     text = words.numbers(words.tokens(VERSE * 50), ["", *sorted(set(words.tokens(VERSE)))])
     model = getattr(words, kind)()
     words.fit_float(model, [text], epochs=12, dropout=0.0, kept=tmp_path / "float.pt")
-    encrypted = words.Encrypted(model, [text])
+    encrypted = words.Encrypted(model, [text], words.FAST)
     encrypted.network.eval().noise = None
     given, _ = words.windows(text[:200], stride=3)
     candidates = torch.arange(words.WORDS)
@@ -81,12 +81,9 @@ def test_the_network_of_all_words_is_that_of_the_last_one(words: ModuleType, tmp
     assert torch.allclose(of_all[:, -1], answers(given), atol=1e-5)
 
 
-def test_an_lstm_is_trained_on_through_its_products(
-    words: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_lstm_is_converted_as_it_is(words: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIPHERSHIFT_HOME", str(tmp_path / "home"))
-    for name, value in {"UNITS": 8, "LSTM_LEVELS": 15}.items():
-        monkeypatch.setattr(words, name, value)
+    monkeypatch.setattr(words, "UNITS", 8)
     words.train_lstm(tmp_path, str(tmp_path / "other"))
     record = measure(tmp_path / "other", windows=1)
     assert record["perplexity_simulated"] < 4, "the text repeats itself"
