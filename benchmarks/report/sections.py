@@ -275,7 +275,7 @@ def _she(stored: Stored, folder: Path) -> str:
             record = texts[name]
             found, lstm = record["perplexity_simulated"], record["figures"]["LSTM"][1]
             beside = (
-                f"{found:.1f} perplexity of another text (simulated); an LSTM of as many units has {lstm:.1f}",
+                f"{name}: {found:.1f} perplexity of another text (simulated); a float LSTM of as many units has {lstm:.1f}",
                 tables.seconds(record["median_s"]),
                 f"{record['lookups']} look-ups",
                 tables.size(record["upload_bytes"]),
