@@ -11,8 +11,8 @@ from ciphershift.he_layers.crypto import timing
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.network import Network
 
-FINER = ((4, 31), (6, 31), (6, 63))
-"""Exponents and levels that are tried after those that were asked for; finer ones cost no time."""
+OTHERS = ((4, 31), (3, 31), (6, 31), (6, 63), (3, 63))
+"""Exponents and levels that are tried after those that were asked for; all cost the same time. Small weights amplify less noise."""
 SETS = tuple(params.name for params in parameter_sets.SETS.values() if not params.is_toy and params.bodies == 1)
 """Sets in which samples share masks are for several at a time."""
 
@@ -79,13 +79,13 @@ def _seconds(network: Network, first: Choice, threads: int) -> dict[str, float]:
 
 
 def _in_order(first: Choice, seconds: dict[str, float], budget: Budget) -> list[Choice]:
-    """Choices that are fast enough: the set that was asked for, then the others, the fastest first; each with ever finer numbers."""
+    """Choices that are fast enough: the set that was asked for, then the others, the fastest first; each with all numbers."""
     quickest: dict[int, str] = {}
     for name in sorted(SETS, key=seconds.__getitem__):
         quickest.setdefault(parameter_sets.get(name).polynomial_size, name)
     most = float("inf") if budget.max_seconds is None else budget.max_seconds
     allowed = [name for name in (first.params, *quickest.values()) if seconds[name] <= most]
-    numbers = ((first.exponents, first.levels), *FINER)
+    numbers = ((first.exponents, first.levels), *OTHERS)
     every = [replace(first, params=name, exponents=e, levels=n) for name in allowed for e, n in numbers]
     return list(dict.fromkeys(every))
 

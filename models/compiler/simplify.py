@@ -25,6 +25,7 @@ from ciphershift.models.compiler.affine import (
 )
 from ciphershift.models.compiler.compose import compose_moves, without_idle_moves
 from ciphershift.models.compiler.crelu import apart_where_pooled, both_signs
+from ciphershift.models.compiler.followers import bytes_of
 from ciphershift.models.compiler.head import with_one_head
 from ciphershift.models.compiler.merge import merged_linear
 from ciphershift.models.compiler.pointwise import functions_of_one_number
@@ -80,6 +81,7 @@ def _simplified(traced: ir.TraceResult, input_shape: Shape, *, moved: bool) -> i
         _pools_before_activations,
         shifts_into_look_ups,
         _without_unused,
+        _as_sums,
     ):
         operations = change(operations)
     # What stands in for an unsupported step would only raise findings that vanish with it.
@@ -184,6 +186,30 @@ def _free_terms(operations: list[ir.Operation]) -> list[ir.Operation]:
                 operation = replace(operation, inputs=inputs)
         result.append(operation)
     return result
+
+
+def _as_sums(operations: list[ir.Operation]) -> list[ir.Operation]:
+    """A linear layer that a function reads is a sum of one term, if elsewhere the same function reads a product beside the same weights.
+
+    So is the first step of a gated layer without biases, whose state is zero (models.compiler.followers).
+    """
+    counts, by_name = readers(operations), {operation.name: operation for operation in operations}
+    read = [(o, by_name[o.inputs[0]]) for o in operations if isinstance(o, ir.LookUp) and counts[o.inputs[0]] == 1]
+
+    def layers(names: tuple[str, ...]) -> list[ir.Conv2d | ir.Linear]:
+        return [t for name in names if isinstance(t := by_name.get(name), ir.Conv2d | ir.Linear) and t.source]
+
+    beside = {
+        (bytes_of(o), term.source)
+        for o, value in read
+        if isinstance(value, ir.Add) and len(layers(value.inputs)) < len(value.inputs)
+        for term in layers(value.inputs)
+    }
+    for o, value in read if beside else ():
+        if any((bytes_of(o), layer.source) in beside for layer in layers((value.name,))):
+            add = ir.Add(name=f"{value.name}_alone", place=o.place, inputs=(value.name,), shape=value.shape)
+            operations = inserted_after(operations, value, add)
+    return operations
 
 
 def _has_power_of_two(operation: ir.Operation | None, by_name: dict[str, ir.Operation]) -> bool:

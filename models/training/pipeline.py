@@ -162,12 +162,19 @@ def train_recipe(
     seed = recipe.conversion.seed
     torch.manual_seed(seed)
     module = recipe.module()
-    for part in module.modules():
-        if isinstance(part, Whitening):
-            part.look_at(torch.tensor(splits.train.images[:IMAGES]))
+    _look(module, splits)
+    teacher = None
+    if recipe.teacher is not None:
+        torch.manual_seed(seed)
+        teacher = recipe.teacher.module(recipe.input_shape, recipe.classes)
+        _look(teacher, splits)
+        train_phase("teacher", teacher, recipe.teacher.phase, splits, work=work, seed=seed, show=show, device=device)
     conversion = replace(recipe.conversion, public=PUBLIC) if recipe.stem else recipe.conversion
     learner = decoded(module, splits.inputs, recipe.input_shape[0])
-    train_phase("float", learner, recipe.float_phase, splits, work=work, seed=seed, show=show, device=device)
+    train_phase(
+        "float", learner, recipe.float_phase, splits, work=work, seed=seed, show=show, teacher=teacher, device=device
+    )
+    chosen = {part: asdict(spec) for part, spec in (("teacher", recipe.teacher),) if spec is not None}
     return convert_module(
         recipe.name,
         module,
@@ -178,9 +185,17 @@ def train_recipe(
         source=recipe.name,
         made_by=made_by,
         show=show,
-        training={"blocks": [asdict(block) for block in recipe.blocks], "float_phase": asdict(recipe.float_phase)},
+        training=chosen
+        | {"blocks": [asdict(block) for block in recipe.blocks], "float_phase": asdict(recipe.float_phase)},
         device=device,
     )
+
+
+def _look(module: nn.Module, splits: Splits) -> None:
+    """Whitened first layers take their filters from the training images."""
+    for part in module.modules():
+        if isinstance(part, Whitening):
+            part.look_at(torch.tensor(splits.train.images[:IMAGES]))
 
 
 def _train_exact(

@@ -1,7 +1,7 @@
 """How each network of the zoo is made: an ordinary module and its training. Chosen on the validation images, never on the test images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -18,6 +18,7 @@ from ciphershift.models.nn.recurrent import Recurrent, Steps
 from ciphershift.models.nn.whitening import Whitening
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.sets import Reading
+from ciphershift.models.training.teacher import TeacherSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +105,7 @@ class Recipe:
         gated: whether a second network of this topology gives the gates of the first (models.nn.gated).
         stem: the public part before the blocks.
         mean: whether the classes are read from the mean of each feature map, not from all places.
+        teacher: of the float phase, if this is distilled.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Recipe:
     gated: bool = False
     stem: StemSpec | None = None
     mean: bool = False
+    teacher: TeacherSpec | None = None
 
     def module(self) -> nn.Module:
         """The untrained float module; its activations clip at one, as the look-ups will."""
@@ -323,14 +326,35 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             stem=StemSpec(maps=16, kernel=3, pool=2),
             blocks=(
                 ConvSpec(maps=48, kernel=3, padding=1, both=True),
-                ConvSpec(maps=160, kernel=4, stride=2, padding=1),
+                ConvSpec(maps=160, kernel=4, stride=2, padding=1, both=True),
                 ConvSpec(maps=160, kernel=3, padding=1),
                 ConvSpec(maps=128, kernel=3, padding=1),
-                ConvSpec(maps=256, kernel=4, stride=2, padding=1),
+                ConvSpec(maps=256, kernel=4, stride=2, padding=1, both=True),
                 ConvSpec(maps=256, kernel=3, padding=1),
             ),
             mean=True,
-            float_phase=_photographs(epochs=44, learning_rate=0.05, shift=4, cut_out=12, alternating=True, **_MUON),
+            teacher=TeacherSpec(
+                maps=24,
+                widths=(64, 256, 256),
+                phase=Phase(
+                    epochs=12,
+                    learning_rate=0.05,
+                    muon=True,
+                    unit_rows=True,
+                    batch=500,
+                    distortion=0.0,
+                    cut_out=12,
+                    fused=True,
+                    shift=3,
+                    alternating=True,
+                ),
+            ),
+            float_phase=replace(
+                _photographs(
+                    epochs=28, learning_rate=0.05, shift=4, cut_out=12, alternating=True, distilled=0.9, **_MUON
+                ),
+                smoothing=0.0,
+            ),
             conversion=Conversion(
                 phases={
                     "polished": _photographs(

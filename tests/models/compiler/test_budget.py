@@ -7,7 +7,9 @@ from torch import nn
 
 from ciphershift.errors import BadCalibrationError, OverBudgetError
 from ciphershift.models.compiler import budget
+from ciphershift.models.compiler.budget import Budget, Choice
 from ciphershift.models.compiler.convert import convert
+from ciphershift.models.compiler.network import Network
 
 SAMPLES = torch.rand(120, 10, generator=torch.Generator().manual_seed(0))
 
@@ -28,6 +30,17 @@ def test_finer_numbers_are_taken_where_coarse_ones_lose_too_much(module: nn.Modu
     network = convert(module, SAMPLES, params="TOY_N128", exponents=1, levels=1, max_drop=8.0, validation=judged)
     assert network.exponents > 1
     assert network.levels > 1
+
+
+def test_smaller_weights_are_taken_where_they_lose_less(module: nn.Module) -> None:
+    """As those of an LSTM do (docs/decisions/0201)."""
+
+    def make(choice: Choice) -> Network:
+        return convert(module, SAMPLES, params=choice.params, exponents=choice.exponents, levels=choice.levels)
+
+    first = Choice(params="TOY_N128", exponents=4, levels=31)
+    network = budget.within(Budget(max_drop=1.0), first, make, lambda made: 5.0 * abs(made.exponents - 3))
+    assert (network.params, network.exponents) == ("TOY_N128", 3)
 
 
 def test_another_set_is_taken_where_the_one_that_was_asked_for_is_too_slow(

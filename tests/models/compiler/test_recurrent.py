@@ -233,6 +233,7 @@ class Own(nn.Module):
         pytest.param(nn.LSTM(FEATURES, 3, batch_first=True, proj_size=2), 2, 14, 13, id="LSTM with a projection"),
         pytest.param(nn.LSTM(FEATURES, 3, 2, batch_first=True), 3, 23, 22, id="LSTM of two layers"),
         pytest.param(nn.GRU(FEATURES, 3, batch_first=True), 3, 12, 7, id="GRU"),
+        pytest.param(nn.GRU(FEATURES, 3, batch_first=True, bias=False), 3, 11, 7, id="GRU without biases"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")

@@ -19,6 +19,7 @@ from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import train_recipe
 from ciphershift.models.training.recipes import RECIPES, Conversion, ConvSpec, Recipe, StemSpec
 from ciphershift.models.training.sets import VALIDATION_IMAGES, Splits
+from ciphershift.models.training.teacher import TeacherSpec
 
 SHORT = Phase(epochs=1, learning_rate=4e-3, batch=50)
 IMAGES = 600
@@ -94,6 +95,26 @@ def test_a_recipe_with_a_public_part_trains_what_is_behind_it(recipe: Recipe, tm
     trained: Any = load_baseline(behind_public.module(), tmp_path / "entry")
     assert len(trained) == len(untouched)  # what is stored is the whole module
     assert card["accuracy_quantised"] > 0.2  # of ten classes
+
+
+def test_a_recipe_may_learn_from_a_teacher_alone(recipe: Recipe, tmp_path: Path) -> None:
+    """Wholly distilled, a network that is given other labels becomes the same, as long as its teacher is the same."""
+    kept = splits(everything=True)
+    few = replace(kept, train=kept.train.part(0, IMAGES), test=kept.test.part(0, 100))
+    mixed = replace(few, train=replace(few.train, labels=few.train.labels[::-1].copy()))
+    taught = replace(
+        recipe,
+        teacher=TeacherSpec(maps=4, widths=(8, 16), phase=SHORT),
+        float_phase=replace(SHORT, distilled=1.0),
+    )
+    trained = []
+    for data in (few, mixed):
+        card = train_recipe(taught, data, work=tmp_path, output=tmp_path / "entry", show=lambda *_: None)
+        trained.append(load_baseline(taught.module(), tmp_path / "entry").state_dict())
+        for stage in ("float", "noisy"):
+            (tmp_path / f"{stage}.pt").unlink()
+    assert card["training"]["teacher"]["widths"] == (8, 16)
+    assert all(torch.equal(weights, trained[1][name]) for name, weights in trained[0].items())
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if isinstance(recipe, Recipe)])
