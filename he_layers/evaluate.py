@@ -34,6 +34,8 @@ from ciphershift.he_layers.program import IMAGE, Program, Stage
 
 SLICE_ROWS = 1024
 """Ciphertexts of a slice's sums: 8 MB under the big key, enough of them to keep the kernel busy, and few enough that progress is seen."""
+BUSY, MOST_TOGETHER = 128, 8
+"""Look-ups of a layer, of all images that are evaluated together, below which each one costs more; and such images at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,22 +171,32 @@ class EncryptedCircuit:
     """The circuit operations (he_layers.layers.layer.Circuit) on LWE ciphertexts.
 
     A list is under the CKKS input key, under the big key, or under both one after the other. The last comes from adding the first two (a
-    max-pool right after the first linear layer) and costs a second key switch at its next look-up. A row has a value of each image that is
-    evaluated, with one mask for all of them as soon as they have been looked up.
+    max-pool right after the first linear layer) and costs a second key switch at its next look-up.
+
+    Of several images that share masks, a row has a value of each, with one mask for all of them as soon as they have been looked up. Of
+    several that do not, the rows of a value follow one another.
     """
 
-    def __init__(self, keys: ServerKeys, *, threads: int, remote: RemoteLookups | None = None) -> None:
-        """Args: threads: of the kernel. remote: computes the look-ups, in place of pbs here; linear layers do not wait for it."""
+    def __init__(self, keys: ServerKeys, *, threads: int, remote: RemoteLookups | None = None, images: int = 1) -> None:
+        """Prepare.
+
+        Args:
+            keys: of the ciphertexts' owner.
+            threads: of the kernel.
+            remote: computes the look-ups, in place of pbs here; linear layers do not wait for it.
+            images: that share no masks, and are evaluated together.
+        """
         self.keys = keys
         self.threads = threads
+        self.images = images
         if remote is None:
             self._lookup: Lookup = lambda x, tables, index, second: pbs.pbs(
                 x, keys, tables, index, second=second, threads=threads
             )
-            self.slice_rows, self.slices_at_once = SLICE_ROWS, 1
+            self.slice_rows, self.slices_at_once = SLICE_ROWS // images, 1
         else:
             self._lookup = remote.lookup
-            self.slice_rows, self.slices_at_once = SLICE_ROWS * remote.workers, 2
+            self.slice_rows, self.slices_at_once = SLICE_ROWS // images * remote.workers, 2
 
     def linear(self, x: LweCiphertextList, layer: LinearLayer, shape: Shape) -> LweCiphertextList:
         """The layer's integer combinations of rows."""
@@ -192,11 +204,12 @@ class EncryptedCircuit:
         matrix = lwe.ShiftMatrix.from_entries(
             entries.rows, entries.columns, entries.row, entries.column, entries.values
         )
-        return lwe.linear(x, matrix, threads=self.threads)
+        result = lwe.linear(replace(x, data=self._by_value(x)), matrix, threads=self.threads)
+        return replace(x, data=result.data.reshape(-1, x.data.shape[1]))
 
     def add_constant(self, x: LweCiphertextList, turns: FloatArray) -> LweCiphertextList:
         """Constants on the bodies."""
-        return lwe.add_constant(x, lwe.to_words(turns))
+        return lwe.add_constant(x, np.repeat(lwe.to_words(turns), self.images))
 
     def add(self, a: LweCiphertextList, b: LweCiphertextList) -> LweCiphertextList:
         """Sum of rows, under the keys of both."""
@@ -210,7 +223,7 @@ class EncryptedCircuit:
 
     def select(self, x: LweCiphertextList, index: IntArray) -> LweCiphertextList:
         """The rows at the given places."""
-        return replace(x, data=x.data[index])
+        return replace(x, data=self._by_value(x)[index].reshape(-1, x.data.shape[1]))
 
     def join(self, parts: list[LweCiphertextList]) -> LweCiphertextList:
         """All rows, one part after the other, under the keys of all; a single part is not copied."""
@@ -218,12 +231,12 @@ class EncryptedCircuit:
             return parts.pop()
         mixed = len({(part.input_words, part.dimension) for part in parts}) > 1
         like = self._under_both_keys(self.rows(parts[0], 0, 0)) if mixed else parts[0]
-        joined, start = self.room(sum(map(len, parts)), like), 0
+        joined, start = self.room(sum(map(len, parts)) // self.images, like), 0
         del like
         while parts:
             part = parts.pop(0)
             self.put(joined, start, self._under_both_keys(part) if mixed else part)
-            start += len(part)
+            start += len(part) // self.images
         return joined
 
     def lookup(
@@ -234,19 +247,23 @@ class EncryptedCircuit:
         second: NDArray[np.int32] | None = None,
     ) -> LweCiphertextList:
         """Key switch, modulus switch, blind rotation, sample extraction."""
-        return self._lookup(x, tables, table_index, second)
+        return self._lookup(x, tables, np.repeat(table_index, self.images), second)
 
     def rows(self, x: LweCiphertextList, start: int, stop: int) -> LweCiphertextList:
-        """The rows from ``start`` up to ``stop``; not copied."""
-        return replace(x, data=x.data[start:stop])
+        """The rows of the values from ``start`` up to ``stop``; not copied."""
+        return replace(x, data=x.data[start * self.images : stop * self.images])
 
     def room(self, count: int, like: LweCiphertextList) -> LweCiphertextList:
-        """Room for ``count`` rows under the keys of ``like``."""
-        return replace(like, data=np.empty((count, like.data.shape[1]), dtype=np.uint32))
+        """Room for the rows of ``count`` values under the keys of ``like``."""
+        return replace(like, data=np.empty((count * self.images, like.data.shape[1]), dtype=np.uint32))
 
     def put(self, room: LweCiphertextList, start: int, part: LweCiphertextList) -> None:
-        """Writes rows into a room, from ``start`` on."""
-        room.data[start : start + len(part)] = part.data
+        """Writes rows into a room, from the value ``start`` on."""
+        room.data[start * self.images : start * self.images + len(part)] = part.data
+
+    def _by_value(self, x: LweCiphertextList) -> NDArray[np.uint32]:
+        """The rows of each value as one; not copied."""
+        return x.data.reshape(len(x) // self.images, -1)
 
     def _under_same_keys(
         self, a: LweCiphertextList, b: LweCiphertextList
@@ -283,8 +300,9 @@ def run(
     Args:
         program: the network.
         keys: expanded evaluation keys of the ciphertexts' owner.
-        images: one, or as many as may share a mask (``ParameterSet.bodies``) for little more than the price of one; of each the ciphertexts
-            of its values in C order, all in one or some in each.
+        images: one, or several that are evaluated together: as many as may share a mask (``ParameterSet.bodies``) for little more than the
+            price of one, or where none do any number, which keeps the kernel busy if layers are small. Of each the ciphertexts of its
+            values in C order, all in one or some in each.
         threads: of the kernel.
         remote: what computes look-ups; by default this process does.
         start: the state of an earlier evaluation of the same images, to go on from; by default the images.
@@ -298,19 +316,19 @@ def run(
     """
     for image in images:
         check_images(program, keys.params, image)
-    if not 1 <= len(images) <= keys.params.bodies:
-        raise BadShapeError(
-            f"{len(images)} images are evaluated together; under {keys.params.name} up to {keys.params.bodies} are"
-        )
+    shared = keys.params.bodies > 1
+    if not images or (shared and len(images) > keys.params.bodies):
+        limit = f"up to {keys.params.bodies}" if shared else "one or more"
+        raise BadShapeError(f"{len(images)} images are evaluated together; under {keys.params.name} {limit} are")
     if not program.lookups:
         yield multiplied(program, keys, images, threads=threads)
         return
     started = perf_counter()
     bindings = [Binding.of(image, program.digest) for image in images]
-    circuit = EncryptedCircuit(keys, threads=threads, remote=remote)
+    circuit = EncryptedCircuit(keys, threads=threads, remote=remote, images=1 if shared else len(images))
     if start is None:
-        pixels = [circuit.join([lwe.sample_extract(ciphertext) for ciphertext in image]) for image in images]
-        start = State.first(lwe.side_by_side(pixels))
+        pixels = [lwe.joined([lwe.sample_extract(ciphertext) for ciphertext in image]) for image in images]
+        start = State.first(lwe.side_by_side(pixels) if shared else lwe.in_turn(pixels))
         del pixels
     slices = walk(program, circuit, start, keys.params.polynomial_size)
     del start
@@ -318,11 +336,20 @@ def run(
         answers: tuple[PackedAnswer, ...] = ()
         if done.logits is not None:
             logits = done.logits
+            of_each = [(logits, i) if shared else (lwe.every(logits, i, len(images)), 0) for i in range(len(images))]
             answers = tuple(
-                packing.packing_key_switch(logits, keys, binding, body=body, threads=threads)
-                for body, binding in enumerate(bindings)
+                packing.packing_key_switch(rows, keys, binding, body=body, threads=threads)
+                for (rows, body), binding in zip(of_each, bindings, strict=True)
             )
         yield Progress.of(done, program, seconds=perf_counter() - started, answers=answers, snapshot=done.snapshot)
+
+
+def images_together(program: Program, params: ParameterSet) -> int:
+    """How many images of a request ``run`` should be given at a time: as share a mask, or as it takes to fill small layers."""
+    stages = [stage.lookups for stage in program.stages if stage.lookups]
+    if params.bodies > 1 or not stages:
+        return params.bodies
+    return min(MOST_TOGETHER, -(-BUSY * len(stages) // sum(stages)))
 
 
 def multiplied(

@@ -32,8 +32,8 @@ class Metrics:
         )
         self.jobs = Counter("ciphershift_jobs", "Jobs finished by this process.", ("model", "state"), registry=registry)
         self.compute_seconds = Histogram(
-            "ciphershift_compute_seconds", "Time of a layer for one image.", ("model", "layer"), buckets=_SECONDS,
-            registry=registry,
+            "ciphershift_compute_seconds", "Time of a layer for the images that are evaluated together.", ("model", "layer"),
+            buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self.bootstraps = Counter("ciphershift_bootstraps", "Table look-ups.", ("model",), registry=registry)
 

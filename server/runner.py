@@ -157,9 +157,9 @@ class JobRunner:
     async def _evaluate(self, job: Job) -> str | None:
         """Evaluates a job's images, some at a time, until it is finished or another tenant has its turn; returns the job's state."""
         images = await _persisted(self._images, job)
-        pace = _Pace()
+        turn, pace = self._settings.turn_images(job.bootstraps_total // job.images), _Pace()
         while True:
-            some = images[job.images_kept : job.images_kept + self._settings.slice_images]
+            some = images[job.images_kept : job.images_kept + turn]
             try:
                 result = await self._run(job, some, pace)
             except _TurnOver:

@@ -19,6 +19,8 @@ from ciphershift.errors import ConfigurationError
 from ciphershift.he_layers.crypto.params import SETS, STAND_INS
 
 Scheme = Literal["local", "ray", "torch", "queue"]
+SHORT_TURN_LOOKUPS = 5000
+"""Look-ups of all images of a turn: a few seconds of two cores."""
 ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
 
 
@@ -135,7 +137,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         description="images of a job that are evaluated before another tenant has its turn; if empty 1, "
-        "or as many as are evaluated together",
+        "of small networks as many as fill a short turn, or as many as are evaluated together",
     )
     deadline_seconds: float = Field(600.0, gt=0, description="time from a job's acceptance to its deadline")
     result_seconds: float = Field(86400.0, gt=0, description="time for which a finished job's result is kept")
@@ -208,17 +210,19 @@ class Settings(BaseSettings):
         except ValueError:
             return self.host == "localhost"
 
-    @property
-    def slice_images(self) -> int:
-        """Images of a job that are evaluated before another tenant has its turn.
+    def turn_images(self, lookups: int) -> int:
+        """Images of a job, each with so many look-ups, that are evaluated before another tenant has its turn.
 
-        If the operator names no number: a device evaluates a request's images together, and so are as many as may share a mask.
+        If the operator names no number: a device evaluates a request's images together, and so are as many as may share a mask. Of a small
+        network there are as many as fill a short turn, since small layers take several at a time (he_layers.evaluate.images_together).
         """
         if self.images_per_turn is not None:
             return self.images_per_turn
         if self.engine_url.scheme == "torch":
             return self.max_batch
-        return max((1, *(SETS[name].bodies for name in self.stand_ins)))
+        short = max(1, SHORT_TURN_LOOKUPS // lookups) if lookups else self.max_batch
+        bodies = max((1, *(SETS[name].bodies for name in self.stand_ins)))
+        return -(-short // bodies) * bodies
 
     @property
     def hosts(self) -> frozenset[str]:

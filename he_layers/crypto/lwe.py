@@ -119,6 +119,25 @@ def add_constant(x: LweCiphertextList, words: NDArray[np.uint32]) -> LweCipherte
     return replace(x, data=data)
 
 
+def joined(lists: Sequence[LweCiphertextList]) -> LweCiphertextList:
+    """All rows of lists under one key, one list after the other; a single list is not copied."""
+    if len(lists) == 1:
+        return lists[0]
+    return replace(lists[0], data=np.concatenate([x.data for x in lists]))
+
+
+def in_turn(lists: Sequence[LweCiphertextList]) -> LweCiphertextList:
+    """The first rows of all lists, which are of equal length and under one key, then their second rows, and so on."""
+    if len(lists) == 1:
+        return lists[0]
+    return replace(lists[0], data=np.stack([x.data for x in lists], axis=1).reshape(-1, lists[0].data.shape[1]))
+
+
+def every(x: LweCiphertextList, first: int, step: int) -> LweCiphertextList:
+    """The rows of one of the lists that ``in_turn`` took: from ``first`` on, every ``step``-th."""
+    return replace(x, data=np.ascontiguousarray(x.data[first::step]))
+
+
 def side_by_side(lists: Sequence[LweCiphertextList]) -> LweCiphertextList:
     """Joins lists of equal length under the CKKS secret, row by row: the masks of all, then their bodies.
 

@@ -212,7 +212,7 @@ class JobStore:
         with self._database.writing() as session:
             job = session.scalar(turns.next_job())
             if job is not None:
-                turns.charge(session, job, turns.end_of_turn(job, self._settings.slice_images))
+                turns.charge(session, job, turns.end_of_turn(job, self._settings))
                 job.state, job.runner_id = IN_PROGRESS, runner_id
                 job.started = time.time() if job.started is None or not job.images_kept else job.started
                 job.attempt += 1
@@ -248,7 +248,7 @@ class JobStore:
                 self._requeue(mine)
                 mine.attempt -= 1
                 return False
-            turns.charge(session, mine, turns.end_of_turn(mine, self._settings.slice_images))
+            turns.charge(session, mine, turns.end_of_turn(mine, self._settings))
         return True
 
     def pause(self, job: Job, saved: int) -> bool:
@@ -267,7 +267,7 @@ class JobStore:
                 self._requeue(mine)
                 mine.attempt -= 1
                 return True
-            turns.charge(session, mine, turns.end_of_turn(mine, self._settings.slice_images))
+            turns.charge(session, mine, turns.end_of_turn(mine, self._settings))
         return False
 
     def advance(self, job: Job, step: LayerProgress | None, ready_at: float | None = None) -> bool:

@@ -12,6 +12,7 @@ import time
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
+from ciphershift.server.settings import Settings
 from ciphershift.server.store.database import Job, Tenant
 from ciphershift.server.store.states import PENDING, UNFINISHED
 
@@ -50,9 +51,10 @@ def charge(session: Session, job: Job, until: int) -> None:
         job.bootstraps_charged += more
 
 
-def end_of_turn(job: Job, images: int) -> int:
+def end_of_turn(job: Job, settings: Settings) -> int:
     """The look-up up to which a job is charged before it is evaluated further: of the next images, TURN_LOOKUPS at most."""
     each = job.bootstraps_total // job.images
+    images = settings.turn_images(each)
     return min(each * (job.images_kept + images), max(job.bootstraps_done, each * job.images_kept) + TURN_LOOKUPS)
 
 

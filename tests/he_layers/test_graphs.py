@@ -156,6 +156,41 @@ def test_encrypted_branches_are_the_simulated_ones(
         assert (len(steps) > len(list(evaluate.chains(branched)))) == (rows == 40)
 
 
+def test_images_are_evaluated_together_and_go_on_from_any_slice(
+    branched: Program, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without sharing masks: each has the answer that it has alone, and layers get the look-ups of all of them in one call."""
+    monkeypatch.setattr(evaluate, "SLICE_ROWS", 120)
+    simulated = np.stack([simulate.run(branched, TOY, IMAGES, np.random.default_rng(i)) for i in range(40)])
+    server_keys = keys.evaluation_keys().expand(1)
+    turns = branched.input.integers(IMAGES).reshape(len(IMAGES), -1) * branched.input.delta
+    images = [[ckks.encrypt(keys, KEY_ID, row)] for row in turns]
+    counts = list[int]()
+
+    def count(x: LweCiphertextList, *rest: Any) -> LweCiphertextList:
+        counts.append(len(x))
+        tables, index, second = rest
+        return pbs.pbs(x, server_keys, tables, index, second=second)
+
+    whole, states = walked(evaluate.run(branched, server_keys, images, remote=evaluate.RemoteLookups(count, workers=1)))
+    assert sum(counts) == len(IMAGES) * branched.lookups == len(IMAGES) * whole[-1].lookups_done
+    assert all(number % len(IMAGES) == 0 for number in counts)
+    part = next(state for state in states if state.rows is not None)
+    for answers in (whole[-1].answers, list(evaluate.run(branched, server_keys, images, start=part))[-1].answers):
+        logits = np.stack([ckks.decrypt(keys, answer) for answer in answers]) * branched.turns_to_logits
+        assert np.abs((logits - simulated.mean(axis=0)) / simulated.std(axis=0)).max() < 5
+
+
+@pytest.mark.parametrize(("busy", "images"), [(128, 1), (129, 2), (384, 3), (100_000, evaluate.MOST_TOGETHER)])
+def test_small_layers_take_several_images_at_a_time(
+    branched: Program, monkeypatch: pytest.MonkeyPatch, busy: int, images: int
+) -> None:
+    assert branched.lookups / sum(stage.lookups > 0 for stage in branched.stages) == 128
+    monkeypatch.setattr(evaluate, "BUSY", busy)
+    assert evaluate.images_together(branched, TOY) == images
+    assert evaluate.images_together(branched, params.get("TOY_N128_SHARED2")) == 2
+
+
 def test_layers_behind_both_signs_are_sliced_with_them(keys: ClientKeys, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four channels become eight in mid-chain, each with a table of its own; an evaluation goes on from any slice."""
     program = Program(

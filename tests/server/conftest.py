@@ -138,14 +138,23 @@ Serve = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def gated(zoo: Path, bundle: tuple[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """Starts a gated server: `with gated(**settings) as server`; with `holding` its gate is closed from the start."""
+    """Starts a gated server: `with gated(**settings) as server`; with `holding` its gate is closed from the start.
+
+    It evaluates one image after the other, unless the settings say otherwise.
+    """
 
     @contextmanager
     def serve(holding: int | None = None, **settings: Any) -> Iterator[Gated]:
         gate = Gate(tmp_path_factory.mktemp("gate") / "layers")
         if holding is not None:
             gate.hold(holding)
-        given: dict[str, Any] = {"engine": "local://?threads=1", "max_batch": 100, "gate": gate.path, **settings}
+        given: dict[str, Any] = {
+            "engine": "local://?threads=1",
+            "max_batch": 100,
+            "images_per_turn": 1,
+            "gate": gate.path,
+            **settings,
+        }
         program = ("-P", gated_server.__file__, "serve")
         with (
             running_server(models=zoo, allow_toy_parameters=True, program=program, **given) as process,

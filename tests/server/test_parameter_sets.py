@@ -78,9 +78,16 @@ def test_more_images_than_share_a_mask_are_refused(tiny_program: Program) -> Non
 
 def test_images_that_may_share_masks_have_one_turn_unless_the_operator_says_otherwise() -> None:
     shared = "FAST_N512_BLOCK3_SHARED2, EXACT_N2048_BLOCK3"
-    assert [Settings(parameter_sets=names).slice_images for names in (shared, "FAST_N512_BLOCK3", "own")] == [2, 1, 1]
-    assert Settings(parameter_sets=shared, images_per_turn=1).slice_images == 1
-    assert Settings(parameter_sets=shared, engine="torch://cpu", max_batch=7).slice_images == 7
+    turns = [Settings(parameter_sets=names).turn_images(6000) for names in (shared, "FAST_N512_BLOCK3", "own")]
+    assert turns == [2, 1, 1]
+    assert Settings(parameter_sets=shared, images_per_turn=1).turn_images(6000) == 1
+    assert Settings(parameter_sets=shared, engine="torch://cpu", max_batch=7).turn_images(6000) == 7
+
+
+def test_images_of_small_networks_share_a_turn() -> None:
+    assert [Settings(max_batch=9).turn_images(lookups) for lookups in (0, 24, 1392, 2500, 2501)] == [9, 208, 3, 2, 1]
+    assert Settings(parameter_sets="FAST_N512_BLOCK3_SHARED2").turn_images(1392) == 4
+    assert Settings(images_per_turn=1).turn_images(24) == 1
 
 
 def test_networks_of_the_zoo_may_share_masks_where_the_operator_says_so(tmp_path: Path) -> None:
