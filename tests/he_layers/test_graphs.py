@@ -120,6 +120,31 @@ def test_a_result_is_dropped_after_its_last_use(branched: Program) -> None:
     assert set(values) == {"logits"}
 
 
+@pytest.fixture(scope="module")
+def sliced() -> Program:
+    """Four channels become eight in mid-chain, each with a table of its own."""
+    return Program(
+        name="sliced",
+        version="1",
+        params=TOY.name,
+        input=InputSpec(shape=(1, 6, 6), levels=15, delta=1 / 512),
+        layers=(
+            Conv2d(name="conv", weight=weights(4, 1, 3, 3)),
+            CReLU(name="both", bias=BIAS, multiplier=np.full(4, 0.3), levels=15, delta_out=1 / 64),
+            ReLU(
+                name="after",
+                bias=-np.arange(8, dtype=np.int32),
+                multiplier=np.linspace(1, 2, 8),
+                levels=15,
+                delta_out=1 / 1024,
+            ),
+            Flatten(name="flat"),
+            Linear(name="logits", weight=weights(3, 128)),
+        ),
+        output=OutputSpec(classes=("a", "b", "c"), scale=1.0),
+    )
+
+
 def walked(
     steps: Iterator[evaluate.Progress],
 ) -> tuple[list[evaluate.Progress], list[evaluate.State[LweCiphertextList]]]:
@@ -156,14 +181,17 @@ def test_encrypted_branches_are_the_simulated_ones(
         assert (len(steps) > len(list(evaluate.chains(branched)))) == (rows == 40)
 
 
+@pytest.mark.parametrize("kind", ["branched", "sliced"])
 def test_images_are_evaluated_together_and_go_on_from_any_slice(
-    branched: Program, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, kind: str, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without sharing masks: each has the answer that it has alone, and layers get the look-ups of all of them in one call."""
     monkeypatch.setattr(evaluate, "SLICE_ROWS", 120)
-    simulated = np.stack([simulate.run(branched, TOY, IMAGES, np.random.default_rng(i)) for i in range(40)])
+    program: Program = request.getfixturevalue(kind)
+    pictures = RNG.integers(0, 256, (3, *program.input.shape), dtype=np.uint8)
+    spread = np.stack([simulate.run(program, TOY, pictures, np.random.default_rng(i)) for i in range(40)]).std(axis=0)
     server_keys = keys.evaluation_keys().expand(1)
-    turns = branched.input.integers(IMAGES).reshape(len(IMAGES), -1) * branched.input.delta
+    turns = program.input.integers(pictures).reshape(3, -1) * program.input.delta
     images = [[ckks.encrypt(keys, KEY_ID, row)] for row in turns]
     counts = list[int]()
 
@@ -172,13 +200,18 @@ def test_images_are_evaluated_together_and_go_on_from_any_slice(
         tables, index, second = rest
         return pbs.pbs(x, server_keys, tables, index, second=second)
 
-    whole, states = walked(evaluate.run(branched, server_keys, images, remote=evaluate.RemoteLookups(count, workers=1)))
-    assert sum(counts) == len(IMAGES) * branched.lookups == len(IMAGES) * whole[-1].lookups_done
-    assert all(number % len(IMAGES) == 0 for number in counts)
+    def logits(*runs: Any) -> NDArray[np.float64]:
+        answers = [answer for run in runs for answer in list(run)[-1].answers]
+        return np.stack([ckks.decrypt(keys, answer) for answer in answers]) * program.turns_to_logits
+
+    remote = evaluate.RemoteLookups(count, workers=1)
+    steps, states = walked(evaluate.run(program, server_keys, images, remote=remote))
+    assert sum(counts) == len(images) * program.lookups == len(images) * steps[-1].lookups_done
+    assert all(number % len(images) == 0 for number in counts)
+    alone = logits(*(evaluate.run(program, server_keys, [image]) for image in images))
     part = next(state for state in states if state.rows is not None)
-    for answers in (whole[-1].answers, list(evaluate.run(branched, server_keys, images, start=part))[-1].answers):
-        logits = np.stack([ckks.decrypt(keys, answer) for answer in answers]) * branched.turns_to_logits
-        assert np.abs((logits - simulated.mean(axis=0)) / simulated.std(axis=0)).max() < 5
+    for together in (logits(steps), logits(evaluate.run(program, server_keys, images, start=part))):
+        assert (np.abs(together - alone) < spread / 4).all()
 
 
 @pytest.mark.parametrize(("busy", "images"), [(128, 1), (129, 2), (384, 3), (100_000, evaluate.MOST_TOGETHER)])
@@ -191,28 +224,11 @@ def test_small_layers_take_several_images_at_a_time(
     assert evaluate.images_together(branched, params.get("TOY_N128_SHARED2")) == 2
 
 
-def test_layers_behind_both_signs_are_sliced_with_them(keys: ClientKeys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four channels become eight in mid-chain, each with a table of its own; an evaluation goes on from any slice."""
-    program = Program(
-        name="sliced",
-        version="1",
-        params=TOY.name,
-        input=InputSpec(shape=(1, 6, 6), levels=15, delta=1 / 512),
-        layers=(
-            Conv2d(name="conv", weight=weights(4, 1, 3, 3)),
-            CReLU(name="both", bias=BIAS, multiplier=np.full(4, 0.3), levels=15, delta_out=1 / 64),
-            ReLU(
-                name="after",
-                bias=-np.arange(8, dtype=np.int32),
-                multiplier=np.linspace(1, 2, 8),
-                levels=15,
-                delta_out=1 / 1024,
-            ),
-            Flatten(name="flat"),
-            Linear(name="logits", weight=weights(3, 128)),
-        ),
-        output=OutputSpec(classes=("a", "b", "c"), scale=1.0),
-    )
+def test_layers_behind_both_signs_are_sliced_with_them(
+    sliced: Program, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluation goes on from any slice."""
+    program = sliced
     assert [stage.layer.name for stage in next(evaluate.chains(program))] == ["conv", "both", "after"]
     monkeypatch.setattr(evaluate, "SLICE_ROWS", 16)  # one channel of the convolution
     image = RNG.integers(0, 256, (1, 1, 6, 6), dtype=np.uint8)
