@@ -34,8 +34,8 @@ from ciphershift.he_layers.program import IMAGE, Program, Stage
 
 SLICE_ROWS = 1024
 """Ciphertexts of a slice's sums: 8 MB under the big key, enough of them to keep the kernel busy, and few enough that progress is seen."""
-BUSY, MOST_TOGETHER = 128, 8
-"""Look-ups of a layer, of all images that are evaluated together, below which each one costs more; and such images at most."""
+BUSY, MOST_TOGETHER, ROWS_TOGETHER = 128, 8, 4096
+"""For ``images_together``: look-ups of a layer that are enough, images, and ciphertexts of their largest values at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -349,7 +349,8 @@ def images_together(program: Program, params: ParameterSet) -> int:
     stages = [stage.lookups for stage in program.stages if stage.lookups]
     if params.bodies > 1 or not stages:
         return params.bodies
-    return min(MOST_TOGETHER, -(-BUSY * len(stages) // sum(stages)))
+    largest = max(flat_size(shape) for shape in (program.input.shape, *(s.output_shape for s in program.stages)))
+    return max(1, min(MOST_TOGETHER, -(-BUSY * len(stages) // sum(stages)), ROWS_TOGETHER // largest))
 
 
 def multiplied(

@@ -136,8 +136,8 @@ class Settings(BaseSettings):
     images_per_turn: int | None = Field(
         None,
         ge=1,
-        description="images of a job that are evaluated before another tenant has its turn; if empty 1, "
-        "of small networks as many as fill a short turn, or as many as are evaluated together",
+        description="images of a job that are evaluated before another tenant has its turn; if empty as many as have "
+        "5000 look-ups together, at least one; two where masks are shared; on a GPU CIPHERSHIFT_MAX_BATCH",
     )
     deadline_seconds: float = Field(600.0, gt=0, description="time from a job's acceptance to its deadline")
     result_seconds: float = Field(86400.0, gt=0, description="time for which a finished job's result is kept")

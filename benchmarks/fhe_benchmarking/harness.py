@@ -31,17 +31,22 @@ def run(checkout: Path, size: int, *, model: str, seed: int) -> dict[str, Any]:
         seed: by which the harness draws images.
 
     Raises:
-        ConfigurationError: it is no such checkout, or its harness has been changed.
+        ConfigurationError: it is no such checkout, its harness has been changed, or it holds another submission that is not committed.
         subprocess.CalledProcessError: the harness or a step failed; its own message is on stderr.
     """
     missing = [name for name in ("harness", *REPLACED) if not (checkout / name).is_dir()]
-    if missing:
+    if missing or not _git(checkout, "ls-files", "harness"):
         raise ConfigurationError(
-            f"{checkout} has no folder {missing[0]!r}; name a checkout of github.com/fhe-benchmarking/ml-inference"
+            f"{checkout} is no git checkout with the folders harness, {' and '.join(REPLACED)}; make one of "
+            "github.com/fhe-benchmarking/ml-inference (in later versions steps lie elsewhere: see benchmarks/fhe_benchmarking/README.md)"
         )
     if changed := _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", "harness"):
         raise ConfigurationError(
             f"the harness in {checkout} is not as it was published ({changed}); restore it: git checkout -- harness"
+        )
+    if not _is_ours(checkout) and (changed := _git(checkout, "status", "--porcelain", "--", *REPLACED)):
+        raise ConfigurationError(
+            f"{checkout} holds a submission that is not committed, and would be replaced ({changed}); commit it, or take another checkout"
         )
     for name in REPLACED:
         shutil.rmtree(checkout / name)
@@ -59,6 +64,16 @@ def run(checkout: Path, size: int, *, model: str, seed: int) -> dict[str, Any]:
     }
 
 
+def _is_ours(checkout: Path) -> bool:
+    """Whether our submission is what lies there, from an earlier run."""
+    ours = [path.relative_to(OURS) for name in REPLACED for path in (OURS / name).glob("*.*")]
+    return all(
+        (checkout / path).is_file() and (checkout / path).read_bytes() == (OURS / path).read_bytes() for path in ours
+    )
+
+
 def _git(checkout: Path, *arguments: str) -> str:
+    """What git says of the checkout itself, or nothing if it is none."""
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(checkout.parent)}
     command = ["git", "-C", str(checkout), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout.strip()

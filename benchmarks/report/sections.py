@@ -356,7 +356,7 @@ def _yardstick(stored: Stored, folder: Path) -> str:
         "The ml-inference workload of the FHE benchmarking suite (HomomorphicEncryption.org) in its own fields, each step a process of "
         "its own (`benchmarks/fhe_benchmarking/`); measured by our driver. Its leaderboard has the reference "
         f"alone: 7.63 s, accuracy 0.97, keys of 1 GB, on other hardware.\n\n{tables.table(('step', *columns), rows)}"
-        + _by_harness(stored.any("yardstick-harness", "size", "model_name", anywhere=True))
+        + _by_harness(stored.any("yardstick-harness", "size", "model_name"))
     )
 
 
@@ -367,16 +367,16 @@ def _by_harness(records: list[Record]) -> str:
     stages = list(dict.fromkeys(stage for record in records for stage in record["report"]["per_stage"]))
     qualities = [record["Quality"]["Encrypted model quality"] for record in records]
     columns = [
-        f"{r['model_name']}, {tables.several(quality['total_samples'], 'image')}"
+        f"{r['model_name']}, {tables.several(quality['total_samples'], 'image')}, {r['params']}"
         for r, quality in zip(records, qualities, strict=True)
     ]
     rows = [(stage, *(r["report"]["per_stage"].get(stage, "–") for r in records)) for stage in stages]
     rows += [(name, *(r["report"]["bandwidth"][name] for r in records)) for name in records[0]["report"]["bandwidth"]]
     rows.append(("accuracy", *(f"{quality['accuracy']:.4f}" for quality in qualities)))
-    first = records[0]
+    commits = ", ".join(dict.fromkeys(record["harness"] for record in records))
     return (
-        f"\n\nBy the suite's own harness, unmodified (commit {first['harness']}), under {first['params']} on "
-        f"{tables.several(first['cores'], 'core')} ({first['isa']}); steps that begin with Harness are its own work:"
+        f"\n\nBy the suite's own harness, unmodified (commit {commits}), on "
+        f"{tables.several(records[0]['cores'], 'core')} ({records[0]['isa']}); steps that begin with Harness are its own work:"
         f"\n\n{tables.table(('step', *columns), rows)}"
     )
 

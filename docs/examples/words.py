@@ -43,7 +43,7 @@ BATCH, CANDIDATES = 64, 1200
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Of a conversion.
+    """What is chosen for a conversion.
 
     Attributes:
         samples: windows that it looks at.

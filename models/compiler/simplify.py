@@ -189,12 +189,16 @@ def _free_terms(operations: list[ir.Operation]) -> list[ir.Operation]:
 
 
 def _as_sums(operations: list[ir.Operation]) -> list[ir.Operation]:
-    """A linear layer that a function reads is a sum of one term, if elsewhere the same function reads a product beside the same weights.
+    """A linear layer that a function reads is a sum of one term, if elsewhere the same function reads other terms beside the same weights.
 
     So is the first step of a gated layer without biases, whose state is zero (models.compiler.followers).
     """
     counts, by_name = readers(operations), {operation.name: operation for operation in operations}
-    read = [(o, by_name[o.inputs[0]]) for o in operations if isinstance(o, ir.LookUp) and counts[o.inputs[0]] == 1]
+    read = [
+        (o, value)
+        for o in operations
+        if isinstance(o, ir.LookUp) and counts[o.inputs[0]] == 1 and (value := by_name.get(o.inputs[0]))
+    ]
 
     def layers(names: tuple[str, ...]) -> list[ir.Conv2d | ir.Linear]:
         return [t for name in names if isinstance(t := by_name.get(name), ir.Conv2d | ir.Linear) and t.source]

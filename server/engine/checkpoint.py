@@ -34,14 +34,20 @@ class Checkpoint:
     Attributes:
         answers: of its first images, in containers.
         state: of the next ones, which are evaluated together; None before their first layer.
+        together: how many images are evaluated together; a state is of no use to a worker that takes another number.
     """
 
     answers: Sequence[bytes] = ()
     state: State[LweCiphertextList] | None = None
+    together: int = 1
 
     def write(self, task: Task, params_id: str) -> bool:
         """Replaces the task's checkpoint; returns whether it could. A full disk is logged, and costs no more than the checkpoint."""
-        about: dict[str, Any] = {"task": _digest(task, params_id), "answers": len(self.answers)}
+        about: dict[str, Any] = {
+            "task": _digest(task, params_id),
+            "answers": len(self.answers),
+            "together": self.together,
+        }
         arrays: dict[str, Any] = {
             f"answer-{i}": np.frombuffer(answer, dtype=np.uint8) for i, answer in enumerate(self.answers)
         }
@@ -61,15 +67,19 @@ class Checkpoint:
         return True
 
     @classmethod
-    def read(cls, task: Task, params_id: str) -> Checkpoint:
-        """The task's checkpoint; an empty one if there is none, or one that is damaged or of other images."""
+    def read(cls, task: Task, params_id: str, together: int) -> Checkpoint:
+        """The task's checkpoint; an empty one if there is none, or one that is damaged or of other images.
+
+        Without its state if so many images are not what it was made with.
+        """
         try:
             with task.checkpoint.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 about = json.loads(arrays["about"].tobytes())
                 if about["task"] != _digest(task, params_id):
                     return cls()
                 answers = [arrays[f"answer-{i}"].tobytes() for i in range(about["answers"])]
-                return cls(answers=answers, state=_unpack(about["state"], arrays) if "state" in about else None)
+                usable = "state" in about and about["together"] == together
+                return cls(answers=answers, state=_unpack(about["state"], arrays) if usable else None)
         except FileNotFoundError:
             return cls()
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -80,7 +80,7 @@ class Worker(ABC, Generic[K]):
         """Evaluates a task; stop iterating to cancel it.
 
         Yields:
-            A LayerProgress after each layer of each image; the last item is the TaskResult.
+            A LayerProgress after each layer, of the images that are evaluated together; the last item is the TaskResult.
 
         Raises:
             DeadlineError: the deadline passed.
@@ -115,7 +115,7 @@ class Worker(ABC, Generic[K]):
                 before, now = progress.seconds, time.perf_counter()
                 savable = progress.snapshot is not None or bool(progress.answers)
                 if savable and now - saved >= pause:
-                    if _reached(logits, progress).write(task, model.params.id):
+                    if _reached(logits, progress, together).write(task, model.params.id):
                         saved_lookups = lookups
                     saved = time.perf_counter()
                     pause = max(pause, (saved - now) / CHECKPOINT_SHARE)
@@ -137,7 +137,7 @@ class Worker(ABC, Generic[K]):
 
     def _checkpoint(self, task: Task, model: Model) -> Checkpoint:
         """What another worker has left of the task, as far as this one can go on from it."""
-        return Checkpoint.read(task, model.params.id)
+        return Checkpoint.read(task, model.params.id, self._images_together(model))
 
     def _model(self, task: Task) -> Model:
         """The model that the job was accepted for; loaded again if the folder holds another version."""
@@ -181,8 +181,8 @@ class KernelWorker(Worker[ServerKeys]):
         return evaluate.images_together(model.program, model.params)
 
 
-def _reached(logits: Sequence[bytes], progress: evaluate.Progress) -> Checkpoint:
-    return Checkpoint(answers=logits, state=progress.snapshot() if progress.snapshot else None)
+def _reached(logits: Sequence[bytes], progress: evaluate.Progress, together: int) -> Checkpoint:
+    return Checkpoint(answers=logits, state=progress.snapshot() if progress.snapshot else None, together=together)
 
 
 def read_bundle(task: Task) -> Bytes:

@@ -6,8 +6,8 @@
 
 A job is accepted when its row is committed; its images are stored before that. A runner claims it and may write to it only while the row
 names that runner and that attempt, so a runner whose lease has expired cannot overwrite the work of its replacement. Answers are stored
-image by image: between two images, or when a worker has saved what it has of one, a job may return to the queue so that another tenant has
-its turn.
+turn by turn (Settings.turn_images): between two turns, or when a worker has saved what it has of one, a job may return to the queue so that
+another tenant has its turn.
 """
 
 from __future__ import annotations

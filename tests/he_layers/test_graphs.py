@@ -3,7 +3,7 @@
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ciphershift.errors import BadShapeError, OutOfLevelsError, ProgramError
 from ciphershift.he_layers import evaluate, simulate
 from ciphershift.he_layers.crypto import ckks, params, pbs
 from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
+from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.layers import (
     Add,
@@ -162,6 +163,18 @@ def keys() -> ClientKeys:
     return ClientKeys.generate(TOY)
 
 
+def remote(server_keys: ServerKeys, before: Callable[[LweCiphertextList], object]) -> evaluate.RemoteLookups:
+    """Look-ups that are computed here, each slice's after ``before`` was called with its ciphertexts."""
+
+    def look_up(
+        x: LweCiphertextList, tables: NDArray[np.float64], index: NDArray[np.int32], second: NDArray[np.int32] | None
+    ) -> LweCiphertextList:
+        before(x)
+        return pbs.pbs(x, server_keys, tables, index, second=second)
+
+    return evaluate.RemoteLookups(look_up, workers=1)
+
+
 @pytest.mark.parametrize("rows", [evaluate.SLICE_ROWS, 40])
 def test_encrypted_branches_are_the_simulated_ones(
     branched: Program, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch, rows: int
@@ -194,18 +207,13 @@ def test_images_are_evaluated_together_and_go_on_from_any_slice(
     turns = program.input.integers(pictures).reshape(3, -1) * program.input.delta
     images = [[ckks.encrypt(keys, KEY_ID, row)] for row in turns]
     counts = list[int]()
-
-    def count(x: LweCiphertextList, *rest: Any) -> LweCiphertextList:
-        counts.append(len(x))
-        tables, index, second = rest
-        return pbs.pbs(x, server_keys, tables, index, second=second)
+    counting = remote(server_keys, lambda x: counts.append(len(x)))
 
     def logits(*runs: Any) -> NDArray[np.float64]:
         answers = [answer for run in runs for answer in list(run)[-1].answers]
         return np.stack([ckks.decrypt(keys, answer) for answer in answers]) * program.turns_to_logits
 
-    remote = evaluate.RemoteLookups(count, workers=1)
-    steps, states = walked(evaluate.run(program, server_keys, images, remote=remote))
+    steps, states = walked(evaluate.run(program, server_keys, images, remote=counting))
     assert sum(counts) == len(images) * program.lookups == len(images) * steps[-1].lookups_done
     assert all(number % len(images) == 0 for number in counts)
     alone = logits(*(evaluate.run(program, server_keys, [image]) for image in images))
@@ -239,17 +247,11 @@ def test_layers_behind_both_signs_are_sliced_with_them(
     middle = states[1]
     assert middle.channels == 2
     meeting = threading.Barrier(2)
-
-    def meet(x: LweCiphertextList, *rest: Any) -> LweCiphertextList:
-        meeting.wait(timeout=300)  # until the other slice's look-ups have come, too
-        tables, index, second = rest
-        return pbs.pbs(x, server_keys, tables, index, second=second)
-
-    remote = evaluate.RemoteLookups(meet, workers=1)
-    shared, shared_states = walked(evaluate.run(program, server_keys, encrypted, remote=remote))
+    met = remote(server_keys, lambda _: meeting.wait(timeout=300))  # until the other slice's look-ups have come, too
+    shared, shared_states = walked(evaluate.run(program, server_keys, encrypted, remote=met))
     assert [step.lookups_done for step in shared] == [step.lookups_done for step in whole]
     rest = list(evaluate.run(program, server_keys, encrypted, start=middle))
-    shared_rest = list(evaluate.run(program, server_keys, encrypted, start=shared_states[1], remote=remote))
+    shared_rest = list(evaluate.run(program, server_keys, encrypted, start=shared_states[1], remote=met))
     for answer in (steps[-1].answer for steps in (whole, rest, shared, shared_rest)):
         assert answer is not None
         logits = ckks.decrypt(keys, answer) * program.turns_to_logits
@@ -296,19 +298,17 @@ def test_a_walk_that_ends_early_leaves_no_slice_running(
     turns = branched.input.integers(IMAGES[:1]).reshape(-1) * branched.input.delta
     failing = threading.Event()
 
-    def fail(x: LweCiphertextList, *rest: Any) -> LweCiphertextList:
+    def fail(_: LweCiphertextList) -> None:
         if failing.is_set():
             raise MemoryError
-        tables, index, second = rest
-        return pbs.pbs(x, server_keys, tables, index, second=second)
 
     before = set(threading.enumerate())
-    remote = evaluate.RemoteLookups(fail, workers=1)
-    steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], remote=remote)
+    failed = remote(server_keys, fail)
+    steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], remote=failed)
     assert next(steps).snapshot is not None
     steps.close()  # type: ignore[attr-defined]
     assert not set(threading.enumerate()) - before
-    steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], remote=remote)
+    steps = evaluate.run(branched, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], remote=failed)
     next(steps)
     failing.set()
     with pytest.raises(MemoryError):

@@ -16,6 +16,7 @@ from ciphershift.client import Keystore
 from ciphershift.he_layers import evaluate, simulate
 from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
+from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.layers import Add, Conv2d, Flatten, Linear, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
 from ciphershift.server.engine import worker as worker_module
@@ -29,8 +30,13 @@ from tests.support.gated_server import Gate
 from tests.support.metrics import samples
 from tests.support.tenants import tenant
 
-SHARED = params.get("TOY_N128_SHARED2")
-IMAGES = 3  # two in one mask, and one alone
+IMAGES = 3  # two together, and one alone
+
+
+@pytest.fixture(scope="module", params=["TOY_N128_SHARED2", "TOY_N128"])
+def used(request: pytest.FixtureRequest) -> ParameterSet:
+    """Two images are evaluated together, in one mask or without."""
+    return params.get(request.param)
 
 
 def _relu(name: str, **fields: Any) -> ReLU:
@@ -64,17 +70,20 @@ def program() -> Program:
 
 @pytest.fixture(autouse=True)
 def every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint is written behind every layer, however long that takes."""
+    """A checkpoint is written behind every layer, however long that takes; layers take two images at a time."""
     monkeypatch.setattr(worker_module, "CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr(evaluate, "BUSY", 2 * 72)
 
 
 @pytest.fixture(scope="module")
-def worker(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], KernelWorker]:
+def worker(
+    used: ParameterSet, program: Program, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], KernelWorker]:
     """Makes workers, each with nothing in its memory."""
     models = tmp_path_factory.mktemp("models")
     program.save(models / program.name)
     settings = Settings(
-        models=models, allow_toy_parameters=True, parameter_sets=SHARED.name, checkpoint_seconds=1e-9, engine="queue://"
+        models=models, allow_toy_parameters=True, parameter_sets=used.name, checkpoint_seconds=1e-9, engine="queue://"
     )
     return lambda: KernelWorker(settings, 1)
 
@@ -85,15 +94,19 @@ def images() -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def encrypted(keystore: Keystore, program: Program, images: NDArray[np.uint8]) -> list[CkksCiphertext]:
-    pair = keystore.open(SHARED)
+def encrypted(
+    used: ParameterSet, keystore: Keystore, program: Program, images: NDArray[np.uint8]
+) -> list[CkksCiphertext]:
+    pair = keystore.open(used)
     levels = program.input.integers(images).reshape(len(images), -1)
     return [ckks.encrypt(pair.client_keys, pair.key_id, row * program.input.delta) for row in levels]
 
 
 @pytest.fixture
-def task(keystore: Keystore, program: Program, encrypted: list[CkksCiphertext], tmp_path: Path) -> Task:
-    pair = keystore.open(SHARED)
+def task(
+    used: ParameterSet, keystore: Keystore, program: Program, encrypted: list[CkksCiphertext], tmp_path: Path
+) -> Task:
+    pair = keystore.open(used)
     return Task(
         job_id="1" * 32,
         model=program.name,
@@ -124,16 +137,16 @@ def finished(steps: Iterator[LayerProgress | TaskResult]) -> tuple[list[LayerPro
 
 @pytest.fixture
 def is_right(
-    keystore: Keystore, program: Program, encrypted: list[CkksCiphertext], images: NDArray[np.uint8]
+    used: ParameterSet, keystore: Keystore, program: Program, encrypted: list[CkksCiphertext], images: NDArray[np.uint8]
 ) -> Callable[[TaskResult], bool]:
     """Whether answers are within the noise of the simulation."""
-    pair = keystore.open(SHARED)
+    pair = keystore.open(used)
     rng = np.random.default_rng(2)
-    runs = np.stack([simulate.run(program, SHARED, images, rng) for _ in range(50)])
+    runs = np.stack([simulate.run(program, used, images, rng) for _ in range(50)])
 
     def check(result: TaskResult) -> bool:
         answers = [
-            PackedAnswer.from_bytes(row, SHARED, Binding.of([ciphertext], program.digest), 3)
+            PackedAnswer.from_bytes(row, used, Binding.of([ciphertext], program.digest), 3)
             for row, ciphertext in zip(result.logits, encrypted, strict=True)
         ]
         logits = np.stack([ckks.decrypt(pair.client_keys, answer) for answer in answers]) * program.turns_to_logits
@@ -216,6 +229,21 @@ def test_a_damaged_checkpoint_is_none(
     task.checkpoint.write_bytes(spoil(task.checkpoint.read_bytes()))
     progress, result = finished(worker().run(task))
     assert progress[0].lookups_saved == 0
+    assert is_right(result)
+
+
+def test_a_state_of_another_number_of_images_is_none(
+    worker: Callable[[], KernelWorker],
+    used: ParameterSet,
+    task: Task,
+    is_right: Callable[[TaskResult], bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of a version that took others together."""
+    until(worker().run(task), "first")
+    monkeypatch.setattr(evaluate, "BUSY", 72)
+    progress, result = finished(worker().run(task))
+    assert progress[0].lookups_saved == (2 * 72 if used.bodies > 1 else 0)
     assert is_right(result)
 
 

@@ -216,6 +216,10 @@ def records() -> list[dict[str, Any]]:
         | {"model_name": "m", "size": "single", "Timing": {"Key Generation": "1.0s"}, "Bandwidth": {"Keys": "11.7M"}}
         | {"Server Reported": {"Total": "1.0s"}}
         | {"Quality": {"Encrypted model quality": {"total_samples": 1, "accuracy": 1.0}}},
+        envelope("yardstick-harness")
+        | {"model_name": "m", "size": "small", "harness": "c1395f2", "params": "P"}
+        | {"report": {"per_stage": {"Client: Key Generation": "1.5s"}, "bandwidth": {"Client: Keys": "11.7M"}}}
+        | {"Quality": {"Encrypted model quality": {"total_samples": 15, "accuracy": 0.9333}}},
     ]
 
 
@@ -256,8 +260,10 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
     figures = "1 000 000 | 16.7 min | 0.99 | 0.95 to 1.05 | 4 GB | 800 KB | 12 KB | 0.250 | 0.200 |"
     assert f"| resnet18 | 224 | P | 2 cores, {envelope('imagenet')['isa']} | {figures}" in text
     assert "| dense | 100 | 1 s | 1 s | – | – |" in text
-    beside = "138.7 perplexity of another text (simulated); an LSTM of as many units has 140.6"
+    beside = "words-rnn: 138.7 perplexity of another text (simulated); a float LSTM of as many units has 140.6"
     assert f"| 89.8 perplexity | 9.6 min | – | 9.4 MB | {beside} | 12 s | 7500 look-ups | 15 KB |" in text
+    assert "| step | m, 15 images, P |" in text
+    assert "| Client: Key Generation | 1.5s |" in text
     for name in ("accuracy-latency", "accuracy-upload", "stages", "growth", "throughput", "parameters", "extraction"):
         for theme in ("light", "dark"):
             assert f"figures/{name}-{theme}.svg" in text

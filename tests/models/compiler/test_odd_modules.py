@@ -63,6 +63,7 @@ class Named(nn.Module):
 EQUAL: dict[str, Callable[[], nn.Module]] = {
     "a number for each sample": lambda: net(lambda s, x: s.one(F.relu(s.a(x))).squeeze(-1), one=nn.Linear(8, 1)),
     "a number without a look-up": lambda: net(lambda s, x: s.one(x).squeeze(-1), one=nn.Linear(6, 1)),
+    "a function of the input": lambda: net(lambda s, x: s.one(torch.tanh(x)), one=nn.Linear(6, 2)),
     "in place": Counting,
     "names": Named,
     "mask by comparison": lambda: net(lambda s, x: s.head(F.relu(s.a(x)) * (x[:, :1] > 0.5))),
