@@ -201,10 +201,10 @@ def test_images_are_evaluated_together_and_go_on_from_any_slice(
     """Without sharing masks: each has the answer that it has alone, and layers get the look-ups of all of them in one call."""
     monkeypatch.setattr(evaluate, "SLICE_ROWS", 120)
     program: Program = request.getfixturevalue(kind)
-    pictures = RNG.integers(0, 256, (3, *program.input.shape), dtype=np.uint8)
-    spread = np.stack([simulate.run(program, TOY, pictures, np.random.default_rng(i)) for i in range(40)]).std(axis=0)
+    samples = RNG.integers(0, 256, (3, *program.input.shape), dtype=np.uint8)
+    spread = np.stack([simulate.run(program, TOY, samples, np.random.default_rng(i)) for i in range(40)]).std(axis=0)
     server_keys = keys.evaluation_keys().expand(1)
-    turns = program.input.integers(pictures).reshape(3, -1) * program.input.delta
+    turns = program.input.integers(samples).reshape(3, -1) * program.input.delta
     images = [[ckks.encrypt(keys, KEY_ID, row)] for row in turns]
     counts = list[int]()
     counting = remote(server_keys, lambda x: counts.append(len(x)))
