@@ -44,9 +44,11 @@ def run(checkout: Path, size: int, *, model: str, seed: int) -> dict[str, Any]:
         raise ConfigurationError(
             f"the harness in {checkout} is not as it was published ({changed}); restore it: git checkout -- harness"
         )
-    if not _is_ours(checkout) and (changed := _git(checkout, "status", "--porcelain", "--", *REPLACED)):
+    status = _git(checkout, "status", "--porcelain", "--", *REPLACED).splitlines()
+    if not _is_ours(checkout) and (changed := [line for line in status if "D" not in line[:2]]):
         raise ConfigurationError(
-            f"{checkout} holds a submission that is not committed, and would be replaced ({changed}); commit it, or take another checkout"
+            f"{checkout} holds a submission that is not committed, and would be replaced ({', '.join(changed)}); commit it, or take "
+            "another checkout"
         )
     for name in REPLACED:
         shutil.rmtree(checkout / name)
