@@ -107,14 +107,19 @@ def test_a_recipe_may_learn_from_a_teacher_alone(recipe: Recipe, tmp_path: Path)
         teacher=TeacherSpec(maps=4, widths=(8, 16), phase=SHORT),
         float_phase=replace(SHORT, distilled=1.0),
     )
-    trained = []
-    for data in (few, mixed):
-        card = train_recipe(taught, data, work=tmp_path, output=tmp_path / "entry", show=lambda *_: None)
-        trained.append(load_baseline(taught.module(), tmp_path / "entry").state_dict())
-        for stage in ("float", "noisy"):
+
+    def trained(data: Splits, *again: str) -> dict[str, torch.Tensor]:
+        for stage in again:
             (tmp_path / f"{stage}.pt").unlink()
-    assert card["training"]["teacher"]["widths"] == (8, 16)
-    assert all(torch.equal(weights, trained[1][name]) for name, weights in trained[0].items())
+        card = train_recipe(taught, data, work=tmp_path, output=tmp_path / "entry", show=lambda *_: None)
+        assert card["training"]["teacher"]["widths"] == (8, 16)
+        return load_baseline(taught.module(), tmp_path / "entry").state_dict()
+
+    first = trained(few)
+    other_labels = trained(mixed, "float", "noisy")
+    other_teacher = trained(mixed, "float", "noisy", "teacher")
+    assert all(torch.equal(weights, other_labels[name]) for name, weights in first.items())
+    assert not torch.equal(first["0.weight"], other_teacher["0.weight"])
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if isinstance(recipe, Recipe)])
