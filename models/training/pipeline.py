@@ -174,7 +174,7 @@ def train_recipe(
     train_phase(
         "float", learner, recipe.float_phase, splits, work=work, seed=seed, show=show, teacher=teacher, device=device
     )
-    chosen = {part: asdict(spec) for part, spec in (("teacher", recipe.teacher),) if spec is not None}
+    taught = {} if recipe.teacher is None else {"teacher": asdict(recipe.teacher)}
     return convert_module(
         recipe.name,
         module,
@@ -185,7 +185,7 @@ def train_recipe(
         source=recipe.name,
         made_by=made_by,
         show=show,
-        training=chosen
+        training=taught
         | {"blocks": [asdict(block) for block in recipe.blocks], "float_phase": asdict(recipe.float_phase)},
         device=device,
     )

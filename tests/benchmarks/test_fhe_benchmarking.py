@@ -123,7 +123,7 @@ def checkout(tmp_path: Path, tiny_images: NDArray[np.uint8]) -> Path:
     for name in ("harness", "scripts", "submission"):
         (tmp_path / name).mkdir()
     (tmp_path / "harness/run_submission.py").write_text(HARNESS)
-    for command in (["init", "-q"], ["add", "."], [*["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "c"]]):
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "c"]):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     instance = Instance(tmp_path, 1)
     instance.pixels.parent.mkdir(parents=True)

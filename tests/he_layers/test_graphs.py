@@ -236,25 +236,24 @@ def test_layers_behind_both_signs_are_sliced_with_them(
     sliced: Program, keys: ClientKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An evaluation goes on from any slice."""
-    program = sliced
-    assert [stage.layer.name for stage in next(evaluate.chains(program))] == ["conv", "both", "after"]
+    assert [stage.layer.name for stage in next(evaluate.chains(sliced))] == ["conv", "both", "after"]
     monkeypatch.setattr(evaluate, "SLICE_ROWS", 16)  # one channel of the convolution
     image = RNG.integers(0, 256, (1, 1, 6, 6), dtype=np.uint8)
-    runs = np.stack([simulate.run(program, TOY, image, np.random.default_rng(i))[0] for i in range(60)])
-    encrypted = [[ckks.encrypt(keys, KEY_ID, program.input.integers(image).reshape(-1) * program.input.delta)]]
+    runs = np.stack([simulate.run(sliced, TOY, image, np.random.default_rng(i))[0] for i in range(60)])
+    encrypted = [[ckks.encrypt(keys, KEY_ID, sliced.input.integers(image).reshape(-1) * sliced.input.delta)]]
     server_keys = keys.evaluation_keys().expand(1)
-    whole, states = walked(evaluate.run(program, server_keys, encrypted))
+    whole, states = walked(evaluate.run(sliced, server_keys, encrypted))
     middle = states[1]
     assert middle.channels == 2
     meeting = threading.Barrier(2)
     met = remote(server_keys, lambda _: meeting.wait(timeout=300))  # until the other slice's look-ups have come, too
-    shared, shared_states = walked(evaluate.run(program, server_keys, encrypted, remote=met))
+    shared, shared_states = walked(evaluate.run(sliced, server_keys, encrypted, remote=met))
     assert [step.lookups_done for step in shared] == [step.lookups_done for step in whole]
-    rest = list(evaluate.run(program, server_keys, encrypted, start=middle))
-    shared_rest = list(evaluate.run(program, server_keys, encrypted, start=shared_states[1], remote=met))
+    rest = list(evaluate.run(sliced, server_keys, encrypted, start=middle))
+    shared_rest = list(evaluate.run(sliced, server_keys, encrypted, start=shared_states[1], remote=met))
     for answer in (steps[-1].answer for steps in (whole, rest, shared, shared_rest)):
         assert answer is not None
-        logits = ckks.decrypt(keys, answer) * program.turns_to_logits
+        logits = ckks.decrypt(keys, answer) * sliced.turns_to_logits
         assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
 
 
