@@ -45,9 +45,9 @@ def run(checkout: Path, size: int, *, model: str, seed: int) -> dict[str, Any]:
             f"the harness in {checkout} is not as it was published ({changed}); restore it: git checkout -- harness"
         )
     status = _git(checkout, "status", "--porcelain", "--", *REPLACED).splitlines()
-    if not _is_ours(checkout) and (changed := [line for line in status if "D" not in line[:2]]):
+    if not _is_ours(checkout) and (lost := [line for line in status if "D" not in line[:2]]):
         raise ConfigurationError(
-            f"{checkout} holds a submission that is not committed, and would be replaced ({', '.join(changed)}); commit it, or take "
+            f"{checkout} holds a submission that is not committed, and would be replaced ({', '.join(lost)}); commit it, or take "
             "another checkout"
         )
     for name in REPLACED:
