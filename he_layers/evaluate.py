@@ -173,8 +173,7 @@ class EncryptedCircuit:
     A list is under the CKKS input key, under the big key, or under both one after the other. The last comes from adding the first two (a
     max-pool right after the first linear layer) and costs a second key switch at its next look-up.
 
-    Of several images that share masks, a row has a value of each, with one mask for all of them as soon as they have been looked up. Of
-    several that do not, the rows of a value follow one another.
+    Of several images the rows of a value follow one another.
     """
 
     def __init__(self, keys: ServerKeys, *, threads: int, remote: RemoteLookups | None = None, images: int = 1) -> None:
@@ -184,7 +183,7 @@ class EncryptedCircuit:
             keys: of the ciphertexts' owner.
             threads: of the kernel.
             remote: computes the look-ups, in place of pbs here; linear layers do not wait for it.
-            images: that share no masks, and are evaluated together.
+            images: that are evaluated together.
         """
         self.keys = keys
         self.threads = threads
@@ -275,14 +274,14 @@ class EncryptedCircuit:
     def _under_both_keys(self, x: LweCiphertextList) -> LweCiphertextList:
         """The same rows with a mask of zeros for the key that they lack."""
         params = self.keys.params
-        input_words = x.bodies * params.input_ring.ring_degree
+        input_words = params.input_ring.ring_degree
         both = input_words + params.big_dimension
         if x.dimension == both:
             return x
-        data = np.zeros((len(x), both + x.bodies), dtype=np.uint32)
+        data = np.zeros((len(x), both + 1), dtype=np.uint32)
         start = 0 if x.input_words else input_words
         data[:, start : start + x.dimension] = x.data[:, : x.dimension]
-        data[:, both:] = x.data[:, x.dimension :]
+        data[:, both] = x.data[:, x.dimension]
         return replace(x, data=data, input_words=input_words)
 
 
@@ -300,9 +299,8 @@ def run(
     Args:
         program: the network.
         keys: expanded evaluation keys of the ciphertexts' owner.
-        images: one, or several that are evaluated together: as many as may share a mask (``ParameterSet.bodies``) for little more than the
-            price of one, or where none do any number, which keeps the kernel busy if layers are small. Of each the ciphertexts of its
-            values in C order, all in one or some in each.
+        images: one, or several that are evaluated together, which keeps the kernel busy if layers are small. Of each the ciphertexts of
+            its values in C order, all in one or some in each.
         threads: of the kernel.
         remote: what computes look-ups; by default this process does.
         start: the state of an earlier evaluation of the same images, to go on from; by default the images.
@@ -311,44 +309,40 @@ def run(
         Progress after every slice, with the look-ups of each image; the last item has their answers.
 
     Raises:
-        BadShapeError: the ciphertexts hold another number of values than the Program's input, or there are too many images.
+        BadShapeError: the ciphertexts hold another number of values than the Program's input, or there is no image.
         WrongParamsError: keys and ciphertexts do not belong to one parameter set, the Program's or one that may stand in for it.
     """
     for image in images:
         check_images(program, keys.params, image)
-    shared = keys.params.bodies > 1
-    if not images or (shared and len(images) > keys.params.bodies):
-        limit = f"up to {keys.params.bodies}" if shared else "one or more"
-        raise BadShapeError(f"{len(images)} images are evaluated together; under {keys.params.name} {limit} are")
+    if not images:
+        raise BadShapeError("there is no image to evaluate; give one or more")
     if not program.lookups:
         yield multiplied(program, keys, images, threads=threads)
         return
     started = perf_counter()
     bindings = [Binding.of(image, program.digest) for image in images]
-    circuit = EncryptedCircuit(keys, threads=threads, remote=remote, images=1 if shared else len(images))
+    circuit = EncryptedCircuit(keys, threads=threads, remote=remote, images=len(images))
     if start is None:
         pixels = [lwe.joined([lwe.sample_extract(ciphertext) for ciphertext in image]) for image in images]
-        start = State.first(lwe.side_by_side(pixels) if shared else lwe.in_turn(pixels))
+        start = State.first(lwe.in_turn(pixels))
         del pixels
     slices = walk(program, circuit, start, keys.params.polynomial_size)
     del start
     for done in slices:
         answers: tuple[PackedAnswer, ...] = ()
         if done.logits is not None:
-            logits = done.logits
-            of_each = [(logits, i) if shared else (lwe.every(logits, i, len(images)), 0) for i in range(len(images))]
             answers = tuple(
-                packing.packing_key_switch(rows, keys, binding, body=body, threads=threads)
-                for (rows, body), binding in zip(of_each, bindings, strict=True)
+                packing.packing_key_switch(lwe.every(done.logits, i, len(images)), keys, binding, threads=threads)
+                for i, binding in enumerate(bindings)
             )
         yield Progress.of(done, program, seconds=perf_counter() - started, answers=answers, snapshot=done.snapshot)
 
 
-def images_together(program: Program, params: ParameterSet) -> int:
-    """How many images of a request ``run`` should be given at a time: as share a mask, or as it takes to fill small layers."""
+def images_together(program: Program) -> int:
+    """How many images of a request ``run`` should be given at a time: as it takes to fill small layers."""
     stages = [stage.lookups for stage in program.stages if stage.lookups]
-    if params.bodies > 1 or not stages:
-        return params.bodies
+    if not stages:
+        return 1
     largest = max(flat_size(shape) for shape in (program.input.shape, *(s.output_shape for s in program.stages)))
     return max(1, min(MOST_TOGETHER, -(-BUSY * len(stages) // sum(stages)), ROWS_TOGETHER // largest))
 

@@ -28,9 +28,9 @@ class CircuitNoise:
     Attributes:
         polynomial_size: N; look-ups round their input to 2N points.
         fresh: of an encrypted pixel.
-        modulus_switch: added to every look-up's input.
-        input_key_switch: added to values under the CKKS key, beside the modulus switch.
-        big_key_switch: added to values under the big key, beside the modulus switch.
+        modulus_switch: added to every look-up's input; where look-ups share masks, with the key switch.
+        input_key_switch: added to values under the CKKS key besides, by their key switch or by merging.
+        big_key_switch: added to values under the big key besides, likewise.
         lookup: of a look-up's result.
         packing: added to each logit by packing and flooding.
     """
@@ -47,12 +47,13 @@ class CircuitNoise:
     def predicted(cls, params: ParameterSet, *, products: bool = False) -> "CircuitNoise":
         """The noise that he_layers.crypto.noise predicts for a parameter set; ``products``: in a network without look-ups."""
         fresh = noise.fresh_product_variance(params) if products else noise.fresh_ckks_variance(params)
+        switched, of_input, of_big = noise.lookup_input_variances(params)
         return cls(
             polynomial_size=params.polynomial_size,
             fresh=fresh**0.5,
-            modulus_switch=noise.modulus_switch_variance(params) ** 0.5,
-            input_key_switch=noise.input_key_switch_variance(params) ** 0.5,
-            big_key_switch=noise.key_switch_variance(params) ** 0.5,
+            modulus_switch=switched**0.5,
+            input_key_switch=of_input**0.5,
+            big_key_switch=of_big**0.5,
             lookup=noise.pbs_variance(params) ** 0.5,
             packing=noise.packing_variance(params, products=products) ** 0.5,
         )

@@ -213,16 +213,14 @@ class Settings(BaseSettings):
     def turn_images(self, lookups: int) -> int:
         """Images of a job, each with so many look-ups, that are evaluated before another tenant has its turn.
 
-        If the operator names no number: a device evaluates a request's images together, and so are as many as may share a mask. Of a small
-        network there are as many as fill a short turn, since small layers take several at a time (he_layers.evaluate.images_together).
+        If the operator names no number: a device evaluates a request's images together. Of a small network there are as many as fill a
+        short turn, since small layers take several at a time (he_layers.evaluate.images_together).
         """
         if self.images_per_turn is not None:
             return self.images_per_turn
         if self.engine_url.scheme == "torch":
             return self.max_batch
-        short = max(1, SHORT_TURN_LOOKUPS // lookups) if lookups else self.max_batch
-        bodies = max((1, *(SETS[name].bodies for name in self.stand_ins)))
-        return -(-short // bodies) * bodies
+        return max(1, SHORT_TURN_LOOKUPS // lookups) if lookups else self.max_batch
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -247,9 +245,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        EngineUrl.parse(self.engine)
+        engine = EngineUrl.parse(self.engine)
         if unknown := [name for name in self.stand_ins if name not in SETS]:
             raise ValueError(f"parameter_sets names {unknown}; known are {', '.join(SETS)}, and `own` alone")
+        if engine.scheme == "torch" and (shared := [name for name in self.stand_ins if SETS[name].bodies > 1]):
+            raise ValueError(
+                f"parameter_sets names {', '.join(shared)}, whose look-ups share masks: a device of torch does not evaluate these; "
+                "leave them out, or take another engine"
+            )
         if self.open and not (self.is_loopback or self.open_to_network):
             raise ValueError(
                 f"open = true lets anybody who can reach {self.host} use this server: listen on 127.0.0.1, make API keys "

@@ -101,7 +101,7 @@ def _rotation_noise(bench: Workbench, keys: DeviceKeys, count: int) -> dict[str,
     rows = words_from(pbs.rotate(on_device[0], keys, on_device[1], index))
     want = np.where(point < size, table[0, point % size], -table[0, point % size])
     errors = (phases(LweCiphertextList(rows), bench.client.big_lwe_keys[0]) - want + 0.5) % 1 - 0.5
-    predicted, measured = noise.pbs_variance(bench.params, 1) ** 0.5, float(np.sqrt(np.mean(errors**2)))
+    predicted, measured = noise.pbs_variance(bench.params) ** 0.5, float(np.sqrt(np.mean(errors**2)))
     return {
         "samples": count,
         "predicted_std": predicted,

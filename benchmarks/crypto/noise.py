@@ -24,6 +24,7 @@ KEY_ID = "00" * 32  # nothing is sent anywhere
 BINDING = Binding(key_id=KEY_ID, request=KEY_ID, program=KEY_ID)
 THREADS = 2
 LOGITS = 10
+SOURCES = ("input", "big", "both")
 NO_CHANGES: Mapping[str, float] = {}
 UNCOVERED: Mapping[str, float] = {"flooding_log2_std_dev": -45.0, "answer_bits": 40}
 """Of a parameter set, so that neither flooding nor rounding hides the noise of what comes before."""
@@ -34,7 +35,6 @@ class Laboratory:
 
     def __init__(self, parameter_set: ParameterSet) -> None:
         self.params = parameter_set
-        self.bodies = parameter_set.bodies  # values of a row; fewer use the first keys
         self.keys = ClientKeys.generate(parameter_set)
         self.sent = self.keys.evaluation_keys(THREADS)
         self.server = self.sent.expand(THREADS)
@@ -90,12 +90,21 @@ class Laboratory:
         return np.concatenate(errors)[:count]
 
     def key_switch(self, count: int, *, from_input: bool, from_big: bool) -> Errors:
-        """Switch noiseless ciphertexts under the input key, the big key or both to the small key."""
+        """Switch noiseless ciphertexts under the input key, the big keys or both to the small keys."""
         values = self._values(0.25, count)
-        input_keys = self.keys.input_keys[: self.bodies, : from_input * self.bodies * len(self.keys.input_secret)]
-        big_keys = self.keys.big_lwe_keys[: self.bodies, : from_big * self.params.big_dimension]
-        x = self._encrypted(values, np.concatenate([input_keys, big_keys], axis=1), input_words=input_keys.shape[1])
-        return phases(lwe.key_switch(x, self.server, threads=THREADS), self.small_keys) - values
+        input_keys = self.keys.input_secret[None, : from_input * len(self.keys.input_secret)]
+        big_keys = self.keys.big_lwe_keys[:, : from_big * self.params.big_dimension]
+        keys = np.concatenate([input_keys, big_keys], axis=1) if from_input else big_keys
+        x = self._encrypted(values, keys, input_words=from_input * len(self.keys.input_secret))
+        return phases(lwe.key_switch(x, self.server, threads=THREADS), self.keys.small_lwe_keys) - values
+
+    def merge(self, count: int, *, from_input: bool, from_big: bool) -> Errors:
+        """Bring noiseless ciphertexts under the input key, the big key or both to one mask with the next."""
+        values = self._values(0.25, count)
+        parts = [self.keys.input_secret] * from_input + [self.keys.big_lwe_keys[0]] * from_big
+        input_words = from_input * len(self.keys.input_secret)
+        x = self._encrypted(values.reshape(-1, 1), np.concatenate(parts)[None], input_words=input_words)
+        return phases(lwe.merge(x, self.server, threads=THREADS), self.keys.big_lwe_keys) - values
 
     def modulus_switch(self, count: int) -> Errors:
         """Round noiseless ciphertexts under the small key to the 2N grid."""
@@ -120,29 +129,29 @@ class Laboratory:
         rows = _kernel.blind_rotate(
             switched,
             table,
-            np.zeros(count, np.int32),
+            np.zeros(point.size, np.int32),
             self.server.fourier_bsk,
             base_log=gadget.base_log,
             levels=gadget.levels,
             grouping_factor=self.params.grouping_factor,
             block_length=self.params.block_length,
-            key_bodies=self.params.bodies,
+            bodies=self.params.bodies,
             threads=THREADS,
+            split_key=self.server.split_key if self.params.bodies > 1 else None,
             second=second,
         )
         whole = np.concatenate([table[0], -table[0]])
-        found = phases(LweCiphertextList(rows, bodies=self.bodies), self.keys.big_lwe_keys[: self.bodies])
-        return found[:count] - whole[point], found[count:] - whole[(point + second) % (2 * size)]
+        first, other = phases(LweCiphertextList(rows), self.keys.big_lwe_keys[0]).reshape(2, *point.shape)
+        return first - whole[point], other - whole[(point + second) % (2 * size)]
 
     def packing(self, count: int, changes: Mapping[str, float] = NO_CHANGES) -> Errors:
         """Pack noiseless ciphertexts ten by ten and decrypt, with changes to what only packing reads of the parameters."""
         keys, server = self._with(changes)
         errors = []
         for _ in range(-(-count // LOGITS)):
-            values = self._values(0.45, LOGITS)
-            x = self._encrypted(values, self.keys.big_lwe_keys[: self.bodies])
-            answers = [packing.packing_key_switch(x, server, BINDING, body=body) for body in range(self.bodies)]
-            errors.append(np.stack([ckks.decrypt(keys, answer) for answer in answers], axis=1) - values)
+            values = self.rng.uniform(-0.45, 0.45, (LOGITS, 1))
+            x = self._encrypted(values, self.keys.big_lwe_keys[:1])
+            errors.append(ckks.decrypt(keys, packing.packing_key_switch(x, server, BINDING)) - values[:, 0])
         return np.concatenate(errors)[:count]
 
     def packing_key_switch(self, count: int) -> Errors:
@@ -154,30 +163,27 @@ class Laboratory:
         parameter_set = replace(self.params, **changes)  # type: ignore[arg-type]
         return replace(self.keys, params=parameter_set), replace(self.server, params=parameter_set)
 
-    @property
-    def small_keys(self) -> NDArray[np.int8]:
-        """Of the values of a row, [bodies, n]."""
-        return self.keys.small_lwe_keys[: self.bodies]
-
     def _values(self, largest: float, count: int) -> Errors:
-        return self.rng.uniform(-largest, largest, (count, self.bodies))
+        """Of so many rows, [count, bodies]."""
+        return self.rng.uniform(-largest, largest, (count, self.params.bodies))
 
     def _encrypted(self, values: Errors, keys: NDArray[np.int8], input_words: int = 0) -> LweCiphertextList:
         mask = self.rng.integers(0, 2**32, (len(values), keys.shape[1]), dtype=np.uint32)
         bodies = mask @ keys.T.astype(np.int32).astype(np.uint32) + lwe.to_words(values)
-        return LweCiphertextList(np.concatenate([mask, bodies], axis=1), input_words=input_words, bodies=self.bodies)
+        return LweCiphertextList(np.concatenate([mask, bodies], axis=1), input_words=input_words, bodies=len(keys))
 
     def _switched(self, values: Errors) -> NDArray[np.int32]:
         return _kernel.modulus_switch(
-            self._encrypted(values, self.small_keys).data,
+            self._encrypted(values, self.keys.small_lwe_keys).data,
             polynomial_size=self.params.polynomial_size,
             block_length=self.params.block_length,
-            bodies=self.bodies,
+            bodies=self.params.bodies,
         )
 
     def _points(self, switched: NDArray[np.int32]) -> NDArray[np.int64]:
         n = self.params.lwe_dimension
-        return switched[:, n:].astype(np.int64) - switched[:, :n].astype(np.int64) @ self.small_keys.T.astype(np.int64)
+        products = switched[:, :n].astype(np.int64) @ self.keys.small_lwe_keys.T.astype(np.int64)
+        return switched[:, n:].astype(np.int64) - products
 
 
 def phases(x: LweCiphertextList, keys: NDArray[np.int8]) -> Errors:
@@ -195,64 +201,50 @@ def correlation(errors: Errors) -> float:
 def measure_noise(name: str) -> Iterator[dict[str, Any]]:
     """Yields predicted and measured standard deviation, their ratio and the number of samples, one object per primitive.
 
-    Of a set whose ciphertexts share a mask there are errors of each body and their correlation, and objects for lone ciphertexts, too.
+    Of a set whose look-ups share masks there are errors of each body, and their correlation.
 
     A standard deviation from m samples has a relative error of 1 / sqrt(2 m): 1.8 % from 1500. Key switches and bootstraps also differ from
     one pair of keys to the next, so that more samples are taken of them.
     """
     parameter_set = params.get(name)
     laboratory = Laboratory(parameter_set)
-    for bodies in sorted({1, parameter_set.bodies}, reverse=True):
-        laboratory.bodies = bodies
-        from_input, from_big = (
-            noise.input_key_switch_variance(parameter_set, bodies),
-            noise.key_switch_variance(parameter_set),
-        )
-        fresh = noise.fresh_ckks_variance(parameter_set)
-        fresh_product = noise.fresh_product_variance(parameter_set)
-        products = 340.0**2 * fresh_product + noise.packing_key_switch_variance(parameter_set, products=True)
-        experiments: list[tuple[str, float, int, Callable[[int], Errors]]] = [
-            ("fresh_ckks_and_sample_extract", fresh, 4096, laboratory.fresh),
-            ("fresh_product", fresh_product, 4096, laboratory.fresh_product),
-            ("shift_linear", fresh * 4 * (1 + 4 + 16 + 64), 2048, laboratory.shift_linear),
-            (
-                "key_switch_from_input",
-                from_input,
-                6000,
-                partial(laboratory.key_switch, from_input=True, from_big=False),
-            ),
-            ("key_switch_from_big", from_big, 6000, partial(laboratory.key_switch, from_input=False, from_big=True)),
-            (
-                "key_switch_from_both",
-                from_input + from_big,
-                6000,
-                partial(laboratory.key_switch, from_input=True, from_big=True),
-            ),
-            ("modulus_switch", noise.modulus_switch_variance(parameter_set), 4000, laboratory.modulus_switch),
-            ("bootstrap", noise.pbs_variance(parameter_set, bodies), 3000, laboratory.bootstrap),
-            ("second_place", noise.pbs_variance(parameter_set, bodies), 3000, laboratory.second_place),
-            (
-                "packing_key_switch",
-                noise.packing_key_switch_variance(parameter_set),
-                1500,
-                laboratory.packing_key_switch,
-            ),
-            ("packing", noise.packing_variance(parameter_set), 1500, laboratory.packing),
-            ("packing_products", products, 1500, laboratory.packing_products),
-        ]
-        for primitive, variance, samples, experiment in watched(experiments, "primitives"):
-            errors = (experiment(samples) + 0.5) % 1 - 0.5
-            measured = float(np.sqrt(np.mean(errors**2)))
-            result = envelope("noise", threads=THREADS) | {
-                "params": name,
-                "params_id": parameter_set.id,
-                "primitive": primitive,
-                "bodies": bodies,
-                "predicted_std": variance**0.5,
-                "measured_std": measured,
-                "ratio": round(measured / variance**0.5, 4),
-                "samples": errors.size,
-            }
-            if errors.ndim > 1 and bodies > 1:
-                result |= {"correlation": round(correlation(errors), 4)}
-            yield result
+    from_big = noise.key_switch_variance(parameter_set)
+    fresh = noise.fresh_ckks_variance(parameter_set)
+    fresh_product = noise.fresh_product_variance(parameter_set)
+    products = 340.0**2 * fresh_product + noise.packing_key_switch_variance(parameter_set, products=True)
+    experiments: list[tuple[str, float, int, Callable[[int], Errors]]] = [
+        ("fresh_ckks_and_sample_extract", fresh, 4096, laboratory.fresh),
+        ("fresh_product", fresh_product, 4096, laboratory.fresh_product),
+        ("shift_linear", fresh * 4 * (1 + 4 + 16 + 64), 2048, laboratory.shift_linear),
+        ("key_switch_from_big", from_big, 6000, partial(laboratory.key_switch, from_input=False, from_big=True)),
+        ("modulus_switch", noise.modulus_switch_variance(parameter_set), 4000, laboratory.modulus_switch),
+        ("bootstrap", noise.pbs_variance(parameter_set), 3000, laboratory.bootstrap),
+        ("second_place", noise.pbs_variance(parameter_set), 3000, laboratory.second_place),
+        ("packing_key_switch", noise.packing_key_switch_variance(parameter_set), 1500, laboratory.packing_key_switch),
+        ("packing", noise.packing_variance(parameter_set), 1500, laboratory.packing),
+        ("packing_products", products, 1500, laboratory.packing_products),
+    ]
+    shared = parameter_set.bodies > 1
+    for source in SOURCES:
+        of = {"from_input": source != "big", "from_big": source != "input"}
+        if shared:
+            variance = noise.merge_variance(parameter_set, **of)
+            experiments.append((f"merge_from_{source}", variance, 6000, partial(laboratory.merge, **of)))
+        elif source != "big":
+            variance = noise.input_key_switch_variance(parameter_set) + of["from_big"] * from_big
+            experiments.append((f"key_switch_from_{source}", variance, 6000, partial(laboratory.key_switch, **of)))
+    for primitive, variance, samples, experiment in watched(experiments, "primitives"):
+        errors = (experiment(samples) + 0.5) % 1 - 0.5
+        measured = float(np.sqrt(np.mean(errors**2)))
+        result = envelope("noise", threads=THREADS) | {
+            "params": name,
+            "params_id": parameter_set.id,
+            "primitive": primitive,
+            "predicted_std": variance**0.5,
+            "measured_std": measured,
+            "ratio": round(measured / variance**0.5, 4),
+            "samples": errors.size,
+        }
+        if errors.ndim > 1 and shared:
+            result |= {"correlation": round(correlation(errors), 4)}
+        yield result

@@ -25,8 +25,6 @@ REPETITIONS = 9
 LOGITS = 10
 IMAGE = (1, 28, 28)
 NAMES = tuple(name for name, parameter_set in params.SETS.items() if not parameter_set.is_toy)
-ALONE = "_alone"
-"""Ends the names of primitives on ciphertexts with a mask of their own, under a set whose ciphertexts may share masks."""
 KEY_ID = "00" * 32  # nothing is sent anywhere
 
 
@@ -59,9 +57,10 @@ class Run:
 class Workbench:
     """Keys and random inputs of the right shapes for all primitives of one parameter set."""
 
-    def __init__(self, parameter_set: ParameterSet, batch: int, bodies: int) -> None:
-        """Args: batch: rows in one call of the key switch and of the bootstrap. bodies: ciphertexts of a row, with a mask in common."""
-        self.bodies = bodies
+    def __init__(self, parameter_set: ParameterSet, batch: int) -> None:
+        """Args: batch: look-ups in one call, rounded up to whole rows where they share masks."""
+        bodies = parameter_set.bodies
+        batch = -(-batch // bodies) * bodies
         self.params, self.batch, rng = parameter_set, batch, np.random.default_rng(0)
         self.keys = ClientKeys.generate(parameter_set)
         self.sent = self.keys.evaluation_keys(os.cpu_count() or 1)
@@ -69,10 +68,10 @@ class Workbench:
         self.image = ckks.encrypt(self.keys, KEY_ID, rng.uniform(-0.2, 0.2, int(np.prod(IMAGE))))
         self.pixels = lwe.sample_extract(self.image)
         pixels = replace(self.pixels, data=np.resize(self.pixels.data, (batch, self.pixels.data.shape[1])))
-        self.from_input = lwe.side_by_side([pixels] * bodies)
-        words = rng.integers(0, 2**32, (batch, parameter_set.big_dimension + bodies), dtype=np.uint32)
-        self.big = LweCiphertextList(words, bodies=bodies)
-        self.small = lwe.key_switch(self.big, self.server, threads=os.cpu_count() or 1)
+        self.from_input = pixels
+        self.big = LweCiphertextList(rng.integers(0, 2**32, (batch, parameter_set.big_dimension + 1), dtype=np.uint32))
+        self.merged = lwe.merge(self.big, self.server) if bodies > 1 else self.big
+        self.small = lwe.key_switch(self.merged, self.server, threads=os.cpu_count() or 1)
         self.switched = self._modulus_switch()
         self.table = rng.uniform(-0.25, 0.25, (1, parameter_set.polynomial_size))
         weight = rng.choice(np.array([-4, -2, -1, 0, 1, 2, 4], dtype=np.int8), (3, 1, 5, 5))
@@ -83,12 +82,12 @@ class Workbench:
 
     def primitives(self) -> dict[str, Primitive]:
         """All calls by name; ``floor`` is the transforms and products of the bootstrap alone."""
-        server, batch = self.server, self.batch * self.bodies
+        server, batch, shared = self.server, self.batch, self.params.bodies > 1
         rotated = server.fourier_bsk.nbytes + self.switched.nbytes + self.big.data.nbytes
         maps = self.matrix.rows * self.pixels.data.shape[1] * 4
         logits = replace(self.big, data=np.resize(self.big.data, (LOGITS, self.big.data.shape[1])))
         binding = Binding(key_id=KEY_ID, request=KEY_ID, program=KEY_ID)
-        return {
+        return (self._merges() if shared else self._input_switch()) | {
             "key_generation": Primitive(
                 call=lambda threads: ClientKeys.generate(self.params).evaluation_keys(threads),
                 items=1,
@@ -106,17 +105,10 @@ class Workbench:
                 items=1,
                 nbytes=self.pixels.data.nbytes + maps,
             ),
-            "key_switch_from_input": Primitive(
-                call=lambda threads: lwe.key_switch(self.from_input, server, threads=threads),
-                items=batch,
-                nbytes=sum(key.nbytes for key in server.input_ksk[: self.bodies])
-                + self.from_input.data.nbytes
-                + self.small.data.nbytes,
-            ),
             "key_switch": Primitive(
-                call=lambda threads: lwe.key_switch(self.big, server, threads=threads),
+                call=lambda threads: lwe.key_switch(self.merged, server, threads=threads),
                 items=batch,
-                nbytes=server.ksk.nbytes + self.big.data.nbytes + self.small.data.nbytes,
+                nbytes=server.ksk.nbytes + self.merged.data.nbytes + self.small.data.nbytes,
             ),
             "modulus_switch": Primitive(
                 call=lambda _: self._modulus_switch(),
@@ -124,7 +116,11 @@ class Workbench:
                 nbytes=2 * self.small.data.nbytes,
                 threaded=False,
             ),
-            "bootstrap": Primitive(call=self._rotation(_kernel.blind_rotate), items=batch, nbytes=rotated),
+            "bootstrap": Primitive(
+                call=self._rotation(_kernel.blind_rotate, split_key=server.split_key if shared else None),
+                items=batch,
+                nbytes=rotated + server.split_key.nbytes,
+            ),
             "floor": Primitive(call=self._rotation(_kernel.bootstrap_floor), items=batch, nbytes=rotated),
             "packing": Primitive(
                 call=lambda _: packing.packing_key_switch(logits, server, binding),
@@ -134,15 +130,37 @@ class Workbench:
             ),
         }
 
+    def _input_switch(self) -> dict[str, Primitive]:
+        return {
+            "key_switch_from_input": Primitive(
+                call=lambda threads: lwe.key_switch(self.from_input, self.server, threads=threads),
+                items=self.batch,
+                nbytes=self.server.input_ksk.nbytes + self.from_input.data.nbytes + self.small.data.nbytes,
+            )
+        }
+
+    def _merges(self) -> dict[str, Primitive]:
+        key = self.server.merge_key
+
+        def merge(x: LweCiphertextList) -> Primitive:
+            sources = x.dimension // self.params.polynomial_size
+            return Primitive(
+                call=lambda threads: lwe.merge(x, self.server, threads=threads),
+                items=self.batch,
+                nbytes=key.nbytes // len(key) * sources + x.data.nbytes + self.merged.data.nbytes,
+            )
+
+        return {"merge_from_input": merge(self.from_input), "merge": merge(self.big)}
+
     def _modulus_switch(self) -> NDArray[np.int32]:
         return _kernel.modulus_switch(
             self.small.data,
             polynomial_size=self.params.polynomial_size,
             block_length=self.params.block_length,
-            bodies=self.bodies,
+            bodies=self.params.bodies,
         )
 
-    def _rotation(self, kernel: Callable[..., object]) -> Callable[[int], object]:
+    def _rotation(self, kernel: Callable[..., object], **keys: object) -> Callable[[int], object]:
         gadget, index = self.params.pbs, np.zeros(self.batch, np.int32)
         return lambda threads: kernel(
             self.switched,
@@ -153,8 +171,9 @@ class Workbench:
             levels=gadget.levels,
             grouping_factor=self.params.grouping_factor,
             block_length=self.params.block_length,
-            key_bodies=self.params.bodies,
+            bodies=self.params.bodies,
             threads=threads,
+            **keys,
         )
 
 
@@ -162,17 +181,17 @@ def time_primitives(names: Sequence[str], *, threads: tuple[int, ...], batch: in
     """Yields one object per parameter set, primitive and number of threads.
 
     ``median_us_per_item`` is wall-clock time per item, times threads: per item and core. ``lookup`` is the key switch and the bootstrap of
-    one round. A bootstrap's object also has ``floor_us``, the same transforms and products alone, and ``ratio_to_floor``; one of several
-    threads has ``speed_up`` over the first number of threads. Those of every set but the first have ``ratio``: the median of the time for
-    one item over that under the first set in the same round, a moment before. On a busy machine it says more than the times.
-    Of a set whose ciphertexts share masks, items are ciphertexts that do; those that have a mask for themselves are timed besides (ALONE).
+    one round, and the merge where look-ups share masks. A bootstrap's object also has ``floor_us``, the same transforms and products alone,
+    and ``ratio_to_floor``; one of several threads has ``speed_up`` over the first number of threads. Those of every set but the first have
+    ``ratio``: the median of the time for one item over that under the first set in the same round, a moment before. On a busy machine it
+    says more than the times.
 
     Args:
         names: of the parameter sets, in turns.
         threads: of the kernel, all in the same run.
-        batch: rows of ciphertexts in one call of the key switch and of the bootstrap.
+        batch: look-ups in one call.
     """
-    sets = {name: _primitives(params.get(name), batch) for name in dict.fromkeys(names)}
+    sets = {name: Workbench(params.get(name), batch).primitives() for name in dict.fromkeys(names)}
     first = names[0]
     runs = [
         Run(op=op, threads=count, set=name)
@@ -191,13 +210,13 @@ def time_primitives(names: Sequence[str], *, threads: tuple[int, ...], batch: in
                 used = run.threads if primitive.threaded else 1
                 rounds[run].append((time.perf_counter() - started) * 1e6 * used / primitive.items)
     times = {run: np.array(found) for run, found in rounds.items()}
-    for run in [run for run in runs if run.op.startswith("bootstrap")]:
-        lookup, switch = (replace(run, op=run.op.replace("bootstrap", op)) for op in ("lookup", "key_switch"))
-        times[lookup] = times[run] + times[switch]
+    for run in [run for run in runs if run.op == "bootstrap"]:
+        parts = [replace(run, op=op) for op in ("merge", "key_switch", "bootstrap")]
+        times[replace(run, op="lookup")] = np.sum([times[part] for part in parts if part in times], axis=0)
     for run, found in times.items():
-        if run.op.startswith("floor"):
+        if run.op == "floor":
             continue
-        primitive = sets[run.set][run.op.replace("lookup", "bootstrap")]
+        primitive = sets[run.set]["bootstrap" if run.op == "lookup" else run.op]
         low, median, high = np.quantile(found, [0.1, 0.5, 0.9])
         result = {
             "op": run.op,
@@ -207,28 +226,19 @@ def time_primitives(names: Sequence[str], *, threads: tuple[int, ...], batch: in
             "p90": round(high, 1),
             "bytes_touched_per_item": round(primitive.nbytes / primitive.items),
         }
-        if run.op.startswith("bootstrap"):
-            floor = float(np.median(times[replace(run, op=run.op.replace("bootstrap", "floor"))]))
+        if run.op == "bootstrap":
+            floor = float(np.median(times[replace(run, op="floor")]))
             result |= {"floor_us": round(floor, 1), "ratio_to_floor": round(median / floor, 3)}
         if primitive.threaded and run.threads != threads[0]:
             result["speed_up"] = round(
                 run.threads / threads[0] * _ratio(times[replace(run, threads=threads[0])], found), 3
             )
-        if run.set != first:
-            beside = times[replace(run, op=run.op.removesuffix(ALONE), set=first)]
+        if run.set != first and (beside := times.get(replace(run, set=first))) is not None:
             result |= {"ratio": round(_ratio(found, beside), 3), "ratio_to": first}
         yield (
             envelope("primitives", threads=run.threads if primitive.threaded else 1, params=params.get(run.set))
             | result
         )
-
-
-def _primitives(parameter_set: ParameterSet, batch: int) -> dict[str, Primitive]:
-    found = Workbench(parameter_set, batch, parameter_set.bodies).primitives()
-    if parameter_set.bodies > 1:
-        lone = Workbench(parameter_set, batch, 1).primitives()
-        found |= {f"{op}{ALONE}": lone[op] for op in ("key_switch", "bootstrap", "floor")}
-    return found
 
 
 def _ratio(times: NDArray[np.float64], others: NDArray[np.float64]) -> float:

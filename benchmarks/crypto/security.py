@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -39,7 +40,7 @@ class OpenedObjects:
         self.sent: EvaluationKeys = self._laboratory.sent
 
     def errors(self, row: PublishedRow) -> Errors:
-        """Returns the errors of a row's first field; masks have none."""
+        """Returns the errors of a row's fields; masks have none."""
         field = row.fields[0]
         match field:
             case "c0" if row.key == ProductCiphertext.secret:
@@ -47,51 +48,83 @@ class OpenedObjects:
             case "c0":
                 return self._laboratory.fresh(CKKS_SAMPLES)
             case "input_ksk":
-                return self._key_switch_key(self._laboratory.server.input_ksk[0], self.keys.input_keys)
+                return self._key_switch_key(self._laboratory.server.input_ksk, self.keys.input_secret[None])
             case "ksk":
                 return self._key_switch_key(self._laboratory.server.ksk, self.keys.big_lwe_keys)
             case "bsk":
                 return self._bootstrapping_key()
+            case "merge_key":
+                return self._merge_and_split_keys()
             case "answer_key":
                 return self._answer_key()
         raise ValueError(field)
 
     def _key_switch_key(self, tiles: NDArray[np.uint32], sources: NDArray[np.int8]) -> Errors:
         """Of the first rows, each body under its own key."""
-        gadget, size = self.params.key_switch, self.params.lwe_dimension + self.params.bodies
+        gadget, size = self.params.key_switch, self.params.lwe_dimension + len(sources)
         count = min(tiles.shape[1], -(-SAMPLES // gadget.levels) * gadget.levels)
         rows = np.concatenate(list(tiles[:, :count]), axis=1)[:, :size]
         units = np.exp2(-gadget.base_log * np.arange(1.0, gadget.levels + 1))
         messages = np.stack([np.outer(source, units).reshape(-1)[:count] for source in sources], axis=1)
-        found = phases(LweCiphertextList(rows, bodies=len(sources)), self.keys.small_lwe_keys)
+        found = phases(LweCiphertextList(rows, bodies=len(sources)), self.keys.small_lwe_keys[: len(sources)])
         return np.asarray((found - messages).reshape(-1))
 
     def _bootstrapping_key(self) -> Errors:
-        k, size, levels = self.params.glwe_dimension, self.params.polynomial_size, self.params.pbs.levels
-        glwe_keys = self.keys.glwe_key.reshape(-1, k, size)
+        k, glwe_keys = self.params.glwe_dimension, self.keys.glwe_keys
+
+        def message(entry: int, part: int, body: int) -> NDArray[np.int64]:
+            bit = int(self.keys.bsk_bits[entry, body])
+            if part < k:
+                return np.asarray(-bit * glwe_keys[body, part].astype(np.int64))
+            one = np.zeros(self.params.polynomial_size, dtype=np.int64)
+            one[0] = bit * (part == k + body)
+            return one
+
+        return self._ring_key(self.sent.bsk, 0, glwe_keys, message)
+
+    def _merge_and_split_keys(self) -> Errors:
+        first, glwe_keys, sent = self.params.bsk_entries, self.keys.glwe_keys, self.sent
+        others = glwe_keys[1:].reshape(-1, 1, 1, self.params.polynomial_size)
+        merging = self._ring_switch_key(sent.merge_key, first, self.keys.merge_sources, glwe_keys)
+        splitting = self._ring_switch_key(sent.split_key, first + len(sent.merge_key), others, glwe_keys[:1])
+        return np.concatenate([merging, splitting])
+
+    def _ring_switch_key(
+        self, key: NDArray[np.uint64], first_entry: int, sources: NDArray[np.int8], targets: NDArray[np.int8]
+    ) -> Errors:
+        return self._ring_key(
+            key, first_entry, targets, lambda entry, part, body: -sources[entry, part, body].astype(np.int64)
+        )
+
+    def _ring_key(
+        self,
+        key: NDArray[np.uint64],
+        first_entry: int,
+        glwe_keys: NDArray[np.int8],
+        message: Callable[[int, int, int], NDArray[np.int64]],
+    ) -> Errors:
+        """Of the first entries of a key in the look-up ring, [entries, rows, bodies, N], each body under its own key.
+
+        ``message`` takes entry, part and body, and gives what a row of the part holds in units of its level.
+        """
+        _, rows, bodies, size = key.shape
         # Of each body [k * N, N]: masks times this is <mask, S>.
-        products = [np.concatenate([_negacyclic(part) for part in key]) for key in glwe_keys]
+        products = [np.concatenate([_negacyclic(polynomial) for polynomial in of_body]) for of_body in glwe_keys]
         errors: list[Errors] = []
-        for i in range(min(self.params.bsk_entries, -(-SAMPLES // (self.params.ggsw_rows * size)))):
-            masks = _kernel.bootstrapping_key_masks(
+        for entry in range(min(len(key), -(-SAMPLES // (rows * size)))):
+            masks = _kernel.ring_key_masks(
                 mask_seed=self.sent.mask_seed,
-                index=i,
-                rows=self.params.ggsw_rows,
-                glwe_dimension=k,
+                index=first_entry + entry,
+                rows=rows,
+                glwe_dimension=self.params.glwe_dimension,
                 polynomial_size=size,
             )
-            flat = masks.reshape(self.params.ggsw_rows, k * size)
-            for row, body in np.ndindex(self.params.ggsw_rows, self.params.bodies):
-                word = self.sent.bsk[i, row, body] - flat[row] @ products[body]
-                bit = int(self.keys.bsk_bits[i, body])
-                message = np.zeros(size, dtype=np.int64)
-                part, level = divmod(row, levels)
-                if part == k + body:
-                    message[0] = bit
-                elif part < k:
-                    message = -bit * glwe_keys[body, part].astype(np.int64)
+            flat = masks.reshape(rows, -1)
+            for row, body in np.ndindex(rows, bodies):
+                part, level = divmod(row, self.params.pbs.levels)
+                word = key[entry, row, body] - flat[row] @ products[body]
                 unit = np.uint64(1 << (64 - self.params.pbs.base_log * (level + 1)))
-                errors.append((word - message.astype(np.uint64) * unit).astype(np.int64) / 2.0**64)
+                errors.append((word - message(entry, part, body).astype(np.uint64) * unit).astype(np.int64) / 2.0**64)
         return np.concatenate(errors)
 
     def _answer_key(self) -> Errors:
@@ -101,11 +134,11 @@ class OpenedObjects:
         errors: list[Errors] = []
         for row, (body, mask) in enumerate(self._laboratory.server.answer_key):
             part, level = divmod(row, gadget.levels)
-            if part < self.params.bodies:
+            if part == 0:
                 zeros = np.zeros(ring.ring_degree - self.params.big_dimension)
-                source = np.concatenate([self.keys.big_lwe_keys[part], zeros])
+                source = np.concatenate([self.keys.big_lwe_keys[0], zeros])
             elif row < len(self.sent.answer_key) - 1:
-                source = _automorphism(secret, (2 << (part - self.params.bodies)) + 1)
+                source = _automorphism(secret, (1 << part) + 1)
             else:
                 source = np.zeros(ring.ring_degree)  # the public key
             phase = _kernel.ntt_inverse(

@@ -25,9 +25,9 @@ class Ciphertexts:
     under_input_key: bool
     under_big_key: bool
 
-    def dimension(self, params: ParameterSet, bodies: int = 1) -> int:
-        """Words of one row's mask, or masks, where ``bodies`` images are evaluated together."""
-        return self.under_input_key * bodies * params.input_ring.ring_degree + self.under_big_key * params.big_dimension
+    def dimension(self, params: ParameterSet) -> int:
+        """Words of a mask."""
+        return self.under_input_key * params.input_ring.ring_degree + self.under_big_key * params.big_dimension
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,21 +119,21 @@ def work(program: Program) -> list[LayerWork]:
 
 
 def layer_seconds(layer: LayerWork, params: ParameterSet, times: PrimitiveTimes) -> float:
-    """Predicted seconds of one layer for one image, of ``times.bodies`` that are evaluated together."""
-    seconds, bodies = 0.0, times.bodies
+    """Predicted seconds of one layer for one image."""
+    seconds = 0.0
     for products, x in layer.products:
-        seconds += products * (x.dimension(params, bodies) + bodies) * times.linear_word
+        seconds += products * (x.dimension(params) + 1) * times.linear_word
     for x in layer.lookups:
         rounds = math.ceil(x.count / times.lanes) / times.threads
-        switch = x.under_input_key * bodies * times.input_key_switch + x.under_big_key * times.big_key_switch
+        switch = x.under_input_key * times.input_key_switch + x.under_big_key * times.big_key_switch
         seconds += max(rounds, 1) * times.bootstrap + x.count * switch
     if layer.packed:
         ring = params.answer_ring
         switches = packing.key_switches(layer.packed, ring) - (layer.packed if layer.multiplied else 0)
         # A product has one transform and two multiplications, a key switch has four of each: counted as one half.
         products = layer.packed * math.ceil(layer.multiplied / ring.ring_degree)
-        seconds += (switches + products / 2) * times.packing_key_switch * bodies
-    return seconds / bodies
+        seconds += (switches + products / 2) * times.packing_key_switch
+    return seconds
 
 
 def seconds(layers: list[LayerWork], params: ParameterSet, times: PrimitiveTimes) -> float:

@@ -26,12 +26,10 @@ def to_modulus(words: NDArray[np.uint64], source: int, target: int) -> NDArray[n
 class LweCiphertextList:
     """LWE ciphertexts as rows of torus words (value * 2**32): uint32 [count, dimension + bodies], mask first.
 
-    A row with several bodies holds as many values, each under keys of its own, with one mask under the big keys.
-
     Attributes:
         data: the rows.
-        input_words: words of the mask that belong to the CKKS input secret, before those of the big key: a mask for each body.
-        bodies: values of a row.
+        input_words: words of the mask that belong to the CKKS input secret, before those of the big key.
+        bodies: values of a row, with one mask, each under a key of its own; 1 but between the steps of a look-up.
     """
 
     data: NDArray[np.uint32]
@@ -46,10 +44,6 @@ class LweCiphertextList:
     def dimension(self) -> int:
         """Words of a mask."""
         return int(self.data.shape[1]) - self.bodies
-
-    def body(self, index: int) -> NDArray[np.uint32]:
-        """The rows of one body's values, with the mask that they share, [count, dimension + 1]."""
-        return np.concatenate([self.data[:, : self.dimension], self.data[:, self.dimension + index, None]], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

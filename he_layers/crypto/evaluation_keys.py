@@ -20,31 +20,43 @@ from ciphershift.protocol.container import Bytes, Field, Kind
 SEED_BYTES = 32
 
 
+def _ring_shapes(params: ParameterSet) -> dict[str, tuple[int, int, int, int]]:
+    """Of the keys in the look-up ring: entries, rows, bodies, N."""
+    levels, bodies, size = params.pbs.levels, params.bodies, params.polynomial_size
+    return {
+        "bsk": (params.bsk_entries, params.ggsw_rows, bodies, size),
+        "merge_key": (params.merge_entries, bodies * levels, bodies, size),
+        "split_key": (params.split_entries, levels, 1, size),
+    }
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationKeys:
     """All keys that the server needs, as bodies and one public seed for all masks.
 
-    Each is an encryption of one secret key under the next: CKKS input secret -> small LWE key -> GLWE key -> CKKS answer secret.
+    Each is an encryption of one secret key under the next: CKKS input secret -> small LWE key -> GLWE key -> CKKS answer secret. Where two
+    ciphertexts share a mask, there are two small keys and two GLWE keys, the merge key holds the input secret and the first GLWE key under
+    both GLWE keys, and the split key the second GLWE key under the first.
     """
 
     params: ParameterSet
     mask_seed: bytes  # 32 bytes; every mask is a ChaCha20 stream of it
-    input_ksk: NDArray[
-        np.uint32
-    ]  # [bodies * input ring degree * levels, bodies]: first the rows that bring a value to the first body
+    input_ksk: NDArray[np.uint32]  # [input ring degree * levels, 1], or nothing where there is a merge key
     ksk: NDArray[np.uint32]  # [k * N * levels, bodies]
     bsk: NDArray[np.uint64]  # [entries, rows, bodies, N], multiples of 2**(64 - bsk_body_bits)
+    merge_key: NDArray[np.uint64]  # [merge_entries, bodies * levels, bodies, N], likewise
+    split_key: NDArray[np.uint64]  # [split_entries, levels, 1, N], likewise
     answer_key: NDArray[np.uint64]  # [rows, answer ring degree], NTT form
 
     @staticmethod
     def _fields(params: ParameterSet) -> Sequence[Field]:
-        row, answer = params.bodies * params.key_switch.levels, params.answer_ring
-        bsk_words = params.bsk_entries * params.ggsw_rows * params.bodies * params.polynomial_size
+        levels, answer = params.key_switch.levels, params.answer_ring
+        rings = {name: math.prod(shape) for name, shape in _ring_shapes(params).items()}
         return (
             Field("mask_seed", SEED_BYTES, 8),
-            Field("input_ksk", params.bodies * params.input_ring.ring_degree * row, 32),
-            Field("ksk", params.big_dimension * row, 32),
-            Field("bsk", bsk_words, params.bsk_body_bits),
+            Field("input_ksk", params.input_ksk_words * levels, 32),
+            Field("ksk", params.big_dimension * levels * params.bodies, 32),
+            *(Field(name, words, params.bsk_body_bits) for name, words in rings.items()),
             Field("answer_key", params.answer_key_rows * answer.ring_degree, answer.modulus_bits),
         )
 
@@ -65,20 +77,24 @@ class EvaluationKeys:
                 block_length=params.block_length,
             )
 
-        ring = params.answer_ring
-        return [
-            key_switch_key("key switch key, CKKS to small", "input_ksk"),
-            key_switch_key("key switch key, big to small", "ksk"),
-            PublishedRow(
-                what="bootstrapping key",
-                fields=("bsk",),
+        def ring_key(what: str, *fields: str) -> PublishedRow:
+            return PublishedRow(
+                what=what,
+                fields=fields,
                 key="big_lwe_keys",
                 secret="binary",
                 dimension=params.big_dimension,
                 modulus_log2=64.0,
                 log2_std_dev=params.glwe_log2_std_dev,
                 body_bits=params.bsk_body_bits,
-            ),
+            )
+
+        ring, shared = params.answer_ring, params.bodies > 1
+        return [
+            *([] if shared else [key_switch_key("key switch key, CKKS to small", "input_ksk")]),
+            key_switch_key("key switch key, big to small", "ksk"),
+            ring_key("bootstrapping key", "bsk"),
+            *([ring_key("merge and split keys", "merge_key", "split_key")] if shared else []),
             PublishedRow.of_ring(
                 "answer key and public key",
                 fields=("answer_key",),
@@ -99,7 +115,10 @@ class EvaluationKeys:
             "mask_seed": np.frombuffer(self.mask_seed, dtype=np.uint8),
             "input_ksk": self.input_ksk,
             "ksk": self.ksk,
-            "bsk": self.bsk >> np.uint64(64 - self.params.bsk_body_bits),
+            **{
+                name: getattr(self, name) >> np.uint64(64 - self.params.bsk_body_bits)
+                for name in _ring_shapes(self.params)
+            },
             "answer_key": self.answer_key,
         }
         payload = container.pack_fields(self._fields(self.params), values)
@@ -122,8 +141,9 @@ class EvaluationKeys:
             payload_bytes=container.payload_bytes(fields),
         )
         values = container.unpack_fields(fields, payload)
-        bsk = values["bsk"]
-        bsk <<= np.uint64(64 - params.bsk_body_bits)  # in place: it is the largest part by far
+        rings = {name: values[name].reshape(shape) for name, shape in _ring_shapes(params).items()}
+        for words in rings.values():
+            words <<= np.uint64(64 - params.bsk_body_bits)  # in place: the bootstrapping key is the largest part by far
         highest = int(values["answer_key"].max())
         if highest >= params.answer_ring.modulus:
             raise NotConformantError(
@@ -132,9 +152,9 @@ class EvaluationKeys:
         return cls(
             params=params,
             mask_seed=values["mask_seed"].astype(np.uint8).tobytes(),
-            input_ksk=values["input_ksk"].astype(np.uint32).reshape(-1, params.bodies),
+            input_ksk=values["input_ksk"].astype(np.uint32).reshape(-1, 1),
             ksk=values["ksk"].astype(np.uint32).reshape(-1, params.bodies),
-            bsk=bsk.reshape(params.bsk_entries, params.ggsw_rows, params.bodies, params.polynomial_size),
+            **rings,
             answer_key=values["answer_key"].reshape(params.answer_key_rows, params.answer_ring.ring_degree),
         )
 
@@ -151,22 +171,24 @@ class EvaluationKeys:
                 threads=threads,
             )
 
-        to_one_body = params.input_ring.ring_degree * params.key_switch.levels
-        return ServerKeys(
-            params=params,
-            input_ksk=tuple(
-                key_switch_key(self.input_ksk[first : first + to_one_body], first)
-                for first in range(0, len(self.input_ksk), to_one_body)
-            ),
-            ksk=key_switch_key(self.ksk, len(self.input_ksk)),
-            fourier_bsk=_kernel.expand_bootstrapping_key(
-                self.bsk,
+        def ring_key(bodies: NDArray[np.uint64], first_entry: int) -> NDArray[np.float64]:
+            return _kernel.expand_ring_key(
+                bodies,
                 mask_seed=self.mask_seed,
+                first_entry=first_entry,
                 glwe_dimension=params.glwe_dimension,
                 base_log=params.pbs.base_log,
                 levels=params.pbs.levels,
                 threads=threads,
-            ),
+            )
+
+        return ServerKeys(
+            params=params,
+            input_ksk=key_switch_key(self.input_ksk, 0),
+            ksk=key_switch_key(self.ksk, len(self.input_ksk)),
+            fourier_bsk=ring_key(self.bsk, 0),
+            merge_key=ring_key(self.merge_key, params.bsk_entries),
+            split_key=ring_key(self.split_key, params.bsk_entries + params.merge_entries),
             answer_key=_kernel.expand_answer_key(
                 self.answer_key,
                 mask_seed=self.mask_seed,
@@ -182,17 +204,17 @@ class ServerKeys:
     """Evaluation keys ready for the kernel; about six times the size of the bundle they came from."""
 
     params: ParameterSet
-    input_ksk: tuple[
-        NDArray[np.uint32], ...
-    ]  # to each body: [tiles, input ring degree * levels, 32]: n + bodies columns in tiles of 32
-    ksk: NDArray[np.uint32]  # [tiles, k * N * levels, 32]
+    input_ksk: NDArray[np.uint32]  # [tiles, input ring degree * levels, 32]: n + 1 columns in tiles of 32
+    ksk: NDArray[np.uint32]  # [tiles, k * N * levels, 32]: n + bodies columns
     fourier_bsk: NDArray[
         np.float64
     ]  # [steps * ggsws_per_step, N/2, k + bodies, rows, (re, im)]; steps: see ParameterSet
+    merge_key: NDArray[np.float64]  # [merge_entries, N/2, k + bodies, bodies * levels, (re, im)]
+    split_key: NDArray[np.float64]  # [split_entries, N/2, k + 1, levels, (re, im)]
     answer_key: NDArray[np.uint64]  # [rows, (body, mask), answer ring degree]
 
     @property
     def nbytes(self) -> int:
         """Bytes held in memory."""
-        input_ksk = sum(key.nbytes for key in self.input_ksk)
-        return input_ksk + self.ksk.nbytes + self.fourier_bsk.nbytes + self.answer_key.nbytes
+        rings = self.fourier_bsk.nbytes + self.merge_key.nbytes + self.split_key.nbytes
+        return self.input_ksk.nbytes + self.ksk.nbytes + rings + self.answer_key.nbytes

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ciphershift.errors import BadShapeError
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
+from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.native import _kernel
 
 TORUS = 2.0**32
@@ -99,7 +100,7 @@ def linear(x: LweCiphertextList, matrix: ShiftMatrix, *, threads: int = 1) -> Lw
     """Applies a shift matrix to the list: out_o = sum_i w_oi x_i.
 
     Returns:
-        [matrix.rows, dimension + bodies].
+        [matrix.rows, dimension + 1].
 
     Raises:
         BadShapeError: the list has another length than the matrix has columns.
@@ -113,9 +114,9 @@ def linear(x: LweCiphertextList, matrix: ShiftMatrix, *, threads: int = 1) -> Lw
 
 
 def add_constant(x: LweCiphertextList, words: NDArray[np.uint32]) -> LweCiphertextList:
-    """Adds a public torus word to the bodies of each row; no noise."""
+    """Adds a public torus word to the body of each row; no noise."""
     data = x.data.copy()
-    data[:, x.dimension :] += words[:, None]
+    data[:, x.dimension] += words
     return replace(x, data=data)
 
 
@@ -138,28 +139,64 @@ def every(x: LweCiphertextList, first: int, step: int) -> LweCiphertextList:
     return replace(x, data=np.ascontiguousarray(x.data[first::step]))
 
 
-def side_by_side(lists: Sequence[LweCiphertextList]) -> LweCiphertextList:
-    """Joins lists of equal length under the CKKS secret, row by row: the masks of all, then their bodies.
+def merge(x: LweCiphertextList, keys: ServerKeys, *, threads: int = 1) -> LweCiphertextList:
+    """Brings ciphertexts that stand side by side, of whatever origin, to one mask under the big keys: value i to body i % bodies.
+
+    A key switch in the ring, "Sharing the Mask" (Bergerat et al., TCHES 2025/4): the mask of each value is a few polynomials, the merge key
+    holds each of their keys under the key of one body and 0 under the others'. A place that is left over in the last row holds 0.
+
+    Args:
+        x: under the CKKS secret, the big key, or both one after the other.
+        keys: of a set whose ciphertexts share masks.
+        threads: of the kernel.
 
     Returns:
-        [count, ring_degree * lists + lists], a body for each list; a single list is not copied.
+        [count / bodies, rounded up, k * N + bodies].
+
+    Raises:
+        BadShapeError: the ciphertexts are under none of these keys, or the set's do not share masks.
+
+    Noise: noise.merge_variance, of each value.
     """
-    if len(lists) == 1:
-        return lists[0]
-    masks, bodies = [x.data[:, :-1] for x in lists], [x.data[:, -1:] for x in lists]
-    return LweCiphertextList(
-        np.concatenate([*masks, *bodies], axis=1), input_words=sum(x.input_words for x in lists), bodies=len(lists)
+    params = keys.params
+    big_words = _big_words(x, params)
+    if params.bodies == 1 or x.bodies > 1:
+        raise BadShapeError(f"ciphertexts of {x.bodies} bodies cannot come to share masks under {params.name}")
+    of_input = params.input_ring.ring_degree // params.polynomial_size
+    first, stop = 0 if x.input_words else of_input, params.merge_entries if big_words else of_input
+    gadget = params.pbs
+    merged = _kernel.merge(
+        x.data,
+        keys.merge_key[first:stop],
+        bodies=params.bodies,
+        base_log=gadget.base_log,
+        levels=gadget.levels,
+        threads=threads,
     )
+    return LweCiphertextList(merged, bodies=params.bodies)
+
+
+def _big_words(x: LweCiphertextList, params: ParameterSet) -> int:
+    """How many of a mask's words are under the big key; raises if any are under a key that there is not."""
+    big_words = x.dimension - x.input_words
+    if (
+        x.input_words not in (0, params.input_ring.ring_degree)
+        or big_words not in (0, params.big_dimension)
+        or not x.dimension
+    ):
+        raise BadShapeError(
+            f"ciphertexts with {x.input_words} and {big_words} words under the input and the big key are under no key of {params.name}"
+        )
+    return big_words
 
 
 def key_switch(x: LweCiphertextList, keys: ServerKeys, *, threads: int = 1) -> LweCiphertextList:
-    """Brings ciphertexts to the small key, from the CKKS secret, from the big key, or from both one after the other.
+    """Brings ciphertexts to the small key: from the big key, from the CKKS secret, or from both one after the other.
 
-    Values of one row come to share a mask: from the big keys, whose mask they share already, in one key switch; from the CKKS secret in one
-    for each body, which leaves the other bodies' values as they are.
+    Where ciphertexts share masks, all that share one are switched together, and only from the big keys: see merge.
 
     Returns:
-        [count, lwe_dimension + bodies].
+        [rows, lwe_dimension + bodies].
 
     Raises:
         BadShapeError: the ciphertexts are under none of these keys.
@@ -167,17 +204,11 @@ def key_switch(x: LweCiphertextList, keys: ServerKeys, *, threads: int = 1) -> L
     Noise: noise.input_key_switch_variance, noise.key_switch_variance, or the sum of the two.
     """
     params = keys.params
-    to_one_body = params.input_ring.ring_degree
-    big_words = x.dimension - x.input_words
-    if (
-        x.bodies > params.bodies
-        or x.input_words not in (0, x.bodies * to_one_body)
-        or big_words not in (0, params.big_dimension)
-        or not x.dimension
-    ):
+    big_words = _big_words(x, params)
+    if x.bodies != params.bodies or (x.input_words and not params.input_ksk_words):
         raise BadShapeError(
-            f"ciphertexts of {x.bodies} bodies, with {x.input_words} and {big_words} words under the input and the big key, "
-            f"are under no key of {params.name}"
+            f"ciphertexts of {x.bodies} bodies, with {x.input_words} words under the input key, cannot be brought to the small key of "
+            f"{params.name}"
         )
 
     def switch(data: NDArray[np.uint32], key: NDArray[np.uint32], binary_key: bool) -> NDArray[np.uint32]:
@@ -190,19 +221,13 @@ def key_switch(x: LweCiphertextList, keys: ServerKeys, *, threads: int = 1) -> L
             levels=gadget.levels,
             binary_key=binary_key,
             bodies=x.bodies,
-            key_bodies=params.bodies,
             threads=threads,
         )
 
-    starts = range(0, x.input_words, to_one_body)
-    parts = [(start, start + to_one_body, key) for start, key in zip(starts, keys.input_ksk, strict=False)]
-    parts += [(x.input_words, x.dimension, keys.ksk)] if big_words else []
-    if len(parts) == 1:
-        return LweCiphertextList(switch(x.data, parts[0][2], bool(big_words)), bodies=x.bodies)
-    total = np.zeros((len(x), params.lwe_dimension + x.bodies), dtype=np.uint32)
-    total[:, params.lwe_dimension :] = x.data[:, x.dimension :]
-    for start, stop, key in parts:
-        mask = np.zeros((len(x), stop - start + x.bodies), dtype=np.uint32)
-        mask[:, : stop - start] = x.data[:, start:stop]
-        total += switch(mask, key, key is keys.ksk)
-    return LweCiphertextList(total, bodies=x.bodies)
+    if not x.input_words or not big_words:
+        key = keys.ksk if big_words else keys.input_ksk
+        return LweCiphertextList(switch(x.data, key, bool(big_words)), bodies=x.bodies)
+    mask = np.zeros((len(x), x.input_words + 1), dtype=np.uint32)
+    mask[:, :-1] = x.data[:, : x.input_words]
+    rest = np.ascontiguousarray(x.data[:, x.input_words :])
+    return LweCiphertextList(switch(mask, keys.input_ksk, False) + switch(rest, keys.ksk, True))

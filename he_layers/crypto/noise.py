@@ -59,20 +59,16 @@ def _digit_mean_square(gadget: Gadget) -> float:
     )
 
 
-def _key_switch(params: ParameterSet, dimension: int, key_variance: float, keys: int = 1) -> float:
+def _key_switch(params: ParameterSet, dimension: int, key_variance: float) -> float:
     gadget = params.key_switch
-    rows = keys * dimension * gadget.levels * _digit_mean_square(gadget) * math.exp2(2 * params.lwe_log2_std_dev)
+    rows = dimension * gadget.levels * _digit_mean_square(gadget) * math.exp2(2 * params.lwe_log2_std_dev)
     rounding = dimension * key_variance * math.exp2(-2 * gadget.base_log * gadget.levels) / 12
     return rows + rounding
 
 
-def input_key_switch_variance(params: ParameterSet, bodies: int | None = None) -> float:
-    """CKKS secret -> small key: N L E[d^2] sigma^2 for the rows, N B^-2L / 12 * E[s^2] for what the digits leave out (s ternary, 2/3).
-
-    Each of ``bodies`` values that come to share a mask has a key switch of its own, whose rows leave their noise in all of them; by
-    default as many as the set has, so the most.
-    """
-    return _key_switch(params, params.input_ring.ring_degree, 2 / 3, params.bodies if bodies is None else bodies)
+def input_key_switch_variance(params: ParameterSet) -> float:
+    """CKKS secret -> small key: N L E[d^2] sigma^2 for the rows, N B^-2L / 12 * E[s^2] for what the digits leave out (s ternary, 2/3)."""
+    return _key_switch(params, params.input_ring.ring_degree, 2 / 3)
 
 
 def key_switch_variance(params: ParameterSet) -> float:
@@ -92,7 +88,54 @@ def modulus_switch_variance(params: ParameterSet) -> float:
     return (params.lwe_dimension * params.small_key_variance + 1) / 12 / (2 * params.polynomial_size) ** 2
 
 
-def pbs_variance(params: ParameterSet, bodies: int | None = None) -> float:
+def _ring_rows(params: ParameterSet, rows: int) -> float:
+    """A sum of so many products of digits with rows of a key in the look-up ring.
+
+    N B^2/12 sigma^2 each for the key's noise, with its rounding on the wire, and the transforms' rounding, amplified by the key like any
+    error of the masks.
+    """
+    n, base = params.polynomial_size, math.exp2(params.pbs.base_log)
+    sigma2 = math.exp2(2 * params.glwe_log2_std_dev) + math.exp2(-2 * params.bsk_body_bits) / 12
+    transform = (FFT_ROUNDING * 2.0**-53) ** 2 * base**2 / 144 * (1 + params.big_dimension / 2)
+    return rows * n * ((base**2 + 2) / 12 * sigma2 + transform)
+
+
+def _ring_left_out(params: ParameterSet, key_square: float) -> float:
+    """What the digits of a mask leave out, times a key whose coefficients have this sum of squares."""
+    return key_square * math.exp2(-2 * params.pbs.base_log * params.pbs.levels) / 12
+
+
+def merge_variance(params: ParameterSet, *, from_input: bool = False, from_big: bool = False) -> float:
+    """CKKS secret, big key or both -> a mask that w values share: w D L B^2/12 sigma^2 for the rows, D E[s^2] B^-2L / 12 for the rest.
+
+    The rest is what the digits leave out. D is how many words a mask has, E[s^2] is 2/3 for the ternary and 1/2 for the binary key. The
+    rows of each value leave their noise in all of them.
+    """
+    of_input, of_big = from_input * params.input_ring.ring_degree, from_big * params.big_dimension
+    rows = params.bodies * (of_input + of_big) // params.polynomial_size * params.pbs.levels
+    return _ring_rows(params, rows) + _ring_left_out(params, of_input * 2 / 3 + of_big / 2)
+
+
+def split_variance(params: ParameterSet) -> float:
+    """A value under another key than the first, with the mask that it shares -> the first key: kN L B^2/12 sigma^2 and kN/2 B^-2L / 12."""
+    return _ring_rows(params, params.glwe_dimension * params.pbs.levels) + _ring_left_out(
+        params, params.big_dimension / 2
+    )
+
+
+def lookup_input_variances(params: ParameterSet) -> tuple[float, float, float]:
+    """What a look-up adds to its input: to any, and besides to what is under the input key, and to what is under the big key.
+
+    Where look-ups share masks, the key switch is among the first, and merging is the rest.
+    """
+    switched = modulus_switch_variance(params)
+    if params.bodies == 1:
+        return switched, input_key_switch_variance(params), key_switch_variance(params)
+    of_input, of_big = merge_variance(params, from_input=True), merge_variance(params, from_big=True)
+    return switched + key_switch_variance(params), of_input, of_big
+
+
+def pbs_variance(params: ParameterSet) -> float:
     """Output of a bootstrap: in each of its steps ggsws_per_step external products, each times (X^a - 1), hence the factor 2.
 
     External product: (k+w) L N B^2/12 sigma^2 for the key's noise (and its rounding on the wire); (1 + kN/2) B^-2L / 12, where the key
@@ -100,18 +143,14 @@ def pbs_variance(params: ParameterSet, bodies: int | None = None) -> float:
     transforms' rounding, amplified by the key like any error of the masks. All bits of a step are zero with probability 2^-g where g
     bits are uniform, and 1 / (l + 1) where they are a block of l.
 
-    w is 1, or how many values share a mask (``bodies``; by default as many as the set has, so the most). An error of the mask is in all of
-    them, but later steps turn it by another amount under each key, so that their errors are as good as uncorrelated.
+    w is how many values share a mask. An error of the mask is in all of them, but later steps turn it by another amount under each key, so
+    that their errors are as good as uncorrelated. All but the first are split off, with split_variance; it is counted for every value.
     """
-    rows = (params.glwe_dimension + (params.bodies if bodies is None else bodies)) * params.pbs.levels
-    n = params.polynomial_size
-    base, spread = math.exp2(params.pbs.base_log), 1 + params.big_dimension / 2
-    sigma2 = math.exp2(2 * params.glwe_log2_std_dev) + math.exp2(-2 * params.bsk_body_bits) / 12
-    key_noise = rows * n * (base**2 + 2) / 12 * sigma2
-    left_out = spread * base ** (-2 * params.pbs.levels) / 12
-    transform = (FFT_ROUNDING * 2.0**-53) ** 2 * rows * n * base**2 / 144 * spread
+    products = params.ggsws_per_step * _ring_rows(params, params.ggsw_rows)
     holds_a_one = 1 - (1 - params.block_length * params.small_key_mean) ** params.grouping_factor
-    return 2 * params.steps * (params.ggsws_per_step * (key_noise + transform) + holds_a_one * left_out)
+    left_out = holds_a_one * _ring_left_out(params, 1 + params.big_dimension / 2)
+    split = split_variance(params) if params.bodies > 1 else 0.0
+    return 2 * params.steps * (products + left_out) + split
 
 
 def _ring_key_switch(params: ParameterSet, key_square: float) -> float:
@@ -162,8 +201,7 @@ def may_stand_in(params: ParameterSet, own: ParameterSet) -> bool:
         )
 
     def variances(chosen: ParameterSet) -> tuple[float, ...]:
-        of_input, of_big = input_key_switch_variance(chosen), key_switch_variance(chosen)
-        switched = modulus_switch_variance(chosen)
+        switched, of_input, of_big = lookup_input_variances(chosen)
         return switched + of_input, switched + of_big, switched + of_input + of_big, pbs_variance(chosen)
 
     return shape(params) == shape(own) and all(
@@ -182,7 +220,8 @@ def lookup_error(params: ParameterSet, message_bits: int = 4) -> float:
     Messages lie 2^-(message_bits + 1) of the torus apart (one padding bit); the phase carries the noise of a bootstrap, a key switch and
     the modulus switch. By this figure networks that bear noise are compared with systems that fix an error rate for their look-ups.
     """
-    variance = pbs_variance(params) + key_switch_variance(params) + modulus_switch_variance(params)
+    switched, _, of_big = lookup_input_variances(params)
+    variance = pbs_variance(params) + switched + of_big
     return gaussian_tail(math.exp2(-message_bits - 2) / math.sqrt(variance))
 
 

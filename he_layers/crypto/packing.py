@@ -40,18 +40,15 @@ def key_switches(count: int, ring: CkksRing) -> int:
     return count + (1 << depth) - 1 + ring.ring_degree.bit_length() - 1 - depth
 
 
-def packing_key_switch(
-    x: LweCiphertextList, keys: AnswerKeys, binding: Binding, *, body: int = 0, threads: int = 1
-) -> PackedAnswer:
+def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding, *, threads: int = 1) -> PackedAnswer:
     """Packs up to N ciphertexts, adds a fresh public encryption of zero and flooding noise, and rounds to the wire's precision.
 
     Chen, Dai, Kim, Song, eprint 2020/015, Algorithms 1 and 2. Every coefficient without a message is left out of the answer.
 
     Args:
-        x: under the big keys.
+        x: under the big key.
         keys: expanded evaluation keys.
         binding: what the answer belongs to.
-        body: which of the values of a row are packed.
         threads: of the kernel.
 
     Raises:
@@ -60,9 +57,9 @@ def packing_key_switch(
     Noise: noise.packing_variance.
     """
     params, ring = keys.params, keys.params.answer_ring
-    if x.input_words or x.dimension != params.big_dimension or not 1 <= len(x) <= ring.ring_degree:
+    if x.input_words or x.bodies > 1 or x.dimension != params.big_dimension or not 1 <= len(x) <= ring.ring_degree:
         raise BadShapeError(f"{len(x)} ciphertexts of dimension {x.dimension} cannot be packed under {params.name}")
-    c0, c1 = _kernel.packing_key_switch(x.body(body), keys.answer_key, body=body, threads=threads, **_options(params))
+    c0, c1 = _kernel.packing_key_switch(x.data, keys.answer_key, threads=threads, **_options(params))
     return _rounded(params, binding, len(x), c0, c1)
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ciphershift.he_layers.crypto.ciphertexts import LweCiphertextList
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
-from ciphershift.he_layers.crypto.lwe import key_switch
+from ciphershift.he_layers.crypto.lwe import key_switch, merge
 from ciphershift.he_layers.native import _kernel
 
 
@@ -22,6 +22,8 @@ def pbs(
 ) -> LweCiphertextList:
     """Looks every phase up in a table: key_switch, modulus_switch, blind_rotate, sample_extract.
 
+    Where ciphertexts share masks, any two that stand side by side, and be it for different tables, are merged before and split after.
+
     Args:
         x: ciphertexts under the CKKS secret or the big key.
         keys: expanded evaluation keys.
@@ -32,19 +34,20 @@ def pbs(
         threads: threads of the kernel.
 
     Returns:
-        [count, k * N + bodies], under the big keys; with ``second`` as many again behind them, the second result of each row.
+        [count, k * N + 1], under the (first) big key; with ``second`` as many again behind them, the second result of each row.
 
     Raises:
         BadShapeError: see key_switch.
 
-    Noise: the phase that is looked up carries x's noise, noise.key_switch_variance and noise.modulus_switch_variance; the result
-    carries noise.pbs_variance, whatever the input's. Two results of one row were looked up at the same noisy phase; their own noises are
-    those of two coefficients of one accumulator, whose correlation was measured as 0.4 side by side, falling to 0 half a ring apart.
+    Noise: the phase that is looked up carries x's noise and noise.lookup_input_variances; the result carries noise.pbs_variance, whatever
+    the input's. Two results of one row were looked up at the same noisy phase; their own noises are those of two coefficients of one
+    accumulator, whose correlation was measured as 0.4 side by side, falling to 0 half a ring apart.
     """
     params = keys.params
-    small = key_switch(x, keys, threads=threads)
+    shared = params.bodies > 1
+    small = key_switch(merge(x, keys, threads=threads) if shared else x, keys, threads=threads)
     switched = _kernel.modulus_switch(
-        small.data, polynomial_size=params.polynomial_size, block_length=params.block_length, bodies=x.bodies
+        small.data, polynomial_size=params.polynomial_size, block_length=params.block_length, bodies=params.bodies
     )
     rotated = _kernel.blind_rotate(
         switched,
@@ -55,8 +58,9 @@ def pbs(
         levels=params.pbs.levels,
         grouping_factor=params.grouping_factor,
         block_length=params.block_length,
-        key_bodies=params.bodies,
+        bodies=params.bodies,
         threads=threads,
+        split_key=keys.split_key if shared else None,
         second=None if second is None else np.ascontiguousarray(second, dtype=np.int32),
     )
-    return LweCiphertextList(rotated, bodies=x.bodies)
+    return LweCiphertextList(rotated)

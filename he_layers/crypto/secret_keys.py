@@ -55,19 +55,28 @@ class ClientKeys:
         )
 
     @property
-    def input_keys(self) -> NDArray[np.int8]:
-        """The keys of pixels side by side, [bodies, bodies * ring degree]: each body has a mask of its own under the same secret."""
-        return np.kron(np.eye(self.params.bodies, dtype=np.int8), self.input_secret)
-
-    @property
     def small_lwe_keys(self) -> NDArray[np.int8]:
         """The small key of each body, [bodies, n]."""
         return self.small_lwe_key.reshape(self.params.bodies, -1)
 
     @property
     def big_lwe_keys(self) -> NDArray[np.int8]:
-        """The keys of look-up results, [bodies, k * N]: all coefficients of each body's GLWE key."""
+        """The keys of look-ups, [bodies, k * N]: all coefficients of each body's GLWE key; results are under the first."""
         return self.glwe_key.reshape(self.params.bodies, -1)
+
+    @property
+    def glwe_keys(self) -> NDArray[np.int8]:
+        """The same by polynomials, [bodies, k, N]."""
+        return self.glwe_key.reshape(self.params.bodies, self.params.glwe_dimension, -1)
+
+    @property
+    def merge_sources(self) -> NDArray[np.int8]:
+        """What the merge key brings to each body, [entries, bodies, bodies, N]: the value for one body leaves the others as they are."""
+        params = self.params
+        known = np.concatenate([self.input_secret, self.big_lwe_keys[0]])[
+            : params.merge_entries * params.polynomial_size
+        ]
+        return known.reshape(-1, 1, 1, params.polynomial_size) * np.eye(params.bodies, dtype=np.int8)[:, :, None]
 
     @property
     def bsk_bits(self) -> NDArray[np.int8]:
@@ -86,10 +95,10 @@ class ClientKeys:
         self.require_usable()
         params, mask_seed = self.params, os.urandom(SEED_BYTES)
 
-        def key_switch_key(source: NDArray[np.int8], first_row: int) -> NDArray[np.uint32]:
+        def key_switch_key(sources: NDArray[np.int8], first_row: int) -> NDArray[np.uint32]:
             return _kernel.key_switch_key_bodies(
-                source,
-                self.small_lwe_keys,
+                sources,
+                self.small_lwe_keys[: len(sources)],
                 base_log=params.key_switch.base_log,
                 levels=params.key_switch.levels,
                 std_dev=2.0**params.lwe_log2_std_dev,
@@ -99,7 +108,24 @@ class ClientKeys:
                 threads=threads,
             )
 
-        input_ksk = key_switch_key(self.input_keys, 0)
+        def ring_switch_key(
+            sources: NDArray[np.int8], targets: NDArray[np.int8], first_entry: int
+        ) -> NDArray[np.uint64]:
+            return _kernel.ring_switch_key_bodies(
+                np.ascontiguousarray(sources),
+                targets,
+                base_log=params.pbs.base_log,
+                levels=params.pbs.levels,
+                std_dev=2.0**params.glwe_log2_std_dev,
+                first_entry=first_entry,
+                mask_seed=mask_seed,
+                noise_seed=os.urandom(32),
+                body_bits=params.bsk_body_bits,
+                threads=threads,
+            )
+
+        input_ksk = key_switch_key(self.input_secret[None, : params.input_ksk_words], 0)
+        after_merge = params.bsk_entries + params.merge_entries
         return EvaluationKeys(
             params=params,
             mask_seed=mask_seed,
@@ -107,7 +133,7 @@ class ClientKeys:
             ksk=key_switch_key(self.big_lwe_keys, len(input_ksk)),
             bsk=_kernel.bootstrapping_key_bodies(
                 self.bsk_bits,
-                self.glwe_key.reshape(params.bodies, params.glwe_dimension, params.polynomial_size),
+                self.glwe_keys,
                 base_log=params.pbs.base_log,
                 levels=params.pbs.levels,
                 std_dev=2.0**params.glwe_log2_std_dev,
@@ -116,8 +142,12 @@ class ClientKeys:
                 body_bits=params.bsk_body_bits,
                 threads=threads,
             ),
+            merge_key=ring_switch_key(self.merge_sources, self.glwe_keys, params.bsk_entries),
+            split_key=ring_switch_key(
+                self.glwe_keys[1:].reshape(-1, 1, 1, params.polynomial_size), self.glwe_keys[:1], after_merge
+            ),
             answer_key=_kernel.answer_key_bodies(
-                self.big_lwe_keys,
+                self.big_lwe_keys[0],
                 self.answer_secret,
                 modulus=params.answer_ring.modulus,
                 base_log=params.answer.base_log,
@@ -131,7 +161,7 @@ class ClientKeys:
     def require_pair(self, bundle: Bytes) -> None:
         """Refuses evaluation keys that were made from other secret keys.
 
-        The first rows of the bundle's input_ksk are made again from its public seed, without noise: what is left must be noise.
+        The first rows of the bundle's first key switch key are made again from its public seed, without noise: what is left must be noise.
 
         Args:
             bundle: the container of the evaluation keys, or its first PAIR_BYTES bytes.
@@ -140,13 +170,14 @@ class ClientKeys:
             WrongKeyError: they belong to other secrets, or the bundle is cut short.
         """
         params = self.params
-        words = _PAIR_COEFFICIENTS * params.key_switch.levels * params.bodies
+        sources = self.input_secret[None] if params.input_ksk_words else self.big_lwe_keys
+        words = _PAIR_COEFFICIENTS * params.key_switch.levels * len(sources)
         seed = bytes(bundle[container.HEADER_BYTES :][:SEED_BYTES])
         given = bytes(bundle[container.HEADER_BYTES + SEED_BYTES :][: 4 * words])
         if len(given) == 4 * words:
             without_noise = _kernel.key_switch_key_bodies(
-                np.ascontiguousarray(self.input_keys[:, :_PAIR_COEFFICIENTS]),
-                self.small_lwe_keys,
+                np.ascontiguousarray(sources[:, :_PAIR_COEFFICIENTS]),
+                self.small_lwe_keys[: len(sources)],
                 base_log=params.key_switch.base_log,
                 levels=params.key_switch.levels,
                 std_dev=0.0,

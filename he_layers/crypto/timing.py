@@ -32,13 +32,13 @@ class PrimitiveTimes:
 
     Attributes:
         threads: of the kernel.
-        lanes: rows of ciphertexts that a thread bootstraps side by side; a call with fewer takes as long.
-        bootstrap: ``lanes`` rows on one thread while the others do the same.
-        input_key_switch: one ciphertext under the CKKS key, all threads together.
-        big_key_switch: one row under the big keys, all threads together.
+        lanes: ciphertexts that a thread bootstraps side by side, two for each that the kernel does where they share masks; a call with
+            fewer takes as long.
+        bootstrap: ``lanes`` ciphertexts on one thread while the others do the same.
+        input_key_switch: one ciphertext under the CKKS key, all threads together; where masks are shared, its part of merging.
+        big_key_switch: one ciphertext under the big key, likewise, and where masks are shared its share of the key switch.
         linear_word: one word of one weight's product, all threads together.
         packing_key_switch: one of those that bring logits into the answer, all threads together.
-        bodies: ciphertexts of a row, one of each image that is evaluated.
     """
 
     threads: int
@@ -48,18 +48,16 @@ class PrimitiveTimes:
     big_key_switch: float
     linear_word: float
     packing_key_switch: float
-    bodies: int = 1
 
 
-def measure(params: ParameterSet, threads: int, bodies: int = 1) -> PrimitiveTimes:
+def measure(params: ParameterSet, threads: int) -> PrimitiveTimes:
     """Times the primitives of one parameter set; a fraction of a second, and nothing for what another set had in common.
 
     Args:
         params: the set.
         threads: of the kernel.
-        bodies: images that are evaluated together, as many as may share a mask or fewer.
     """
-    gadget = params.key_switch
+    gadget, bodies = params.key_switch, params.bodies
     step = _step_seconds(
         params.glwe_dimension,
         params.polynomial_size,
@@ -67,19 +65,29 @@ def measure(params: ParameterSet, threads: int, bodies: int = 1) -> PrimitiveTim
         params.grouping_factor,
         params.block_length,
         bodies,
-        params.bodies,
         threads,
     )
-    per_word = _key_switch_seconds(gadget, threads) * (params.lwe_dimension + bodies)
+    per_word = _key_switch_seconds(gadget, threads) * (params.lwe_dimension + bodies) / bodies
+    from_input, from_big = per_word * params.input_ring.ring_degree, per_word * params.big_dimension
+    if bodies > 1:
+        switched = from_big
+
+        def merged(words: int) -> float:
+            sources = words // params.polynomial_size
+            return _merge_seconds(sources, params.glwe_dimension, params.polynomial_size, params.pbs, bodies, threads)
+
+        from_input, from_big = (
+            switched + merged(params.input_ring.ring_degree),
+            switched + merged(params.big_dimension),
+        )
     return PrimitiveTimes(
         threads=threads,
-        lanes=_kernel.lanes(),
+        lanes=_kernel.lanes() * bodies,
         bootstrap=step * params.steps,
-        input_key_switch=per_word * params.input_ring.ring_degree,
-        big_key_switch=per_word * params.big_dimension,
+        input_key_switch=from_input,
+        big_key_switch=from_big,
         linear_word=_linear_word_seconds(threads),
         packing_key_switch=_packing_seconds(params.answer_ring, params.answer, threads),
-        bodies=bodies,
     )
 
 
@@ -101,18 +109,19 @@ def _step_seconds(
     grouping_factor: int,
     block_length: int,
     bodies: int,
-    key_bodies: int,
     threads: int,
 ) -> float:
     """One step of the blind rotation for one vector of rows on each thread."""
     bits = grouping_factor * block_length
-    rng, columns, steps = np.random.default_rng(0), glwe_dimension + key_bodies, BITS // bits
+    rng, columns, steps = np.random.default_rng(0), glwe_dimension + bodies, BITS // bits
     groups = 4 * threads
     count = groups * _kernel.lanes()
     entries = steps * (2**grouping_factor - 1 if block_length == 1 else block_length)
     key = rng.uniform(-1, 1, (entries, polynomial_size // 2, columns, columns * gadget.levels, 2))
     switched = rng.integers(0, 2 * polynomial_size, (count, steps * bits + bodies), dtype=np.int32)
-    table, index = rng.uniform(-0.25, 0.25, (1, polynomial_size)), np.zeros(count, np.int32)
+    split_shape = ((bodies - 1) * glwe_dimension, polynomial_size // 2, glwe_dimension + 1, gadget.levels, 2)
+    split_key = rng.uniform(-1, 1, split_shape) if bodies > 1 else None
+    table, index = rng.uniform(-0.25, 0.25, (1, polynomial_size)), np.zeros(count * bodies, np.int32)
     seconds = _median_seconds(
         lambda: _kernel.blind_rotate(
             switched,
@@ -123,8 +132,9 @@ def _step_seconds(
             levels=gadget.levels,
             grouping_factor=grouping_factor,
             block_length=block_length,
-            key_bodies=key_bodies,
+            bodies=bodies,
             threads=threads,
+            split_key=split_key,
         )
     )
     return seconds * threads / groups / steps
@@ -148,6 +158,20 @@ def _key_switch_seconds(gadget: Gadget, threads: int) -> float:
         )
     )
     return seconds / count / (dimension * (output + 1))
+
+
+@cache
+def _merge_seconds(
+    sources: int, glwe_dimension: int, polynomial_size: int, gadget: Gadget, bodies: int, threads: int
+) -> float:
+    """One ciphertext of so many polynomials."""
+    rng, count = np.random.default_rng(0), 8 * threads * _kernel.lanes() * bodies
+    x = rng.integers(0, 2**32, (count, sources * polynomial_size + 1), dtype=np.uint32)
+    key = rng.uniform(-1, 1, (sources, polynomial_size // 2, glwe_dimension + bodies, bodies * gadget.levels, 2))
+    seconds = _median_seconds(
+        lambda: _kernel.merge(x, key, bodies=bodies, base_log=gadget.base_log, levels=gadget.levels, threads=threads)
+    )
+    return seconds / count
 
 
 @cache
@@ -185,5 +209,5 @@ def _packing_seconds(ring: CkksRing, gadget: Gadget, threads: int) -> float:
 
 def forget() -> None:
     """Measure anew at the next call: what was measured before is kept for the life of the process otherwise."""
-    for measured in (_step_seconds, _key_switch_seconds, _linear_word_seconds, _packing_seconds):
+    for measured in (_step_seconds, _key_switch_seconds, _merge_seconds, _linear_word_seconds, _packing_seconds):
         measured.cache_clear()

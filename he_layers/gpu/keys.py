@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ciphershift.errors import WrongParamsError
 from ciphershift.he_layers.crypto.evaluation_keys import ServerKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.gpu import blind_rotate, fused
@@ -21,10 +22,7 @@ from ciphershift.he_layers.gpu.steps import StepShape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceKeys:
-    """Evaluation keys of one client. The answer key stays on the host, where the few logits are packed.
-
-    Of keys for several ciphertexts with one mask only those of the first are used: here each image is evaluated by itself.
-    """
+    """Evaluation keys of one client. The answer key stays on the host, where the few logits are packed."""
 
     params: ParameterSet
     device: torch.device
@@ -44,12 +42,18 @@ class DeviceKeys:
             keys: as the kernel takes them.
             device: where to.
             use_fused: whether the fused rotation is used where there is one; off until it has been measured (docs/gpu.md).
+
+        Raises:
+            WrongParamsError: they are of a set whose look-ups share masks, which the kernel alone evaluates.
         """
+        if keys.params.bodies > 1:
+            raise WrongParamsError(
+                f"look-ups of {keys.params.name} share masks, which a device does not evaluate; take another engine, or another set"
+            )
         params, shape = keys.params, StepShape.of(keys.params)
         fourier = tables(params.polynomial_size, device)
         rotation = fused.fused_rotation(params, fourier, device) if use_fused else None
-        first = np.ascontiguousarray(keys.fourier_bsk[:, :, : shape.polynomials, : shape.rows])
-        raw = torch.from_numpy(first).to(device)
+        raw = torch.from_numpy(keys.fourier_bsk).to(device)
         natural = torch.from_numpy(natural_order(fourier.points)).to(device)
         ordered = torch.view_as_complex(raw)[:, natural]
         del raw
@@ -57,7 +61,7 @@ class DeviceKeys:
         return cls(
             params=params,
             device=device,
-            input_ksk=_key_switch_key(keys.input_ksk[0], params, device),
+            input_ksk=_key_switch_key(keys.input_ksk, params, device),
             ksk=_key_switch_key(keys.ksk, params, device),
             bsk=bsk,
             answer_key=keys.answer_key,

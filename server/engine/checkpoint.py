@@ -95,7 +95,7 @@ def _pack(state: State[LweCiphertextList], arrays: dict[str, Any]) -> dict[str, 
             return None
         name = f"rows-{len(arrays)}"
         arrays[name] = x.data
-        return {"array": name, "input_words": x.input_words, "bodies": x.bodies}
+        return {"array": name, "input_words": x.input_words}
 
     return {
         "stages": state.stages,
@@ -109,7 +109,7 @@ def _pack(state: State[LweCiphertextList], arrays: dict[str, Any]) -> dict[str, 
 
 def _unpack(about: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> State[LweCiphertextList]:
     def rows(x: dict[str, Any]) -> LweCiphertextList:
-        return LweCiphertextList(arrays[x["array"]], input_words=x["input_words"], bodies=x["bodies"])
+        return LweCiphertextList(arrays[x["array"]], input_words=x["input_words"])
 
     return State(
         stages=about["stages"],

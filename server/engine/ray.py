@@ -188,7 +188,7 @@ class Coordinator(KernelWorker):
         found = [parts[start].data for start in sorted(parts)]
         if second is not None:  # the first results of all rows, then the second ones
             found = [half for each in range(2) for half in (np.split(data, 2)[each] for data in found)]
-        return LweCiphertextList(np.concatenate(found), bodies=x.bodies)
+        return LweCiphertextList(np.concatenate(found))
 
 
 def _chunks(count: int, pieces: int) -> Iterator[slice]:

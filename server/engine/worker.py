@@ -178,7 +178,7 @@ class KernelWorker(Worker[ServerKeys]):
         return evaluate.run(model.program, keys, [[image] for image in images], threads=self._threads, start=start)
 
     def _images_together(self, model: Model) -> int:
-        return evaluate.images_together(model.program, model.params)
+        return evaluate.images_together(model.program)
 
 
 def _reached(logits: Sequence[bytes], progress: evaluate.Progress, together: int) -> Checkpoint:

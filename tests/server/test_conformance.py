@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ciphershift import errors
 from ciphershift.client import Keystore
-from ciphershift.he_layers import simulate
+from ciphershift.he_layers import evaluate, simulate
 from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, PackedAnswer
 from ciphershift.he_layers.layers import CReLU, Linear, ReLU
@@ -23,7 +23,6 @@ from ciphershift.server.engine import make_engine
 from ciphershift.server.engine.base import Engine, LayerProgress, Task
 from ciphershift.server.settings import Settings
 
-TOY = params.get("TOY_N128_SHARED2")  # two images together where an engine can, a lone one alone
 ENGINES = ["local://?workers=1&threads=1", "ray://?workers=2&threads=1", "torch://cpu?threads=1"]
 
 
@@ -33,10 +32,14 @@ class Bench:
     def __init__(self, url: str, zoo: Path, keystore: Keystore, program: Program, folder: Path) -> None:
         self.program = program
         self.folder = folder
-        self.pair = keystore.open(TOY)
-        engine = make_engine(Settings(engine=url, models=zoo, allow_toy_parameters=True, parameter_sets=TOY.name))
+        on_device = url.startswith("torch")
+        self.params = params.get("TOY_N128_BLOCK3" if on_device else "TOY_N128_SHARED2")
+        self.pair = keystore.open(self.params)
+        engine = make_engine(
+            Settings(engine=url, models=zoo, allow_toy_parameters=True, parameter_sets=self.params.name)
+        )
         assert engine is not None
-        self.together = 1 if url.startswith("torch") else TOY.bodies
+        self.together = 1 if on_device else evaluate.images_together(program)
         self.engine: Engine = engine
         self.runner = asyncio.Runner()
         self.run(self._start)
@@ -85,7 +88,7 @@ class Bench:
     def decrypt(self, encrypted: list[CkksCiphertext], rows: tuple[bytes, ...]) -> NDArray[np.float64]:
         classes = len(self.program.output.classes)
         packed = [
-            PackedAnswer.from_bytes(row, TOY, Binding.of([ciphertext], self.program.digest), classes)
+            PackedAnswer.from_bytes(row, self.params, Binding.of([ciphertext], self.program.digest), classes)
             for row, ciphertext in zip(rows, encrypted, strict=True)
         ]
         return (
@@ -120,7 +123,7 @@ def test_answers_are_those_of_the_simulation_and_progress_is_told(bench: Bench, 
     steps: list[LayerProgress] = []
     answer = bench.run(bench.engine.run, bench.task(encrypted), steps.append)
     rng = np.random.default_rng(2)
-    runs = np.stack([simulate.run(bench.program, TOY, tiny_images, rng) for _ in range(50)])
+    runs = np.stack([simulate.run(bench.program, bench.params, tiny_images, rng) for _ in range(50)])
     logits = bench.decrypt(encrypted, answer.logits)
     assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
     evaluations = -(-len(tiny_images) // bench.together)

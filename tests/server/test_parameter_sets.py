@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from ciphershift import errors
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Client, Keystore
 from ciphershift.he_layers import evaluate, simulate
-from ciphershift.he_layers.crypto import ckks, params
+from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
+from ciphershift.he_layers.gpu.keys import DeviceKeys
 from ciphershift.he_layers.program import Program
 from ciphershift.server.repository import Repository
 from ciphershift.server.settings import ZOO, Settings
@@ -57,7 +59,7 @@ def block_server(zoo: Path) -> Iterator[ServerProcess]:
 def test_encrypted_logits_under_block_keys_are_the_simulated_ones(
     block_server: ServerProcess, keystore: Keystore, tiny_program: Program, tiny_images: NDArray[np.uint8]
 ) -> None:
-    """Of three images two share their masks, and one is left over."""
+    """Look-ups of one image share masks, and those of two that are evaluated together."""
     blocks, rng = params.get("TOY_N128_SHARED2"), np.random.default_rng(2)
     tiny_images = tiny_images[:3]
     runs = np.stack([simulate.run(tiny_program, blocks, tiny_images, rng) for _ in range(REPEATS)])
@@ -67,26 +69,24 @@ def test_encrypted_logits_under_block_keys_are_the_simulated_ones(
     assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5.0
 
 
-def test_more_images_than_share_a_mask_are_refused(tiny_program: Program) -> None:
-    shared = params.get("TOY_N128_SHARED2")
-    keys = ClientKeys.generate(shared)
-    images = [[ckks.encrypt(keys, "00" * 32, np.zeros(64))]] * 3
-    for wrong in (images, []):
-        with pytest.raises(errors.BadShapeError, match="up to 2"):
-            list(evaluate.run(tiny_program, keys.evaluation_keys().expand(2), wrong))
+def test_no_image_is_refused(tiny_program: Program) -> None:
+    server = ClientKeys.generate(params.get("TOY_N128")).evaluation_keys().expand()
+    with pytest.raises(errors.BadShapeError, match="there is no image"):
+        list(evaluate.run(tiny_program, server, []))
 
 
-def test_images_that_may_share_masks_have_one_turn_unless_the_operator_says_otherwise() -> None:
-    shared = "FAST_N512_BLOCK3_SHARED2, EXACT_N2048_BLOCK3"
-    turns = [Settings(parameter_sets=names).turn_images(6000) for names in (shared, "FAST_N512_BLOCK3", "own")]
-    assert turns == [2, 1, 1]
-    assert Settings(parameter_sets=shared, images_per_turn=1).turn_images(6000) == 1
-    assert Settings(parameter_sets=shared, engine="torch://cpu", max_batch=7).turn_images(6000) == 7
+def test_a_device_of_torch_refuses_look_ups_that_share_masks() -> None:
+    """The setting, before anything starts; and the keys, whatever brought them there."""
+    with pytest.raises(ValueError, match="FAST_N512_BLOCK3_SHARED2, whose look-ups share masks"):
+        Settings(engine="torch://cpu", parameter_sets="FAST_N512_BLOCK3, FAST_N512_BLOCK3_SHARED2")
+    server = ClientKeys.generate(params.get("TOY_N128_SHARED2")).evaluation_keys().expand()
+    with pytest.raises(errors.WrongParamsError, match="look-ups of TOY_N128_SHARED2 share masks"):
+        DeviceKeys.load(server, torch.device("cpu"))
 
 
 def test_images_of_small_networks_share_a_turn() -> None:
     assert [Settings(max_batch=9).turn_images(lookups) for lookups in (0, 24, 1392, 2500, 2501)] == [9, 208, 3, 2, 1]
-    assert Settings(parameter_sets="FAST_N512_BLOCK3_SHARED2").turn_images(1392) == 4
+    assert Settings(engine="torch://cpu", max_batch=7).turn_images(6000) == 7
     assert Settings(images_per_turn=1).turn_images(24) == 1
 
 

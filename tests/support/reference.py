@@ -99,43 +99,63 @@ def rotate(poly: NDArray[np.object_], power: int) -> NDArray[np.object_]:
 
 def blind_rotate(
     switched: NDArray[np.int32],
-    table: U64,
+    tables: U64,
     bsk: U64,
     base_log: int,
     levels: int,
     grouping_factor: int = 1,
     block_length: int = 1,
     bodies: int = 1,
-) -> list[int]:
-    """Blind rotation and sample extraction of one row of ciphertexts with a mask in common, exact modulo 2^64.
+) -> NDArray[np.object_]:
+    """Blind rotation of one row of ciphertexts with a mask in common, exact modulo 2^64: [k + bodies, N].
 
     Args:
         switched: [n + bodies].
-        table: test polynomial, torus words [N], for all bodies.
+        tables: test polynomial of each body, torus words [bodies, N].
         bsk: [entries, rows, k + bodies, N], masks and bodies: for every step one entry for each way in which not all of its bits are 0.
         base_log, levels: of the gadget.
         grouping_factor: uniform bits of the key in one step.
         block_length: bits of the key in one step of which at most one is 1.
         bodies: of the row.
     """
-    n, k1 = len(table), bsk.shape[2]
+    n, k1 = tables.shape[1], bsk.shape[2]
     acc = np.zeros((k1, n), dtype=object)
     for body in range(1, bodies + 1):
-        acc[-body] = rotate(table.astype(object), -int(switched[-body]))
+        acc[-body] = rotate(tables[-body].astype(object), -int(switched[-body]))
     bits, per_step = grouping_factor * block_length, block_length if block_length > 1 else 2**grouping_factor - 1
     for step, ggsws in enumerate(bsk.reshape(-1, per_step, *bsk.shape[1:])):
         powers = [int(power) for power in switched[step * bits : (step + 1) * bits]]
-        digits = np.zeros((len(bsk[0]), n), dtype=object)
-        for p in range(k1):
-            rest = (acc[p] + 2**63) % 2**64 - 2**63
-            for level in range(levels):
-                unit = 2 ** (64 - base_log * (level + 1))
-                digits[p * levels + level] = (rest + unit // 2) // unit
-                rest = rest - digits[p * levels + level] * unit
+        digits = torus_digits(acc, base_log, levels)
         for ggsw, power in zip(ggsws, powers if grouping_factor == 1 else [*powers, sum(powers)], strict=True):
             for q in range(k1):
                 parts = [negacyclic(digit, row[q].astype(object)) for digit, row in zip(digits, ggsw, strict=True)]
                 product = np.asarray(sum(parts))
                 acc[q] = (acc[q] + rotate(product, power % (2 * n)) - product) % 2**64
-    mask = [v for p in acc[:-bodies] for v in [p[0], *(-p[:0:-1])]]
-    return [int(v) % 2**64 for v in [*mask, *acc[-bodies:, 0]]]
+    return acc
+
+
+def torus_digits(polynomials: NDArray[np.object_], base_log: int, levels: int) -> NDArray[np.object_]:
+    """Balanced digits of the top bits of polynomials modulo 2^64, [polynomials * levels, N]."""
+    out = []
+    for polynomial in polynomials:
+        rest = (polynomial + 2**63) % 2**64 - 2**63
+        for level in range(levels):
+            unit = 2 ** (64 - base_log * (level + 1))
+            out.append((rest + unit // 2) // unit)
+            rest = rest - out[-1] * unit
+    return np.array(out, dtype=object)
+
+
+def ring_switch(polynomials: NDArray[np.object_], key: U64, base_log: int, levels: int) -> NDArray[np.object_]:
+    """Sum of the digits of polynomials [entries, parts, N] times the rows of a key [entries, rows, columns, N]: [columns, N]."""
+    out = np.zeros(key.shape[2:], dtype=object)
+    for parts, rows in zip(polynomials, key, strict=True):
+        for digit, row in zip(torus_digits(parts, base_log, levels), rows, strict=True):
+            out = (out + np.stack([negacyclic(digit, column.astype(object)) for column in row])) % 2**64
+    return out
+
+
+def extract(ring: NDArray[np.object_], bodies: int = 1) -> NDArray[np.uint64]:
+    """The constant coefficients of a ring ciphertext [k + bodies, N] as a row with k * N words of mask."""
+    mask = [v for p in ring[:-bodies] for v in [p[0], *(-p[:0:-1])]]
+    return np.array([int(v) % 2**64 for v in [*mask, *ring[-bodies:, 0]]], dtype=np.uint64)

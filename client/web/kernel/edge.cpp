@@ -68,16 +68,28 @@ EXPORT(bootstrapping_key_bodies)
 void bootstrapping_key_bodies(const int8_t* bits, size_t entries, size_t first_entry, const int8_t* glwe_keys, size_t glwe_dimension,
                               size_t bodies, size_t polynomial_size, int base_log, int levels, double std_dev, const uint8_t* mask_seed,
                               const uint8_t* noise_seed, int body_bits, uint64_t* out) {
-    const BootstrapShape shape{entries, glwe_dimension, bodies, polynomial_size, base_log, levels, first_entry};
-    bootstrap_bodies(shape, bits, glwe_keys, std_dev, seed_at(mask_seed), seed_at(noise_seed), body_bits, 1, out);
+    const RingKeyShape shape{entries, glwe_dimension + bodies, glwe_dimension, bodies, polynomial_size, base_log, levels, first_entry};
+    const Seed masks = seed_at(mask_seed), noise = seed_at(noise_seed);
+    bootstrap_bodies(shape, bits, {glwe_keys, std_dev, masks, noise, body_bits}, 1, out);
+    for (size_t j = 0; j < entries * shape.body_words(); ++j) out[j] >>= 64 - body_bits;
+}
+
+// A ring switch key of sources [entries][parts][bodies][N], likewise.
+EXPORT(ring_switch_key_bodies)
+void ring_switch_key_bodies(const int8_t* sources, size_t entries, size_t parts, size_t first_entry, const int8_t* glwe_keys,
+                            size_t glwe_dimension, size_t bodies, size_t polynomial_size, int base_log, int levels, double std_dev,
+                            const uint8_t* mask_seed, const uint8_t* noise_seed, int body_bits, uint64_t* out) {
+    const RingKeyShape shape{entries, parts, glwe_dimension, bodies, polynomial_size, base_log, levels, first_entry};
+    const Seed masks = seed_at(mask_seed), noise = seed_at(noise_seed);
+    ring_switch_bodies(shape, sources, {glwe_keys, std_dev, masks, noise, body_bits}, 1, out);
     for (size_t j = 0; j < entries * shape.body_words(); ++j) out[j] >>= 64 - body_bits;
 }
 
 EXPORT(answer_key_bodies)
-void answer_key_bodies(const int8_t* big_keys, size_t big_dimension, size_t bodies, const int8_t* secret, size_t degree, uint64_t modulus,
-                       int base_log, int levels, double std_dev, const uint8_t* mask_seed, const uint8_t* noise_seed, uint64_t* out) {
-    const AnswerRing ring(degree, modulus, {big_dimension, base_log, levels, bodies});
-    ring.bodies(big_keys, secret, std_dev, seed_at(mask_seed), seed_at(noise_seed), out);
+void answer_key_bodies(const int8_t* big_key, size_t big_dimension, const int8_t* secret, size_t degree, uint64_t modulus, int base_log,
+                       int levels, double std_dev, const uint8_t* mask_seed, const uint8_t* noise_seed, uint64_t* out) {
+    const AnswerRing ring(degree, modulus, {big_dimension, base_log, levels});
+    ring.bodies(big_key, secret, std_dev, seed_at(mask_seed), seed_at(noise_seed), out);
 }
 
 EXPORT(ckks_encrypt)

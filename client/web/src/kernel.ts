@@ -103,14 +103,34 @@ export class Kernel {
     )[0];
   }
 
+  /**
+   * Bodies of a ring switch key, entries `firstEntry` and so on of all keys in the look-up ring, in units of 2^-bskBodyBits. An entry has as
+   * many parts as there are GLWE keys, and each part a polynomial of N coefficients for each of these.
+   */
+  ringSwitchKeyBodies(
+    sources: Int8Array, firstEntry: number, glweKeys: Int8Array, params: ParameterSet, maskSeed: Bytes, noiseSeed: Bytes,
+  ): BigUint64Array {
+    const { polynomialSize, pbs } = params;
+    const bodies = glweKeys.length / params.bigDimension;
+    const entries = sources.length / (bodies ** 2 * polynomialSize);
+    return this.#call(
+      "ring_switch_key_bodies",
+      [
+        sources, entries, bodies, firstEntry, glweKeys, params.glweDimension, bodies, polynomialSize, pbs.baseLog, pbs.levels,
+        params.glweStdDev, maskSeed, noiseSeed, params.bskBodyBits,
+      ],
+      new Out(BigUint64Array, sources.length * pbs.levels),
+    )[0];
+  }
+
   /** Bodies of the answer key, row by row, in NTT form. */
-  answerKeyBodies(bigKeys: Int8Array, secret: Int8Array, params: ParameterSet, maskSeed: Bytes, noiseSeed: Bytes): BigUint64Array {
-    const { answerRing, answer, bodies } = params;
+  answerKeyBodies(bigKey: Int8Array, secret: Int8Array, params: ParameterSet, maskSeed: Bytes, noiseSeed: Bytes): BigUint64Array {
+    const { answerRing, answer } = params;
     return this.#call(
       "answer_key_bodies",
       [
-        bigKeys, bigKeys.length / bodies, bodies, secret, answerRing.degree, BigInt(answerRing.modulus), answer.baseLog, answer.levels,
-        SEAL_STD_DEV, maskSeed, noiseSeed,
+        bigKey, bigKey.length, secret, answerRing.degree, BigInt(answerRing.modulus), answer.baseLog, answer.levels, SEAL_STD_DEV,
+        maskSeed, noiseSeed,
       ],
       new Out(BigUint64Array, params.answerKeyRows * answerRing.degree),
     )[0];

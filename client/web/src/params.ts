@@ -75,7 +75,7 @@ export class ParameterSet {
   readonly groupingFactor: number;
   /** The small key is blocks of so many bits with at most a single one; 1: uniform bits. */
   readonly blockLength: number;
-  /** Ciphertexts that may share one mask, each under keys of its own. */
+  /** Ciphertexts that share one mask in a look-up, each under keys of its own. */
   readonly bodies: number;
 
   private constructor(id: string, json: Json) {
@@ -134,9 +134,24 @@ export class ParameterSet {
     return (this.lweDimension / this.groupingFactor) * (2 ** this.groupingFactor - 1);
   }
 
-  /** Rows of the answer key: a key switch for each big key, log2 N automorphisms, one public key. */
+  /** Words of the input secret that have a key switch to the small key: none where the merge key has it. */
+  get inputKskWords(): number {
+    return this.bodies === 1 ? this.inputRing.degree : 0;
+  }
+
+  /** Entries of the merge key, polynomials of N coefficients: the input secret's, then the first GLWE key's; 0 with one body. */
+  get mergeEntries(): number {
+    return this.bodies === 1 ? 0 : (this.inputRing.degree + this.bigDimension) / this.polynomialSize;
+  }
+
+  /** Entries of the split key: the polynomials of every GLWE key but the first. */
+  get splitEntries(): number {
+    return (this.bodies - 1) * this.glweDimension;
+  }
+
+  /** Rows of the answer key: the key switch of the big key, log2 N automorphisms, one public key. */
   get answerKeyRows(): number {
-    return (Math.log2(this.answerRing.degree) + this.bodies) * this.answer.levels + 1;
+    return (Math.log2(this.answerRing.degree) + 1) * this.answer.levels + 1;
   }
 
   /** Whether this set is below 128 bits, for tests only. */

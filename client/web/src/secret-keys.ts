@@ -14,7 +14,7 @@ interface Secrets {
   readonly inputSecret: Int8Array; // ternary, input ring
   readonly answerSecret: Int8Array; // ternary, answer ring
   readonly smallLweKey: Int8Array; // binary, n for each body
-  readonly glweKey: Int8Array; // binary, k * N for each body; it is the big LWE keys, too
+  readonly glweKey: Int8Array; // binary, k * N for each body; it is the big LWE keys, too: results of look-ups are under the first
 }
 
 /** Evaluation keys in their container, and their id. */
@@ -117,8 +117,7 @@ export class ClientKeys {
     const maskSeed = freshSeed();
     write(maskSeed);
     let firstRow = 0;
-    const pixelKeys = inputKeys(params, inputSecret);
-    for (const sources of [pixelKeys, glweKey]) {
+    for (const sources of [inputSecret.subarray(0, params.inputKskWords), glweKey]) {
       const words = kernel.keySwitchKeyBodies(sources, smallLweKey, params, params.lweStdDev, firstRow, maskSeed, freshSeed());
       write(new Uint8Array(words.buffer));
       firstRow += words.length / params.bodies;
@@ -132,9 +131,13 @@ export class ClientKeys {
       observe(Math.min(1, (entry + ENTRIES_AT_ONCE) / params.bskEntries));
       await breathe();
     }
-    pixelKeys.fill(0);
+    const merged = mergeSources(params, inputSecret, glweKey);
+    const [firstKey, otherKeys] = [glweKey.subarray(0, params.bigDimension), glweKey.subarray(params.bigDimension)];
+    write(this.#ringSwitchKey(merged, params.bskEntries, glweKey, maskSeed));
+    write(this.#ringSwitchKey(otherKeys, params.bskEntries + params.mergeEntries, firstKey, maskSeed));
     bits.fill(0);
-    const answerKey = kernel.answerKeyBodies(glweKey, answerSecret, params, maskSeed, freshSeed());
+    merged.fill(0);
+    const answerKey = kernel.answerKeyBodies(firstKey, answerSecret, params, maskSeed, freshSeed());
     write(kernel.packBits(answerKey, params.answerRing.modulusBits));
     return { keyId: await seal(data, Kind.EVALUATION_KEYS, params.id, null), bytes: data };
   }
@@ -155,20 +158,19 @@ export class ClientKeys {
   }
 
   /**
-   * Refuses evaluation keys that were made from other secret keys: the first rows of the bundle's key switch key are made again from its public seed,
-   * without noise, and what is left must be noise.
+   * Refuses evaluation keys that were made from other secret keys: the first rows of the bundle's first key switch key are made again from its
+   * public seed, without noise, and what is left must be noise.
    *
    * @throws WrongKeyError they belong to other secrets, or the bundle is cut short.
    */
   requirePair(bundle: Uint8Array): void {
     const { params } = this;
-    const { inputSecret, smallLweKey } = this.#secrets;
+    const { inputSecret, smallLweKey, glweKey } = this.#secrets;
     const maskSeed = bundle.slice(HEADER_BYTES, HEADER_BYTES + SEED_BYTES) as Bytes;
     const bytes = 4 * PAIR_COEFFICIENTS * params.keySwitch.levels * params.bodies;
     const given = bundle.slice(HEADER_BYTES + SEED_BYTES, HEADER_BYTES + SEED_BYTES + bytes);
     if (given.length === bytes) {
-      const some = new Int8Array(PAIR_COEFFICIENTS * params.bodies); // these rows bring the secret to the first body, and nothing to others
-      some.set(inputSecret.subarray(0, PAIR_COEFFICIENTS));
+      const some = firstCoefficients(params.inputKskWords ? inputSecret : glweKey, params.bodies);
       const bodies = this.#kernel.keySwitchKeyBodies(some, smallLweKey, params, 0, 0, maskSeed, new Uint8Array(SEED_BYTES));
       some.fill(0);
       const noise = Array.from(new Uint32Array(given.buffer), (body, at) => (body - bodies[at]!) | 0); // modulo 2^32
@@ -176,6 +178,12 @@ export class ClientKeys {
       if (deviation < 8 * params.lweStdDev) return;
     }
     throw new WrongKeyError("client.keys and evaluation.keys belong to two different pairs: take both files of one pair, or erase them to make new keys");
+  }
+
+  /** Merge key or split key as its field has it, see Kernel.ringSwitchKeyBodies; no bytes for no sources. */
+  #ringSwitchKey(sources: Int8Array, firstEntry: number, glweKeys: Int8Array, maskSeed: Bytes): Bytes {
+    const words = this.#kernel.ringSwitchKeyBodies(sources, firstEntry, glweKeys, this.params, maskSeed, freshSeed());
+    return this.#kernel.packBits(words, this.params.bskBodyBits);
   }
 
   /** The kernel that works for these keys. */
@@ -201,21 +209,39 @@ function secretFields(params: ParameterSet): Field[] {
 
 /** The fields of a bundle of evaluation keys. */
 export function evaluationFields(params: ParameterSet): Field[] {
-  const row = params.bodies * params.keySwitch.levels;
+  const { keySwitch, pbs, bodies, polynomialSize } = params;
+  const part = pbs.levels * polynomialSize; // words of one part of an entry, for each body
   return [
     { name: "mask_seed", count: 32, bits: 8 },
-    { name: "input_ksk", count: params.bodies * params.inputRing.degree * row, bits: 32 },
-    { name: "ksk", count: params.bigDimension * row, bits: 32 },
+    { name: "input_ksk", count: params.inputKskWords * keySwitch.levels, bits: 32 },
+    { name: "ksk", count: params.bigDimension * keySwitch.levels * bodies, bits: 32 },
     { name: "bsk", count: params.bskEntries * params.bodyWords, bits: params.bskBodyBits },
+    { name: "merge_key", count: params.mergeEntries * bodies ** 2 * part, bits: params.bskBodyBits },
+    { name: "split_key", count: params.splitEntries * part, bits: params.bskBodyBits },
     { name: "answer_key", count: params.answerKeyRows * params.answerRing.degree, bits: params.answerRing.modulusBits },
   ];
 }
 
-/** The keys of pixels side by side, one for each body: every body has a mask of its own under the same secret. */
-function inputKeys(params: ParameterSet, secret: Int8Array): Int8Array {
-  const keys = new Int8Array(params.bodies ** 2 * secret.length);
-  for (let body = 0; body < params.bodies; body++) keys.set(secret, body * (params.bodies + 1) * secret.length);
-  return keys;
+/** What the merge key brings to each body, [entries, bodies, bodies, N]: the value for one body leaves the others as they are. */
+function mergeSources(params: ParameterSet, inputSecret: Int8Array, glweKey: Int8Array): Int8Array {
+  const { bodies, polynomialSize: size, mergeEntries } = params;
+  const sources = new Int8Array(mergeEntries * bodies ** 2 * size);
+  for (let entry = 0; entry < mergeEntries; entry++) {
+    const start = entry * size - inputSecret.length; // the first GLWE key follows the input secret
+    const source = start < 0 ? inputSecret.subarray(entry * size, (entry + 1) * size) : glweKey.subarray(start, start + size);
+    for (let body = 0; body < bodies; body++) sources.set(source, ((entry * bodies + body) * bodies + body) * size);
+  }
+  return sources;
+}
+
+/** The first coefficients of the key of each body, one key after the other. */
+function firstCoefficients(keys: Int8Array, bodies: number): Int8Array {
+  const some = new Int8Array(bodies * PAIR_COEFFICIENTS);
+  for (let body = 0; body < bodies; body++) {
+    const start = (body * keys.length) / bodies;
+    some.set(keys.subarray(start, start + PAIR_COEFFICIENTS), body * PAIR_COEFFICIENTS);
+  }
+  return some;
 }
 
 /** What the bootstrapping key encrypts, entry by entry a bit for each body: the small key's bits, or those of bitsOfPairs. */

@@ -53,7 +53,11 @@ test("a passphrase seals keys, those that were made without one, too", async () 
   assert.equal((await new Keystore(store, { ask: () => "correct horse" }).open(params)).keyId, keyId);
 });
 
-test("files of two pairs are refused when they are imported, and when they are opened", async () => {
+for (const name of [params.name, "TOY_N128_SHARED2"]) {
+  test(`files of two pairs are refused when they are imported, and when they are opened: ${name}`, async () => twoPairs(await ParameterSet.get(name)));
+}
+
+async function twoPairs(params) {
   const [one, other] = await Promise.all([1, 2].map(async () => {
     const keystore = new Keystore();
     await keystore.open(params);
@@ -64,7 +68,7 @@ test("files of two pairs are refused when they are imported, and when they are o
   await assert.rejects(new Keystore().import(params, mixed), { code: "wrong_key" });
   await one.store.replace(`${params.id}/evaluation.keys`, theirs["evaluation.keys"]);
   await assert.rejects(one.open(params), { code: "wrong_key" });
-});
+}
 
 test("files are exported, erased and imported; damaged ones are refused", async () => {
   const keystore = new Keystore();

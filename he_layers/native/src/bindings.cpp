@@ -53,28 +53,27 @@ static void check_polynomial_size(size_t polynomial_size) {
             "polynomial_size " + say(polynomial_size) + " is not a power of two in 128..8192");
 }
 
-static void check_bodies(size_t bodies, size_t key_bodies) {
-    require(bodies >= 1 && bodies <= key_bodies && key_bodies <= 16,
-            "rows of " + say(bodies) + " bodies cannot use a key of " + say(key_bodies));
-}
-
 static void check_columns(size_t output_dimension, size_t bodies) {
     require(output_dimension >= 1 && bodies >= 1, "a key switch key has a mask and a body at least");
 }
 
-// Whether there is a kernel for rows of so many bodies under a key of so many.
-static void check_ring(size_t glwe_dimension, size_t bodies, size_t key_bodies, size_t polynomial_size, int base_log, int levels) {
+static void check_glwe(size_t glwe_dimension, size_t bodies, size_t polynomial_size, int base_log, int levels) {
     check_polynomial_size(polynomial_size);
     check_gadget(base_log, levels, 48);
-    check_bodies(bodies, key_bodies);
     require(glwe_dimension >= 1 && glwe_dimension <= 16, "glwe_dimension " + say(glwe_dimension) + " is not in 1..16");
-    const size_t columns = glwe_dimension + bodies, key_columns = glwe_dimension + key_bodies;
+    require(bodies >= 1 && bodies <= 16, "bodies " + say(bodies) + " is not in 1..16");
+}
+
+// Whether there are loops for rows of so many bodies.
+static void check_rotation(size_t glwe_dimension, size_t bodies, size_t polynomial_size, int base_log, int levels) {
+    check_glwe(glwe_dimension, bodies, polynomial_size, base_log, levels);
+    const size_t columns = glwe_dimension + bodies;
     bool known = false;
-#define CS_SHAPE(COLUMNS, KEY_COLUMNS, LEVELS) known |= columns == COLUMNS && key_columns == KEY_COLUMNS && levels == LEVELS;
+#define CS_SHAPE(COLUMNS, LEVELS) known |= columns == COLUMNS && levels == LEVELS;
     CS_ROTATION_SHAPES
 #undef CS_SHAPE
     require(known, "no kernel for glwe_dimension " + say(glwe_dimension) + " with " + std::to_string(levels) + " levels and rows of " +
-                       say(bodies) + " bodies under a key of " + say(key_bodies));
+                       say(bodies) + " bodies");
 }
 
 // The GIL is dropped in `call`; everything it touches has been checked.
@@ -156,46 +155,75 @@ static Out<uint64_t> bootstrapping_key_bodies(In<int8_t, 2> bits, In<int8_t, 3> 
                                               const nb::bytes& mask_seed, const nb::bytes& noise_seed, int body_bits, size_t threads) {
     require(bits.shape(1) == glwe_keys.shape(0), "one bit of an entry and one GLWE key for each body");
     require(body_bits >= 1 && body_bits <= 64, "body_bits must be in 1..64");
-    const BootstrapShape shape{bits.shape(0), glwe_keys.shape(1), glwe_keys.shape(0), glwe_keys.shape(2), base_log, levels};
-    check_ring(shape.glwe_dimension, shape.bodies, shape.bodies, shape.polynomial_size, base_log, levels);
+    const size_t bodies = glwe_keys.shape(0), k = glwe_keys.shape(1);
+    const RingKeyShape shape{bits.shape(0), k + bodies, k, bodies, glwe_keys.shape(2), base_log, levels};
+    check_rotation(k, bodies, shape.polynomial_size, base_log, levels);
     const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
-    auto out = make<uint64_t>({shape.entries, shape.rows(), shape.bodies, shape.polynomial_size});
-    without_gil([&] {
-        bootstrap_bodies(shape, bits.data(), glwe_keys.data(), std_dev, masks, noise, body_bits, threads, out.data());
-    });
+    const RingKeySecrets of{glwe_keys.data(), std_dev, masks, noise, body_bits};
+    auto out = make<uint64_t>({shape.entries, shape.rows(), bodies, shape.polynomial_size});
+    without_gil([&] { bootstrap_bodies(shape, bits.data(), of, threads, out.data()); });
     return out;
 }
 
-static Out<double> expand_bootstrapping(In<uint64_t, 4> bodies, const nb::bytes& mask_seed, size_t glwe_dimension, int base_log, int levels,
-                                        size_t threads) {
-    const BootstrapShape shape{bodies.shape(0), glwe_dimension, bodies.shape(2), bodies.shape(3), base_log, levels};
-    check_ring(shape.glwe_dimension, shape.bodies, shape.bodies, shape.polynomial_size, base_log, levels);
-    require(bodies.shape(1) == shape.rows(), "bootstrapping key has " + say(bodies.shape(1)) + " rows, need " + say(shape.rows()));
+static Out<uint64_t> ring_switch_key_bodies(In<int8_t, 4> sources, In<int8_t, 3> glwe_keys, int base_log, int levels, double std_dev,
+                                            size_t first_entry, const nb::bytes& mask_seed, const nb::bytes& noise_seed, int body_bits,
+                                            size_t threads) {
+    const size_t bodies = glwe_keys.shape(0), k = glwe_keys.shape(1), n = glwe_keys.shape(2);
+    require(sources.shape(2) == bodies && sources.shape(3) == n, "one source of the ring's size for each GLWE key");
+    require(body_bits >= 1 && body_bits <= 64, "body_bits must be in 1..64");
+    check_glwe(k, bodies, n, base_log, levels);
+    const RingKeyShape shape{sources.shape(0), sources.shape(1), k, bodies, n, base_log, levels, first_entry};
+    const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
+    const RingKeySecrets of{glwe_keys.data(), std_dev, masks, noise, body_bits};
+    auto out = make<uint64_t>({shape.entries, shape.rows(), bodies, n});
+    without_gil([&] { ring_switch_bodies(shape, sources.data(), of, threads, out.data()); });
+    return out;
+}
+
+static Out<double> expand_ring(In<uint64_t, 4> bodies, const nb::bytes& mask_seed, size_t first_entry, size_t glwe_dimension, int base_log,
+                               int levels, size_t threads) {
+    check_glwe(glwe_dimension, bodies.shape(2), bodies.shape(3), base_log, levels);
+    require(bodies.shape(1) % (size_t)levels == 0, "an entry has " + say(bodies.shape(1)) + " rows, need a multiple of " + std::to_string(levels));
+    const RingKeyShape shape{bodies.shape(0), bodies.shape(1) / levels, glwe_dimension, bodies.shape(2), bodies.shape(3), base_log, levels, first_entry};
     const Seed masks = seed_from(mask_seed);
     auto out = make<double>({shape.entries, shape.polynomial_size / 2, shape.columns(), shape.rows(), 2});
-    without_gil([&] {
-        expand_bootstrapping_key(shape, bodies.data(), masks, fft_tables(shape.polynomial_size), threads, out.data());
-    });
+    without_gil([&] { expand_ring_key(shape, bodies.data(), masks, fft_tables(shape.polynomial_size), threads, out.data()); });
     return out;
 }
 
-// The masks of one GGSW, [rows][k][N]: what the bodies were computed from; for tests of the key's noise.
-static Out<uint64_t> bootstrapping_key_masks(const nb::bytes& mask_seed, size_t index, size_t rows, size_t glwe_dimension,
-                                             size_t polynomial_size) {
-    require(rows > glwe_dimension, "there are more rows than mask polynomials");
-    const BootstrapShape shape{1, glwe_dimension, rows - glwe_dimension, polynomial_size, 1, 1};
+// The masks of one entry, [rows][k][N]: what the bodies were computed from; for tests of the key's noise.
+static Out<uint64_t> ring_masks(const nb::bytes& mask_seed, size_t index, size_t rows, size_t glwe_dimension, size_t polynomial_size) {
+    const RingKeyShape shape{1, rows, glwe_dimension, 1, polynomial_size, 1, 1};
     auto out = make<uint64_t>({rows, glwe_dimension, polynomial_size});
-    bootstrap_masks(shape, seed_from(mask_seed), index, out.data());
+    ring_key_masks(shape, seed_from(mask_seed), index, out.data());
+    return out;
+}
+
+static Out<uint32_t> merge(In<uint32_t, 2> in, In<double, 5> key, size_t bodies, int base_log, int levels, size_t threads) {
+    const size_t sources = key.shape(0), n = 2 * key.shape(1), columns = key.shape(2);
+    require(bodies >= 1 && bodies < columns, "a key has a mask and " + say(bodies) + " bodies");
+    check_glwe(columns - bodies, bodies, n, base_log, levels);
+    require(key.shape(3) == bodies * (size_t)levels && key.shape(4) == 2, "merge key has the wrong shape");
+    require(sources >= 1 && in.shape(1) == sources * n + 1, "LWE list has " + say(in.shape(1)) + " words, the key is for " + say(sources * n + 1));
+    MergeJob job{in.shape(0), sources, columns - bodies, n, bodies, base_log, levels, in.data(), key.data(), fft_tables(n), nullptr};
+    auto out = make<uint32_t>({job.rows(), job.glwe_dimension * n + bodies});
+    job.out = out.data();
+    without_gil([&] {
+        share((job.rows() + kernel().lanes - 1) / kernel().lanes, threads, MAX_GROUPS, [&](size_t begin, size_t end, size_t) {
+            const Scratch scratch(kernel().merge_scratch(job));
+            kernel().merge(job, begin, end, scratch.get());
+        });
+    });
     return out;
 }
 
 static Out<uint32_t> key_switch(In<uint32_t, 2> in, In<uint32_t, 3> key, size_t output_dimension, int base_log, int levels, bool binary_key,
-                                size_t bodies, size_t key_bodies, size_t threads) {
+                                size_t bodies, size_t threads) {
     check_gadget(base_log, levels, 31);
     require(base_log <= 6, "a key switch looks up digits of at most 6 bits, not " + std::to_string(base_log));
-    check_bodies(bodies, key_bodies);
-    require(in.shape(1) > bodies && output_dimension >= 1, "a row needs a mask and its bodies");
-    require(key.shape(0) == key_switch_tiles(output_dimension + key_bodies) && key.shape(2) == KEY_TILE,
+    check_columns(output_dimension, bodies);
+    require(in.shape(1) > bodies, "a row needs a mask and its bodies");
+    require(key.shape(0) == key_switch_tiles(output_dimension + bodies) && key.shape(2) == KEY_TILE,
             "key switch key has the wrong number of columns");
     KeySwitchJob job{in.shape(0), in.shape(1) - bodies, output_dimension, bodies, base_log, levels, binary_key, in.data(), key.data(), nullptr};
     require(key.shape(1) == job.input_dimension * (size_t)levels,
@@ -246,68 +274,69 @@ static Out<int32_t> modulus_switch(In<uint32_t, 2> in, size_t polynomial_size, s
     return out;
 }
 
-struct RotateInputs {
-    BlindRotateJob job;
-    size_t groups;
-};
-
-static RotateInputs rotate_inputs(In<int32_t, 2>& switched, In<double, 2>& tables, In<int32_t, 1>& index, In<double, 5>& key, int base_log,
-                                  int levels, int grouping_factor, int block_length, size_t key_bodies) {
+static BlindRotateJob rotate_job(In<int32_t, 2>& switched, In<double, 2>& tables, In<int32_t, 1>& index, In<double, 5>& key, int base_log,
+                                 int levels, int grouping_factor, int block_length, size_t bodies) {
     const size_t columns = key.shape(2), n = tables.shape(1);
-    require(key_bodies >= 1 && key_bodies < columns, "a bootstrapping key has a mask and a body at least");
+    require(bodies >= 1 && bodies < columns, "a bootstrapping key has a mask and a body at least");
     require(key.shape(1) == n / 2 && key.shape(3) == columns * (size_t)levels && key.shape(4) == 2, "bootstrapping key has the wrong shape");
     require(grouping_factor == 1 || grouping_factor == 2, "grouping_factor must be 1 or 2, not " + std::to_string(grouping_factor));
     require(block_length >= 1 && block_length <= 4, "block_length must be in 1..4, not " + std::to_string(block_length));
     require(block_length == 1 || grouping_factor == 1, "a step takes a pair of bits or a block, not pairs of blocks");
     const size_t bits = (size_t)(grouping_factor * block_length), keys = block_length > 1 ? bits : (1u << grouping_factor) - 1;
-    const size_t steps = key.shape(0) / keys;
+    const size_t steps = key.shape(0) / keys, words = steps * bits, rows = switched.shape(0), count = index.shape(0);
     require(key.shape(0) == steps * keys, "bootstrapping key has " + say(key.shape(0)) + " entries, a step needs " + say(keys));
-    const size_t words = steps * bits, bodies = switched.shape(1) - words, k = columns - key_bodies;
-    require(switched.shape(1) > words && bodies <= key_bodies,
-            "LWE list has " + say(switched.shape(1)) + " words, parameters need " + say(words + key_bodies));
-    check_ring(k, bodies, key_bodies, n, base_log, levels);
-    require(index.shape(0) == switched.shape(0), "one table index per ciphertext");
-    for (size_t i = 0; i < index.shape(0); ++i)
+    require(switched.shape(1) == words + bodies,
+            "LWE list has " + say(switched.shape(1)) + " words, parameters need " + say(words + bodies));
+    check_rotation(columns - bodies, bodies, n, base_log, levels);
+    require((count + bodies - 1) / bodies == rows, "one table index for each of the values of " + say(rows) + " rows, not " + say(count));
+    for (size_t i = 0; i < count; ++i)
         require(index.data()[i] >= 0 && (size_t)index.data()[i] < tables.shape(0), "table index " + say(i) + " is out of range");
     for (size_t i = 0; i < switched.size(); ++i)
         require(switched.data()[i] >= 0 && (size_t)switched.data()[i] < 2 * n, "switched word " + say(i) + " is not below 2N");
-    const BlindRotateJob job{switched.shape(0), words, k, n, bodies, key_bodies, base_log, levels, (int)bits, (int)keys, switched.data(),
-                             tables.data(), index.data(), nullptr, key.data(), fft_tables(n), nullptr};
-    return {job, (job.count + kernel().lanes - 1) / kernel().lanes};
+    return {rows, count, words, columns - bodies, n, bodies, base_log, levels, (int)bits, (int)keys, switched.data(), tables.data(),
+            index.data(), nullptr, key.data(), nullptr, fft_tables(n), nullptr};
+}
+
+// Shares groups of `lanes` rows among threads: call(begin, end, scratch).
+template <class Call>
+static void share_rotation(const BlindRotateJob& job, size_t threads, Call call) {
+    without_gil([&] {
+        share((job.rows + kernel().lanes - 1) / kernel().lanes, threads, MAX_GROUPS, [&](size_t begin, size_t end, size_t) {
+            const Scratch scratch(kernel().blind_rotate_scratch(job));
+            call(begin, end, scratch.get());
+        });
+    });
 }
 
 static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log,
-                                  int levels, int grouping_factor, int block_length, size_t key_bodies, size_t threads,
-                                  std::optional<In<int32_t, 1>> second) {
-    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor, block_length, key_bodies);
-    BlindRotateJob& job = inputs.job;
+                                  int levels, int grouping_factor, int block_length, size_t bodies, size_t threads,
+                                  std::optional<In<double, 5>> split_key, std::optional<In<int32_t, 1>> second) {
+    BlindRotateJob job = rotate_job(switched, tables, index, key, base_log, levels, grouping_factor, block_length, bodies);
+    const size_t k = job.glwe_dimension;
+    require((bodies > 1) == split_key.has_value(), "rows of several bodies, and only those, need a split key");
+    if (split_key) {
+        require(split_key->shape(0) == (bodies - 1) * k && split_key->shape(1) == job.polynomial_size / 2 && split_key->shape(2) == k + 1 &&
+                    split_key->shape(3) == (size_t)levels && split_key->shape(4) == 2,
+                "split key has the wrong shape");
+        job.split_key = split_key->data();
+    }
     if (second) {
         require(second->shape(0) == tables.shape(0), "one second coefficient per table");
         for (size_t i = 0; i < second->shape(0); ++i)
             require(second->data()[i] >= 1 && (size_t)second->data()[i] < 2 * job.polynomial_size, "second coefficient " + say(i) + " is not in 1..2N-1");
         job.second = second->data();
     }
-    auto out = make<uint32_t>({job.count * (second ? 2 : 1), job.glwe_dimension * job.polynomial_size + job.bodies});
+    auto out = make<uint32_t>({job.count * (second ? 2 : 1), k * job.polynomial_size + 1});
     job.out = out.data();
-    without_gil([&] {
-        share(inputs.groups, threads, MAX_GROUPS, [&](size_t begin, size_t end, size_t) {
-            const Scratch scratch(kernel().blind_rotate_scratch(job));
-            kernel().blind_rotate(job, begin, end, scratch.get());
-        });
-    });
+    share_rotation(job, threads, [&](size_t begin, size_t end, void* scratch) { kernel().blind_rotate(job, begin, end, scratch); });
     return out;
 }
 
 static size_t bootstrap_floor(In<int32_t, 2> switched, In<double, 2> tables, In<int32_t, 1> index, In<double, 5> key, int base_log, int levels,
-                              int grouping_factor, int block_length, size_t key_bodies, size_t threads) {
-    RotateInputs inputs = rotate_inputs(switched, tables, index, key, base_log, levels, grouping_factor, block_length, key_bodies);
-    without_gil([&] {
-        share(inputs.groups, threads, MAX_GROUPS, [&](size_t begin, size_t end, size_t) {
-            const Scratch scratch(kernel().blind_rotate_scratch(inputs.job));
-            kernel().bootstrap_floor(inputs.job, end - begin, scratch.get());
-        });
-    });
-    return inputs.groups * kernel().lanes;
+                              int grouping_factor, int block_length, size_t bodies, size_t threads) {
+    const BlindRotateJob job = rotate_job(switched, tables, index, key, base_log, levels, grouping_factor, block_length, bodies);
+    share_rotation(job, threads, [&](size_t begin, size_t end, void* scratch) { kernel().bootstrap_floor(job, end - begin, scratch); });
+    return (job.rows + kernel().lanes - 1) / kernel().lanes * kernel().lanes;
 }
 
 static Out<uint32_t> linear(In<uint32_t, 2> in, In<int64_t, 1> indptr, In<int32_t, 1> indices, In<int8_t, 1> exponents, In<int8_t, 1> signs,
@@ -356,33 +385,30 @@ static void require_residues(const uint64_t* x, size_t count, uint64_t modulus, 
     if (wrong != x + count) require(false, std::string(of) + " residue " + say((size_t)(wrong - x)) + " is not below the modulus");
 }
 
-static AnswerRing answer_ring(size_t degree, uint64_t modulus, size_t big_keys, size_t big_dimension, int base_log, int levels) {
+static AnswerRing answer_ring(size_t degree, uint64_t modulus, size_t big_dimension, int base_log, int levels) {
     check_gadget(base_log, levels, 48);
     require(modulus >> (base_log * levels), "gadget of base 2^" + say(base_log) + " with " + say(levels) + " levels must fit the modulus");
-    require(big_keys >= 1, "an answer key needs a big key");
     require(big_dimension >= 1 && big_dimension <= degree, "big dimension " + say(big_dimension) + " exceeds the answer ring's degree " + say(degree));
-    return AnswerRing(degree, modulus, {big_dimension, base_log, levels, big_keys});
+    return AnswerRing(degree, modulus, {big_dimension, base_log, levels});
 }
 
-// The ring of an answer key of so many rows, which tell for how many big keys it is.
-static AnswerRing answer_ring_of(size_t rows, size_t degree, uint64_t modulus, size_t big_dimension, int base_log, int levels) {
-    const size_t with_one = answer_ring(degree, modulus, 1, big_dimension, base_log, levels).rows(), more = rows - with_one;
-    require(rows >= with_one && more % (size_t)levels == 0, "answer key has " + say(rows) + " rows, need " + say(with_one));
-    return answer_ring(degree, modulus, 1 + more / (size_t)levels, big_dimension, base_log, levels);
+static void check_answer_rows(const AnswerRing& ring, size_t rows) {
+    require(rows == ring.rows(), "answer key has " + say(rows) + " rows, need " + say(ring.rows()));
 }
 
-static Out<uint64_t> answer_key_bodies(In<int8_t, 2> big_keys, In<int8_t, 1> secret, uint64_t modulus, int base_log, int levels, double std_dev,
+static Out<uint64_t> answer_key_bodies(In<int8_t, 1> big_key, In<int8_t, 1> secret, uint64_t modulus, int base_log, int levels, double std_dev,
                                        const nb::bytes& mask_seed, const nb::bytes& noise_seed) {
-    const AnswerRing ring = answer_ring(secret.shape(0), modulus, big_keys.shape(0), big_keys.shape(1), base_log, levels);
+    const AnswerRing ring = answer_ring(secret.shape(0), modulus, big_key.shape(0), base_log, levels);
     const Seed masks = seed_from(mask_seed), noise = seed_from(noise_seed);
     auto out = make<uint64_t>({ring.rows(), ring.degree()});
-    without_gil([&] { ring.bodies(big_keys.data(), secret.data(), std_dev, masks, noise, out.data()); });
+    without_gil([&] { ring.bodies(big_key.data(), secret.data(), std_dev, masks, noise, out.data()); });
     return out;
 }
 
 static Out<uint64_t> expand_answer_key(In<uint64_t, 2> bodies, const nb::bytes& mask_seed, uint64_t modulus, int base_log, int levels) {
     const size_t n = bodies.shape(1);
-    const AnswerRing ring = answer_ring_of(bodies.shape(0), n, modulus, 1, base_log, levels);
+    const AnswerRing ring = answer_ring(n, modulus, 1, base_log, levels);
+    check_answer_rows(ring, bodies.shape(0));
     const Seed masks = seed_from(mask_seed);
     auto out = make<uint64_t>({ring.rows(), 2, n});
     without_gil([&] {
@@ -395,17 +421,18 @@ static Out<uint64_t> expand_answer_key(In<uint64_t, 2> bodies, const nb::bytes& 
 }
 
 static Out<uint64_t> packing_key_switch(In<uint32_t, 2> in, In<uint64_t, 3> key, uint64_t modulus, int base_log, int levels,
-                                        double error_std_dev, double flooding_std_dev, const nb::bytes& seed, size_t body, size_t threads) {
+                                        double error_std_dev, double flooding_std_dev, const nb::bytes& seed, size_t threads) {
     const size_t n = key.shape(2);
     require(in.shape(1) >= 2, "a row needs a mask and a body");
-    const AnswerRing ring = answer_ring_of(key.shape(0), n, modulus, in.shape(1) - 1, base_log, levels);
-    require(key.shape(1) == 2 && body < ring.big_keys(), "answer key has the wrong shape");
+    const AnswerRing ring = answer_ring(n, modulus, in.shape(1) - 1, base_log, levels);
+    check_answer_rows(ring, key.shape(0));
+    require(key.shape(1) == 2, "answer key has the wrong shape");
     require(in.shape(0) >= 1 && in.shape(0) <= n, "cannot pack " + say(in.shape(0)) + " ciphertexts into degree " + say(n));
     require_residues(key.data(), key.size(), modulus, "answer key");
     const Seed randomness = seed_from(seed);
     auto out = make<uint64_t>({2, n});
     without_gil([&] {
-        ring.pack(in.data(), in.shape(0), body, key.data(), error_std_dev, flooding_std_dev, randomness, threads, out.data(), out.data() + n);
+        ring.pack(in.data(), in.shape(0), key.data(), error_std_dev, flooding_std_dev, randomness, threads, out.data(), out.data() + n);
     });
     return out;
 }
@@ -414,7 +441,8 @@ static Out<uint64_t> packing_products(In<uint64_t, 3> in, In<int8_t, 2> weights,
                                       int base_log, int levels, double error_std_dev, double flooding_std_dev, const nb::bytes& seed,
                                       size_t threads) {
     const size_t n = key.shape(2), elements = in.shape(0), count = weights.shape(0), columns = weights.shape(1);
-    const AnswerRing ring = answer_ring_of(key.shape(0), n, modulus, 1, base_log, levels);
+    const AnswerRing ring = answer_ring(n, modulus, 1, base_log, levels);
+    check_answer_rows(ring, key.shape(0));
     require(key.shape(1) == 2, "answer key has the wrong shape");
     require(in.shape(1) == 2 && in.shape(2) == n, "ring elements have the wrong shape");
     require(columns >= 1 && elements == (columns + n - 1) / n, say(columns) + " messages do not fill " + say(elements) + " ring elements");
@@ -449,30 +477,35 @@ NB_MODULE(_kernel, m) {
     m.def("bootstrapping_key_bodies", &bootstrapping_key_bodies, nb::arg("bits").noconvert(), nb::arg("glwe_keys").noconvert(), nb::kw_only(),
           nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("mask_seed"), nb::arg("noise_seed"), nb::arg("body_bits"),
           nb::arg("threads"));
-    m.def("expand_bootstrapping_key", &expand_bootstrapping, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"),
+    m.def("ring_switch_key_bodies", &ring_switch_key_bodies, nb::arg("sources").noconvert(), nb::arg("glwe_keys").noconvert(), nb::kw_only(),
+          nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("first_entry"), nb::arg("mask_seed"), nb::arg("noise_seed"),
+          nb::arg("body_bits"), nb::arg("threads"));
+    m.def("expand_ring_key", &expand_ring, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"), nb::arg("first_entry") = 0,
           nb::arg("glwe_dimension"), nb::arg("base_log"), nb::arg("levels"), nb::arg("threads"));
-    m.def("bootstrapping_key_masks", &bootstrapping_key_masks, nb::kw_only(), nb::arg("mask_seed"), nb::arg("index"), nb::arg("rows"),
+    m.def("ring_key_masks", &ring_masks, nb::kw_only(), nb::arg("mask_seed"), nb::arg("index"), nb::arg("rows"),
           nb::arg("glwe_dimension"), nb::arg("polynomial_size"));
+    m.def("merge", &merge, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("bodies"), nb::arg("base_log"),
+          nb::arg("levels"), nb::arg("threads"));
     m.def("key_switch", &key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("output_dimension"),
-          nb::arg("base_log"), nb::arg("levels"), nb::arg("binary_key"), nb::arg("bodies") = 1, nb::arg("key_bodies") = 1, nb::arg("threads"));
+          nb::arg("base_log"), nb::arg("levels"), nb::arg("binary_key"), nb::arg("bodies") = 1, nb::arg("threads"));
     m.def("modulus_switch", &modulus_switch, nb::arg("x").noconvert(), nb::kw_only(), nb::arg("polynomial_size"),
           nb::arg("block_length") = 1, nb::arg("bodies") = 1);
     m.def("blind_rotate", &blind_rotate, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
           nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("grouping_factor"),
-          nb::arg("block_length") = 1, nb::arg("key_bodies") = 1, nb::arg("threads"), nb::arg("second").noconvert() = nb::none());
+          nb::arg("block_length") = 1, nb::arg("bodies") = 1, nb::arg("threads"), nb::arg("split_key").noconvert() = nb::none(),
+          nb::arg("second").noconvert() = nb::none());
     m.def("bootstrap_floor", &bootstrap_floor, nb::arg("switched").noconvert(), nb::arg("tables").noconvert(), nb::arg("table_index").noconvert(),
           nb::arg("fourier_bsk").noconvert(), nb::kw_only(), nb::arg("base_log"), nb::arg("levels"), nb::arg("grouping_factor"),
-          nb::arg("block_length") = 1, nb::arg("key_bodies") = 1, nb::arg("threads"));
+          nb::arg("block_length") = 1, nb::arg("bodies") = 1, nb::arg("threads"));
     m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("indptr").noconvert(), nb::arg("indices").noconvert(),
           nb::arg("exponents").noconvert(), nb::arg("signs").noconvert(), nb::kw_only(), nb::arg("threads"));
     m.def("negacyclic_product", &negacyclic_product, nb::arg("a").noconvert(), nb::arg("b").noconvert());
-    m.def("answer_key_bodies", &answer_key_bodies, nb::arg("big_keys").noconvert(), nb::arg("secret").noconvert(), nb::kw_only(),
+    m.def("answer_key_bodies", &answer_key_bodies, nb::arg("big_key").noconvert(), nb::arg("secret").noconvert(), nb::kw_only(),
           nb::arg("modulus"), nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("mask_seed"), nb::arg("noise_seed"));
     m.def("expand_answer_key", &expand_answer_key, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"), nb::arg("modulus"),
           nb::arg("base_log"), nb::arg("levels"));
     m.def("packing_key_switch", &packing_key_switch, nb::arg("x").noconvert(), nb::arg("key").noconvert(), nb::kw_only(), nb::arg("modulus"),
-          nb::arg("base_log"), nb::arg("levels"), nb::arg("error_std_dev"), nb::arg("flooding_std_dev"), nb::arg("seed"), nb::arg("body") = 0,
-          nb::arg("threads"));
+          nb::arg("base_log"), nb::arg("levels"), nb::arg("error_std_dev"), nb::arg("flooding_std_dev"), nb::arg("seed"), nb::arg("threads"));
     m.def("packing_products", &packing_products, nb::arg("x").noconvert(), nb::arg("weights").noconvert(), nb::arg("bias").noconvert(),
           nb::arg("key").noconvert(), nb::kw_only(), nb::arg("modulus"), nb::arg("base_log"), nb::arg("levels"), nb::arg("error_std_dev"),
           nb::arg("flooding_std_dev"), nb::arg("seed"), nb::arg("threads"));

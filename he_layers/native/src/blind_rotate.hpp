@@ -13,9 +13,9 @@
 //
 // Ciphertexts that share a mask have the exponents in common. Each body turns by bits of its own, which the key's rows hold for it: the
 // row of mask polynomial p has the phase -s_j S_j,p under the key of body j, the row of body j has s_j there and 0 under the other keys.
+// At the end each body but the first is switched to the key of the first, so that every result is an ordinary ciphertext under it.
 #pragma once
-#include "fft.hpp"
-#include "kernel_table.hpp"
+#include "ring_switch.hpp"
 
 namespace CS_ISA {
 
@@ -25,35 +25,43 @@ constexpr int MOST_STEP_BITS = 4;
 
 struct RotateScratch {
     complex_vd* points;                                        // [columns * levels][M]
+    RingSwitch split;                                   // where ciphertexts share masks
+    vd* body;                                                  // [k + 1][N]: one of them by itself
     complex_vd *low[MOST_STEP_BITS], *high[MOST_STEP_BITS];    // [LOW], [M / LOW]: of each of a step's exponents
     vd* accumulators;                                          // [groups][columns][N]
 };
 
-static size_t ggsw_doubles(const BlindRotateJob& job) {
-    return job.key_columns() * job.key_columns() * job.levels * job.polynomial_size;
-}
+static size_t ggsw_doubles(const BlindRotateJob& job) { return job.columns() * job.columns() * job.levels * job.polynomial_size; }
 
 static size_t group_vectors(const BlindRotateJob& job) { return job.columns() * job.polynomial_size; }
 
-static size_t fixed_vectors(const BlindRotateJob& job) {
-    const size_t m = job.polynomial_size / 2;
-    return 2 * (job.columns() * job.levels * m + job.step_bits * (LOW + m / LOW));
+static size_t blind_rotate_points(const BlindRotateJob& job) { return job.columns() * job.levels * job.polynomial_size / 2; }
+
+static size_t split_vectors(const BlindRotateJob& job) {
+    if (job.bodies == 1) return 0;
+    return ring_switch_vectors(1, job.glwe_dimension + 1, job.levels, job.polynomial_size) + (job.glwe_dimension + 1) * job.polynomial_size;
 }
 
 static size_t blind_rotate_scratch(const BlindRotateJob& job) {
-    return (fixed_vectors(job) + MAX_GROUPS * group_vectors(job)) * sizeof(vd);
+    const size_t factors = job.step_bits * (LOW + job.polynomial_size / 2 / LOW);
+    return (2 * (blind_rotate_points(job) + factors) + split_vectors(job) + MAX_GROUPS * group_vectors(job)) * sizeof(vd);
 }
 
 static RotateScratch carve(const BlindRotateJob& job, void* scratch) {
-    const size_t m = job.polynomial_size / 2, points = job.columns() * job.levels * m;
+    const size_t m = job.polynomial_size / 2;
     RotateScratch s{};
     s.points = static_cast<complex_vd*>(scratch);
-    complex_vd* factors = s.points + points;
+    complex_vd* factors = s.points + blind_rotate_points(job);
     for (int bit = 0; bit < job.step_bits; ++bit, factors += LOW + m / LOW) {
         s.low[bit] = factors;
         s.high[bit] = factors + LOW;
     }
-    s.accumulators = reinterpret_cast<vd*>(factors);
+    vd* rest = reinterpret_cast<vd*>(factors);
+    if (job.bodies > 1) {
+        s.split = RingSwitch(1, job.glwe_dimension + 1, job.levels, job.polynomial_size, rest);
+        s.body = rest + ring_switch_vectors(1, job.glwe_dimension + 1, job.levels, job.polynomial_size);
+    }
+    s.accumulators = rest + split_vectors(job);
     return s;
 }
 
@@ -96,7 +104,7 @@ CS_INLINE void step_factors(const RotateScratch& s, size_t l, size_t h, complex_
 }
 
 // out[q] <- sum_c sum_r y[c][r] * key_c[q][r] for COUNT outputs side by side, so that no sum waits for its last term alone.
-template <int ROWS, int KEY_ROWS, int KEYS, int COUNT>
+template <int ROWS, int KEYS, int COUNT>
 CS_INLINE void multiply_outputs(const complex_vd* y, const double* key, size_t key_stride, complex_vd* out, size_t m) {
     vd re[COUNT], im[COUNT];
 #pragma GCC unroll 8
@@ -107,7 +115,7 @@ CS_INLINE void multiply_outputs(const complex_vd* y, const double* key, size_t k
             const vd yr = keep_in_register(y[r].re), yi = keep_in_register(y[r].im);
 #pragma GCC unroll 8
             for (int q = 0; q < COUNT; ++q) {
-                const complex_vd w = broadcast(key + 2 * (q * KEY_ROWS + r));
+                const complex_vd w = broadcast(key + 2 * (q * ROWS + r));
                 re[q] = re[q] + yr * w.re - yi * w.im;
                 im[q] = im[q] + yr * w.im + yi * w.re;
             }
@@ -119,14 +127,13 @@ CS_INLINE void multiply_outputs(const complex_vd* y, const double* key, size_t k
     }
 }
 
-// points[q][m] <- sum_c sum_r factor_c[m] * points[r][m] * key_c[m][q][r], in place; without ROTATE all factors are 1. The key has
-// KEY_COLUMNS outputs and KEY_COLUMNS * LEVELS rows, of which the first are used.
-template <int COLUMNS, int KEY_COLUMNS, int LEVELS, int BITS, int KEYS, bool ROTATE>
+// points[q][m] <- sum_c sum_r factor_c[m] * points[r][m] * key_c[m][q][r], in place; without ROTATE all factors are 1.
+template <int COLUMNS, int LEVELS, int BITS, int KEYS, bool ROTATE>
 static void multiply_keys(complex_vd* points, size_t m, const RotateScratch& s, const double* key, size_t key_stride) {
-    constexpr int ROWS = COLUMNS * LEVELS, KEY_ROWS = KEY_COLUMNS * LEVELS;
-    constexpr int SIDE_BY_SIDE = COLUMNS == 6 ? 3 : 5, LAST = COLUMNS % SIDE_BY_SIDE;  // ten sums and two factors fill the registers of AVX2
+    constexpr int ROWS = COLUMNS * LEVELS;
+    constexpr int SIDE_BY_SIDE = COLUMNS == 6 ? 6 : 5, LAST = COLUMNS % SIDE_BY_SIDE;  // ten or twelve sums and two factors fill the registers of AVX2
     for (size_t h = 0; h < m / LOW; ++h)
-        for (size_t l = 0; l < LOW; ++l, key += 2 * KEY_COLUMNS * KEY_ROWS) {
+        for (size_t l = 0; l < LOW; ++l, key += 2 * COLUMNS * ROWS) {
             const size_t at = h * LOW + l;
             complex_vd f[KEYS], y[KEYS * ROWS];
             if (ROTATE) step_factors<BITS, KEYS>(s, l, h, f);
@@ -141,18 +148,17 @@ static void multiply_keys(complex_vd* points, size_t m, const RotateScratch& s, 
             }
             int q = 0;
             for (; q + SIDE_BY_SIDE <= COLUMNS; q += SIDE_BY_SIDE)
-                multiply_outputs<ROWS, KEY_ROWS, KEYS, SIDE_BY_SIDE>(y, key + 2 * KEY_ROWS * q, key_stride, points + q * m + at, m);
-            if (LAST) multiply_outputs<ROWS, KEY_ROWS, KEYS, LAST ? LAST : 1>(y, key + 2 * KEY_ROWS * q, key_stride, points + q * m + at, m);
+                multiply_outputs<ROWS, KEYS, SIDE_BY_SIDE>(y, key + 2 * ROWS * q, key_stride, points + q * m + at, m);
+            if (LAST) multiply_outputs<ROWS, KEYS, LAST ? LAST : 1>(y, key + 2 * ROWS * q, key_stride, points + q * m + at, m);
         }
 }
 
 template <int BITS, int KEYS, bool ROTATE>
 static void multiply_keys_any(const BlindRotateJob& job, const RotateScratch& s, const double* key) {
     const size_t m = job.polynomial_size / 2, stride = ggsw_doubles(job);
-#define CS_SHAPE(COLUMNS, KEY_COLUMNS, LEVELS) \
-    case (COLUMNS) * 10000 + (KEY_COLUMNS) * 100 + (LEVELS): \
-        return multiply_keys<COLUMNS, KEY_COLUMNS, LEVELS, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
-    switch (job.columns() * 10000 + job.key_columns() * 100 + job.levels) { CS_ROTATION_SHAPES }
+#define CS_SHAPE(COLUMNS, LEVELS) \
+    case (COLUMNS) * 100 + (LEVELS): return multiply_keys<COLUMNS, LEVELS, BITS, KEYS, ROTATE>(s.points, m, s, key, stride);
+    switch (job.columns() * 100 + job.levels) { CS_ROTATION_SHAPES }
 #undef CS_SHAPE
 }
 
@@ -170,100 +176,83 @@ static void multiply_step(const BlindRotateJob& job, const RotateScratch& s, con
 // One step of the blind rotation: acc <- acc + sum_c factor_c (acc [] ggsw_c).
 static void rotate_step(const BlindRotateJob& job, vd* acc, RotateScratch& s, const double* key) {
     const size_t n = job.polynomial_size, m = n / 2, columns = job.columns(), levels = job.levels;
-    for (size_t p = 0; p < columns; ++p) {
-        const vd* re = acc + p * n;
-        const vd* im = re + m;
-        for (size_t level = 0; level < levels; ++level) {
-            complex_vd* z = s.points + (p * levels + level) * m;
-            if (level == 0) {
-                const double magic = 0x1.8p52 / (double)(1ull << job.base_log);
-                fft_forward(z, job.twiddles, m, [=](size_t j) { return complex_vd{round_with(re[j], magic), round_with(im[j], magic)}; });
-            } else {
-                fft_forward(z, job.twiddles, m, [=](size_t j) {
-                    complex_vd x{re[j], im[j]};
-                    for (size_t l = 0;; ++l) {
-                        const double magic = 0x1.8p52 / (double)(1ull << (job.base_log * (l + 1)));
-                        const complex_vd d{round_with(x.re, magic), round_with(x.im, magic)};
-                        if (l == level) return d;
-                        x.re = x.re - d.re;
-                        x.im = x.im - d.im;
-                    }
-                });
-            }
-        }
-    }
+    for (size_t p = 0; p < columns; ++p)
+        for (size_t level = 0; level < levels; ++level)
+            digits_to_fourier(acc + p * n, job.base_log, level, job.twiddles, m, s.points + (p * levels + level) * m);
     multiply_step<true>(job, s, key);
-    for (size_t q = 0; q < columns; ++q) {
-        vd* re = acc + q * n;
-        vd* im = re + m;
-        fft_inverse(s.points + q * m, job.twiddles, m, [=](size_t j, const complex_vd& y, const double* u) {
-            const vd a = re[j] + y.re * u[0] - y.im * u[1], b = im[j] + y.re * u[1] + y.im * u[0];
-            re[j] = a - round_with(a, 0x1.8p52);
-            im[j] = b - round_with(b, 0x1.8p52);
-        });
-    }
-}
-
-static uint32_t to_word(double torus) {  // |torus| <= 1/2
-    return (uint32_t)(int64_t)__builtin_floor(torus * 0x1p32 + 0.5);
+    for (size_t q = 0; q < columns; ++q) add_from_fourier(s.points + q * m, job.twiddles, m, acc + q * n);
 }
 
 // acc <- (0, ..., 0, X^-b v) for each body b: v_t is read at index t + b, negated past N.
-static void load_table(const BlindRotateJob& job, const int32_t* const* switched, const double* const* tables, vd* acc) {
-    const size_t n = job.polynomial_size, k = job.glwe_dimension;
+static void load_tables(const BlindRotateJob& job, const size_t* rows, vd* acc) {
+    const size_t n = job.polynomial_size, k = job.glwe_dimension, width = job.lwe_dimension + job.bodies;
     for (size_t j = 0; j < k * n; ++j) acc[j] = vd{};
     for (int lane = 0; lane < LANES; ++lane)
         for (size_t body = 0; body < job.bodies; ++body) {
-            const size_t b = (size_t)switched[lane][job.lwe_dimension + body];
+            const size_t b = (size_t)job.switched[rows[lane] * width + job.lwe_dimension + body], value = rows[lane] * job.bodies + body;
+            const double* table = job.tables + (size_t)job.table_index[value < job.count ? value : job.count - 1] * n;
             vd* to = acc + (k + body) * n;
             for (size_t t = 0; t < n; ++t) {
                 const size_t at = (t + b) & (2 * n - 1);
-                to[t][lane] = at < n ? tables[lane][at] : -tables[lane][at - n];
+                to[t][lane] = at < n ? table[at] : -table[at - n];
             }
         }
 }
 
-// The constant coefficient of X^-place times the accumulator as an LWE ciphertext, place in [0, 2N).
-static void extract(const BlindRotateJob& job, const vd* acc, int lane, size_t place, uint32_t* out) {
+// The constant coefficient of X^-place times a ciphertext of k masks and a body, as an LWE ciphertext; place in [0, 2N).
+static void extract(const BlindRotateJob& job, const vd* masks, const vd* body, int lane, size_t place, uint32_t* out) {
     const size_t n = job.polynomial_size, k = job.glwe_dimension, at = place & (n - 1);
     const double sign = place < n ? 1.0 : -1.0;
-    for (size_t p = 0; p < k; ++p) {
-        for (size_t j = 0; j <= at; ++j) out[p * n + j] = to_word(sign * acc[p * n + at - j][lane]);
-        for (size_t j = at + 1; j < n; ++j) out[p * n + j] = to_word(-sign * acc[p * n + n + at - j][lane]);
+    for (size_t p = 0; p < k; ++p) extract_mask(masks + p * n, n, at, sign, lane, out + p * n);
+    out[k * n] = to_word(sign * body[at][lane]);
+}
+
+// Every body of an accumulator as ciphertexts under the first key.
+static void extract_bodies(const BlindRotateJob& job, const vd* acc, const RotateScratch& s, const size_t* rows) {
+    const size_t n = job.polynomial_size, k = job.glwe_dimension, out_row = k * n + 1;
+    for (size_t body = 0; body < job.bodies; ++body) {
+        const vd* masks = acc;
+        const vd* last = acc + (k + body) * n;
+        if (body) {
+            for (size_t j = 0; j < k * n; ++j) s.body[j] = vd{};
+            for (size_t j = 0; j < n; ++j) s.body[k * n + j] = last[j];
+            const double* key = job.split_key + (body - 1) * k * ring_switch_doubles(1, k + 1, job.levels, n);
+            s.split.clear();
+            for (size_t p = 0; p < k; ++p) s.split.multiply(acc + p * n, job.base_log, job.twiddles, key, p);
+            s.split.add_to(s.body, job.twiddles);
+            masks = s.body;
+            last = s.body + k * n;
+        }
+        for (int lane = 0; lane < LANES; ++lane) {
+            const size_t value = rows[lane] * job.bodies + body;
+            if (value >= job.count || (lane && rows[lane] == rows[lane - 1])) continue;
+            extract(job, masks, last, lane, 0, job.out + value * out_row);
+            if (job.second) extract(job, masks, last, lane, (size_t)job.second[job.table_index[value]], job.out + (job.count + value) * out_row);
+        }
     }
-    for (size_t body = 0; body < job.bodies; ++body) out[k * n + body] = to_word(sign * acc[(k + body) * n + at][lane]);
 }
 
 // The whole job's share [first_group, last_group): each step of the key is read once for all of it.
 static void blind_rotate(const BlindRotateJob& job, size_t first_group, size_t last_group, void* memory) {
     RotateScratch s = carve(job, memory);
-    const size_t n = job.polynomial_size, row = job.lwe_dimension + job.bodies, groups = last_group - first_group;
-    const size_t out_row = job.glwe_dimension * n + job.bodies;
+    const size_t width = job.lwe_dimension + job.bodies, groups = last_group - first_group;
     const size_t step_doubles = job.step_keys * ggsw_doubles(job), together = job.step_bits;
+    size_t rows[MAX_GROUPS][LANES];
     const int32_t* lanes[MAX_GROUPS][LANES];
     for (size_t g = 0; g < groups; ++g) {
-        const double* tables[LANES];
-        for (int lane = 0; lane < LANES; ++lane) {  // the last group repeats the last ciphertext in its idle lanes
-            size_t at = (first_group + g) * LANES + lane;
-            if (at >= job.count) at = job.count - 1;
-            lanes[g][lane] = job.switched + at * row;
-            tables[lane] = job.tables + (size_t)job.table_index[at] * n;
+        for (int lane = 0; lane < LANES; ++lane) {  // the last group repeats the last row in its idle lanes
+            const size_t at = (first_group + g) * LANES + lane;
+            rows[g][lane] = at < job.rows ? at : job.rows - 1;
+            lanes[g][lane] = job.switched + rows[g][lane] * width;
         }
-        load_table(job, lanes[g], tables, s.accumulators + g * group_vectors(job));
+        load_tables(job, rows[g], s.accumulators + g * group_vectors(job));
     }
     for (size_t i = 0; i < job.lwe_dimension / together; ++i)
         for (size_t g = 0; g < groups; ++g) {
             for (size_t bit = 0; bit < together; ++bit) rotation_factors(job, lanes[g], i * together + bit, s.low[bit], s.high[bit]);
             rotate_step(job, s.accumulators + g * group_vectors(job), s, job.fourier_bsk + i * step_doubles);
         }
-    for (size_t g = 0; g < groups; ++g)
-        for (int lane = 0; lane < LANES; ++lane) {
-            const size_t at = (first_group + g) * LANES + lane;
-            if (at >= job.count) continue;
-            const vd* acc = s.accumulators + g * group_vectors(job);
-            extract(job, acc, lane, 0, job.out + at * out_row);
-            if (job.second) extract(job, acc, lane, (size_t)job.second[job.table_index[at]], job.out + (job.count + at) * out_row);
-        }
+    for (size_t g = 0; g < groups; ++g) extract_bodies(job, s.accumulators + g * group_vectors(job), s, rows[g]);
 }
 
 // The arithmetic that one bootstrap cannot do without: columns (levels + 1) transforms for each step and the products with its keys, on one
@@ -271,7 +260,7 @@ static void blind_rotate(const BlindRotateJob& job, size_t first_group, size_t l
 static void bootstrap_floor(const BlindRotateJob& job, size_t groups, void* memory) {
     RotateScratch s = carve(job, memory);
     const size_t m = job.polynomial_size / 2, columns = job.columns();
-    for (size_t j = 0; j < fixed_vectors(job) / 2; ++j) s.points[j] = complex_vd{};
+    for (size_t j = 0; j < blind_rotate_points(job); ++j) s.points[j] = complex_vd{};
     for (size_t i = 0; i < job.lwe_dimension / job.step_bits; ++i)
         for (size_t g = 0; g < groups; ++g) {
             for (size_t p = 0; p < columns * job.levels; ++p) {
@@ -289,10 +278,10 @@ static void bootstrap_floor(const BlindRotateJob& job, size_t groups, void* memo
         }
 }
 
-// words: [columns * levels][columns][N] -> out: [N/2][columns][columns * levels][re, im], scaled so that digits are fractions and no 1/M is left.
-static void ggsw_to_fourier(const uint64_t* words, size_t columns, size_t n, int base_log, int levels, const double* twiddles, void* scratch,
-                            double* out) {
-    const size_t m = n / 2, rows = columns * levels, polynomials = rows * columns;
+// words: [rows][columns][N] -> out: [N/2][columns][rows][re, im], scaled so that digits are fractions and no 1/M is left.
+static void rows_to_fourier(const uint64_t* words, size_t rows, size_t columns, size_t n, int base_log, int levels, const double* twiddles,
+                            void* scratch, double* out) {
+    const size_t m = n / 2, polynomials = rows * columns;
     complex_vd* z = static_cast<complex_vd*>(scratch);
     for (size_t first = 0; first < polynomials; first += LANES) {
         const size_t lanes = polynomials - first < (size_t)LANES ? polynomials - first : LANES;

@@ -4,6 +4,7 @@
 #include "exact_product.hpp"
 #include "key_switch.hpp"
 #include "linear.hpp"
+#include "ring_switch.hpp"
 
 namespace CS_ISA {
 
@@ -19,7 +20,9 @@ const KernelTable& table() {
                                   key_switch_digits,
                                   key_switch_tile,
                                   linear,
-                                  ggsw_to_fourier,
+                                  merge_scratch,
+                                  merge,
+                                  rows_to_fourier,
                                   add_binary_product,
                                   chacha20_blocks,
                                   negacyclic_product};

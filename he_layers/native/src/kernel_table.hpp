@@ -4,35 +4,47 @@
 #include <cstddef>
 #include <cstdint>
 
-// `bodies` ciphertexts may share one mask, each under a key of its own: a row then has so many bodies behind its mask. Keys have as many
-// bodies (key_bodies) or more; fewer ciphertexts use the first of them ("Sharing the Mask", Bergerat et al., TCHES 2025/4).
+// `bodies` ciphertexts may share one mask, each under a key of its own: a row then has so many bodies behind its mask ("Sharing the Mask",
+// Bergerat et al., TCHES 2025/4). Rows come to share masks by merging, and what a rotation gives is split into rows under the first key.
 struct BlindRotateJob {
-    size_t count, lwe_dimension, glwe_dimension, polynomial_size;
-    size_t bodies, key_bodies;
+    size_t rows, count;           // count: values, in rows of `bodies`, the last of which may be short of some
+    size_t lwe_dimension, glwe_dimension, polynomial_size, bodies;
     int base_log, levels;
     int step_bits, step_keys;     // bits of the small key and GGSWs of one step: (2, 3) or (l, l) with l from 1 to 4; step_bits divides n
-    const int32_t* switched;      // [count][n + bodies], values in [0, 2N)
+    const int32_t* switched;      // [rows][n + bodies], values in [0, 2N)
     const double* tables;         // [tables][N], torus
-    const int32_t* table_index;   // [count], for all bodies of a row
+    const int32_t* table_index;   // [count]
     const int32_t* second;        // [tables], in [1, 2N): coefficient that is extracted besides the constant one, negated from N on; null: none
-    const double* fourier_bsk;    // [n / step_bits * step_keys][N/2][k + key_bodies outputs][(k + key_bodies) * levels rows][re, im]
+    const double* fourier_bsk;    // [n / step_bits * step_keys][N/2][columns][columns * levels rows][re, im]
+    const double* split_key;      // [(bodies - 1) * k][N/2][k + 1][levels][re, im]
     const double* twiddles;       // see fft_tables.hpp
-    uint32_t* out;                // [count][k * N + bodies]; with a second coefficient as many rows of it follow
-    size_t columns() const { return glwe_dimension + bodies; }          // polynomials of an accumulator
-    size_t key_columns() const { return glwe_dimension + key_bodies; }
+    uint32_t* out;                // [count][k * N + 1]; with a second coefficient as many rows of it follow
+    size_t columns() const { return glwe_dimension + bodies; }  // polynomials of an accumulator
 };
 
-// Columns of the ciphertexts, columns of the key, levels: what there are loops for.
-#define CS_ROTATION_SHAPES                                                                                                            \
-    CS_SHAPE(2, 2, 1) CS_SHAPE(2, 2, 2) CS_SHAPE(2, 2, 3) CS_SHAPE(3, 3, 1) CS_SHAPE(3, 3, 2) CS_SHAPE(4, 4, 1) CS_SHAPE(4, 4, 2)    \
-    CS_SHAPE(5, 5, 1) CS_SHAPE(5, 5, 2) CS_SHAPE(5, 6, 1) CS_SHAPE(6, 6, 1) CS_SHAPE(9, 9, 1)
+// Columns and levels: what there are loops for.
+#define CS_ROTATION_SHAPES                                                                                                  \
+    CS_SHAPE(2, 1) CS_SHAPE(2, 2) CS_SHAPE(2, 3) CS_SHAPE(3, 1) CS_SHAPE(3, 2) CS_SHAPE(4, 1) CS_SHAPE(4, 2)               \
+    CS_SHAPE(5, 1) CS_SHAPE(5, 2) CS_SHAPE(6, 1) CS_SHAPE(9, 1)
+
+struct MergeJob {
+    size_t count, sources;        // values; mask polynomials of each
+    size_t glwe_dimension, polynomial_size, bodies;
+    int base_log, levels;
+    const uint32_t* in;           // [count][sources * N + 1]
+    const double* key;            // [sources][N/2][k + bodies][bodies * levels][re, im]
+    const double* twiddles;
+    uint32_t* out;                // [rows][k * N + bodies]: value v is body v % bodies of row v / bodies
+    size_t rows() const { return (count + bodies - 1) / bodies; }
+    size_t columns() const { return glwe_dimension + bodies; }
+};
 
 struct KeySwitchJob {
     size_t count, input_dimension, output_dimension, bodies;
     int base_log, levels;
     bool binary_key;              // the input key has mean 1/2 (else 0)
     const uint32_t* in;           // [count][input_dimension + bodies]
-    const uint32_t* key;          // [key_switch_tiles(output_dimension + key bodies)][input_dimension * levels][KEY_TILE]
+    const uint32_t* key;          // [key_switch_tiles(output_dimension + bodies)][input_dimension * levels][KEY_TILE]
     uint32_t* out;                // [count][output_dimension + bodies]
 };
 
@@ -65,8 +77,10 @@ struct KernelTable {
     void (*key_switch_digits)(const KeySwitchJob&, size_t begin, size_t end, uint8_t* digits);    // first all ciphertexts,
     void (*key_switch_tile)(const KeySwitchJob&, const uint8_t* digits, size_t tile, void* scratch);  // then all tiles
     void (*linear)(const LinearJob&, size_t begin, size_t end, void* scratch);
-    // Fourier transform of columns * levels rows of torus polynomials into one GGSW of the bootstrapping key.
-    void (*ggsw_to_fourier)(const uint64_t* words, size_t columns, size_t polynomial_size, int base_log, int levels,
+    size_t (*merge_scratch)(const MergeJob&);                                                     // bytes, 64-aligned
+    void (*merge)(const MergeJob&, size_t first_group, size_t last_group, void* scratch);         // groups of `lanes` rows
+    // Fourier transform of rows of torus polynomials, `levels` for each part, into one entry of a ring key.
+    void (*rows_to_fourier)(const uint64_t* words, size_t rows, size_t columns, size_t polynomial_size, int base_log, int levels,
                             const double* twiddles, void* scratch, double* out);
     // acc += key * mask mod X^N + 1, key binary given by its set bits; exact modulo 2^64.
     void (*add_binary_product)(uint64_t* acc, const uint64_t* mask, const int32_t* set_bits, size_t bits, size_t polynomial_size,

@@ -54,70 +54,94 @@ inline void expand_key_switch_key(const LweKeySwitchShape& shape, const uint32_t
     });
 }
 
-struct BootstrapShape {
-    size_t entries, glwe_dimension, bodies, polynomial_size;  // entries: GGSW ciphertexts
+// GLWE rows in entries: GGSW ciphertexts, or the parts of a ring switch key. A row has a mask and as many body polynomials as share it.
+struct RingKeyShape {
+    size_t entries, parts, glwe_dimension, bodies, polynomial_size;  // parts: polynomials that an entry multiplies, `levels` rows for each
     int base_log, levels;
     size_t first_entry = 0;  // where these start among all that share the seeds: no mask and no noise is ever used twice
     size_t columns() const { return glwe_dimension + bodies; }
-    size_t rows() const { return columns() * levels; }
+    size_t rows() const { return parts * levels; }
     size_t body_words() const { return rows() * bodies * polynomial_size; }
 };
 
-// The masks of all rows of GGSW i: [rows][k][N].
-inline void bootstrap_masks(const BootstrapShape& shape, const Seed& seed, size_t i, uint64_t* masks) {
+// The masks of all rows of entry i: [rows][k][N].
+inline void ring_key_masks(const RingKeyShape& shape, const Seed& seed, size_t i, uint64_t* masks) {
     RandomStream(seed, kBootstrapMask, shape.first_entry + i)
         .fill(reinterpret_cast<uint32_t*>(masks), 2 * shape.rows() * shape.glwe_dimension * shape.polynomial_size);
 }
 
-// out[i][r][body] = <mask, S_body> + e + message: row (p, level) holds -bit S_body,p for p < k, bit for p = k + body and 0 for the other
-// bodies' rows, times 2^(64 - base_log (level + 1)), all in the body, so that the masks are the seed's alone. Here bit is bits[i][body], and
-// S_body one of glwe_keys [bodies][k][N]. Rounded to body_bits, which is below the noise.
-inline void bootstrap_bodies(const BootstrapShape& shape, const int8_t* bits, const int8_t* glwe_keys, double std_dev,
-                             const Seed& mask_seed, const Seed& noise_seed, int body_bits, size_t threads, uint64_t* out) {
+struct RingKeySecrets {
+    const int8_t* glwe_keys;  // [bodies][k][N], binary
+    double std_dev;
+    const Seed &mask_seed, &noise_seed;
+    int body_bits;  // bodies are rounded to so many, which is below the noise
+};
+
+// out[i][row][body] = <mask, S_body> + e + message: all in the body, so that the masks are the seed's alone. add_message(i, part, body,
+// gadget, words) adds the message of a part to words, in units of gadget = 2^(64 - base_log (level + 1)).
+template <class AddMessage>
+inline void ring_key_bodies(const RingKeyShape& shape, const RingKeySecrets& of, size_t threads, uint64_t* out, AddMessage add_message) {
     const size_t n = shape.polynomial_size, k = shape.glwe_dimension;
     std::vector<std::vector<int32_t>> ones(shape.bodies * k);
     for (size_t p = 0; p < ones.size(); ++p)
         for (size_t t = 0; t < n; ++t)
-            if (glwe_keys[p * n + t]) ones[p].push_back((int32_t)t);
-    const uint64_t half = body_bits < 64 ? 1ull << (63 - body_bits) : 0, keep = body_bits < 64 ? ~0ull << (64 - body_bits) : ~0ull;
+            if (of.glwe_keys[p * n + t]) ones[p].push_back((int32_t)t);
+    const int bits = of.body_bits;
+    const uint64_t half = bits < 64 ? 1ull << (63 - bits) : 0, keep = bits < 64 ? ~0ull << (64 - bits) : ~0ull;
     share(shape.entries, threads, 16, [&](size_t begin, size_t end, size_t) {
         std::vector<uint64_t> masks(shape.rows() * k * n), extended(2 * n);
         for (size_t i = begin; i < end; ++i) {
-            bootstrap_masks(shape, mask_seed, i, masks.data());
-            RandomStream noise(noise_seed, kBootstrapNoise, shape.first_entry + i);
+            ring_key_masks(shape, of.mask_seed, i, masks.data());
+            RandomStream noise(of.noise_seed, kBootstrapNoise, shape.first_entry + i);
             uint64_t* words = out + i * shape.body_words();
             for (size_t r = 0; r < shape.rows(); ++r)
                 for (size_t body = 0; body < shape.bodies; ++body, words += n) {
-                    for (size_t j = 0; j < n; ++j) words[j] = (uint64_t)std::llrint(noise.normal() * std_dev * 0x1p64);
+                    for (size_t j = 0; j < n; ++j) words[j] = (uint64_t)std::llrint(noise.normal() * of.std_dev * 0x1p64);
                     for (size_t p = 0; p < k; ++p) {
                         const std::vector<int32_t>& set = ones[body * k + p];
                         kernel().add_binary_product(words, masks.data() + (r * k + p) * n, set.data(), set.size(), n, extended.data());
                     }
-                    const size_t p = r / shape.levels, level = r % shape.levels;
-                    const uint64_t gadget = bits[i * shape.bodies + body] ? 1ull << (64 - shape.base_log * (level + 1)) : 0;
-                    if (p == k + body) words[0] += gadget;
-                    else if (p < k)
-                        for (size_t j = 0; j < n; ++j) words[j] -= glwe_keys[(body * k + p) * n + j] ? gadget : 0;
+                    add_message(i, r / shape.levels, body, 1ull << (64 - shape.base_log * (r % shape.levels + 1)), words);
                     for (size_t j = 0; j < n; ++j) words[j] = (words[j] + half) & keep;
                 }
         }
     });
 }
 
+// GGSW ciphertexts of bits [entries][bodies]: part p holds -bit S_body,p for p < k, bit for p = k + body and 0 for the other bodies' parts.
+inline void bootstrap_bodies(const RingKeyShape& shape, const int8_t* bits, const RingKeySecrets& of, size_t threads, uint64_t* out) {
+    const size_t n = shape.polynomial_size, k = shape.glwe_dimension;
+    ring_key_bodies(shape, of, threads, out, [&](size_t i, size_t part, size_t body, uint64_t gadget, uint64_t* words) {
+        if (!bits[i * shape.bodies + body]) return;
+        if (part == k + body) words[0] += gadget;
+        else if (part < k)
+            for (size_t j = 0; j < n; ++j) words[j] -= of.glwe_keys[(body * k + part) * n + j] ? gadget : 0;
+    });
+}
+
+// A ring switch key: entry i, part p holds -sources[i][p][body], polynomials of coefficients -1, 0 and 1.
+inline void ring_switch_bodies(const RingKeyShape& shape, const int8_t* sources, const RingKeySecrets& of, size_t threads, uint64_t* out) {
+    const size_t n = shape.polynomial_size;
+    ring_key_bodies(shape, of, threads, out, [&](size_t i, size_t part, size_t body, uint64_t gadget, uint64_t* words) {
+        const int8_t* source = sources + ((i * shape.parts + part) * shape.bodies + body) * n;
+        for (size_t j = 0; j < n; ++j) words[j] -= gadget * (uint64_t)(int64_t)source[j];
+    });
+}
+
 // fourier: [entries][N/2][columns][rows][re, im].
-inline void expand_bootstrapping_key(const BootstrapShape& shape, const uint64_t* bodies, const Seed& mask_seed, const double* twiddles,
-                                     size_t threads, double* fourier) {
+inline void expand_ring_key(const RingKeyShape& shape, const uint64_t* bodies, const Seed& mask_seed, const double* twiddles,
+                            size_t threads, double* fourier) {
     const size_t n = shape.polynomial_size, k = shape.glwe_dimension, columns = shape.columns(), rows = shape.rows();
     share(shape.entries, threads, 16, [&](size_t begin, size_t end, size_t) {
         std::vector<uint64_t> masks(rows * k * n), words(rows * columns * n);
         const Scratch scratch(n / 2 * kernel().lanes * 16);
         for (size_t i = begin; i < end; ++i) {
-            bootstrap_masks(shape, mask_seed, i, masks.data());
+            ring_key_masks(shape, mask_seed, i, masks.data());
             for (size_t r = 0; r < rows; ++r) {
                 std::memcpy(words.data() + r * columns * n, masks.data() + r * k * n, k * n * 8);
                 std::memcpy(words.data() + (r * columns + k) * n, bodies + i * shape.body_words() + r * shape.bodies * n, shape.bodies * n * 8);
             }
-            kernel().ggsw_to_fourier(words.data(), columns, n, shape.base_log, shape.levels, twiddles, scratch.get(),
+            kernel().rows_to_fourier(words.data(), rows, columns, n, shape.base_log, shape.levels, twiddles, scratch.get(),
                                      fourier + i * n * columns * rows);
         }
     });

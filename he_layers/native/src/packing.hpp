@@ -3,7 +3,7 @@
 // that are under the CKKS secret already.
 //
 // Rows of the answer key, each an RLWE pair (body, mask) in NTT form modulo q with body + mask s = e + gadget * source:
-//   `levels` rows for each big LWE key    source = that key, read as a ring element
+//   `levels` rows                         source = the big LWE key, read as a ring element
 //   `levels` rows for each g = 1 .. log2 N  source = s(X^(2^g + 1))
 //   the last row                          source = 0: the public key
 #pragma once
@@ -16,7 +16,6 @@
 struct AnswerShape {
     size_t big_dimension;  // k * N of the look-up ring, at most the answer ring's degree
     int base_log, levels;
-    size_t big_keys = 1;   // as many as bodies share a mask
 };
 
 class AnswerRing {
@@ -24,16 +23,15 @@ class AnswerRing {
     AnswerRing(size_t degree, uint64_t modulus, AnswerShape shape) : ntt_(degree, modulus), shape_(shape), log_(__builtin_ctzll(degree)) {}
 
     size_t degree() const { return ntt_.size(); }
-    size_t big_keys() const { return shape_.big_keys; }
-    size_t rows() const { return (shape_.big_keys + log_) * shape_.levels + 1; }
+    size_t rows() const { return (1 + (size_t)log_) * shape_.levels + 1; }
 
     void mask(const Seed& seed, size_t row, uint64_t* out) const {
         RandomStream stream(seed, kRingMask, row);
         for (size_t j = 0; j < degree(); ++j) out[j] = stream.below(ntt_.modulus());
     }
 
-    // big_keys: [big_keys][big_dimension]; bodies: [rows][N], NTT form.
-    void bodies(const int8_t* big_keys, const int8_t* secret, double std_dev, const Seed& mask_seed, const Seed& noise_seed,
+    // big_key: [big_dimension]; bodies: [rows][N], NTT form.
+    void bodies(const int8_t* big_key, const int8_t* secret, double std_dev, const Seed& mask_seed, const Seed& noise_seed,
                 uint64_t* out) const {
         const size_t n = degree();
         std::vector<uint64_t> s(n), source(n), mask_words(n);
@@ -43,10 +41,10 @@ class AnswerRing {
         for (size_t row = 0; row < rows(); ++row) {
             const size_t part = row / shape_.levels, level = row % shape_.levels;
             std::fill(source.begin(), source.end(), 0);
-            if (part < shape_.big_keys)
-                for (size_t j = 0; j < shape_.big_dimension; ++j) source[j] = ntt_.from_signed(big_keys[part * shape_.big_dimension + j]);
-            else if (part < shape_.big_keys + log_)
-                automorphism(s.data(), (size_t)2 << (part - shape_.big_keys), source.data());
+            if (part == 0)
+                for (size_t j = 0; j < shape_.big_dimension; ++j) source[j] = ntt_.from_signed(big_key[j]);
+            else if (part <= (size_t)log_)
+                automorphism(s.data(), (size_t)1 << part, source.data());
             RandomStream noise(noise_seed, kRingNoise, row);
             for (size_t j = 0; j < n; ++j)
                 source[j] = ntt_.add(ntt_.multiply(source[j], gadget(level)), ntt_.from_signed(std::llrint(noise.normal() * std_dev)));
@@ -56,12 +54,11 @@ class AnswerRing {
         }
     }
 
-    // in: [count][big_dimension + 1] torus words under big key `body` -> c0, c1: [N] residues; message i at coefficient i * N / 2^ceil(log2 count).
-    void pack(const uint32_t* in, size_t count, size_t body, const uint64_t* key, double error_std_dev, double flooding_std_dev, const Seed& seed,
+    // in: [count][big_dimension + 1] torus words under the big key -> c0, c1: [N] residues; message i at coefficient i * N / 2^ceil(log2 count).
+    void pack(const uint32_t* in, size_t count, const uint64_t* key, double error_std_dev, double flooding_std_dev, const Seed& seed,
               size_t threads, uint64_t* c0, uint64_t* c1) const {
         const size_t row = shape_.big_dimension + 1;
-        const uint64_t* own = key + 2 * body * shape_.levels * degree();
-        pack(count, [&](size_t i) { return embed(in + i * row, own); }, key, error_std_dev, flooding_std_dev, seed, threads, c0, c1);
+        pack(count, [&](size_t i) { return embed(in + i * row, key); }, key, error_std_dev, flooding_std_dev, seed, threads, c0, c1);
     }
 
     // in: [elements][2][N] residues under the CKKS secret, which hold `columns` messages; weights: [count][columns]; bias: [count] residues.
@@ -198,7 +195,7 @@ class AnswerRing {
         std::vector<uint64_t> coefficients = x.c1, c1(n);
         ntt_.inverse(coefficients.data());
         automorphism(coefficients.data(), power - 1, c1.data());
-        Pair rotated = switch_key(c1, key + 2 * (shape_.big_keys + (size_t)g - 1) * shape_.levels * n);
+        Pair rotated = switch_key(c1, key + 2 * (size_t)g * shape_.levels * n);
         for (size_t i = 0; i < n; ++i) {
             const size_t from = ntt_.slot(ntt_.exponent(i) * power & (2 * n - 1));
             rotated.c0[i] = ntt_.add(rotated.c0[i], x.c0[from]);

@@ -5,11 +5,15 @@ from ciphershift.benchmarks.crypto import primitives
 FIELDS = {"op", "params_id", "isa", "threads", "batch", "median_us_per_item", "p10", "p90", "bytes_touched_per_item"}
 
 
-def test_ciphertexts_that_share_masks_are_timed_together_and_alone() -> None:
+def test_look_ups_that_share_masks_are_merged_besides() -> None:
     results = list(primitives.time_primitives(["TOY_N128_SHARED2"], threads=(1,), batch=5))
     batches = {result["op"]: result["batch"] for result in results}
-    assert [batches[op] for op in ("key_switch", "bootstrap", "key_switch_alone", "bootstrap_alone")] == [10, 10, 5, 5]
-    assert all(result["ratio_to_floor"] > 0 for result in results if result["op"].startswith("bootstrap"))
+    assert [batches[op] for op in ("merge", "merge_from_input", "key_switch", "bootstrap", "lookup")] == [6] * 5
+    assert "key_switch_from_input" not in batches
+    by_op = {result["op"]: result for result in results}
+    parts = [by_op[op]["p10"] for op in ("merge", "key_switch", "bootstrap")]
+    assert by_op["bootstrap"]["ratio_to_floor"] > 0
+    assert by_op["lookup"]["p90"] >= sum(parts)
 
 
 def test_every_primitive_is_timed_for_each_number_of_threads() -> None:
@@ -41,7 +45,7 @@ def test_sets_are_compared_with_the_first_one_round_by_round() -> None:
     results = list(primitives.time_primitives(["TOY_N128", "TOY_N128_SHARED2"], threads=(1,), batch=5))
     by_op = {(result["op"], result["params"]): result for result in results}
     assert not any("ratio" in result for result in results if result["params"] == "TOY_N128")
-    for op in ("key_switch", "bootstrap", "lookup", "lookup_alone"):
+    for op in ("key_switch", "bootstrap", "lookup"):
         result = by_op[op, "TOY_N128_SHARED2"]
         assert result["ratio_to"] == "TOY_N128"
         assert result["ratio"] > 0

@@ -21,7 +21,7 @@ from ciphershift.errors import CiphershiftError, WorkshopError
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import SETS
 from ciphershift.protocol import site
-from ciphershift.protocol.container import HEADER_BYTES, read_header
+from ciphershift.protocol.container import read_header
 from ciphershift.server.settings import ZOO
 from tests.client.web.conftest import WEB, block, run
 from tests.support.documents import ROOT
@@ -103,12 +103,15 @@ def test_the_registry_of_parameter_sets_is_pythons(node: Callable[..., Any]) -> 
     numbers = node("""
       import { ParameterSet } from "./dist/params.js";
       import { evaluationFields } from "./dist/secret-keys.js";
-      import { payloadBytes } from "./dist/container.js";
-      const sizes = set => [set.bskEntries, set.answerKeyRows, payloadBytes(evaluationFields(set))];
+      const sizes = set => [set.bskEntries, set.answerKeyRows, evaluationFields(set).map(field => [field.name, field.count, field.bits])];
       console.log(JSON.stringify((await ParameterSet.all()).map(sizes)));
     """)
     assert numbers == [
-        [params.bsk_entries, params.answer_key_rows, EvaluationKeys.nbytes(params) - HEADER_BYTES]
+        [
+            params.bsk_entries,
+            params.answer_key_rows,
+            [[f.name, f.count, f.bits] for f in EvaluationKeys._fields(params)],
+        ]
         for params in SETS.values()
     ]
 

@@ -75,20 +75,6 @@ def test_key_switches_are_priced_by_the_keys_that_a_batch_is_under(tiny_program:
     assert cost.predict(tiny_program, TOY, times) == sum(by_name.values())
 
 
-def test_images_that_share_masks_share_the_price_of_a_row(tiny_program: Program) -> None:
-    """A bootstrap and a key switch for two images; the key switch from the input, each with a mask of its own, for one."""
-    both = replace(UNIT, input_key_switch=1.0, big_key_switch=100.0, linear_word=1.0, packing_key_switch=7.0, bodies=2)
-    alone = replace(both, bodies=1)
-    pool, dense = (cost.work(tiny_program)[at] for at in (1, 4))
-    bootstraps = 3 * 4.5
-    assert cost.layer_seconds(pool, TOY, alone) == bootstraps + 36 * (1 + 1 + 101)
-    assert cost.layer_seconds(pool, TOY, both) == bootstraps / 2 + 36 * (1 + 1 + 51)
-    ((products, _),) = dense.products
-    assert cost.layer_seconds(dense, TOY, both) == products * (TOY.big_dimension + 2) / 2 + (
-        packing.key_switches(3, TOY.answer_ring) * 7.0
-    )
-
-
 def test_measured_times_are_kept_until_they_are_forgotten() -> None:
     first = timing.measure(TOY, 1)
     assert min(first.bootstrap, first.input_key_switch, first.big_key_switch, first.linear_word) > 0
@@ -96,5 +82,10 @@ def test_measured_times_are_kept_until_they_are_forgotten() -> None:
     assert timing.measure(TOY, 1) == first
     timing.forget()
     assert timing.measure(TOY, 1) != first
-    shared = params.get("TOY_N128_SHARED2")
-    assert [timing.measure(shared, 1, bodies).bodies for bodies in (1, 2)] == [1, 2]
+
+
+def test_look_ups_that_share_masks_are_two_for_each_lane_and_are_merged_besides() -> None:
+    shared, alone = timing.measure(params.get("TOY_N128_SHARED2"), 1), timing.measure(params.get("TOY_N128_BLOCK3"), 1)
+    assert shared.lanes == 2 * alone.lanes
+    assert shared.big_key_switch < shared.input_key_switch  # 1024 words to merge for 512, and the same key switch after
+    assert alone.big_key_switch < alone.input_key_switch

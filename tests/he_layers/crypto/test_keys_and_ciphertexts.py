@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tenseal.sealapi as sealapi
+from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, NotConformantError, WrongKeyError
-from ciphershift.he_layers.crypto import ckks, lwe, noise, params, pbs, seal
-from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, LweCiphertextList
+from ciphershift.he_layers.crypto import ckks, lwe, noise, packing, params, pbs, seal
+from ciphershift.he_layers.crypto.ciphertexts import Binding, CkksCiphertext, LweCiphertextList
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.secret_keys import PAIR_BYTES, ClientKeys
@@ -125,7 +126,7 @@ def test_evaluation_keys_survive_their_bytes(toy: ParameterSet) -> None:
     data = sent.to_bytes()
     assert len(data) == EvaluationKeys.nbytes(toy)
     read = EvaluationKeys.from_bytes(data, toy)
-    for name in ("mask_seed", "input_ksk", "ksk", "bsk", "answer_key"):
+    for name in ("mask_seed", "input_ksk", "ksk", "bsk", "merge_key", "split_key", "answer_key"):
         assert np.array_equal(getattr(sent, name), getattr(read, name))
 
 
@@ -139,11 +140,15 @@ def test_answer_key_above_its_modulus_is_refused(keys: ClientKeys) -> None:
 
 
 @pytest.mark.parametrize("toy", [TOY, SHARED], ids=lambda toy: toy.name)
-def test_key_switch_keys_never_share_a_mask(toy: ParameterSet) -> None:
+def test_no_two_rows_of_keys_share_a_mask(toy: ParameterSet) -> None:
     """Two rows with one mask under one key would show the difference of their messages."""
     server = ClientKeys.generate(toy).evaluation_keys().expand()
-    masks = np.concatenate([key[0] for key in (*server.input_ksk, server.ksk)])
+    masks = np.concatenate([key[0] for key in (server.input_ksk, server.ksk)])
     assert len(np.unique(masks, axis=0)) == len(masks)
+    rings = np.concatenate(
+        [key[:, 0, 0].reshape(-1, 2) for key in (server.fourier_bsk, server.merge_key, server.split_key)]
+    )
+    assert len(np.unique(rings, axis=0)) == len(rings)
 
 
 def test_bodies_that_share_masks_have_keys_of_their_own() -> None:
@@ -179,26 +184,34 @@ def test_a_block_key_survives_its_bytes_and_one_with_two_ones_in_a_block_is_refu
         ClientKeys.from_bytes(keys.to_bytes(), blocks)
 
 
-@pytest.mark.parametrize(
-    ("name", "bodies"),
-    [(name, 1) for name in params.SETS if name.startswith("TOY_N128")] + [(SHARED.name, SHARED.bodies)],
-)
-def test_a_look_up_gives_the_value_of_the_table(name: str, bodies: int) -> None:
-    """Sixteen points of the torus under six keys, far enough from the next for the noise: each reads its own entry, and so does a second
-    body with other points under the same masks."""
+def under(key: NDArray[np.int8], values: NDArray[np.float64], input_words: int = 0) -> LweCiphertextList:
+    """Noiseless ciphertexts of values in turns."""
+    mask = np.random.default_rng(2).integers(0, 2**32, (len(values), len(key)), dtype=np.uint32)
+    bodies = mask @ key.astype(np.int32).astype(np.uint32) + lwe.to_words(values)
+    return LweCiphertextList(np.column_stack([mask, bodies]), input_words=input_words)
+
+
+@pytest.mark.parametrize("name", [name for name in params.SETS if name.startswith("TOY_N128")])
+def test_a_look_up_gives_the_value_of_its_table(name: str) -> None:
+    """Seventeen values under six keys, far enough from the next point for the noise, under the input key, the big key or both: each reads
+    its own entry of its own table, and a second place, whatever it shares its mask with."""
     toy = params.get(name)
-    size, count = toy.polynomial_size, 16
-    table = np.repeat(np.arange(8) / 32, size // 8)[None]  # eight steps on half of the torus
-    point = (np.arange(count)[:, None] + 5 * np.arange(bodies)) % count
-    expected = np.concatenate([np.arange(8), -np.arange(8)])[point] / 32
+    size, count, rng = toy.polynomial_size, 17, np.random.default_rng(1)
+    steps = rng.integers(-8, 8, (3, 8)) / 32
+    table = np.repeat(steps, size // 8, axis=1)  # eight steps on half of the torus
+    point, index = rng.integers(0, 16, count), rng.integers(0, 3, count).astype(np.int32)
+    whole, second = np.concatenate([steps, -steps], axis=1), np.array([3, 5, 9])
+    expected = np.concatenate([whole[index, point], whole[index, (point + second[index]) % 16]])
     for _ in range(6):
         keys = ClientKeys.generate(toy)
-        mask = np.random.default_rng(2).integers(0, 2**32, (count, toy.big_dimension), dtype=np.uint32)
-        key = keys.big_lwe_keys[:bodies].T.astype(np.uint32)
-        x = LweCiphertextList(np.hstack([mask, mask @ key + lwe.to_words((point + 0.5) / count)]), bodies=bodies)
-        found = pbs.pbs(x, keys.evaluation_keys().expand(), table, np.zeros(count, np.int32)).data
-        words = found[:, -bodies:] - found[:, :-bodies] @ key
-        assert np.abs(words.astype(np.int32) / 2.0**32 - expected).max() < 0.01
+        server = keys.evaluation_keys().expand()
+        big, both = keys.big_lwe_keys[0], np.concatenate([keys.input_secret, keys.big_lwe_keys[0]])
+        for key, input_words in ((big, 0), (keys.input_secret, len(keys.input_secret)), (both, len(keys.input_secret))):
+            x = under(key, (point + 0.5) / 16, input_words)
+            places = (second * (size // 8)).astype(np.int32)
+            found = pbs.pbs(x, server, table, index, second=places).data
+            words = found[:, -1] - found[:, :-1] @ big.astype(np.uint32)
+            assert np.abs(words.astype(np.int32) / 2.0**32 - expected).max() < 0.01
 
 
 def test_lists_under_a_foreign_key_are_refused(keys: ClientKeys) -> None:
@@ -210,7 +223,18 @@ def test_lists_under_a_foreign_key_are_refused(keys: ClientKeys) -> None:
         pbs.pbs(LweCiphertextList(rows, input_words=99), server, table, index)
     pair = LweCiphertextList(np.zeros((1, TOY.big_dimension + 2), np.uint32), bodies=2)
     with pytest.raises(BadShapeError, match="2 bodies"):
-        pbs.pbs(pair, server, table, index)
+        lwe.key_switch(pair, server)
+    with pytest.raises(BadShapeError, match="cannot come to share masks"):
+        lwe.merge(LweCiphertextList(np.zeros((1, TOY.big_dimension + 1), np.uint32)), server)
+    with pytest.raises(BadShapeError, match="cannot be packed"):
+        packing.packing_key_switch(pair, server, Binding(key_id=KEY_ID, request=KEY_ID, program=KEY_ID))
+
+
+def test_one_value_cannot_be_switched_where_two_share_a_mask() -> None:
+    server = ClientKeys.generate(SHARED).evaluation_keys().expand()
+    for words, of_input in ((SHARED.big_dimension, 0), (1024, 1024)):
+        with pytest.raises(BadShapeError, match="small key of TOY_N128_SHARED2"):
+            lwe.key_switch(LweCiphertextList(np.zeros((2, words + 1), np.uint32), input_words=of_input), server)
 
 
 def test_shift_matrix_takes_powers_of_two_only() -> None:

@@ -33,7 +33,7 @@ def test_every_logit_comes_back_from_its_own_place(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 10, 33])
 def test_threads_do_not_change_an_answer(count: int) -> None:
-    x, gadget = rows(RNG.uniform(-0.4, 0.4, count)).body(0), TOY.answer
+    x, gadget = rows(RNG.uniform(-0.4, 0.4, count)).data, TOY.answer
     one, three = (
         _kernel.packing_key_switch(
             x,

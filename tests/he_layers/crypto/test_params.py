@@ -58,5 +58,7 @@ def test_unknown_and_unfit_sets_are_named() -> None:
         replace(params.FAST_N512_PAIRS, block_length=4)
     with pytest.raises(ParameterError, match="bodies = 3"):
         replace(FAST, bodies=3)
+    with pytest.raises(ParameterError, match="polynomial_size = 2048 exceeds the input ring's degree 1024"):
+        replace(params.EXACT_N2048, bodies=2)
     with pytest.raises(ParameterError, match=r"base is 2\^7"):
         replace(FAST, key_switch=Gadget(base_log=7, levels=2))

@@ -72,11 +72,11 @@ def test_every_purpose_has_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
 
         return call
 
-    for name in ("key_switch_key_bodies", "bootstrapping_key_bodies", "answer_key_bodies"):
+    for name in ("key_switch_key_bodies", "bootstrapping_key_bodies", "ring_switch_key_bodies", "answer_key_bodies"):
         monkeypatch.setattr(_kernel, name, spied(name))
-    keys = KEYS.evaluation_keys()
+    keys = ClientKeys.generate(params.get("TOY_N128_SHARED2")).evaluation_keys()
     assert set(seeds["mask_seed"]) == {keys.mask_seed}
-    assert len(set(seeds["noise_seed"])) == len(seeds["noise_seed"]) == 4
+    assert len(set(seeds["noise_seed"])) == len(seeds["noise_seed"]) == 6
     assert keys.mask_seed not in seeds["noise_seed"]
 
 

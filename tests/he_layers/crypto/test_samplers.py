@@ -137,7 +137,7 @@ def test_masks_are_uniform(name: str) -> None:
         mask = SERVER_KEYS.ksk[:-1].reshape(-1)  # the last tile holds the bodies
         classes = [mask >> 24, mask & 255]
     else:
-        masks = _kernel.bootstrapping_key_masks(
+        masks = _kernel.ring_key_masks(
             mask_seed=os.urandom(32), index=3, rows=5, glwe_dimension=4, polynomial_size=512
         ).reshape(-1)
         classes = [masks >> np.uint64(56), masks & np.uint64(255)]

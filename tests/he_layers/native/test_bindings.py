@@ -61,20 +61,41 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "body_bits": 40,
         "threads": 2,
     },
-    "expand_bootstrapping_key": lambda: {
+    "ring_switch_key_bodies": lambda: {
+        "sources": words(np.int8, 2, 3, 2, N) % 3 - 1,
+        "glwe_keys": words(np.int8, 2, K, N) % 2,
+        "base_log": 20,
+        "levels": 2,
+        "std_dev": 1e-9,
+        "first_entry": 3,
+        "mask_seed": SEED,
+        "noise_seed": SEED,
+        "body_bits": 40,
+        "threads": 2,
+    },
+    "expand_ring_key": lambda: {
         "bodies": words(np.uint64, BITS, 2 * (K + 1), 1, N),
         "mask_seed": SEED,
+        "first_entry": 3,
         "glwe_dimension": K,
         "base_log": 20,
         "levels": 2,
         "threads": 2,
     },
-    "bootstrapping_key_masks": lambda: {
+    "ring_key_masks": lambda: {
         "mask_seed": SEED,
         "index": 1,
         "rows": 4,
         "glwe_dimension": K,
         "polynomial_size": N,
+    },
+    "merge": lambda: {
+        "x": words(np.uint32, 5, 3 * N + 1),
+        "key": words(np.float64, 3, N // 2, K + 2, 4, 2),
+        "bodies": 2,
+        "base_log": 20,
+        "levels": 2,
+        "threads": 2,
     },
     "key_switch": lambda: {
         "x": words(np.uint32, 5, 22),
@@ -84,11 +105,10 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "levels": 4,
         "binary_key": True,
         "bodies": 2,
-        "key_bodies": 2,
         "threads": 2,
     },
     "modulus_switch": lambda: {"x": words(np.uint32, 5, 14), "polynomial_size": N, "block_length": 2, "bodies": 2},
-    "blind_rotate": lambda: rotation(),
+    "blind_rotate": lambda: rotation() | {"split_key": words(np.float64, 4, N // 2, 5, 1, 2)},
     "bootstrap_floor": lambda: rotation(),
     "linear": lambda: {
         "x": words(np.uint32, 6, 13),
@@ -112,7 +132,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "packing_key_switch": lambda: {
         "x": words(np.uint32, 4, 31),
-        "body": 1,
         **packing(),
     },
     "packing_products": lambda: {
@@ -129,13 +148,13 @@ def rotation() -> dict[str, Any]:
     return {
         "switched": words(np.int32, 3, BITS + 2),
         "tables": words(np.float64, 2, N),
-        "table_index": np.array([0, 1, 1], dtype=np.int32),
+        "table_index": np.array([0, 1, 1, 0, 1], dtype=np.int32),
         "fourier_bsk": words(np.float64, BITS, N // 2, 6, 6, 2),
         "base_log": 23,
         "levels": 1,
         "grouping_factor": 1,
         "block_length": 2,
-        "key_bodies": 2,
+        "bodies": 2,
         "threads": 2,
     }
 
@@ -156,7 +175,7 @@ def packing() -> dict[str, Any]:
 
 def answer_key() -> dict[str, Any]:
     return {
-        "big_keys": words(np.int8, 2, 30) % 2,
+        "big_key": words(np.int8, 30) % 2,
         "secret": words(np.int8, 64) % 2,
         "modulus": PRIME,
         "base_log": 5,

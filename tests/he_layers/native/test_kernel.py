@@ -54,8 +54,8 @@ def test_ntt_refuses_a_modulus_it_cannot_use(modulus: int) -> None:
 @pytest.mark.parametrize("binary_key", [True, False])
 @pytest.mark.parametrize("bodies", [1, 2])
 def test_key_switch_is_the_sum_of_digits_times_rows(base_log: int, levels: int, binary_key: bool, bodies: int) -> None:
-    """Rows of two bodies, and of one under a key for two: its last column is the first of a third tile."""
-    x, key, n = words(5, 301 + bodies), words(3, 301 * levels, 32), 63
+    """Rows of one body and of two, the last column of which is the first of a third tile."""
+    x, key, n = words(5, 301 + bodies), words(1 + bodies, 301 * levels, 32), 63
     got = _kernel.key_switch(
         x,
         key,
@@ -64,7 +64,6 @@ def test_key_switch_is_the_sum_of_digits_times_rows(base_log: int, levels: int, 
         levels=levels,
         binary_key=binary_key,
         bodies=bodies,
-        key_bodies=2,
         threads=2,
     )
     rows = np.concatenate(key, axis=1)[:, : n + bodies]
@@ -128,7 +127,7 @@ def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int, 
         threads=2,
     )
     for i in range(n):
-        masks = _kernel.bootstrapping_key_masks(
+        masks = _kernel.ring_key_masks(
             mask_seed=seed, index=i, rows=(k + w) * levels, glwe_dimension=k, polynomial_size=size
         )
         for row, body in np.ndindex((k + w) * levels, w):
@@ -139,57 +138,120 @@ def test_bootstrapping_key_bodies_are_exact(k: int, base_log: int, levels: int, 
             assert np.array_equal(bodies[i, row, body], (want % 2**64).astype(np.uint64))
 
 
+@pytest.mark.parametrize(("k", "base_log", "levels", "w"), [(1, 12, 2, 1), (4, 23, 1, 2)])
+def test_ring_switch_key_bodies_are_exact(k: int, base_log: int, levels: int, w: int) -> None:
+    """Likewise, for sources with coefficients of -1, 0 and 1, from the fifth entry of the seed on."""
+    entries, parts, size, seed = 2, 3, 128, os.urandom(32)
+    sources = RNG.integers(-1, 2, (entries, parts, w, size)).astype(np.int8)
+    glwe_keys = RNG.integers(0, 2, (w, k, size)).astype(np.int8)
+    options: dict[str, Any] = {"base_log": base_log, "levels": levels, "std_dev": 0.0, "body_bits": 64, "threads": 2}
+    bodies = _kernel.ring_switch_key_bodies(
+        sources, glwe_keys, **options, first_entry=5, mask_seed=seed, noise_seed=os.urandom(32)
+    )
+    for i in range(entries):
+        masks = _kernel.ring_key_masks(
+            mask_seed=seed, index=5 + i, rows=parts * levels, glwe_dimension=k, polynomial_size=size
+        )
+        for row, body in np.ndindex(parts * levels, w):
+            part, level = divmod(row, levels)
+            want = -sources[i, part, body].astype(object) * 2 ** (64 - base_log * (level + 1))
+            want = want + sum(reference.negacyclic(masks[row, q], glwe_keys[body, q]) for q in range(k))
+            assert np.array_equal(bodies[i, row, body], (want % 2**64).astype(np.uint64))
+
+
+def ring_switch_key(
+    sources: np.ndarray, glwe_keys: np.ndarray, base_log: int, levels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A key with little noise: as the kernel takes it, and its words [entries, rows, columns, N]."""
+    entries, parts, _, size = sources.shape
+    seed, k = os.urandom(32), glwe_keys.shape[1]
+    options: dict[str, Any] = {"base_log": base_log, "levels": levels, "mask_seed": seed, "threads": 2}
+    key = _kernel.ring_switch_key_bodies(
+        sources, glwe_keys, **options, std_dev=2.0**-45, first_entry=0, noise_seed=os.urandom(32), body_bits=64
+    )
+    masks: dict[str, Any] = {"rows": parts * levels, "glwe_dimension": k, "polynomial_size": size}
+    whole = [
+        np.concatenate([_kernel.ring_key_masks(mask_seed=seed, index=i, **masks), key[i]], axis=1)
+        for i in range(entries)
+    ]
+    return _kernel.expand_ring_key(key, glwe_dimension=k, **options), np.stack(whole)
+
+
+@pytest.mark.parametrize(("base_log", "levels"), [(23, 1), (10, 2)])
+@pytest.mark.parametrize("count", [1, 6, 35])
+def test_merge_is_the_exact_one_within_the_transforms_rounding(base_log: int, levels: int, count: int) -> None:
+    """Every word is within 2^-24 of the torus; a place that is left over holds nothing. Odd words are never halfway between two digits."""
+    k, size, entries, w = 2, 128, 3, 2
+    glwe_keys = RNG.integers(0, 2, (w, k, size)).astype(np.int8)
+    sources = RNG.integers(-1, 2, (entries, w, w, size)).astype(np.int8)
+    key, rows = ring_switch_key(sources, glwe_keys, base_log, levels)
+    x = words(count, entries * size + 1) | np.uint32(1)
+    got = _kernel.merge(x, key, bodies=w, base_log=base_log, levels=levels, threads=2)
+    assert got.shape == (-(-count // w), k * size + w)
+    values = np.zeros((len(got) * w, entries * size + 1), dtype=object)
+    values[:count] = x.astype(object) * 2**32
+    for row, pair in zip(got, values.reshape(len(got), w, -1), strict=True):
+        masks = pair[:, :-1].reshape(w, entries, size)
+        polynomials = np.concatenate([masks[..., :1], -masks[..., :0:-1]], axis=2).swapaxes(0, 1)
+        ring = reference.ring_switch(polynomials, rows, base_log, levels)
+        ring[k:, 0] += pair[:, -1]
+        exact = (reference.extract(ring, w) >> np.uint64(32)).astype(np.uint32)
+        assert np.abs((row - exact).astype(np.int32)).max() < 2**8
+
+
 ONE_BODY = [
-    (*ring, *steps, 1, 1)
+    (*ring, *steps, 1)
     for ring in ((1, 14, 2), (2, 23, 1), (4, 10, 2))
     for steps in ((1, 1, 1), (4, 1, 1), (2, 2, 1), (6, 2, 1), (2, 1, 2), (3, 1, 3), (9, 1, 3), (8, 1, 4))
 ]
-SHARED = [(4, 23, 1, *steps, 2) for steps in ((3, 1, 3, 1), (3, 1, 3, 2), (6, 1, 3, 2), (2, 2, 1, 2))]
+SHARED = [(*ring, *steps, 2) for ring in ((4, 23, 1), (2, 10, 2)) for steps in ((3, 1, 3), (6, 1, 3), (2, 2, 1))]
 
 
-@pytest.mark.parametrize(
-    ("k", "base_log", "levels", "n", "grouping_factor", "block_length", "w", "key_bodies"), ONE_BODY + SHARED
-)
+@pytest.mark.parametrize(("k", "base_log", "levels", "n", "grouping_factor", "block_length", "w"), ONE_BODY + SHARED)
 def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
-    k: int, base_log: int, levels: int, n: int, grouping_factor: int, block_length: int, w: int, key_bodies: int
+    k: int, base_log: int, levels: int, n: int, grouping_factor: int, block_length: int, w: int
 ) -> None:
-    """After one step every word is within 2^-24 of the torus of the exact one. After more, a digit may round to the other side and the
-    masks with it, so the phases are compared: 2^-14, the size of what the digits leave out. Rows of one body use a key of two as they use
-    the part of it that is for the first. A second place of the table is what bodies give that are higher by it."""
-    size, count, entries = 128, 11, n if grouping_factor == 1 else n // 2 * 3
-    bits = RNG.integers(0, 2, (entries, key_bodies)).astype(np.int8)
-    glwe_keys = RNG.integers(0, 2, (key_bodies, k, size)).astype(np.int8)
-    seed, shape, rows = os.urandom(32), {"base_log": base_log, "levels": levels}, (k + key_bodies) * levels
+    """After one step every word of the first body is within 2^-24 of the torus of the exact one. After more, and after a split, a digit may
+    round to the other side and the masks with it, so the phases are compared: 2^-14, the size of what the digits leave out. Each value has
+    a table of its own, the last row one value less. A second place of the table is what bodies give that are higher by it."""
+    size, rows_of, entries = 128, 11, n if grouping_factor == 1 else n // 2 * 3
+    count = rows_of * w - (w - 1)
+    bits = RNG.integers(0, 2, (entries, w)).astype(np.int8)
+    glwe_keys = RNG.integers(0, 2, (w, k, size)).astype(np.int8)
+    seed, shape, rows = os.urandom(32), {"base_log": base_log, "levels": levels}, (k + w) * levels
     bodies = _kernel.bootstrapping_key_bodies(
         bits, glwe_keys, **shape, std_dev=2.0**-45, mask_seed=seed, noise_seed=os.urandom(32), body_bits=64, threads=1
     )
     masks: dict[str, Any] = {"mask_seed": seed, "rows": rows, "glwe_dimension": k, "polynomial_size": size}
     bsk = np.stack(
-        [
-            np.concatenate([_kernel.bootstrapping_key_masks(index=i, **masks), bodies[i]], axis=1)[:, : k + w]
-            for i in range(entries)
-        ]
-    )[:, : (k + w) * levels]
-    fourier = _kernel.expand_bootstrapping_key(bodies, mask_seed=seed, glwe_dimension=k, **shape, threads=1)
+        [np.concatenate([_kernel.ring_key_masks(index=i, **masks), bodies[i]], axis=1) for i in range(entries)]
+    )
+    split, split_rows = ring_switch_key(glwe_keys[-1][:, None, None], glwe_keys[:1], **shape)
+    fourier = _kernel.expand_ring_key(bodies, mask_seed=seed, glwe_dimension=k, **shape, threads=1)
     tables = RNG.integers(-(2**62), 2**62, (2, size)) // 2**20 * 2**20
-    switched = RNG.integers(0, 2 * size, (count, n + w)).astype(np.int32)
+    switched = RNG.integers(0, 2 * size, (rows_of, n + w)).astype(np.int32)
     switched[0] = 0
     index = RNG.integers(0, 2, count).astype(np.int32)
     shape |= {"grouping_factor": grouping_factor, "block_length": block_length}
     second = RNG.permutation(2 * size)[:2].astype(np.int32).clip(1)
-    options: dict[str, Any] = shape | {"key_bodies": key_bodies, "threads": 2}
+    options: dict[str, Any] = shape | {"bodies": w, "threads": 2, "split_key": split if w > 1 else None}
     got = _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **options, second=second)
     assert np.array_equal(got[:count], _kernel.blind_rotate(switched, tables / 2.0**64, index, fourier, **options))
-    moved = switched[:4].copy()
-    moved[:, -w:] = (moved[:, -w:] + second[index[:4]][:, None]) % (2 * size)
-    keys = glwe_keys[:w].reshape(w, -1).astype(np.int64)
-    for row, rotated in enumerate(np.concatenate([switched, moved])):
-        exact = reference.blind_rotate(rotated, tables[index[row % count]].astype(np.uint64), bsk, **shape, bodies=w)
-        words_of = np.array([v >> 32 for v in exact], dtype=np.uint32)
-        error = (got[row] - words_of).astype(np.int32)
-        phases = (error.astype(np.uint32)[-w:] - keys @ error.astype(np.uint32)[:-w]).astype(np.int32)
-        assert np.abs(phases).max() < 2**18
-        assert n > grouping_factor * block_length or np.abs(error).max() < 2**8
+    gadget, key = (base_log, levels), glwe_keys[0].reshape(-1).astype(np.uint32)
+    for value, place in [*((value, 0) for value in range(count)), *((value, 1) for value in range(4))]:
+        row, body = divmod(value, w)
+        moved, of_row = switched[row].copy(), np.minimum(np.arange(row * w, row * w + w), count - 1)
+        moved[n:] += place * second[index[value]]
+        ring = reference.blind_rotate(
+            moved % (2 * size), tables.astype(np.uint64)[index[of_row]], bsk, **shape, bodies=w
+        )
+        alone = np.concatenate([ring[:k], ring[None, k + body]])
+        if body:
+            alone = reference.ring_switch(ring[:k, None], split_rows, *gadget)
+            alone[k] += ring[k + body]
+        error = got[place * count + value] - (reference.extract(alone) >> np.uint64(32)).astype(np.uint32)
+        assert np.abs((error[-1:] - key @ error[:-1]).astype(np.int32)) < 2**18
+        assert body or n > grouping_factor * block_length or np.abs(error.astype(np.int32)).max() < 2**8
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -227,14 +289,14 @@ def test_a_ciphertext_is_switched_alike_alone_and_among_many(threads: int) -> No
             lambda: _kernel.key_switch(
                 words(2, 6),
                 words(1, 8, 32),
-                output_dimension=2,
+                output_dimension=31,
                 base_log=2,
                 levels=2,
                 binary_key=True,
                 bodies=2,
                 threads=1,
             ),
-            "rows of 2 bodies cannot use a key of 1",
+            "wrong number of columns",
         ),
         (
             lambda: _kernel.expand_key_switch_key(
@@ -252,6 +314,14 @@ def test_a_ciphertext_is_switched_alike_alone_and_among_many(threads: int) -> No
         (lambda: rotate_words(n=6, entries=6, grouping_factor=2, block_length=3), "not pairs of blocks"),
         (lambda: rotate_words(n=6, entries=8, grouping_factor=1, block_length=3), "8 entries, a step needs 3"),
         (lambda: rotate_words(n=7, entries=6, grouping_factor=1, block_length=3), "8 words, parameters need 7"),
+        (
+            lambda: rotate_words(n=6, entries=6, grouping_factor=1, split_key=np.zeros((1, 64, 2, 1, 2))),
+            "and only those",
+        ),
+        (
+            lambda: _kernel.merge(words(2, 5), np.zeros((1, 64, 4, 2, 2)), bodies=2, base_log=23, levels=1, threads=1),
+            "5 words, the key is for 129",
+        ),
         (
             lambda: rotate_words(n=6, entries=6, grouping_factor=1, second=np.array([1, 2], np.int32)),
             "one second coefficient per table",
