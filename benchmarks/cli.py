@@ -176,17 +176,27 @@ def search(
 def cost(
     model: Model,
     repetitions: Annotated[int, typer.Option(min=1, help="How often it is measured; the median counts.")] = 5,
+    params: Annotated[
+        list[str] | None,
+        typer.Option(help="A parameter set to compare; may be repeated. What a server would take alone if left out."),
+    ] = None,
     json: Json = "-",
 ) -> None:
-    """Predicted against measured seconds of a network, layer by layer, in one run.
+    """Predicted against measured seconds of a network, layer by layer, in one run; or parameter sets against each other, in turns.
 
-    Example:
+    Examples:
 
       ciphershift bench cost --model mnist-fast --json -
-    """
-    from ciphershift.benchmarks.networks.cost import compare_with_prediction
 
-    write(compare_with_prediction(model, repetitions=repetitions), json)
+      ciphershift bench cost --model mnist-fast --params FAST_N512_BLOCK3 --params FAST_N512_BLOCK3_SHARED2
+    """
+    from ciphershift.benchmarks.networks.cost import compare_sets, compare_with_prediction
+
+    if not params:
+        write(compare_with_prediction(model, repetitions=repetitions), json)
+        return
+    for result in compare_sets(model, params, repetitions=repetitions):
+        write(result, json)
 
 
 @app.command()

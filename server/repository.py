@@ -176,9 +176,14 @@ class Repository(Mapping[str, Model]):
 
 
 def params_for(program: Program, stand_ins: Sequence[str]) -> ParameterSet:
-    """Returns the set that a Program is evaluated under: the first of the named ones that may stand in for its own, or its own."""
+    """Returns the set that a Program is evaluated under: the first of the named ones that may stand in for its own, or its own.
+
+    Among these a Program of SHARING_LOOKUPS or more takes one whose look-ups share masks if there is one, a smaller one another.
+    """
     own, others = parameter_sets.get(program.params), map(parameter_sets.get, stand_ins)
-    return next((other for other in others if noise.may_stand_in(other, own)), own)
+    may = [other for other in others if noise.may_stand_in(other, own)]
+    suited = [other for other in may if (other.bodies > 1) == (program.lookups >= parameter_sets.SHARING_LOOKUPS)]
+    return [*suited, *may, own][0]
 
 
 def _whole(folder: Path, stand_ins: Sequence[str]) -> Model:

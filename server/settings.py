@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     models: Path = Field(ZOO, description="folder of Programs, one sub-folder per model")
     parameter_sets: str = Field(
         ",".join(STAND_INS),
-        description="sets that networks are evaluated under in place of their own, the first that has no more noise; `own` for none",
+        description="sets that networks are evaluated under in place of their own, if they have no more noise; `own` for none",
     )
     storage: str = Field(
         default_factory=lambda: str(platformdirs.user_data_path("ciphershift") / "server"),
@@ -199,8 +199,15 @@ class Settings(BaseSettings):
 
     @property
     def stand_ins(self) -> tuple[str, ...]:
-        """Names of the parameter sets that may stand in for a network's own, the preferred one first."""
-        return () if self.parameter_sets == "own" else tuple(name.strip() for name in self.parameter_sets.split(","))
+        """Names of the parameter sets that may stand in for a network's own, the preferred one first.
+
+        Without those whose look-ups share masks where a device of torch computes, which cannot evaluate them.
+        """
+        on_device = EngineUrl.parse(self.engine).scheme == "torch"
+        return tuple(name for name in self._named_sets() if not (on_device and name in SETS and SETS[name].bodies > 1))
+
+    def _named_sets(self) -> list[str]:
+        return [] if self.parameter_sets == "own" else [name.strip() for name in self.parameter_sets.split(",")]
 
     @property
     def is_loopback(self) -> bool:
@@ -245,14 +252,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        engine = EngineUrl.parse(self.engine)
-        if unknown := [name for name in self.stand_ins if name not in SETS]:
+        EngineUrl.parse(self.engine)
+        if unknown := [name for name in self._named_sets() if name not in SETS]:
             raise ValueError(f"parameter_sets names {unknown}; known are {', '.join(SETS)}, and `own` alone")
-        if engine.scheme == "torch" and (shared := [name for name in self.stand_ins if SETS[name].bodies > 1]):
-            raise ValueError(
-                f"parameter_sets names {', '.join(shared)}, whose look-ups share masks: a device of torch does not evaluate these; "
-                "leave them out, or take another engine"
-            )
         if self.open and not (self.is_loopback or self.open_to_network):
             raise ValueError(
                 f"open = true lets anybody who can reach {self.host} use this server: listen on 127.0.0.1, make API keys "

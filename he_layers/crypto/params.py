@@ -340,11 +340,14 @@ PRODUCT_BODY_BITS, PRODUCT_MASK_BITS = 24, 32
 """Bits kept of the words of an input without look-ups on the wire, under every set: the weights multiply their rounding."""
 DEFAULT = FAST_N512_PAIRS.name
 """The set whose noise networks are made for, unless they say otherwise."""
-STAND_INS = (FAST_N512_BLOCK3.name, EXACT_N2048_BLOCK3.name)
-"""Sets that servers use in place of a network's own unless told otherwise, the first that may stand in for it.
+STAND_INS = (FAST_N512_BLOCK3.name, FAST_N512_BLOCK3_SHARED2.name, EXACT_N2048_BLOCK3.name)
+"""Sets that servers use in place of a network's own unless told otherwise, the first that may stand in for it and suits it.
 
-docs/decisions/0081-block-keys-by-default.md has both sides.
+docs/decisions/0081-block-keys-by-default.md and 0204-any-two-look-ups-share-a-mask.md have both sides.
 """
+SHARING_LOOKUPS = 5000
+"""Look-ups of a network from which on a set whose look-ups share masks suits it: two seconds of a core less for each sample, for keys of
+twice the size."""
 
 
 def get(name_or_id: str) -> ParameterSet:
