@@ -171,7 +171,7 @@ class EncryptedCircuit:
     """The circuit operations (he_layers.layers.layer.Circuit) on LWE ciphertexts.
 
     A list is under the CKKS input key, under the big key, or under both one after the other. The last comes from adding the first two (a
-    max-pool right after the first linear layer) and costs a second key switch at its next look-up.
+    max-pool right after the first linear layer) and costs a second key switch, or a longer merge, at its next look-up.
 
     Of several images the rows of a value follow one another.
     """

@@ -137,7 +137,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         description="images of a job that are evaluated before another tenant has its turn; if empty as many as have "
-        "5000 look-ups together, at least one; two where masks are shared; on a GPU CIPHERSHIFT_MAX_BATCH",
+        "5000 look-ups together, at least one; on a GPU CIPHERSHIFT_MAX_BATCH",
     )
     deadline_seconds: float = Field(600.0, gt=0, description="time from a job's acceptance to its deadline")
     result_seconds: float = Field(86400.0, gt=0, description="time for which a finished job's result is kept")
@@ -203,8 +203,12 @@ class Settings(BaseSettings):
 
         Without those whose look-ups share masks where a device of torch computes, which cannot evaluate them.
         """
-        on_device = EngineUrl.parse(self.engine).scheme == "torch"
-        return tuple(name for name in self._named_sets() if not (on_device and name in SETS and SETS[name].bodies > 1))
+        most = (
+            1
+            if EngineUrl.parse(self.engine).scheme == "torch"
+            else max(parameter_set.bodies for parameter_set in SETS.values())
+        )
+        return tuple(name for name in self._named_sets() if SETS[name].bodies <= most)
 
     def _named_sets(self) -> list[str]:
         return [] if self.parameter_sets == "own" else [name.strip() for name in self.parameter_sets.split(",")]

@@ -67,8 +67,7 @@ class Workbench:
         self.server = self.sent.expand(os.cpu_count() or 1)
         self.image = ckks.encrypt(self.keys, KEY_ID, rng.uniform(-0.2, 0.2, int(np.prod(IMAGE))))
         self.pixels = lwe.sample_extract(self.image)
-        pixels = replace(self.pixels, data=np.resize(self.pixels.data, (batch, self.pixels.data.shape[1])))
-        self.from_input = pixels
+        self.from_input = replace(self.pixels, data=np.resize(self.pixels.data, (batch, self.pixels.data.shape[1])))
         self.big = LweCiphertextList(rng.integers(0, 2**32, (batch, parameter_set.big_dimension + 1), dtype=np.uint32))
         self.merged = lwe.merge(self.big, self.server) if bodies > 1 else self.big
         self.small = lwe.key_switch(self.merged, self.server, threads=os.cpu_count() or 1)

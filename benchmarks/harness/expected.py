@@ -24,10 +24,16 @@ class ExpectedLogits:
     spread: NDArray[np.float64]
 
     @classmethod
-    def of(cls, program: Program, images: NDArray[np.uint8]) -> Self:
-        """Simulates; a thousandth of the largest logit is added to the spread, since there are few repeats."""
-        rng = np.random.default_rng(0)
-        runs = np.stack([simulate.run(program, served_params(program), images, rng) for _ in range(REPEATS)])
+    def of(cls, program: Program, images: NDArray[np.uint8], engine: str | None = None) -> Self:
+        """Simulates; a thousandth of the largest logit is added to the spread, since there are few repeats.
+
+        Args:
+            program: the network.
+            images: uint8 [B, C, H, W].
+            engine: the server's, if not the default.
+        """
+        rng, served = np.random.default_rng(0), served_params(program, engine)
+        runs = np.stack([simulate.run(program, served, images, rng) for _ in range(REPEATS)])
         return cls(mean=runs.mean(axis=0), spread=runs.std(axis=0) + np.abs(runs).max() / 1000)
 
     def deviation(self, logits: NDArray[np.float64], images: NDArray[np.intp] | slice) -> NDArray[np.float64]:

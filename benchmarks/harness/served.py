@@ -8,6 +8,7 @@ from ciphershift.server.repository import params_for
 from ciphershift.server.settings import Settings
 
 
-def served_params(program: Program) -> ParameterSet:
-    """Returns the Program's own set, or what CIPHERSHIFT_PARAMETER_SETS puts in its place."""
-    return params_for(program, Settings().stand_ins)
+def served_params(program: Program, engine: str | None = None) -> ParameterSet:
+    """Returns the Program's own set, or what CIPHERSHIFT_PARAMETER_SETS puts in its place; ``engine``: the server's, if not the default."""
+    settings = Settings(engine=engine) if engine else Settings()
+    return params_for(program, settings.stand_ins)

@@ -53,9 +53,14 @@ def _evaluate(folder: Path, threads: int) -> dict[str, Any]:
     rng, words = np.random.default_rng(0), parameter_set.big_dimension + 1
 
     def blind_rotate(
-        switched: NDArray[np.int32], *_: object, second: object = None, **__: object
+        switched: NDArray[np.int32],
+        tables: object,
+        table_index: NDArray[np.int32],
+        *_: object,
+        second: object = None,
+        **__: object,
     ) -> NDArray[np.uint32]:
-        rows = len(switched) if second is None else 2 * len(switched)
+        rows = len(table_index) * (1 if second is None else 2)
         return rng.integers(0, 2**32, (rows, words), dtype=np.uint32)
 
     _kernel.blind_rotate = blind_rotate

@@ -18,6 +18,7 @@ from ciphershift.benchmarks.harness.results import Record
 from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.networks import agreement, cost, estimates, first_stage, growth, throughput
 from ciphershift.benchmarks.peers.systems import LOOKUPS, PEERS, WORK, Peer, ours, run_peer
+from ciphershift.benchmarks.report.lookups import SETS
 from ciphershift.benchmarks.service import engines
 from ciphershift.he_layers.analysis import cost as costs
 from ciphershift.he_layers.crypto import params, timing
@@ -118,11 +119,12 @@ def questions(*, quick: bool) -> list[Question]:
         Question(
             benchmark="primitives",
             about="time of each primitive",
-            members={"params": DEFAULT},
-            run=lambda: primitives.time_primitives((DEFAULT,), threads=tuple(sorted({1, available_cpus()})), batch=256),
+            members={"params_id": params.get(SETS[-1]).id},
+            run=lambda: primitives.time_primitives(SETS, threads=tuple(sorted({1, available_cpus()})), batch=256),
         ),
         *systems(quick=quick),
         *(_cost(network, effort.repetitions) for network in zoo),
+        *(_cost_by_set(network, effort.repetitions) for network in zoo if network.folder.name == SMALLEST),
         Question(
             benchmark="growth",
             about="time against the number of activations",
@@ -208,6 +210,15 @@ def _cost(network: Network, repetitions: int) -> Question:
         about=f"{network.folder.name}: seconds by layer",
         members=network.members,
         run=lambda: [cost.compare_with_prediction(network.folder.name, repetitions=repetitions)],
+    )
+
+
+def _cost_by_set(network: Network, repetitions: int) -> Question:
+    return Question(
+        benchmark="cost_by_set",
+        about=f"{network.folder.name} under parameter sets in turns",
+        members=network.members | {"params_id": params.get(SETS[-1]).id},
+        run=lambda: cost.compare_sets(network.folder.name, SETS, repetitions=repetitions),
     )
 
 

@@ -15,14 +15,13 @@ from ciphershift.benchmarks.report import figures, tables, zoo
 from ciphershift.benchmarks.report.crafted import crafted
 from ciphershift.benchmarks.report.estimates import estimated
 from ciphershift.benchmarks.report.extraction import stolen
-from ciphershift.benchmarks.report.lookups import lookups
+from ciphershift.benchmarks.report.lookups import SETS, by_network, current, lookups
 from ciphershift.benchmarks.report.points import Fit, Point, points
 from ciphershift.benchmarks.report.service import service
 from ciphershift.benchmarks.report.stored import MissingError, Stored
 from ciphershift.benchmarks.report.style import Draw, markdown, save
 from ciphershift.benchmarks.report.whole import whole
 from ciphershift.benchmarks.report.workers import workers
-from ciphershift.he_layers.crypto.params import DEFAULT
 from ciphershift.server.settings import Settings
 
 FIGURES = "figures"
@@ -133,10 +132,11 @@ def _networks(stored: Stored, folder: Path) -> str:
 def _lookups(stored: Stored, folder: Path) -> str:
     command = "ciphershift bench primitives"
     records = stored.newest("primitives", "params", "op", "threads", "system", "settings", command=command)
-    ours = [record for record in records if record.get("params") == DEFAULT]
-    if not ours:
+    ours = current(records)
+    if {record["params"] for record in ours if record["op"] == "lookup"} != set(SETS):
         raise MissingError(command)
-    return lookups(ours, [record for record in records if "peer" in record])
+    whole_images = current(stored.any("cost_by_set", "model", "params"))
+    return lookups(ours, [record for record in records if "peer" in record]) + by_network(whole_images)
 
 
 def _growth(stored: Stored, folder: Path) -> str:

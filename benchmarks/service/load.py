@@ -60,7 +60,7 @@ def send_from_tenants(
         engine: the server's setting, if not its default.
     """
     program = Program.load(models / model)
-    expected = ExpectedLogits.of(program, images)
+    expected = ExpectedLogits.of(program, images, engine)
     with tempfile.TemporaryDirectory(prefix="ciphershift-service-") as folder:
         settings: dict[str, Any] = {
             "models": models,
@@ -73,7 +73,7 @@ def send_from_tenants(
             result = asyncio.run(_measure(server, program, Path(folder), api_keys, images, expected, in_flight))
     return (
         envelope("service")
-        | {"engine": engine or "local://", "model": model, "params": served_params(program).name}
+        | {"engine": engine or "local://", "model": model, "params": served_params(program, engine).name}
         | result
     )
 

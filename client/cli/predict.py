@@ -41,7 +41,7 @@ def keygen(
     """Make a pair of secret and evaluation keys, unless there is one.
 
     `predict` makes keys when it needs them; use this to make them ahead of time, or to encrypt them with a passphrase.
-    Scripts set it in CIPHERSHIFT_PASSPHRASE.
+    Scripts set it in CIPHERSHIFT_PASSPHRASE. Each set that a server's models name needs a pair of its own.
 
     Examples:
 

@@ -159,7 +159,7 @@ class EvaluationKeys:
         )
 
     def expand(self, threads: int = 1) -> ServerKeys:
-        """Draws all masks from the seed and brings the bootstrapping key to the Fourier domain, on `threads` threads."""
+        """Draws all masks from the seed and brings the keys of the look-up ring to the Fourier domain, on `threads` threads."""
         params = self.params
 
         def key_switch_key(bodies: NDArray[np.uint32], first_row: int) -> NDArray[np.uint32]:
@@ -201,7 +201,7 @@ class EvaluationKeys:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerKeys:
-    """Evaluation keys ready for the kernel; about six times the size of the bundle they came from."""
+    """Evaluation keys ready for the kernel, five to eleven times the size of the bundle they came from."""
 
     params: ParameterSet
     input_ksk: NDArray[np.uint32]  # [tiles, input ring degree * levels, 32]: n + 1 columns in tiles of 32

@@ -1,6 +1,7 @@
 """How much noise each primitive adds: variances on the torus (fractions of one turn, squared), from a parameter set.
 
-The errors are independent and centered, so variances add. Every formula is held to a measurement by tests/he_layers/crypto/test_noise.py.
+The errors are independent and centered, so variances add. Every formula is held to a measurement by tests/he_layers/crypto/test_noise.py,
+but split_variance, which is merge_variance of one value and too small to be seen beside a bootstrap.
 Notation: n small dimension, k N big dimension, B = 2**base_log, L levels, s key, sigma noise of a key row.
 """
 
@@ -105,7 +106,7 @@ def _ring_left_out(params: ParameterSet, key_square: float) -> float:
     return key_square * math.exp2(-2 * params.pbs.base_log * params.pbs.levels) / 12
 
 
-def merge_variance(params: ParameterSet, *, from_input: bool = False, from_big: bool = False) -> float:
+def merge_variance(params: ParameterSet, *, from_input: bool, from_big: bool) -> float:
     """CKKS secret, big key or both -> a mask that w values share: w D L B^2/12 sigma^2 for the rows, D E[s^2] B^-2L / 12 for the rest.
 
     The rest is what the digits leave out. D is how many words a mask has, E[s^2] is 2/3 for the ternary and 1/2 for the binary key. The
@@ -131,7 +132,8 @@ def lookup_input_variances(params: ParameterSet) -> tuple[float, float, float]:
     switched = modulus_switch_variance(params)
     if params.bodies == 1:
         return switched, input_key_switch_variance(params), key_switch_variance(params)
-    of_input, of_big = merge_variance(params, from_input=True), merge_variance(params, from_big=True)
+    of_input = merge_variance(params, from_input=True, from_big=False)
+    of_big = merge_variance(params, from_input=False, from_big=True)
     return switched + key_switch_variance(params), of_input, of_big
 
 

@@ -37,7 +37,7 @@ def pbs(
         [count, k * N + 1], under the (first) big key; with ``second`` as many again behind them, the second result of each row.
 
     Raises:
-        BadShapeError: see key_switch.
+        BadShapeError: see key_switch and merge.
 
     Noise: the phase that is looked up carries x's noise and noise.lookup_input_variances; the result carries noise.pbs_variance, whatever
     the input's. Two results of one row were looked up at the same noisy phase; their own noises are those of two coefficients of one

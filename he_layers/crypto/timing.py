@@ -34,9 +34,9 @@ class PrimitiveTimes:
         threads: of the kernel.
         lanes: ciphertexts that a thread bootstraps side by side, two for each that the kernel does where they share masks; a call with
             fewer takes as long.
-        bootstrap: ``lanes`` ciphertexts on one thread while the others do the same.
-        input_key_switch: one ciphertext under the CKKS key, all threads together; where masks are shared, its part of merging.
-        big_key_switch: one ciphertext under the big key, likewise, and where masks are shared its share of the key switch.
+        bootstrap: ``lanes`` ciphertexts on one thread while the others do the same; where they share masks, with their key switch.
+        input_key_switch: one ciphertext under the CKKS key, all threads together; where masks are shared, its merge.
+        big_key_switch: one ciphertext under the big key, likewise.
         linear_word: one word of one weight's product, all threads together.
         packing_key_switch: one of those that bring logits into the answer, all threads together.
     """
@@ -68,22 +68,25 @@ def measure(params: ParameterSet, threads: int) -> PrimitiveTimes:
         threads,
     )
     per_word = _key_switch_seconds(gadget, threads) * (params.lwe_dimension + bodies) / bodies
+    lanes, bootstrap = _kernel.lanes() * bodies, step * params.steps
     from_input, from_big = per_word * params.input_ring.ring_degree, per_word * params.big_dimension
     if bodies > 1:
-        switched = from_big
-
-        def merged(words: int) -> float:
-            sources = words // params.polynomial_size
-            return _merge_seconds(sources, params.glwe_dimension, params.polynomial_size, params.pbs, bodies, threads)
-
+        bootstrap += from_big * lanes * threads
         from_input, from_big = (
-            switched + merged(params.input_ring.ring_degree),
-            switched + merged(params.big_dimension),
+            _merge_seconds(
+                words // params.polynomial_size,
+                params.glwe_dimension,
+                params.polynomial_size,
+                params.pbs,
+                bodies,
+                threads,
+            )
+            for words in (params.input_ring.ring_degree, params.big_dimension)
         )
     return PrimitiveTimes(
         threads=threads,
-        lanes=_kernel.lanes() * bodies,
-        bootstrap=step * params.steps,
+        lanes=lanes,
+        bootstrap=bootstrap,
         input_key_switch=from_input,
         big_key_switch=from_big,
         linear_word=_linear_word_seconds(threads),

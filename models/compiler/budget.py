@@ -14,7 +14,7 @@ from ciphershift.models.compiler.network import Network
 OTHERS = ((4, 31), (3, 31), (6, 31), (6, 63), (3, 63))
 """Exponents and levels that are tried after those that were asked for; all cost the same time. Small weights amplify less noise."""
 SETS = tuple(params.name for params in parameter_sets.SETS.values() if not params.is_toy and params.bodies == 1)
-"""Sets whose look-ups share masks have keys of more than twice the size: an operator may let them stand in."""
+"""That networks are made for; one whose look-ups share masks stands in for these."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -192,8 +192,9 @@ class Coordinator(KernelWorker):
 
 
 def _chunks(count: int, pieces: int) -> Iterator[slice]:
-    bounds = np.linspace(0, count, min(pieces, count) + 1).astype(int).tolist()
-    return (slice(start, stop) for start, stop in pairwise(bounds))
+    pairs = -(-count // 2)  # which may share a mask
+    bounds = 2 * np.linspace(0, pairs, min(pieces, pairs) + 1).astype(int)
+    return (slice(start, stop) for start, stop in pairwise(np.minimum(bounds, count).tolist()))
 
 
 class RayEngine:

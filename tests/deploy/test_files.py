@@ -283,6 +283,16 @@ def test_the_variant_with_a_card_is_what_compose_reads() -> None:
     assert worker["read_only"] is True
     assert worker["build"]["args"]["LOCK"] == "gpu"
     assert worker["image"] != base["image"], "the API's image has no torch"
+    assert_the_same_sets(base["environment"], worker["environment"])
+
+
+def assert_the_same_sets(*of_processes: dict[str, str]) -> None:
+    """The API names the set of a model, a worker reads inputs under it: settings of both must give the same."""
+    api, worker = (
+        Settings(engine=of["CIPHERSHIFT_ENGINE"], parameter_sets=of["CIPHERSHIFT_PARAMETER_SETS"]).stand_ins
+        for of in of_processes
+    )
+    assert api == worker == ("FAST_N512_BLOCK3", "EXACT_N2048_BLOCK3")
 
 
 def test_a_worker_with_a_card_has_its_engine_and_limit() -> None:
@@ -293,6 +303,8 @@ def test_a_worker_with_a_card_has_its_engine_and_limit() -> None:
     (without,) = deployment("cpu", "worker")["spec"]["template"]["spec"]["containers"]
     assert container["image"] != without["image"], "the image has no torch otherwise"
     assert [variable["name"] for variable in without["env"]] == list(variables)
+    (settings,) = [o["data"] for o in rendered("gpu") if o["kind"] == "ConfigMap"]
+    assert_the_same_sets({"CIPHERSHIFT_ENGINE": "queue://"} | settings, variables | settings)
 
 
 def test_workers_follow_the_queue_by_a_query_that_the_database_answers(

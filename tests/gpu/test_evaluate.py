@@ -147,3 +147,9 @@ def test_a_card_takes_as_many_images_as_its_free_memory_holds(
         monkeypatch.setattr(on_device, "free_bytes", lambda device, free=free: free)
         assert on_device.images_together(tiny_program, torch.device("cuda")) == rows // largest
     assert on_device.images_together(tiny_program, CPU) == 1
+
+
+def test_keys_of_a_set_whose_look_ups_share_masks_are_refused() -> None:
+    server = ClientKeys.generate(params.get("TOY_N128_SHARED2")).evaluation_keys().expand()
+    with pytest.raises(WrongParamsError, match="look-ups of TOY_N128_SHARED2 share masks"):
+        DeviceKeys.load(server, CPU)

@@ -480,7 +480,7 @@ NB_MODULE(_kernel, m) {
     m.def("ring_switch_key_bodies", &ring_switch_key_bodies, nb::arg("sources").noconvert(), nb::arg("glwe_keys").noconvert(), nb::kw_only(),
           nb::arg("base_log"), nb::arg("levels"), nb::arg("std_dev"), nb::arg("first_entry"), nb::arg("mask_seed"), nb::arg("noise_seed"),
           nb::arg("body_bits"), nb::arg("threads"));
-    m.def("expand_ring_key", &expand_ring, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"), nb::arg("first_entry") = 0,
+    m.def("expand_ring_key", &expand_ring, nb::arg("bodies").noconvert(), nb::kw_only(), nb::arg("mask_seed"), nb::arg("first_entry"),
           nb::arg("glwe_dimension"), nb::arg("base_log"), nb::arg("levels"), nb::arg("threads"));
     m.def("ring_key_masks", &ring_masks, nb::kw_only(), nb::arg("mask_seed"), nb::arg("index"), nb::arg("rows"),
           nb::arg("glwe_dimension"), nb::arg("polynomial_size"));

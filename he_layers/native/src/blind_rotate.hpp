@@ -25,7 +25,7 @@ constexpr int MOST_STEP_BITS = 4;
 
 struct RotateScratch {
     complex_vd* points;                                        // [columns * levels][M]
-    RingSwitch split;                                   // where ciphertexts share masks
+    RingSwitch split;                                          // where ciphertexts share masks
     vd* body;                                                  // [k + 1][N]: one of them by itself
     complex_vd *low[MOST_STEP_BITS], *high[MOST_STEP_BITS];    // [LOW], [M / LOW]: of each of a step's exponents
     vd* accumulators;                                          // [groups][columns][N]

@@ -84,8 +84,15 @@ def test_measured_times_are_kept_until_they_are_forgotten() -> None:
     assert timing.measure(TOY, 1) != first
 
 
-def test_look_ups_that_share_masks_are_two_for_each_lane_and_are_merged_besides() -> None:
-    shared, alone = timing.measure(params.get("TOY_N128_SHARED2"), 1), timing.measure(params.get("TOY_N128_BLOCK3"), 1)
-    assert shared.lanes == 2 * alone.lanes
-    assert shared.big_key_switch < shared.input_key_switch  # 1024 words to merge for 512, and the same key switch after
-    assert alone.big_key_switch < alone.input_key_switch
+def test_look_ups_that_share_masks_have_one_key_switch_and_a_merge_for_each_of_their_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two of them for each lane. A merge takes as many seconds here as it has polynomials, a key switch one for each word in and out."""
+    monkeypatch.setattr(timing, "_step_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(timing, "_key_switch_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(timing, "_merge_seconds", lambda sources, *_: float(sources))
+    shared, threads = params.get("TOY_N128_SHARED2"), 3
+    times = timing.measure(shared, threads)
+    assert times.lanes == 2 * timing.measure(TOY, threads).lanes
+    assert (times.input_key_switch, times.big_key_switch) == (1024 / 128, 512 / 128)
+    assert times.bootstrap == 512 * (shared.lwe_dimension + 2) / 2 * times.lanes * threads

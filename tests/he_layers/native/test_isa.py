@@ -21,7 +21,7 @@ ksk = kernel.expand_key_switch_key(
 bits = kernel.uniform_binary(seed, 30, 2)
 bodies = kernel.bootstrapping_key_bodies(
     bits[:, None], glwe.reshape(1, 4, 128), base_log=23, levels=1, std_dev=2.0**-48, noise_seed=seed, body_bits=48, **masks)
-bsk = kernel.expand_ring_key(bodies, glwe_dimension=4, base_log=23, levels=1, **masks)
+bsk = kernel.expand_ring_key(bodies, first_entry=0, glwe_dimension=4, base_log=23, levels=1, **masks)
 small_rows = kernel.key_switch(x, ksk, output_dimension=20, base_log=2, levels=6, binary_key=True, threads=2)
 switched = kernel.modulus_switch(small_rows, polynomial_size=128)
 blocks = [kernel.block_binary(seed, 40, length) for length in (1, 3, 4)]
@@ -36,7 +36,7 @@ two_keys = kernel.uniform_binary(seed, 1024, 3)
 both = kernel.bootstrapping_key_bodies(
     bits.reshape(15, 2), two_keys.reshape(2, 4, 128), base_log=23, levels=1, std_dev=2.0**-48,
     noise_seed=seed, body_bits=47, **masks)
-shared = kernel.expand_ring_key(both, glwe_dimension=4, base_log=23, levels=1, **masks)
+shared = kernel.expand_ring_key(both, first_entry=0, glwe_dimension=4, base_log=23, levels=1, **masks)
 ring = dict(base_log=23, levels=1, **masks)
 secret = dict(std_dev=2.0**-48, noise_seed=seed, body_bits=47, **ring)
 one, two = two_keys.reshape(2, 4, 128)

@@ -174,7 +174,7 @@ def ring_switch_key(
         np.concatenate([_kernel.ring_key_masks(mask_seed=seed, index=i, **masks), key[i]], axis=1)
         for i in range(entries)
     ]
-    return _kernel.expand_ring_key(key, glwe_dimension=k, **options), np.stack(whole)
+    return _kernel.expand_ring_key(key, first_entry=0, glwe_dimension=k, **options), np.stack(whole)
 
 
 @pytest.mark.parametrize(("base_log", "levels"), [(23, 1), (10, 2)])
@@ -227,7 +227,7 @@ def test_blind_rotate_is_the_exact_one_within_the_transforms_rounding(
         [np.concatenate([_kernel.ring_key_masks(index=i, **masks), bodies[i]], axis=1) for i in range(entries)]
     )
     split, split_rows = ring_switch_key(glwe_keys[-1][:, None, None], glwe_keys[:1], **shape)
-    fourier = _kernel.expand_ring_key(bodies, mask_seed=seed, glwe_dimension=k, **shape, threads=1)
+    fourier = _kernel.expand_ring_key(bodies, first_entry=0, mask_seed=seed, glwe_dimension=k, **shape, threads=1)
     tables = RNG.integers(-(2**62), 2**62, (2, size)) // 2**20 * 2**20
     switched = RNG.integers(0, 2 * size, (rows_of, n + w)).astype(np.int32)
     switched[0] = 0
