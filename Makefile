@@ -55,6 +55,7 @@ sanitize: $(SANITIZED)/.ready
 ARM64 := $(CURDIR)/build/arm64
 ARM64_INSTALL := $(BIN)/python -m uv pip install --quiet --python $(ARM64)/bin/python --constraints constraints.txt
 $(ARM64)/root:
+	mkdir -p $(@D)
 	mmdebstrap --variant=extract --arch=arm64 --include=python3,libpython3-dev,libstdc++6 "$$(. /etc/os-release && echo $$VERSION_CODENAME)" $@
 
 # Debian's Python for arm64, of an environment of its own; the oldest processor of this kind that is still common.
