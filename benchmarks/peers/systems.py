@@ -86,6 +86,7 @@ PEERS = (
     Peer(folder="tenseal", system="TenSEAL", images=20, quick_images=5),
     Peer(folder="concrete_ml", system="Concrete ML", images=2, quick_images=1, options=OUR_ERROR),
     Peer(folder="orion", system="Orion", images=20, quick_images=5),
+    Peer(folder="orion2", system="Orion v2", images=20, quick_images=5),
 )
 LOOKUPS = (
     Peer(folder="concrete_ml", system="Concrete", script="lookups.py", options=OUR_ERROR),

@@ -1,5 +1,6 @@
 """What the peers' driver makes of their scripts, and the weights that it hands them."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,16 @@ def test_a_peer_that_is_not_installed_is_said_with_the_command(tmp_path: Path, m
     monkeypatch.setattr(systems, "WORK", tmp_path)
     (record,) = systems.run_peer(PEER, quick=False)
     assert record["skipped"] == "not installed: benchmarks/peers/install.sh some"
+
+
+@pytest.mark.parametrize("peer", [*systems.PEERS, *systems.LOOKUPS], ids=lambda peer: f"{peer.folder}/{peer.script}")
+def test_the_installer_makes_the_environment_of_every_peer_from_pinned_versions(peer: Peer) -> None:
+    assert (systems.SCRIPTS / peer.folder / peer.script).exists()
+    required = (systems.SCRIPTS / peer.folder / "requirements.txt").read_text().splitlines()
+    assert any("==" in line for line in required)
+    installer = (systems.SCRIPTS / "install.sh").read_text()
+    (names,) = re.findall(r"\$\{@:-(.*?)\}", installer)
+    assert peer.folder in names.split()
 
 
 @pytest.mark.parametrize("activation", ["square", "polynomial"])
