@@ -113,7 +113,7 @@ def peers(
     from ciphershift.benchmarks.peers import systems
     from ciphershift.benchmarks.report import plan
 
-    known = ["ciphershift", *(peer.folder for peer in systems.PEERS)]
+    known = ["ciphershift", *dict.fromkeys(peer.folder for peer in (*systems.PEERS, *systems.LOOKUPS))]
     if unknown := set(name or ()) - set(known):
         raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     _prepare_peers()
