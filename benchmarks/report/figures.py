@@ -95,7 +95,11 @@ def stages_and_layers(agreement: Sequence[Record], cost: Sequence[Record]) -> Dr
                 bar = axes.barh(row, width, left=left, color=color, edgecolor=theme.background, height=0.8)
                 if width > 9:
                     axes.bar_label(
-                        bar, [f"{name}\n{seconds:.2g} s"], label_type="center", fontsize=6.5, color=theme.background
+                        bar,
+                        [f"{name}\n{seconds:.2g} s"],
+                        label_type="center",
+                        fontsize=min(6.5, 52 / len(shown)),
+                        color=theme.background,
                     )
                 left += width
         axes.set_yticks(range(len(shown)), [f"{record['model']}\n{record['median_s']:.3g} s" for record in shown])
