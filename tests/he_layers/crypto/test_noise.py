@@ -1,5 +1,6 @@
 """Measured noise against its formula."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,15 @@ def test_ciphertexts_that_share_a_mask_have_the_noise_of_the_formula_each() -> N
         assert errors.shape == (1500, 2)
         assert np.all(np.abs(np.sqrt(np.mean(errors**2, axis=0) / variance) - 1) < 0.2)
         assert abs(noise.correlation(errors)) < 0.15
+
+
+def test_a_merge_leaves_the_noise_of_every_row_in_both_values() -> None:
+    """Rows so loud that what the digits leave out is nothing beside them; 1500 rows, as above."""
+    loud = replace(params.get("TOY_N128_SHARED2"), name="TOY_LOUD", glwe_log2_std_dev=-42.0)
+    both = {"from_input": True, "from_big": True}
+    errors = noise.Laboratory(loud).merge(1500, **both)
+    ratios = np.sqrt(np.mean(errors**2, axis=0) / formulas.merge_variance(loud, **both))
+    assert np.all(np.abs(ratios - 1) < 0.2)
 
 
 @pytest.mark.parametrize(
