@@ -203,12 +203,8 @@ class Settings(BaseSettings):
 
         Without those whose look-ups share masks where a device of torch computes, which cannot evaluate them.
         """
-        most = (
-            1
-            if EngineUrl.parse(self.engine).scheme == "torch"
-            else max(parameter_set.bodies for parameter_set in SETS.values())
-        )
-        return tuple(name for name in self._named_sets() if SETS[name].bodies <= most)
+        on_device = EngineUrl.parse(self.engine).scheme == "torch"
+        return tuple(name for name in self._named_sets() if not (on_device and SETS[name].bodies > 1))
 
     def _named_sets(self) -> list[str]:
         return [] if self.parameter_sets == "own" else [name.strip() for name in self.parameter_sets.split(",")]

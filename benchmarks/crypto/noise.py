@@ -137,7 +137,7 @@ class Laboratory:
             block_length=self.params.block_length,
             bodies=self.params.bodies,
             threads=THREADS,
-            split_key=self.server.split_key if self.params.bodies > 1 else None,
+            split_key=self.server.split_key,
             second=second,
         )
         whole = np.concatenate([table[0], -table[0]])

@@ -81,12 +81,12 @@ class Workbench:
 
     def primitives(self) -> dict[str, Primitive]:
         """All calls by name; ``floor`` is the transforms and products of the bootstrap alone."""
-        server, batch, shared = self.server, self.batch, self.params.bodies > 1
+        server, batch = self.server, self.batch
         rotated = server.fourier_bsk.nbytes + self.switched.nbytes + self.big.data.nbytes
         maps = self.matrix.rows * self.pixels.data.shape[1] * 4
         logits = replace(self.big, data=np.resize(self.big.data, (LOGITS, self.big.data.shape[1])))
         binding = Binding(key_id=KEY_ID, request=KEY_ID, program=KEY_ID)
-        return (self._merges() if shared else self._input_switch()) | {
+        return (self._merges() if self.params.bodies > 1 else self._input_switch()) | {
             "key_generation": Primitive(
                 call=lambda threads: ClientKeys.generate(self.params).evaluation_keys(threads),
                 items=1,
@@ -116,7 +116,7 @@ class Workbench:
                 threaded=False,
             ),
             "bootstrap": Primitive(
-                call=self._rotation(_kernel.blind_rotate, split_key=server.split_key if shared else None),
+                call=self._rotation(_kernel.blind_rotate, split_key=server.split_key),
                 items=batch,
                 nbytes=rotated + server.split_key.nbytes,
             ),

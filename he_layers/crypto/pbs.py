@@ -44,8 +44,9 @@ def pbs(
     accumulator, whose correlation was measured as 0.4 side by side, falling to 0 half a ring apart.
     """
     params = keys.params
-    shared = params.bodies > 1
-    small = key_switch(merge(x, keys, threads=threads) if shared else x, keys, threads=threads)
+    if params.bodies > 1:
+        x = merge(x, keys, threads=threads)
+    small = key_switch(x, keys, threads=threads)
     switched = _kernel.modulus_switch(
         small.data, polynomial_size=params.polynomial_size, block_length=params.block_length, bodies=params.bodies
     )
@@ -60,7 +61,7 @@ def pbs(
         block_length=params.block_length,
         bodies=params.bodies,
         threads=threads,
-        split_key=keys.split_key if shared else None,
+        split_key=keys.split_key,
         second=None if second is None else np.ascontiguousarray(second, dtype=np.int32),
     )
     return LweCiphertextList(rotated)

@@ -123,7 +123,7 @@ def _step_seconds(
     key = rng.uniform(-1, 1, (entries, polynomial_size // 2, columns, columns * gadget.levels, 2))
     switched = rng.integers(0, 2 * polynomial_size, (count, steps * bits + bodies), dtype=np.int32)
     split_shape = ((bodies - 1) * glwe_dimension, polynomial_size // 2, glwe_dimension + 1, gadget.levels, 2)
-    split_key = rng.uniform(-1, 1, split_shape) if bodies > 1 else None
+    split_key = rng.uniform(-1, 1, split_shape)
     table, index = rng.uniform(-0.25, 0.25, (1, polynomial_size)), np.zeros(count * bodies, np.int32)
     seconds = _median_seconds(
         lambda: _kernel.blind_rotate(

@@ -313,7 +313,7 @@ static Out<uint32_t> blind_rotate(In<int32_t, 2> switched, In<double, 2> tables,
                                   std::optional<In<double, 5>> split_key, std::optional<In<int32_t, 1>> second) {
     BlindRotateJob job = rotate_job(switched, tables, index, key, base_log, levels, grouping_factor, block_length, bodies);
     const size_t k = job.glwe_dimension;
-    require((bodies > 1) == split_key.has_value(), "rows of several bodies, and only those, need a split key");
+    require(bodies == 1 || split_key, "rows of " + say(bodies) + " bodies need a split key");
     if (split_key) {
         require(split_key->shape(0) == (bodies - 1) * k && split_key->shape(1) == job.polynomial_size / 2 && split_key->shape(2) == k + 1 &&
                     split_key->shape(3) == (size_t)levels && split_key->shape(4) == 2,

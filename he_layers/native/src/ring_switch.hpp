@@ -113,8 +113,10 @@ static void merge(const MergeJob& job, size_t first_group, size_t last_group, vo
                 for (size_t lane = 0; lane < (size_t)LANES; ++lane) {
                     const uint32_t* row = value(lane, body);
                     vd* to = masks + body * n;
-                    for (size_t j = 0; j < n; ++j) to[j][lane] = 0.0;
-                    if (!row) continue;
+                    if (!row) {
+                        for (size_t j = 0; j < n; ++j) to[j][lane] = 0.0;
+                        continue;
+                    }
                     const uint32_t* mask = row + source * n;
                     to[0][lane] = (double)(int32_t)mask[0] * 0x1p-32;
                     for (size_t j = 1; j < n; ++j) to[n - j][lane] = (double)(int32_t)mask[j] * -0x1p-32;

@@ -316,7 +316,21 @@ def test_a_ciphertext_is_switched_alike_alone_and_among_many(threads: int) -> No
         (lambda: rotate_words(n=7, entries=6, grouping_factor=1, block_length=3), "8 words, parameters need 7"),
         (
             lambda: rotate_words(n=6, entries=6, grouping_factor=1, split_key=np.zeros((1, 64, 2, 1, 2))),
-            "and only those",
+            "split key has the wrong shape",
+        ),
+        (
+            lambda: _kernel.blind_rotate(
+                np.zeros((1, 8), np.int32),
+                np.zeros((1, 128)),
+                np.zeros(2, np.int32),
+                np.zeros((6, 64, 6, 6, 2)),
+                base_log=23,
+                levels=1,
+                grouping_factor=1,
+                bodies=2,
+                threads=1,
+            ),
+            "rows of 2 bodies need a split key",
         ),
         (
             lambda: _kernel.merge(words(2, 5), np.zeros((1, 64, 4, 2, 2)), bodies=2, base_log=23, levels=1, threads=1),
