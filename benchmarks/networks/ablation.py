@@ -50,6 +50,7 @@ class Variant:
         exponents: powers of two that a weight may take; None: float weights.
         noise: of the circuit, in multiples of the parameter set's; None: no circuit, float activations.
         public: whether the client computes the first layer, whitened patches of the images, which is not trained.
+        clips: whether it is learned, where weights are clipped.
     """
 
     activation: str = "relu"
@@ -57,13 +58,15 @@ class Variant:
     exponents: int | None = None
     noise: float | None = None
     public: bool = False
+    clips: bool = False
 
     @property
     def name(self) -> str:
         """For checkpoints and progress."""
         weights = f"{self.exponents}-exponents" if self.exponents else "float-weights"
         noise = "no-circuit" if self.noise is None else f"noise-{self.noise:g}"
-        return f"{self.activation}-{self.pool}-{weights}-{noise}{'-public' if self.public else ''}"
+        more = ("-public" if self.public else "") + ("-clips" if self.clips else "")
+        return f"{self.activation}-{self.pool}-{weights}-{noise}{more}"
 
 
 VARIANTS = (
@@ -75,6 +78,7 @@ VARIANTS = (
     Variant(noise=1.0),
     *(Variant(exponents=exponents, noise=1.0) for exponents in (4, 1, 2, 3, 5, 6)),
     *(Variant(exponents=4, noise=noise) for noise in (0.0, 2.0, 4.0)),
+    *(Variant(exponents=exponents, noise=1.0, clips=True) for exponents in (2, 3, 4)),
     Variant(activation="both", exponents=4, noise=1.0),
     Variant(pool="stride", exponents=4, noise=1.0),
     Variant(activation="both", pool="stride", exponents=4, noise=1.0),
@@ -205,5 +209,6 @@ def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show
         noise = converted.noise
     factors = {name: value * variant.noise for name, value in asdict(noise).items() if name != "polynomial_size"}
     converted.noise = replace(noise, **factors)
-    train_phase(variant.name, converted, NOISY_PHASE, splits, work=work, seed=seed, show=show)
+    phase = replace(NOISY_PHASE, clips=variant.clips)
+    train_phase(variant.name, converted, phase, splits, work=work, seed=seed, show=show)
     return converted.eval()

@@ -182,7 +182,8 @@ def _variant(variant: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return (
         names.get(variant["activation"], f"polynomial of degree {variant['activation'][-1]}"),
         variant["pool"] + (", first layer public" if variant["public"] else ""),
-        "float" if variant["exponents"] is None else f"{variant['exponents']} powers of two",
+        ("float" if variant["exponents"] is None else f"{variant['exponents']} powers of two")
+        + (", clipping learned" if variant["clips"] else ""),
         "no circuit" if variant["noise"] is None else f"{variant['noise']:g}",
     )
 

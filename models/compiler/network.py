@@ -337,7 +337,15 @@ class Network(nn.Module):
         """Stop tracking statistics: the network becomes the one that will be exported."""
         for activation in self.of_type(Activation):
             activation.frozen = on
+        for weights in self.of_type(ShiftWeights):
+            if weights.clip is not None:
+                weights.clip.requires_grad_(not on)
         self.head.frozen = on
+
+    def learn_clips(self, on: bool) -> None:
+        """Learn the scales of the weights, which say where weights are clipped, or keep what was learned (models.nn.shift)."""
+        for weights in self.of_type(ShiftWeights):
+            weights.learn_clip(on)
 
 
 def weighted(gain: Tensor, weights: Tensor) -> Tensor:

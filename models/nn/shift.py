@@ -3,7 +3,8 @@
 The layer keeps real weights and uses their nearest value in {0, +-1, +-2, .., +-2^(exponents - 1)} after dividing by a scale: the standard
 deviation of the channel's weights times a constant for hidden layers, whose outputs are normalized afterwards, so that the scale has no
 meaning there. Where it has one, because the sums are added to other values, it is a power of two times a given reference. The gradient
-passes the rounding unchanged (Bengio et al. 2013, arXiv 1308.3432; power-of-two weights: Elhoushi et al., arXiv 1905.13298).
+passes the rounding unchanged (Bengio et al. 2013, arXiv 1308.3432; power-of-two weights: Elhoushi et al., arXiv 1905.13298). The scale, and
+so the size from which weights are clipped, may be learned, too (Esser et al., arXiv 1902.08153).
 """
 
 import torch
@@ -33,6 +34,7 @@ class ShiftWeights(nn.Module):
     weight: Tensor
     reference: Tensor | None
     widening: Tensor | None
+    clip: nn.Parameter | None
     mask: Tensor | None
 
     def __init__(self, *, per_channel: bool, exponents: int, mask: Tensor | None = None) -> None:
@@ -51,6 +53,7 @@ class ShiftWeights(nn.Module):
         self._held: Tensor | None = None
         self.register_buffer("reference", None)
         self.register_buffer("widening", None)
+        self.register_parameter("clip", None)
         self.register_buffer("mask", mask, persistent=False)
 
     def size_of(self, weight: Tensor, rows: Tensor) -> Tensor:
@@ -65,6 +68,19 @@ class ShiftWeights(nn.Module):
     def widen(self, factors: Tensor) -> None:
         """From now on the scale of each channel is ``factors`` [O] times as large ([1] for all of a layer of one scale)."""
         self.register_buffer("widening", factors.detach().clone())
+
+    def learn_clip(self, on: bool) -> None:
+        """Learn the scale of each channel (of the layer, if it has one scale) from now on, or keep what was learned.
+
+        Only where the scale is free: a layer with a reference stays as it is.
+        """
+        if on and self.reference is None and self.clip is None:
+            count = len(self.weight) if self.per_channel else 1
+            self.clip = nn.Parameter(torch.zeros(count, device=self.weight.device))
+        elif not on and self.clip is not None:
+            factors = self.clip.detach().exp()
+            self.clip = None
+            self.widen(factors if self.widening is None else factors * self.widening)
 
     def take(self, weight: Tensor, scale: Tensor) -> None:
         """Become these weights, float [O, I, ...], rounded in units of ``scale``, float [O] (all equal in a layer of one scale)."""
@@ -88,6 +104,8 @@ class ShiftWeights(nn.Module):
         scale: Tensor = square.sqrt().clamp_min(1e-8) / units_per_std
         if self.widening is not None:
             scale = scale * self.widening.view(-1, *[1] * (weight.dim() - 1))
+        if self.clip is not None:
+            scale = scale * self.clip.exp().view(-1, *[1] * (weight.dim() - 1))
         return scale
 
     def shift(self) -> Tensor:
@@ -105,10 +123,15 @@ class ShiftWeights(nn.Module):
     def integer_weight(self) -> Tensor:
         """The weights in integer units: exact powers of two once ``quantized``, the unrounded ones before."""
         weight = self.weight if self.mask is None else self.weight * self.mask
-        scaled: Tensor = weight / self.scale()
+        scale = self.scale()
+        scaled: Tensor = weight / scale.detach()
         if not self.quantized:
             return scaled
         rounded: Tensor = scaled + (self._nearest(scaled) - scaled).detach()
+        if self.clip is not None:
+            greatest = 2 ** (self.exponents - 1)
+            fitted = weight.detach().div(scale).clamp(-greatest, greatest)  # beyond it a weight stays what it is
+            rounded = rounded + (fitted - fitted.detach())
         return rounded
 
     def _nearest(self, scaled: Tensor) -> Tensor:
@@ -171,6 +194,9 @@ class WholeLinear(ShiftLinear):
 
     def __init__(self, inputs: int, outputs: int, *, mask: Tensor | None = None) -> None:
         super().__init__(inputs, outputs, per_channel=False, exponents=1, mask=mask)
+
+    def learn_clip(self, on: bool) -> None:
+        """Nothing: the scale is that of the greatest weight."""
 
     def _free_scale(self) -> Tensor:
         return (self.weight.detach().abs().amax() / GREATEST_INTEGER).clamp_min(1e-12).view(1, 1)

@@ -38,7 +38,15 @@ class Lesson:
         teacher: nn.Module | None = None,
         public: nn.Module | None = None,
     ) -> None:
-        """Takes the training set, uint8 [N, C, H, W] and int64 or float [N], on the network's device; see ``models.training.loop.fit``."""
+        """Takes the training set on the network's device; see ``models.training.loop.fit``.
+
+        Args:
+            network: which learns.
+            phase: how.
+            images: uint8 [N, C, H, W].
+            labels: int64 [N], numbers of a regression, float [N], or probabilities of classes, float [N, classes].
+            teacher: see ``fit``; ``public`` as well.
+        """
         self.network, self.phase, self.images, self.labels = network, phase, images, labels
         self.teacher, self.public, self.device = teacher, public, images.device
         self._variance = labels.float().var(correction=0).clamp_min(1e-12)
@@ -103,7 +111,7 @@ class Lesson:
 
     @property
     def _regression(self) -> bool:
-        return self.labels.is_floating_point()
+        return self.labels.is_floating_point() and self.labels.dim() == 1
 
     def _choose(self, chosen: Tensor, epoch: int) -> None:
         self._chosen.copy_(chosen)

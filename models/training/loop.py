@@ -118,6 +118,8 @@ def fit(
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if isinstance(network, Network):
             network.fuse()
+    if isinstance(network, Network) and phase.clips:
+        network.learn_clips(True)
     images, labels = torch.tensor(train.images, device=device), torch.tensor(train.labels, device=device)
     labels = labels.float() if labels.is_floating_point() else labels
     with stream_of(device):
@@ -148,6 +150,7 @@ def fit(
         if isinstance(network, Network):
             network.loudness.fill_(1.0)
             network.placed = None
+            network.learn_clips(False)
             while not network.contract(last=True):
                 pass
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

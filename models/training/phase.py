@@ -30,6 +30,7 @@ class Phase:
         loudness: limits of the factor of the circuit's noise, which is drawn for each batch.
         average: decay of the averages of all weights that end the phase (and begin its frozen part); 0: the last weights do. Statistics
             are then taken again.
+        clips: learn where weights are clipped, too, until statistics stand still (models.nn.shift).
     """
 
     epochs: int
@@ -51,6 +52,7 @@ class Phase:
     both_views: bool = False
     loudness: tuple[float, float] = (1.0, 1.0)
     average: float = 0.0
+    clips: bool = False
 
     def of(self, images: int) -> "Phase":
         """The phase for a training set of so many images, which may be fewer than a batch."""

@@ -1,5 +1,6 @@
 """Each variant of the ablation is trained and tested as its name says."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_every_variant_gives_a_record_with_its_deviation(splits: Splits, tmp_pat
     ):
         share = record["accuracy"]
         assert record["standard_error"] == pytest.approx((share * (1 - share) / 256) ** 0.5, abs=1e-4)
-    assert record["variant"] == {"activation": "relu", "pool": "max", "exponents": 4, "noise": 1.0, "public": False}
+    assert record["variant"] == asdict(variants[-1])
     assert record["epochs"] == 2
     assert len(seen) == 3  # the square's float module, the ReLU's, and its circuit
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from ciphershift.benchmarks.cli import app
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import envelope
+from ciphershift.benchmarks.networks.ablation import Variant
 from ciphershift.benchmarks.report import page, plan, readme, tables, zoo
 from ciphershift.benchmarks.report.figures import pareto
 from ciphershift.benchmarks.report.lookups import SETS, by_network, current, lookups
@@ -136,8 +138,8 @@ def records() -> list[dict[str, Any]]:
                 "epochs": 4,
             }
             for variant in (
-                {"activation": "relu", "pool": "max", "exponents": 4, "noise": 1.0, "public": False},
-                {"activation": "square", "pool": "average", "exponents": None, "noise": None, "public": False},
+                asdict(Variant(exponents=4, noise=1.0)),
+                asdict(Variant(activation="square", pool="average")),
             )
         ),
         envelope("words")

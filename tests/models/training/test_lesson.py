@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.lesson import Lesson
 from ciphershift.models.training.loop import Report, fit
@@ -55,6 +56,34 @@ def test_statistics_are_taken_again_for_averaged_weights_and_stand_still_afterwa
     shift.train()
     lesson.learn(ALL, 0, 0.0)
     assert shift.frozen and torch.equal(relu.mean, held)
+
+
+def test_clipping_is_learned_until_statistics_stand_still_and_is_kept(tmp_path: Path) -> None:
+    split = Split(images=IMAGES.numpy(), labels=LABELS.numpy())
+    phase = replace(PLAIN, epochs=4, frozen=0.5, clips=True)
+    shift, seen = network(), []
+
+    def keep(after: Report) -> None:
+        if after.epoch == 3:
+            (tmp_path / "third.pt").write_bytes((tmp_path / "whole.pt").read_bytes())
+        seen.append(
+            [weights.clip.detach().clone() for weights in shift.of_type(ShiftWeights) if weights.clip is not None]
+        )
+
+    starts = [weights.widening for weights in shift.of_type(ShiftWeights)]
+    shift.quantize(True)
+    fit(shift, phase, split, None, checkpoint=tmp_path / "whole.pt", seed=1, report=keep)
+    assert [len(clips) for clips in seen] == [2] * 4
+    assert all(not torch.equal(a, b) for a, b in zip(seen[0], seen[1], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(seen[1], seen[3], strict=True))
+    for weights, clip, start in zip(shift.of_type(ShiftWeights), seen[3], starts, strict=True):
+        assert weights.clip is None
+        assert weights.widening is not None and start is not None
+        assert torch.allclose(weights.widening, start * clip.exp())
+    again = network()
+    again.quantize(True)
+    fit(again, phase, split, None, checkpoint=tmp_path / "third.pt", seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(shift.state_dict().values(), again.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize(("limits", "low", "high"), [((0.0, 0.0), 0.0, 0.0), ((2.0, 3.0), 2.0, 3.0)])
