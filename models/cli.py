@@ -363,7 +363,7 @@ def answer(
 
       ciphershift answer mnist-fast --output build/zoo --levels 31
 
-      ciphershift answer fashion-she --output build/zoo --views 2
+      ciphershift answer fashion-fast --output build/zoo --views 2
 
       ciphershift answer mnist-tiny --output build/zoo --windows 2
     """

@@ -216,7 +216,7 @@ def test_the_keyboard_alone_draws_and_sends(page: Page) -> None:
 def test_another_network_is_a_choice_away(page: Page) -> None:
     page.get_by_role("button", name="Test image 0: 7").click()
     page.get_by_label("Network").select_option("mnist-fast")
-    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuemax", "892")
+    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuemax", "992")
     expect(page.locator("#prepared-text")).to_contain_text("test image 0")
 
 

@@ -17,9 +17,9 @@ from ciphershift.models.compiler import answers
 from ciphershift.models.training.data import Split
 from ciphershift.server.settings import Settings
 
-SPREAD = 5.69
+SPREAD = 7.77
 """Standard deviation of mnist-tiny's logits over the images that the search began with."""
-WORST = (("as_served", 1.0, 4.17), ("wider", 2.0, 0.87))
+WORST = (("as_served", 1.0, 2.35), ("wider", 2.0, 0.47))
 SIZE = params.get("TOY_N128").polynomial_size
 
 
@@ -87,10 +87,9 @@ def test_the_worst_inputs_that_were_found_stay_within_the_stated_bound(
     shown = answers.widened(served, windows) if windows > 1 else served
     judged = judge(shown, images, params.get(served.params).polynomial_size)
     assert judged.difference.max() <= bound * SPREAD
-    if windows > 1:
-        assert np.array_equal(judged.encrypted, judged.plain)
-    else:
-        assert (judged.encrypted != judged.plain).all(), "what wraps must be seen"
+    assert np.array_equal(judged.encrypted, judged.plain)
+    if windows == 1.0:
+        assert judged.difference.min() > 2 * SPREAD, "what wraps must be seen"
 
 
 @pytest.mark.parametrize("delta", [1 / 160, 1 / 400])

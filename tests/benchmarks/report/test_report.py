@@ -314,7 +314,7 @@ def test_the_tables_have_each_network_with_its_newest_run_or_none() -> None:
     assert short[name].count("|") == 6
     assert short[name].endswith("| 1.5 s |")
     assert short["mnist-tiny"].endswith("| – |")
-    assert "| C3-A-C12-A-F160-A-F10 | 892 |" in full[name]
+    assert "| C6-A±-C24-A±-F224-A±-F10 | 992 |" in full[name]
     assert full[name].endswith("| 6 of 7 | 1.5 s | 4.6 KB, 5.7 KB | 10 MB | 1 GB |")
     assert full["mnist-tiny"].endswith("| – | – | – | – | – |")
     assert "| F140-F140-13 x (A-F140-F140-F140-+)-A-F10 |" in full["rows-rnn"]
