@@ -80,9 +80,10 @@ def _same_error(stored: Stored, folder: Path) -> str:
 
 
 def _stages(stored: Stored, folder: Path) -> str:
-    runs = stored.newest("agreement", "model", command="ciphershift bench agreement --model NAME")
+    models = Settings().models
+    runs = zoo.there(stored.newest("agreement", "model", command="ciphershift bench agreement --model NAME"), models)
     timed = agreement.timed(runs)
-    layers = stored.newest("cost", "model", command="ciphershift bench cost --model NAME")
+    layers = zoo.there(stored.newest("cost", "model", command="ciphershift bench cost --model NAME"), models)
     rows = [
         (
             r["model"],
@@ -141,9 +142,9 @@ def _lookups(stored: Stored, folder: Path) -> str:
 
 def _growth(stored: Stored, folder: Path) -> str:
     records = stored.newest("growth", "maps", command="ciphershift bench growth")
-    zoo = agreement.timed(stored.any("agreement", "model"))
+    networks = agreement.timed(zoo.there(stored.any("agreement", "model"), Settings().models))
     fit = Fit.of(records)
-    figure = _figure(folder, "growth", "Seconds over look-ups, with a fit", figures.growth(records, zoo, fit))
+    figure = _figure(folder, "growth", "Seconds over look-ups, with a fit", figures.growth(records, networks, fit))
     return (
         f"Two convolutions and a dense layer, from {records[0]['maps']} to {records[-1]['maps']} maps, random weights, "
         f"{records[0]['params']}, {records[0]['threads']} threads: {fit.text} look-up; as a power law, seconds grow with the "

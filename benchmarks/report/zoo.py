@@ -34,6 +34,11 @@ def cards_with_runs(records: Sequence[Record], models: Path) -> list[tuple[Card,
     return [(card, runs.get(card["digest"])) for card in sorted(cards, key=lambda card: int(card["lookups"]))]
 
 
+def there(runs: Sequence[Record], models: Path) -> list[Record]:
+    """Those of networks that have not left the zoo."""
+    return [run for run in runs if (models / run["model"]).is_dir()]
+
+
 def short(networks: Sequence[tuple[Card, Record | None]]) -> str:
     """Five columns for the README."""
     rows = [
