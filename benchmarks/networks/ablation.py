@@ -186,7 +186,7 @@ def train_variants(
 
 def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show) -> nn.Module:
     torch.manual_seed(seed)
-    start = replace(variant, exponents=None, noise=None)
+    start = replace(variant, exponents=None, noise=None, clips=False)
     _, channels, side, _ = splits.train.images.shape
     network = module(start, channels, side)
     if isinstance(network[0], Whitening):

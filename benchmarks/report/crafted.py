@@ -38,7 +38,7 @@ def crafted(stored: Stored, folder: Path) -> str:
             f"{record['crafted']['difference']:.2f}",
             f"{record['crafted']['reproducible']} of {record['crafted']['images']}",
         )
-        for record in stored.newest("crafted", "model", "windows", command=COMMAND)
+        for record in stored.newest("crafted", "model", "windows", command=COMMAND, anywhere=True)
     ]
     head = (
         "network",

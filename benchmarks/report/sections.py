@@ -45,7 +45,8 @@ def _wins(stored: Stored, folder: Path) -> str:
 def _side_by_side(stored: Stored, folder: Path) -> str:
     systems = _systems(stored)
     about = (
-        "Same machine, same training and test images; for the peers their authors' settings, which `benchmarks/peers/` states. A "
+        "Same machine, same test images; peers are trained without the last 5000 training images, most of our networks with them (their "
+        "cards say which). For the peers their authors' settings, which `benchmarks/peers/` states. A "
         "peer's time is that of its server's call, as is ours here (through a server process it is a little more, see below). All have "
         "128 bits or more."
     )

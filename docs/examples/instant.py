@@ -24,14 +24,14 @@ from ciphershift.models.training.augment import distort, shift_and_mirror
 log = logging.getLogger("instant")
 CLASSES = 10
 CONTRAST, WHITENING, THRESHOLD = 10 / 255**2, 0.1, 0.25
-RATE, MOMENTUM, DAMPING, DECAY = 0.1, 0.9, 0.1, 1e-3  # the last two in proportion to the features' variance
+RATE, MOMENTUM, DAMPING, DECAY = 0.1, 0.9, 0.1, 1e-3  # the last two in proportion to the features' mean variance
 DISTORTION, SHIFT = 0.5, 1
 RARE = 0.005  # share of a component's values that is clipped, on either side
 BATCH = 4  # images at a time: their answers stay in the processor's cache
 BLOCK = 1000  # images of one step of the head's training
 
 Block = tuple[Tensor, Tensor]
-"""Features [B, d] of some images, in half precision, and their classes [B, 10]."""
+"""Features [B, d] of some images, in half precision, and their classes [B, 10], one-hot."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -343,7 +343,10 @@ class Network(nn.Module):
         self.head.frozen = on
 
     def learn_clips(self, on: bool) -> None:
-        """Learn the scales of the weights, which say where weights are clipped, or keep what was learned (models.nn.shift)."""
+        """Learn the scales of the weights, which say where weights are clipped, or keep what was learned (models.nn.shift).
+
+        Keep it before the network is exported.
+        """
         for weights in self.of_type(ShiftWeights):
             weights.learn_clip(on)
 

@@ -70,13 +70,15 @@ class ShiftWeights(nn.Module):
         self.register_buffer("widening", factors.detach().clone())
 
     def learn_clip(self, on: bool) -> None:
-        """Learn the scale of each channel (of the layer, if it has one scale) from now on, or keep what was learned.
+        """Learn a factor of each scale from now on, its logarithm being ``clip`` [O] ([1] in a layer of one scale), or keep what was learned.
 
         Only where the scale is free: a layer with a reference stays as it is.
         """
-        if on and self.reference is None and self.clip is None:
+        if on and self.clip is not None:
+            self.clip.requires_grad_(True)
+        elif on and self.reference is None:
             count = len(self.weight) if self.per_channel else 1
-            self.clip = nn.Parameter(torch.zeros(count, device=self.weight.device))
+            self.clip = nn.Parameter(self.weight.new_zeros(count))
         elif not on and self.clip is not None:
             factors = self.clip.detach().exp()
             self.clip = None

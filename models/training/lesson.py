@@ -38,15 +38,7 @@ class Lesson:
         teacher: nn.Module | None = None,
         public: nn.Module | None = None,
     ) -> None:
-        """Takes the training set on the network's device; see ``models.training.loop.fit``.
-
-        Args:
-            network: which learns.
-            phase: how.
-            images: uint8 [N, C, H, W].
-            labels: int64 [N], numbers of a regression, float [N], or probabilities of classes, float [N, classes].
-            teacher: see ``fit``; ``public`` as well.
-        """
+        """Takes the training set, uint8 [N, C, H, W] and int64 or float [N], on the network's device; see ``models.training.loop.fit``."""
         self.network, self.phase, self.images, self.labels = network, phase, images, labels
         self.teacher, self.public, self.device = teacher, public, images.device
         self._variance = labels.float().var(correction=0).clamp_min(1e-12)
@@ -111,7 +103,7 @@ class Lesson:
 
     @property
     def _regression(self) -> bool:
-        return self.labels.is_floating_point() and self.labels.dim() == 1
+        return self.labels.is_floating_point()
 
     def _choose(self, chosen: Tensor, epoch: int) -> None:
         self._chosen.copy_(chosen)
@@ -159,8 +151,6 @@ class Lesson:
         given = self._given(images)
         outputs = self._answer(given)
         loss = self._loss(outputs, labels, self.phase.smoothing)
-        if self.phase.paired and isinstance(self.network, Network):
-            loss = loss + self._paired(self.network, outputs, labels, given)
         if self.teacher is not None and self.phase.distilled:
             share = self.phase.distilled
             loss = (1 - share) * loss + share * self._loss(outputs, self._wanted(self.teacher, images))
@@ -192,17 +182,6 @@ class Lesson:
             answers = [teacher(view).float() for view in views]
             answers = [x[:, 0] if self._regression else functional.softmax(x, dim=1) for x in answers]
             return torch.stack(answers).mean(0)
-
-    def _paired(self, network: Network, outputs: Tensor, labels: Tensor, images: Tensor) -> Tensor:
-        """The loss without noise, and the distance of the answers with noise from those without."""
-        noise, network.noise = network.noise, None
-        clear = self._answer(images)
-        network.noise = noise
-        if self._regression:
-            return self._loss(clear, labels) + self._loss(outputs, clear[:, 0])
-        noisy, quiet = functional.log_softmax(outputs, dim=1), functional.log_softmax(clear, dim=1)
-        distance = functional.kl_div(noisy, quiet, reduction="batchmean", log_target=True)
-        return functional.cross_entropy(clear, labels) + distance
 
     def state_dict(self) -> dict[str, object]:
         """What an interrupted training goes on from."""

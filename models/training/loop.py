@@ -118,8 +118,8 @@ def fit(
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if isinstance(network, Network):
             network.fuse()
-    if isinstance(network, Network) and phase.clips:
-        network.learn_clips(True)
+    if isinstance(network, Network):
+        network.learn_clips(phase.clips)
     images, labels = torch.tensor(train.images, device=device), torch.tensor(train.labels, device=device)
     labels = labels.float() if labels.is_floating_point() else labels
     with stream_of(device):

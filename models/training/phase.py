@@ -21,7 +21,6 @@ class Phase:
         weight_decay: of the optimizer.
         smoothing: share of the label that is spread over all classes.
         fused: compile the look-ups (models.compiler.network.Network.fuse) and multiply in bfloat16, channels last, for large feature maps.
-        paired: every batch is seen with noise and without; the network learns to be right in both and to answer alike.
         muon: by models.training.muon, not AdamW; the learning rate is that of its hidden weights.
         unit_rows: see models.training.muon.
         distilled: share of the loss that is the distance from a teacher's answers to the same images (Hinton et al., arXiv 1503.02531,
@@ -30,7 +29,7 @@ class Phase:
         loudness: limits of the factor of the circuit's noise, which is drawn for each batch.
         average: decay of the averages of all weights that end the phase (and begin its frozen part); 0: the last weights do. Statistics
             are then taken again.
-        clips: learn where weights are clipped, too, until statistics stand still (models.nn.shift).
+        clips: of a Network whose weights are integers, learn where they are clipped, too, until statistics stand still (models.nn.shift).
     """
 
     epochs: int
@@ -45,7 +44,6 @@ class Phase:
     weight_decay: float = 0.0
     smoothing: float = 0.0
     fused: bool = False
-    paired: bool = False
     muon: bool = False
     unit_rows: bool = False
     distilled: float = 0.0

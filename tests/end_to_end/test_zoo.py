@@ -44,7 +44,7 @@ def test_encrypted_predictions_are_those_of_the_plaintext_network(server: Server
 
 @pytest.mark.slow  # its look-ups take seven times as long
 def test_every_encrypted_logit_of_the_exact_network_is_the_integer_networks(server: ServerProcess, home: Path) -> None:
-    """2^-31 is how often this may fail in an image (its card)."""
+    """2^-34 is how often this may fail in an image (its card)."""
     images, _ = demo.samples()
     program = Program.load(ZOO / "mnist-exact")
     with Client(server.url, model="mnist-exact", keystore=home / "client") as client:

@@ -45,10 +45,14 @@ def test_a_variant_with_a_circuit_has_its_noise_and_its_weights(splits: Splits, 
     assert float_weights.noise.lookup == pytest.approx(2 * predicted.lookup)
     assert float_weights.noise.polynomial_size == predicted.polynomial_size
     assert not any(weights.quantized for weights in float_weights.of_type(ShiftWeights))
-    shifted = trained(Variant(exponents=2, noise=1.0), splits, tmp_path)
-    assert isinstance(shifted, Network)
+    shifted, clipped = (trained(Variant(exponents=2, noise=1.0, clips=on), splits, tmp_path) for on in (False, True))
+    assert isinstance(shifted, Network) and isinstance(clipped, Network)
     for weights in shifted.of_type(ShiftWeights):
         assert set(weights.integer_weight().unique().tolist()) <= {-2.0, -1.0, 0.0, 1.0, 2.0}
+    factors = [[weights.widening for weights in each.of_type(ShiftWeights)] for each in (shifted, clipped)]
+    assert any(a is not None and b is not None and not torch.equal(a, b) for a, b in zip(*factors, strict=True))
+    made = {path.stem for path in tmp_path.glob("*.pt")}
+    assert [name for name in made if "clips" in name] == [Variant(exponents=2, noise=1.0, clips=True).name]
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def test_wider_windows_keep_the_sums_inside(seeds: NDArray[np.uint8]) -> None:
 def test_the_worst_inputs_that_were_found_stay_within_the_stated_bound(
     made_for: str, windows: float, bound: float
 ) -> None:
-    """Those of mnist-tiny on the benchmarks page: difference of a logit in the logits' deviations; classes behind wider windows."""
+    """Those of mnist-tiny on the benchmarks page: difference of a logit in the logits' deviations, and the class."""
     served = Program.load(Settings().models / "mnist-tiny")
     with np.load(Path(__file__).with_name("crafted-mnist-tiny.npz")) as found:
         images = found[made_for]

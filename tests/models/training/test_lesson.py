@@ -64,8 +64,7 @@ def test_clipping_is_learned_until_statistics_stand_still_and_is_kept(tmp_path: 
     shift, seen = network(), []
 
     def keep(after: Report) -> None:
-        if after.epoch == 3:
-            (tmp_path / "third.pt").write_bytes((tmp_path / "whole.pt").read_bytes())
+        (tmp_path / f"{after.epoch}.pt").write_bytes((tmp_path / "whole.pt").read_bytes())
         seen.append(
             [weights.clip.detach().clone() for weights in shift.of_type(ShiftWeights) if weights.clip is not None]
         )
@@ -80,10 +79,32 @@ def test_clipping_is_learned_until_statistics_stand_still_and_is_kept(tmp_path: 
         assert weights.clip is None
         assert weights.widening is not None and start is not None
         assert torch.allclose(weights.widening, start * clip.exp())
-    again = network()
-    again.quantize(True)
-    fit(again, phase, split, None, checkpoint=tmp_path / "third.pt", seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(shift.state_dict().values(), again.state_dict().values(), strict=True))
+    for epoch in (1, 3):  # scales move after the first one, and stand still after the third
+        again = network()
+        again.quantize(True)
+        fit(again, phase, split, None, checkpoint=tmp_path / f"{epoch}.pt", seed=1)
+        pairs = zip(shift.state_dict().values(), again.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_network_whose_training_was_interrupted_while_clipping_stood_still_goes_on(tmp_path: Path) -> None:
+    split = Split(images=IMAGES.numpy(), labels=LABELS.numpy())
+    shift = network()
+    shift.quantize(True)
+
+    def stop(after: Report) -> None:
+        if after.epoch == 2:
+            raise KeyboardInterrupt
+
+    phase = replace(PLAIN, epochs=3, frozen=0.7, clips=True)
+    with pytest.raises(KeyboardInterrupt):
+        fit(shift, phase, split, None, checkpoint=tmp_path / "one.pt", seed=1, report=stop)
+    fit(shift, phase, split, None, checkpoint=tmp_path / "one.pt", seed=1)
+    assert all(weights.clip is None for weights in shift.of_type(ShiftWeights))
+    with pytest.raises(KeyboardInterrupt):
+        fit(shift, phase, split, None, checkpoint=tmp_path / "two.pt", seed=1, report=stop)
+    fit(shift, replace(PLAIN, frozen=1.0), split, None, checkpoint=tmp_path / "three.pt", seed=1)
+    assert all(weights.clip is None for weights in shift.of_type(ShiftWeights))
 
 
 @pytest.mark.parametrize(("limits", "low", "high"), [((0.0, 0.0), 0.0, 0.0), ((2.0, 3.0), 2.0, 3.0)])

@@ -21,7 +21,7 @@ FAST = RECIPES["mnist-fast"]
 assert isinstance(FAST, Recipe)
 RECIPE = replace(FAST, blocks=(ConvSpec(maps=4, kernel=6, stride=3, padding=1), DenseSpec(units=32)))
 LEARNING = Phase(epochs=6, learning_rate=1e-2, frozen=0.2, batch=20)
-SHORT = Phase(epochs=3, learning_rate=1e-2, frozen=0.4, batch=50, paired=True)
+SHORT = Phase(epochs=3, learning_rate=1e-2, frozen=0.4, batch=50)
 
 
 @pytest.fixture(scope="module")
