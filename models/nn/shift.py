@@ -70,7 +70,7 @@ class ShiftWeights(nn.Module):
         self.register_buffer("widening", factors.detach().clone())
 
     def learn_clip(self, on: bool) -> None:
-        """Learn a factor of each scale from now on, its logarithm being ``clip`` [O] ([1] in a layer of one scale), or keep what was learned.
+        """Learn a factor of each scale from now on, with the logarithm ``clip`` [O] ([1] for one scale), or keep what was learned.
 
         Only where the scale is free: a layer with a reference stays as it is.
         """

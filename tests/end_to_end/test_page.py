@@ -135,7 +135,7 @@ def test_what_the_server_sees_is_the_ciphertext_and_no_two_are_alike(page: Page)
     order = [
         "Encrypting…",
         "Sent. The server has the ciphertext and no key for it.",
-        "Layer 2 of 6 (relu): 0 of 330 look-ups.",
+        "Layer 2 of 8 (crelu): 0 of 330 look-ups.",
         "The answer is 1, decrypted in this browser.",
     ]
     said = page.evaluate("said")
