@@ -113,9 +113,9 @@ def test_both_see_the_same_noise(tuned: Network, program: Program) -> None:
 
 
 def test_encrypted_logits_are_the_simulated_ones(program: Program) -> None:
-    # Two images, three logits each, compared with mean and deviation of 40 simulated runs: within five deviations.
+    # Two images, three logits each, compared with mean and deviation of 400 simulated runs: within five deviations.
     toy, rng = parameter_sets.get("TOY_N128"), np.random.default_rng(1)
-    runs = np.stack([simulate.run(program, toy, IMAGES[:2], rng) for _ in range(40)])
+    runs = np.stack([simulate.run(program, toy, IMAGES[:2], rng) for _ in range(400)])
     encrypted = np.stack(list(verification.encrypted_logits(program, IMAGES[:2], threads=1)))
     assert np.abs((encrypted - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
 
