@@ -103,8 +103,13 @@ def test_a_network_whose_training_was_interrupted_while_clipping_stood_still_goe
     assert all(weights.clip is None for weights in shift.of_type(ShiftWeights))
     with pytest.raises(KeyboardInterrupt):
         fit(shift, phase, split, None, checkpoint=tmp_path / "two.pt", seed=1, report=stop)
-    fit(shift, replace(PLAIN, frozen=1.0), split, None, checkpoint=tmp_path / "three.pt", seed=1)
-    assert all(weights.clip is None for weights in shift.of_type(ShiftWeights))
+    shift.learn_clips(False)
+    kept = [weights.widening for weights in shift.of_type(ShiftWeights)]
+    fit(shift, PLAIN, split, None, checkpoint=tmp_path / "three.pt", seed=1)
+    for weights, widening in zip(shift.of_type(ShiftWeights), kept, strict=True):
+        assert weights.clip is None
+        assert weights.widening is not None and widening is not None
+        assert torch.equal(weights.widening, widening), "a phase without clips leaves them alone"
 
 
 @pytest.mark.parametrize(("limits", "low", "high"), [((0.0, 0.0), 0.0, 0.0), ((2.0, 3.0), 2.0, 3.0)])
