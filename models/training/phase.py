@@ -52,6 +52,14 @@ class Phase:
     average: float = 0.0
     clips: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ValueError if clips are to be learned while nothing moves."""
+        if self.clips and self.frozen >= 1:
+            raise ValueError(
+                f"clips are learned until statistics stand still, which they do from the start where frozen is {self.frozen}: lower it, or "
+                "leave clips out"
+            )
+
     def of(self, images: int) -> "Phase":
         """The phase for a training set of so many images, which may be fewer than a batch."""
         return replace(self, batch=min(self.batch, images))

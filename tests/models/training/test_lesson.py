@@ -87,6 +87,11 @@ def test_clipping_is_learned_until_statistics_stand_still_and_is_kept(tmp_path: 
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_clipping_is_not_learned_where_nothing_moves() -> None:
+    with pytest.raises(ValueError, match="lower it, or leave clips out"):
+        replace(PLAIN, frozen=1.0, clips=True)
+
+
 def test_a_network_whose_training_was_interrupted_while_clipping_stood_still_goes_on(tmp_path: Path) -> None:
     split = Split(images=IMAGES.numpy(), labels=LABELS.numpy())
     shift = network()
