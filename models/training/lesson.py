@@ -16,6 +16,8 @@ from ciphershift.models.training.phase import Phase
 
 SETTLING = 100
 """Batches by which statistics are taken again, once the weights are averages; a running statistic forgets in about 20."""
+REMEMBERED = 500
+"""Images to which a teacher answers at a time, before a phase."""
 PLACED = 200
 """Steps on a GPU, and of a recurrent network, for which places on the torus are held."""
 
@@ -54,6 +56,7 @@ class Lesson:
         if isinstance(network, Network):
             self._contractive.append(network)
         self.average = [weight.detach().clone() for weight in self._weights] if phase.average else []
+        self._remembered = self._answers_to_all(teacher) if teacher is not None and phase.remembered else None
         self._chosen = torch.zeros(phase.batch, dtype=torch.int64, device=self.device)
         self._parity = torch.zeros((), dtype=torch.int64, device=self.device)
         self._distortion = torch.zeros((), device=self.device)
@@ -153,7 +156,8 @@ class Lesson:
         loss = self._loss(outputs, labels, self.phase.smoothing)
         if self.teacher is not None and self.phase.distilled:
             share = self.phase.distilled
-            loss = (1 - share) * loss + share * self._loss(outputs, self._wanted(self.teacher, images))
+            wanted = self._wanted(self.teacher, images) if self._remembered is None else self._remembered[self._chosen]
+            loss = (1 - share) * loss + share * self._loss(outputs, wanted)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -173,15 +177,22 @@ class Lesson:
         return functional.cross_entropy(outputs, wanted, label_smoothing=smoothing)
 
     def _wanted(self, teacher: nn.Module, images: Tensor) -> Tensor:
-        """The teacher's probabilities, or numbers; of an image and its mirror image, if the phase wants both views."""
-        views = [images, images.flip(3)] if self.phase.both_views else [images]
+        """The teacher's probabilities, or numbers."""
         autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.phase.fused, cache_enabled=False)
         with torch.no_grad(), autocast:
             if self.phase.fused:
-                views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-            answers = [teacher(view).float() for view in views]
-            answers = [x[:, 0] if self._regression else functional.softmax(x, dim=1) for x in answers]
-            return torch.stack(answers).mean(0)
+                images = images.contiguous(memory_format=torch.channels_last)
+            answers = teacher(images).float()
+        return answers[:, 0] if self._regression else functional.softmax(answers, dim=1)
+
+    def _answers_to_all(self, teacher: nn.Module) -> Tensor:
+        """What the teacher says of each training image as it is: the mean over the image and its mirror image."""
+        return torch.cat(
+            [
+                (self._wanted(teacher, images) + self._wanted(teacher, images.flip(3))) / 2
+                for images in (batch.float() / 255 for batch in self.images.split(REMEMBERED))
+            ]
+        )
 
     def state_dict(self) -> dict[str, object]:
         """What an interrupted training goes on from."""

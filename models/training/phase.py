@@ -25,7 +25,8 @@ class Phase:
         unit_rows: see models.training.muon.
         distilled: share of the loss that is the distance from a teacher's answers to the same images (Hinton et al., arXiv 1503.02531,
             at temperature 1).
-        both_views: the teacher's answers are the mean of those to the image and to its mirror image.
+        remembered: the teacher answers once, before the phase, to each image and to its mirror image as they are; the mean of the two
+            answers is what all changes of this image are to give.
         loudness: limits of the factor of the circuit's noise, which is drawn for each batch.
         average: decay of the averages of all weights that end the phase (and begin its frozen part); 0: the last weights do. Statistics
             are then taken again.
@@ -47,7 +48,7 @@ class Phase:
     muon: bool = False
     unit_rows: bool = False
     distilled: float = 0.0
-    both_views: bool = False
+    remembered: bool = False
     loudness: tuple[float, float] = (1.0, 1.0)
     average: float = 0.0
     clips: bool = False

@@ -1,4 +1,4 @@
-"""What a phase asks for is what a batch does: averages, loudness, views, mirroring by turns."""
+"""What a phase asks for is what a batch does: averages, loudness, remembered teachers, mirroring by turns."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -140,14 +140,36 @@ class Sided(nn.Module):
         return 50 * torch.stack([left - right, right - left, left * 0 - 1, left * 0 - 1], dim=1)
 
 
-@pytest.mark.parametrize("both", [False, True])
-def test_a_teacher_of_both_views_does_not_tell_left_from_right(both: bool) -> None:
-    lesson = Lesson(module(), replace(PLAIN, both_views=both, distilled=1.0), IMAGES, LABELS, teacher=Sided())
-    sides = torch.zeros(2, 1, 8, 8)
-    sides[0, :, :, :4] = sides[1, :, :, 4:] = 1.0
-    wanted = lesson._wanted(Sided(), sides)
-    assert torch.allclose(wanted.sum(1), torch.ones(2))
-    assert bool(torch.allclose(wanted[0], wanted[1], atol=1e-4)) is both
+class Counted(nn.Module):
+    """Says by which part of an image is bright what class it shows; counts the images it is asked about."""
+
+    asked = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += len(images)
+        return 8 * torch.stack([images[..., row, :4].mean((1, 2)) for row in range(4)], dim=1)
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_a_remembered_teacher_is_asked_once_about_each_image_and_its_mirror_image(remembered: bool) -> None:
+    teacher, weights = Counted(), module()
+    phase = replace(PLAIN, distilled=1.0, remembered=remembered, shift=3, learning_rate=0.0)
+    lesson = Lesson(weights, phase, IMAGES, LABELS, teacher=teacher)
+    for epoch in range(5):
+        lesson.learn(ALL + 20 * (epoch % 2), epoch, 0.0)
+    assert teacher.asked == (80 if remembered else 100)
+
+
+def test_a_remembered_answer_is_the_mean_of_those_to_an_image_and_its_mirror_image() -> None:
+    shown, chosen = IMAGES.float() / 255, torch.arange(39, 19, -1)
+    answers = [Counted()(view).softmax(1) for view in (shown, shown.flip(3))]
+    weights = module()
+    phase = replace(PLAIN, distilled=1.0, remembered=True, learning_rate=0.0)
+    lesson = Lesson(weights, phase, IMAGES, LABELS, teacher=Counted())
+    lesson.learn(chosen, 0, 0.0)
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(weights(shown[chosen]), torch.stack(answers).mean(0)[chosen])
+    assert float(lesson.total) == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_an_image_is_mirrored_in_every_second_epoch() -> None:
