@@ -23,6 +23,7 @@ from ciphershift.models.training.sets import Splits
 TUTORIAL = "conv 4 x 7 x 7 stride 3, 64, 10"
 PHASE = Phase(epochs=10, learning_rate=4e-3, distortion=0.3)
 NOISY_PHASE = Phase(epochs=10, learning_rate=3e-3, frozen=0.2, distortion=0.3)
+CIFAR_IMAGES = 500
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "square": Square,
     "polynomial": lambda: Polynomial(2),
@@ -86,6 +87,14 @@ def prepare(work: Path, show: Show) -> None:
             show=show,
             source="benchmarks/peers/networks.py:tutorial",
         )
+
+
+def prepare_photographs(work: Path) -> None:
+    """Writes into ``work`` cifar10.npz: some test images with their labels, and training images for ranges and norms."""
+    splits = Splits.load("cifar10")
+    test, training = (split.part(0, CIFAR_IMAGES) for split in (splits.test, splits.train))
+    work.mkdir(parents=True, exist_ok=True)
+    np.savez(work / "cifar10.npz", images=test.images, labels=test.labels, training=training.images)
 
 
 def folded(module: nn.Sequential, activation: nn.Module) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Peer:
         script: in the folder.
         options: further arguments of the script.
         limit_s: seconds after which the script is ended.
+        called: its name, where the folder's is another peer's.
     """
 
     folder: str
@@ -55,6 +56,12 @@ class Peer:
     script: str = "run.py"
     options: tuple[str, ...] = ()
     limit_s: float = 900.0
+    called: str = ""
+
+    @property
+    def name(self) -> str:
+        """By which `ciphershift bench peers` runs it, and its records are told from others'."""
+        return self.called or self.folder
 
     @property
     def python(self) -> Path:
@@ -93,11 +100,23 @@ LOOKUPS = (
     Peer(folder="openfhe", system="OpenFHE EvalFunc", script="lookups.py"),
     Peer(folder="openfhe", system="OpenFHE EvalFBT", script="bulk.py"),
 )
+PHOTOGRAPHS = (
+    Peer(
+        folder="concrete_ml",
+        called="concrete_ml-cifar10",
+        system="Concrete ML, ternary VGG",
+        images=1,
+        quick_images=1,
+        script="cifar.py",
+        limit_s=4800.0,
+    ),
+)
+"""Peers for CIFAR-10, which takes them so long that they run only by name."""
 
 
 def run_peer(peer: Peer, *, quick: bool) -> Iterator[dict[str, Any]]:
     """Yields what a peer's script finds; one object with a member `skipped` where it cannot run."""
-    about = envelope(peer.benchmark) | {"peer": peer.folder, "system": peer.system}
+    about = envelope(peer.benchmark) | {"peer": peer.name, "system": peer.system}
     if not peer.python.exists():
         yield about | _skipped(f"not installed: benchmarks/peers/install.sh {peer.folder}")
         return

@@ -99,7 +99,8 @@ def compare(
 @app.command()
 def peers(
     name: Annotated[
-        list[str] | None, typer.Argument(help="Some of them: ciphershift, or the name of a folder.")
+        list[str] | None,
+        typer.Argument(help="Some of them: ciphershift, or the name of a folder. Only by name: concrete_ml-cifar10."),
     ] = None,
     quick: Quick = False,
     json: Json = "-",
@@ -110,15 +111,22 @@ def peers(
 
       ciphershift bench peers tenseal ciphershift --quick --json -
     """
-    from ciphershift.benchmarks.peers import systems
+    from ciphershift.benchmarks.peers import networks, systems
     from ciphershift.benchmarks.report import plan
 
-    known = ["ciphershift", *dict.fromkeys(peer.folder for peer in (*systems.PEERS, *systems.LOOKUPS))]
-    if unknown := set(name or ()) - set(known):
-        raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    _prepare_peers()
-    for question in plan.systems(quick=quick):
-        if not name or question.members["peer"] in name:
+    asked = set(name or ())
+    by_name = {peer.name for peer in systems.PHOTOGRAPHS}
+    usual = ["ciphershift", *dict.fromkeys(peer.name for peer in (*systems.PEERS, *systems.LOOKUPS))]
+    if unknown := asked - {*usual, *by_name}:
+        known = ", ".join((*usual, *sorted(by_name)))
+        raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}; there are {known}")
+    if asked & by_name:
+        networks.prepare_photographs(systems.WORK)
+    if not asked or asked - by_name:
+        _prepare_peers()
+    for question in (*plan.systems(quick=quick), *plan.photographs(quick=quick)):
+        named = question.members["peer"]
+        if named in asked or (not asked and named not in by_name):
             console.print(f"{question.about} …")
             for result in question.run():
                 write(result, json)

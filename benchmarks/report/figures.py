@@ -17,8 +17,17 @@ STAGES = ("encrypt", "transfer", "server", "decrypt")
 KINDS = ("ciphershift", "look-up", "polynomial", "square")
 
 
-def accuracy_against(points: Sequence[Point], cost: Callable[[Point], float], label: str) -> Draw:
-    """Error in the clear over cost, both logarithmic, with the systems that none beats in both; numbered, since names would overlap."""
+def accuracy_against(
+    points: Sequence[Point],
+    cost: Callable[[Point], float],
+    label: str,
+    *,
+    error: str = "wrong in the clear, % (up is better)",
+) -> Draw:
+    """Error over cost, both logarithmic, with the systems that none beats in both; numbered, since names would overlap.
+
+    Markers of published times are hollow, and no others are compared with them.
+    """
 
     def draw(axes: Axes, theme: Theme) -> None:
         shown = sorted((point for point in points if cost(point) > 0), key=lambda point: -point.accuracy)
@@ -26,17 +35,24 @@ def accuracy_against(points: Sequence[Point], cost: Callable[[Point], float], la
         for number, point in enumerate(shown, 1):
             kind = kinds[point.kind]
             place = (cost(point), 100 * (1 - point.accuracy))
-            axes.plot(*place, MARKERS[kind], color=theme.palette[kind], markersize=12, label=f"{number}  {point.label}")
+            axes.plot(
+                *place,
+                MARKERS[kind],
+                color=theme.palette[kind],
+                markerfacecolor=theme.background if point.published else theme.palette[kind],
+                markersize=12,
+                label=f"{number}  {point.label}",
+            )
             axes.annotate(
                 str(number),
                 place,
                 ha="center",
                 va="center_baseline",
                 fontsize=7,
-                color=theme.background,
+                color=theme.palette[kind] if point.published else theme.background,
                 fontweight="bold",
             )
-        front = pareto(shown, cost)
+        front = pareto([point for point in shown if not point.published], cost)
         axes.step(
             [cost(point) for point in front],
             [100 * (1 - point.accuracy) for point in front],
@@ -53,7 +69,7 @@ def accuracy_against(points: Sequence[Point], cost: Callable[[Point], float], la
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel(label)
-        axes.set_ylabel("wrong in the clear, % (up is better)")
+        axes.set_ylabel(error)
         axes.margins(0.1)
         legend = axes.legend(
             loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, markerscale=0.6, title=_legend_title(shown)
@@ -66,7 +82,8 @@ def accuracy_against(points: Sequence[Point], cost: Callable[[Point], float], la
 def _legend_title(shown: Sequence[Point]) -> str:
     marks = {"ciphershift": "circle: ciphershift", "look-up": "square: look-ups"}
     marks |= {"polynomial": "triangle: polynomial", "square": "diamond: squares"}
-    return "\n".join(text for kind, text in marks.items() if any(point.kind == kind for point in shown))
+    lines = [text for kind, text in marks.items() if any(point.kind == kind for point in shown)]
+    return "\n".join([*lines, *(["hollow: as published"] if any(point.published for point in shown) else [])])
 
 
 def pareto(points: Sequence[Point], cost: Callable[[Point], float]) -> list[Point]:

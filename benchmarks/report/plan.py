@@ -17,7 +17,7 @@ from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.harness.results import Record
 from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.benchmarks.networks import agreement, cost, estimates, first_stage, growth, throughput
-from ciphershift.benchmarks.peers.systems import LOOKUPS, PEERS, WORK, Peer, ours, run_peer
+from ciphershift.benchmarks.peers.systems import LOOKUPS, PEERS, PHOTOGRAPHS, WORK, Peer, ours, run_peer
 from ciphershift.benchmarks.report.lookups import SETS
 from ciphershift.benchmarks.service import engines
 from ciphershift.he_layers.analysis import cost as costs
@@ -174,6 +174,11 @@ def systems(*, quick: bool) -> list[Question]:
     ]
 
 
+def photographs(*, quick: bool) -> list[Question]:
+    """The peers for CIFAR-10."""
+    return [_peer(peer, quick) for peer in PHOTOGRAPHS]
+
+
 def _same_topology() -> list[Network]:
     """Our network of the peers' topology, where it was trained (`ciphershift bench peers` does)."""
     folder = WORK / "zoo"
@@ -235,7 +240,7 @@ def _peer(peer: Peer, quick: bool) -> Question:
     return Question(
         benchmark=peer.benchmark,
         about=peer.system,
-        members={"peer": peer.folder} if peer.images else {"peer": peer.folder, "system": peer.system},
+        members={"peer": peer.name} if peer.images else {"peer": peer.name, "system": peer.system},
         run=lambda: run_peer(peer, quick=quick),
     )
 

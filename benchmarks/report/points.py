@@ -14,11 +14,12 @@ from ciphershift.benchmarks.harness.results import Record
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One system with its accuracy in the clear on all test images, and what it costs for one image.
+    """One system with its accuracy on all test images, and what it costs for one image.
 
     Attributes:
         kind: "ciphershift", or a peer's activation.
-        record: what was measured.
+        record: what was measured, or published.
+        published: whether the time is its authors', on their hardware.
     """
 
     label: str
@@ -28,6 +29,7 @@ class Point:
     upload_bytes: int
     key_bytes: int
     record: Record
+    published: bool = False
 
 
 def points(records: Iterable[Record]) -> list[Point]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from ciphershift.benchmarks.harness.results import Record
 from ciphershift.benchmarks.networks import agreement
@@ -16,7 +13,9 @@ from ciphershift.benchmarks.report.crafted import crafted
 from ciphershift.benchmarks.report.estimates import estimated
 from ciphershift.benchmarks.report.extraction import stolen
 from ciphershift.benchmarks.report.lookups import SETS, by_network, current, lookups
+from ciphershift.benchmarks.report.photographs import of_photographs, photographs
 from ciphershift.benchmarks.report.points import Fit, Point, points
+from ciphershift.benchmarks.report.published import published
 from ciphershift.benchmarks.report.service import service
 from ciphershift.benchmarks.report.stored import MissingError, Stored
 from ciphershift.benchmarks.report.style import Draw, markdown, save
@@ -54,7 +53,8 @@ def _side_by_side(stored: Stored, folder: Path) -> str:
         about,
         tables.systems(systems),
     ]
-    lines += [f"- {record['system']} is missing: {record['skipped']}" for record in stored.skipped()]
+    missing = [record for record in stored.skipped() if not of_photographs(record)]
+    lines += [f"- {record['system']} is missing: {record['skipped']}" for record in missing]
     return "\n\n".join(lines)
 
 
@@ -248,15 +248,8 @@ def _conversion(stored: Stored, folder: Path) -> str:
     )
 
 
-def _published() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(
-        files("ciphershift.benchmarks.report").joinpath("published.json").read_text("utf-8")
-    )
-    return content
-
-
 def _she(stored: Stored, folder: Path) -> str:
-    she = _published()["she"]
+    she = published()["she"]
     runs = {record["model"]: record for record in agreement.timed(stored.any("agreement", "model"))}
     guesses = {record["network"]: record for record in stored.any("estimates", "network")}
     wholes = {r["model"]: r for r in stored.any("imagenet", "model", "side", anywhere=True) if r["side"] == SIDE}
@@ -329,7 +322,7 @@ def _she(stored: Stored, folder: Path) -> str:
 
 
 def _elsewhere(stored: Stored, folder: Path) -> str:
-    rows = [(r["system"], r["activation"], r["work"], r["figure"], r["hardware"]) for r in _published()["elsewhere"]]
+    rows = [(r["system"], r["activation"], r["work"], r["figure"], r["hardware"]) for r in published()["elsewhere"]]
     return "As published, each on its own hardware.\n\n" + tables.table(
         ("system", "activation", "work", "figure", "hardware"), rows
     )
@@ -388,6 +381,7 @@ SECTIONS: tuple[tuple[str, Callable[[Stored, Path], str]], ...] = (
     ("Side by side", _side_by_side),
     ("The networks of the zoo", _networks),
     ("Accuracy against latency and upload", _pareto),
+    ("CIFAR-10", photographs),
     ("At the same error of a look-up", _same_error),
     ("One look-up", _lookups),
     ("Where the time goes", _stages),

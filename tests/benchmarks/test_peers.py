@@ -61,7 +61,17 @@ def test_a_peer_that_is_not_installed_is_said_with_the_command(tmp_path: Path, m
     assert record["skipped"] == "not installed: benchmarks/peers/install.sh some"
 
 
-@pytest.mark.parametrize("peer", [*systems.PEERS, *systems.LOOKUPS], ids=lambda peer: f"{peer.folder}/{peer.script}")
+def test_a_peer_of_a_folder_that_another_has_is_told_by_a_name_of_its_own(installed: Path) -> None:
+    installed.with_name("long.py").write_text("print('{}')")
+    (record,) = systems.run_peer(replace(PEER, called="some-long", script="long.py"), quick=False)
+    assert record["peer"] == "some-long"
+    names = [peer.name for peer in (*systems.PEERS, *systems.PHOTOGRAPHS)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "peer", [*systems.PEERS, *systems.LOOKUPS, *systems.PHOTOGRAPHS], ids=lambda peer: f"{peer.folder}/{peer.script}"
+)
 def test_the_installer_makes_the_environment_of_every_peer_from_pinned_versions(peer: Peer) -> None:
     assert (systems.SCRIPTS / peer.folder / peer.script).exists()
     required = (systems.SCRIPTS / peer.folder / "requirements.txt").read_text().splitlines()

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from ciphershift.benchmarks.cli import app
@@ -14,12 +15,14 @@ from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.networks.ablation import Variant
 from ciphershift.benchmarks.report import page, plan, readme, tables, zoo
-from ciphershift.benchmarks.report.figures import pareto
+from ciphershift.benchmarks.report.figures import accuracy_against, pareto
 from ciphershift.benchmarks.report.lookups import SETS, by_network, current, lookups
+from ciphershift.benchmarks.report.photographs import photographs
 from ciphershift.benchmarks.report.points import Fit, Point, points
 from ciphershift.benchmarks.report.readme import BEGIN, END
 from ciphershift.benchmarks.report.sections import SECTIONS, _she
 from ciphershift.benchmarks.report.stored import Stored
+from ciphershift.benchmarks.report.style import LIGHT
 from ciphershift.benchmarks.report.whole import whole
 from ciphershift.he_layers.crypto import params
 from ciphershift.server.settings import Settings
@@ -273,7 +276,16 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
     assert f"| 89.8 perplexity | 9.6 min | – | 9.4 MB | {beside} | 12 s | 7500 look-ups | 15 KB |" in text
     assert "| step | m, 15 images, P |" in text
     assert "| Client: Key Generation | 1.5s |" in text
-    for name in ("accuracy-latency", "accuracy-upload", "stages", "growth", "throughput", "parameters", "extraction"):
+    for name in (
+        "accuracy-latency",
+        "accuracy-upload",
+        "accuracy-latency-cifar10",
+        "stages",
+        "growth",
+        "throughput",
+        "parameters",
+        "extraction",
+    ):
         for theme in ("light", "dark"):
             assert f"figures/{name}-{theme}.svg" in text
             assert (tmp_path / "docs" / "figures" / f"{name}-{theme}.png").stat().st_size > 5000
@@ -302,6 +314,42 @@ def runs_of(name: str, models: Path, *, agree: int) -> dict[str, Any]:
         | {"agree": agree, "images": 7, "median_s": 1.5, "upload_bytes": 4600, "download_bytes": 5700}
         | {"key_bytes": 10**7, "server_peak_memory_bytes": 10**9}
     )
+
+
+def of_cifar10(system: str, **members: Any) -> dict[str, Any]:
+    about = {"peer": "concrete_ml-cifar10", "system": system, "activation": "look-up", "topology": "VGG"}
+    return envelope("peers") | about | members
+
+
+def test_photographs_stand_apart_from_digits_and_what_runs_here_from_what_is_published(tmp_path: Path) -> None:
+    figures = {"accuracy_clear": None, "accuracy_published": 0.86, "seconds_per_image": 2400.0}
+    runs = [
+        runs_of("cifar10-fast", Settings().models, agree=7),
+        of_cifar10("One", **figures, upload_bytes=50_000, key_bytes=10**9),
+        of_cifar10("Two", skipped="ended after 4800 s"),
+    ]
+    stored = Stored([*records(), *runs])
+    text = photographs(stored, tmp_path)
+    rows = by_name(text)
+    assert rows.keys() == {"cifar10-fast", "One"}
+    assert rows["One"] == "| **One** | look-up | VGG | 86.00 % | 40 min | 50 KB | 1 GB | here |"
+    assert "- Two is missing: ended after 4800 s" in text
+    assert "| SHE ([C-B-A-C-B-A-P]x3-F-F) | look-up | estimated by its authors | 92.54 % | 37.6 min | 160 MB |" in text
+    others = dict(SECTIONS)["Side by side"](stored, tmp_path)
+    assert "One" not in others and "Two" not in others
+    assert "Orion is missing" in others and "Orion is missing" not in text
+
+
+def test_published_times_beat_nothing_in_a_figure() -> None:
+    axes = Figure().add_subplot()
+    ours, better = points([peer("a", accuracy=0.9, seconds=2.0), peer("b", accuracy=0.95, seconds=1.0)])
+    accuracy_against([ours, replace(better, published=True)], lambda point: point.seconds, "s")(axes, LIGHT)
+    (front,) = (line for line in axes.lines if line.get_linestyle() == "--")
+    assert list(front.get_xdata()) == [2.0]
+    hollow = {
+        line.get_label(): line.get_markerfacecolor() == LIGHT.background for line in axes.lines if line is not front
+    }
+    assert hollow == {"1  b": True, "2  a": False}
 
 
 def by_name(rows: str) -> dict[str, str]:
@@ -372,9 +420,8 @@ def test_no_commit_with_uncommitted_changes_is_named_and_its_figures_are_called_
 def test_each_missing_measurement_is_said_with_its_command(tmp_path: Path) -> None:
     page.write([], tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
-    assert (
-        text.count("**Not measured yet.**") == len(SECTIONS) - 3
-    )  # cards of the zoo, SHE, and what others have published
+    published = 3  # CIFAR-10, SHE's tables, and what is published elsewhere are drawn without a measurement, as are the zoo's cards
+    assert text.count("**Not measured yet.**") == len(SECTIONS) - published - 1
     assert "`ciphershift bench growth` measures it" in text
     only_growth = [record for record in records() if record["benchmark"] == "growth"]
     page.write(only_growth, tmp_path / "page.md")
