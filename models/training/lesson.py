@@ -190,7 +190,7 @@ class Lesson:
         return torch.cat(
             [
                 (self._wanted(teacher, images) + self._wanted(teacher, images.flip(3))) / 2
-                for images in (batch.float() / 255 for batch in self.images.split(REMEMBERED))
+                for images in (batch.float() / 255 for batch in torch.split(self.images, REMEMBERED))
             ]
         )
 

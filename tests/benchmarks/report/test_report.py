@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
@@ -345,7 +346,7 @@ def test_published_times_beat_nothing_in_a_figure() -> None:
     ours, better = points([peer("a", accuracy=0.9, seconds=2.0), peer("b", accuracy=0.95, seconds=1.0)])
     accuracy_against([ours, replace(better, published=True)], lambda point: point.seconds, "s")(axes, LIGHT)
     (front,) = (line for line in axes.lines if line.get_linestyle() == "--")
-    assert list(front.get_xdata()) == [2.0]
+    assert np.asarray(front.get_xdata()).tolist() == [2.0]
     hollow = {
         line.get_label(): line.get_markerfacecolor() == LIGHT.background for line in axes.lines if line is not front
     }
