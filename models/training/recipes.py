@@ -343,7 +343,6 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                     unit_rows=True,
                     batch=500,
                     distortion=0.0,
-                    cut_out=12,
                     fused=True,
                     shift=3,
                     alternating=True,
@@ -351,14 +350,24 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             ),
             float_phase=replace(
                 _photographs(
-                    epochs=28, learning_rate=0.05, shift=4, cut_out=12, alternating=True, distilled=0.9, **_MUON
+                    epochs=80,
+                    learning_rate=0.05,
+                    shift=4,
+                    cut_out=12,
+                    alternating=True,
+                    distilled=0.9,
+                    remembered=True,
+                    **_MUON,
                 ),
                 smoothing=0.0,
             ),
             conversion=Conversion(
                 phases={
-                    "polished": _photographs(
-                        epochs=3, learning_rate=2e-3, frozen=1.0, shift=4, alternating=True, distilled=0.5, **_MUON
+                    "polished": replace(
+                        _photographs(
+                            epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, alternating=True, distilled=0.5, **_MUON
+                        ),
+                        smoothing=0.0,
                     ),
                 },
             ),
