@@ -120,7 +120,7 @@ def peers(
     if unknown := asked - {*usual, *by_name}:
         known = ", ".join((*usual, *sorted(by_name)))
         raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}; there are {known}")
-    if asked & by_name:
+    if any(peer.name in asked and peer.python.exists() for peer in systems.PHOTOGRAPHS):
         networks.prepare_photographs(systems.WORK)
     if not asked or asked - by_name:
         _prepare_peers()

@@ -54,7 +54,11 @@ class Phase:
     clips: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError if clips are to be learned while nothing moves."""
+        """Raises ValueError if clips are to be learned while nothing moves, or answers are remembered that nothing is learned from."""
+        if self.remembered and not self.distilled:
+            raise ValueError(
+                "a teacher's answers are remembered for a phase that is distilled: give `distilled`, or leave remembered out"
+            )
         if self.clips and self.frozen >= 1:
             raise ValueError(
                 f"clips are learned until statistics stand still, which they do from the start where frozen is {self.frozen}: lower it, or "

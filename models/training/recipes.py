@@ -343,6 +343,7 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                     unit_rows=True,
                     batch=500,
                     distortion=0.0,
+                    cut_out=12,
                     fused=True,
                     shift=3,
                     alternating=True,

@@ -150,6 +150,11 @@ class Counted(nn.Module):
         return 8 * torch.stack([images[..., row, :4].mean((1, 2)) for row in range(4)], dim=1)
 
 
+def test_answers_that_nothing_is_learned_from_are_not_remembered() -> None:
+    with pytest.raises(ValueError, match="give `distilled`"):
+        replace(PLAIN, remembered=True)
+
+
 @pytest.mark.parametrize("remembered", [False, True])
 def test_a_remembered_teacher_is_asked_once_about_each_image_and_its_mirror_image(remembered: bool) -> None:
     teacher, weights = Counted(), module()
