@@ -53,16 +53,17 @@ def accuracy_against(
                 fontweight="bold",
             )
         front = pareto([point for point in shown if not point.published], cost)
-        axes.step(
-            [cost(point) for point in front],
-            [100 * (1 - point.accuracy) for point in front],
-            where="post",
-            color=theme.text,
-            linewidth=0.8,
-            linestyle="--",
-            label="not beaten in both",
-            zorder=0,
-        )
+        if len(front) > 1:
+            axes.step(
+                [cost(point) for point in front],
+                [100 * (1 - point.accuracy) for point in front],
+                where="post",
+                color=theme.text,
+                linewidth=0.8,
+                linestyle="--",
+                label="not beaten in both",
+                zorder=0,
+            )
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.invert_yaxis()

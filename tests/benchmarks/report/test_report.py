@@ -342,15 +342,23 @@ def test_photographs_stand_apart_from_digits_and_what_runs_here_from_what_is_pub
 
 
 def test_published_times_beat_nothing_in_a_figure() -> None:
-    axes = Figure().add_subplot()
-    ours, better = points([peer("a", accuracy=0.9, seconds=2.0), peer("b", accuracy=0.95, seconds=1.0)])
-    accuracy_against([ours, replace(better, published=True)], lambda point: point.seconds, "s")(axes, LIGHT)
+    axes, alone = Figure().subplots(1, 2)
+    ours, slower, better = points(
+        [
+            peer(name, accuracy=right, seconds=s)
+            for name, right, s in (("a", 0.9, 2.0), ("c", 0.92, 3.0), ("b", 0.95, 1.0))
+        ]
+    )
+    published = replace(better, published=True)
+    accuracy_against([ours, slower, published], lambda point: point.seconds, "s")(axes, LIGHT)
     (front,) = (line for line in axes.lines if line.get_linestyle() == "--")
-    assert np.asarray(front.get_xdata()).tolist() == [2.0]
+    assert np.asarray(front.get_xdata()).tolist() == [2.0, 3.0]
+    accuracy_against([ours, published], lambda point: point.seconds, "s")(alone, LIGHT)
+    assert all(line.get_linestyle() != "--" for line in alone.lines), "one point is no line"
     hollow = {
         line.get_label(): line.get_markerfacecolor() == LIGHT.background for line in axes.lines if line is not front
     }
-    assert hollow == {"1  b": True, "2  a": False}
+    assert hollow == {"1  b": True, "2  c": False, "3  a": False}
 
 
 def by_name(rows: str) -> dict[str, str]:
