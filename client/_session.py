@@ -319,7 +319,7 @@ class Session:
             for request in receipt.requests
         ]
         return [
-            PackedAnswer.from_bytes(data, profile.params, binding, len(profile.classes))
+            PackedAnswer.from_bytes(data, profile.params, binding, profile.answer_values)
             for data, binding in zip(answer.logits, bindings, strict=True)
         ]
 

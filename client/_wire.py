@@ -119,6 +119,7 @@ class ModelProfile(Message, schemas.ModelProfile):
     outputs: Annotated[tuple[OutputProfile, ...], Field(min_length=1, max_length=1024)] | None = None
     turns_to_logits: Factor
     logit_step: Factor | None
+    output_refinement: Annotated[int, Field(ge=2, le=scaling.MOST_REFINEMENT)] | None = None
     bootstraps: Count
     layers: Annotated[tuple[LayerProfile, ...], Field(max_length=4096)] = ()  # absent from older servers
     key_bytes: Count
@@ -128,8 +129,8 @@ class ModelProfile(Message, schemas.ModelProfile):
     stem: StemProfile | None = None
 
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Converts decrypted torus values to logits; in the exact profile they are rounded to whole multiples of `logit_step`."""
-        logits = scaling.to_logits(turns, self.turns_to_logits, self.logit_step)
+        """Converts decrypted torus values [..., answer_values] to logits; in the exact profile to whole multiples of `logit_step`."""
+        logits = scaling.to_logits(turns, self.turns_to_logits, self.logit_step, self.output_refinement)
         for part, place in slices(self.outputs or ()):
             logits[..., place] *= part.factor
         return logits
@@ -164,6 +165,11 @@ class ModelProfile(Message, schemas.ModelProfile):
         return parameter_sets.get(self.params_id)
 
     @property
+    def answer_values(self) -> int:
+        """Values of an answer: one for each class, or two where they are refined."""
+        return scaling.answer_values(len(self.classes), self.output_refinement)
+
+    @property
     def sample_shape(self) -> tuple[int, ...]:
         """Of what the user gives: the public part's input, or without one what is encrypted."""
         return self.stem.input_shape if self.stem else self.input_shape
@@ -192,16 +198,18 @@ class ModelProfile(Message, schemas.ModelProfile):
             )
         if self.outputs is not None and len({part.name for part in self.outputs}) != len(self.outputs):
             raise MalformedError(f"the profile of {self.model} has two outputs of one name")
+        if self.output_refinement and self.bootstraps:
+            raise MalformedError(f"the profile of {self.model} refines answers, which have look-ups behind them")
         sizes = {
             "key_bytes": EvaluationKeys.nbytes(params),
             "upload_bytes": ciphertext_type(self.bootstraps).nbytes(params, pixels),
-            "download_bytes": PackedAnswer.nbytes(params, len(self.classes)),
+            "download_bytes": PackedAnswer.nbytes(params, self.answer_values),
         }
         for name, size in sizes.items():
             if getattr(self, name) != size:
                 raise MalformedError(
                     f"the profile of {self.model} says {name} = {getattr(self, name)}; with {params.name}, {pixels} pixels "
-                    f"and {len(self.classes)} classes it is {size}"
+                    f"and {self.answer_values} values it is {size}"
                 )
 
 

@@ -31,6 +31,7 @@ from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.layers import Dense
 from ciphershift.he_layers.layers.layer import Circuit, FloatArray, IntArray, LinearLayer, Shape, T, flat_size
 from ciphershift.he_layers.program import IMAGE, Program, Stage
+from ciphershift.protocol.scaling import answered
 
 SLICE_ROWS = 1024
 """Ciphertexts of a slice's sums: 8 MB under the big key, enough of them to keep the kernel busy, and few enough that progress is seen."""
@@ -358,13 +359,14 @@ def multiplied(
     started, layer = perf_counter(), program.layers[-1]
     assert isinstance(layer, Dense), "the Program has checked it"
     bias = np.zeros(len(layer.weight)) if layer.bias is None else layer.bias.astype(np.float64)
-    turns = bias * program.input.delta
+    weight = answered(layer.weight.astype(np.int32), program.output.refinement, axis=0)
+    turns = answered(bias, program.output.refinement) * program.input.delta
     answers = []
     for image in images:
         if len(image) != 1:
             raise BadShapeError(f"an image is {len(image)} ciphertexts; without look-ups it is one")
         binding = Binding.of(image, program.digest)
-        answers.append(packing.packing_products(image[0], layer.weight, turns, keys, binding, threads=threads))
+        answers.append(packing.packing_products(image[0], weight, turns, keys, binding, threads=threads))
     return Progress(
         layer=layer.name,
         index=len(program.layers) - 1,

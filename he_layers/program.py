@@ -122,18 +122,26 @@ class OutputSpec:
 
     ``function``: what the module does to its logits at its end (protocol.outputs), which the client does after decryption. ``parts``: the
     outputs, if there are several, or one that is no vector; each has a function of its own, and ``scale`` times its factor.
+    ``refinement``: each value is answered a second time, so many times as large, modulo one turn (protocol.scaling.refined); only in
+    networks without look-ups, whose sums fill a small part of the torus.
     """
 
     classes: tuple[str, ...]
     scale: float
     function: str | None = None
     parts: tuple[Part, ...] | None = None
+    refinement: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the values. Raises ProgramError."""
         if not self.classes or not self.scale > 0:
             raise ProgramError(
                 f"output has {len(self.classes)} classes and scale {self.scale}; it takes at least one class and a positive scale"
+            )
+        factor = self.refinement
+        if factor is not None and not (isinstance(factor, int) and 2 <= factor <= scaling.MOST_REFINEMENT):
+            raise ProgramError(
+                f"output has the refinement {factor}; it is a whole number from 2 to {scaling.MOST_REFINEMENT}, or absent"
             )
         parts = self.parts or ()
         for function in (self.function, *(part.function for part in parts)):
@@ -235,6 +243,10 @@ class Program:
                 layer.sharing(_before(self.layers[:place], layer.shares, layer.name))
         if any(isinstance(layer, Dense) for layer in self.layers) or not self.lookups:
             self._require_products()
+        if self.output.refinement and self.lookups:
+            raise ProgramError(
+                "a program with look-ups answers each value once: their noise is larger than that of an answer; leave out the refinement"
+            )
         if self.stages[-1].output_shape != (len(self.output.classes),):
             raise BadShapeError(
                 f"the last layer gives {self.stages[-1].output_shape} values for {len(self.output.classes)} classes"
@@ -366,6 +378,11 @@ class Program:
         return sum(stage.lookups for stage in self.stages)
 
     @property
+    def answer_values(self) -> int:
+        """Values of an answer: one for each class, or two where they are refined."""
+        return scaling.answer_values(len(self.output.classes), self.output.refinement)
+
+    @property
     def logit_delta(self) -> float:
         """Turns of one integer unit of the logits."""
         return self.stages[-1].output_delta
@@ -381,8 +398,14 @@ class Program:
         return self.output.scale if self.profile == "exact" or self.stages[-1].lookups else None
 
     def logits(self, turns: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Decrypted torus values as logits; rounded to whole multiples of ``logit_step`` if there is one."""
-        logits = scaling.to_logits(turns, self.turns_to_logits, self.logit_step)
+        """Decrypted torus values [..., answer_values] as logits; rounded to whole multiples of ``logit_step`` if there is one.
+
+        Raises:
+            BadShapeError: these are not as many values as an answer has.
+        """
+        if turns.shape[-1] != self.answer_values:
+            raise BadShapeError(f"{turns.shape[-1]} values were decrypted, an answer has {self.answer_values}")
+        logits = scaling.to_logits(turns, self.turns_to_logits, self.logit_step, self.output.refinement)
         return logits * (self.output.scales / self.output.scale)
 
     @cached_property

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ciphershift.he_layers.crypto import noise
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.layers.layer import FloatArray, IntArray, LinearLayer, Shape
-from ciphershift.he_layers.program import Program
+from ciphershift.he_layers.program import OutputSpec, Program
+from ciphershift.protocol.scaling import answered
 
 BATCH = 100
 """Images at a time: a layer's values then stay in the cache."""
@@ -150,9 +151,9 @@ class NoisyCircuit:
         found = np.concatenate([whole_turn.reshape(-1)[place + rows] for place in places], axis=1)
         return TorusNumbers(turns=self._noisy(found, self.noise.lookup), under_input_key=False, under_big_key=True)
 
-    def decrypt(self, x: TorusNumbers) -> FloatArray:
-        """Turns in [-1/2, 1/2) after packing."""
-        turns = self._noisy(x.turns, self.noise.packing)
+    def decrypt(self, x: TorusNumbers, output: OutputSpec) -> FloatArray:
+        """Turns in [-1/2, 1/2) after packing, [batch, answer_values]."""
+        turns = self._noisy(answered(x.turns, output.refinement), self.noise.packing)
         return turns - np.floor(turns + 0.5)
 
     def _noisy(self, turns: FloatArray, std: float) -> FloatArray:
@@ -186,7 +187,7 @@ def run_with(program: Program, noise: CircuitNoise, images: NDArray[np.uint8], r
         pixels = circuit.encrypt(chunk.reshape(len(chunk), -1).astype(np.float64) * program.input.delta)
         for _, result in program.walk(circuit, pixels, noise.polynomial_size):
             last = result
-        logits.append(program.logits(circuit.decrypt(last)))
+        logits.append(program.logits(circuit.decrypt(last, program.output)))
     return np.concatenate(logits)
 
 

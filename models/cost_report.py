@@ -116,7 +116,7 @@ def check(
         lookups=program.lookups,
         seconds=cost.predict(program, parameter_set, times),
         upload_bytes=ciphertext_type(program.lookups).nbytes(parameter_set, prod(input_shape)),
-        download_bytes=PackedAnswer.nbytes(parameter_set, len(program.output.classes)),
+        download_bytes=PackedAnswer.nbytes(parameter_set, program.answer_values),
         key_bytes=EvaluationKeys.nbytes(parameter_set),
     )
     return Report(findings=(), steps=steps, cost=bill)

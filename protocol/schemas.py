@@ -75,6 +75,9 @@ class ModelProfile(BaseModel):
     output_function: Literal["softmax", "log_softmax", "sigmoid"] | None = (
         None  # what the module ends in; absent from older servers
     )
+    output_refinement: int | None = (
+        None  # of values that are answered twice (protocol.scaling.refined); absent from older servers
+    )
     bootstraps: int
     layers: tuple[LayerProfile, ...]
     key_bytes: int

@@ -64,7 +64,7 @@ class Model:
     @property
     def download_bytes(self) -> int:
         """Exact size of one encrypted row of logits in its container."""
-        return PackedAnswer.nbytes(self.params, len(self.program.output.classes))
+        return PackedAnswer.nbytes(self.params, self.program.answer_values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -66,7 +66,7 @@ class Laboratory:
     def packing_products(self, count: int) -> Errors:
         """Multiply fresh values in the answer ring, sixteen for each of ten logits, by weights of norm 340, and pack."""
         keys, server = self._with(UNCOVERED)
-        weight = np.kron(np.eye(LOGITS), np.resize([85, -85], (1, 16))).astype(np.int8)
+        weight = np.kron(np.eye(LOGITS), np.resize([85, -85], (1, 16))).astype(np.int32)
         errors = []
         for _ in range(-(-count // LOGITS)):
             values = self.rng.uniform(-2e-4, 2e-4, 16 * LOGITS)

@@ -180,6 +180,7 @@ def _bits_over_last_layers(parameter_set: ParameterSet) -> dict[str, float]:
         last = program.layers[-1]
         if program.params == parameter_set.name and isinstance(last, Linear):
             norm = float(np.sqrt((last.weight.astype(np.float64) ** 2).sum(axis=1).max()))
+            norm *= program.output.refinement or 1  # of the answer that shows most of its error
             bits[program.name] = _bits(parameter_set, norm, products=not program.lookups)
     return bits
 

@@ -34,7 +34,7 @@ def oracle(victim: Victim, program: Program, parameter_set: ParameterSet | None,
         for start in range(0, len(turns), simulate.BATCH):
             encrypted = circuit.encrypt(turns[start : start + simulate.BATCH])
             *_, (_, last) = program.walk(circuit, encrypted, noise.polynomial_size)
-            found.append(program.logits(circuit.decrypt(last)))
+            found.append(program.logits(circuit.decrypt(last, program.output)))
         return np.concatenate(found)
 
     return ask

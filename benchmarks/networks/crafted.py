@@ -72,7 +72,7 @@ def judge(program: Program, images: Images, polynomial_size: int) -> Judgment:
     integers = program.integers(images).astype(np.float64)
     values = circuit.encrypt(integers.reshape(len(images), -1) * program.input.delta)
     *_, (_, last) = program.walk(circuit, values, polynomial_size)
-    encrypted = program.logits(circuit.decrypt(last))
+    encrypted = program.logits(circuit.decrypt(last, program.output))
     plain = simulate.plain(program, images) * program.output.scales
     return Judgment(
         difference=np.abs(encrypted - plain).max(axis=1),

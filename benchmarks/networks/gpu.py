@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ class Networks:
             "seconds": round(seconds, 4),
             "seconds_an_image": round(seconds / count, 4),
             "lookups_per_second": round(program.lookups * count / seconds),
-            "agree": int((self._predictions(answers) == plain).sum()),
+            "agree": int((self._predictions(program, answers) == plain).sum()),
             "peak_memory_bytes": torch.cuda.max_memory_allocated(self.bench.device) if cuda else None,
         }
 
@@ -177,7 +177,7 @@ class Networks:
         started = time.perf_counter()
         (*_, last) = evaluate.run(program, self.bench.server, [encrypted], threads=self.bench.threads)
         seconds = time.perf_counter() - started
-        return {"seconds": round(seconds, 3), "agree": int((self._predictions(last.answers) == plain).sum())}
+        return {"seconds": round(seconds, 3), "agree": int((self._predictions(program, last.answers) == plain).sum())}
 
     def predicted(self, name: str, keys: DeviceKeys, count: int) -> float:
         """Seconds that so many images should take at most, from one."""
@@ -192,6 +192,6 @@ class Networks:
         encrypted = [ckks.encrypt(self.bench.client, KEY_ID, row * program.input.delta, kind) for row in levels]
         return program, encrypted, simulate.plain(program, images).argmax(axis=1)
 
-    def _predictions(self, answers: list[PackedAnswer] | tuple[PackedAnswer, ...]) -> NDArray[np.int64]:
-        logits = np.stack([ckks.decrypt(self.bench.client, answer) for answer in answers])
+    def _predictions(self, program: Program, answers: Sequence[PackedAnswer]) -> NDArray[np.int64]:
+        logits = np.stack([program.logits(ckks.decrypt(self.bench.client, answer)) for answer in answers])
         return np.asarray(logits.argmax(axis=1))

@@ -182,7 +182,7 @@ def _draw(
         if stage.layer.name in names:
             kept[stage.layer.name] = result.turns[0]
         last = result
-    return kept, program.logits(circuit.decrypt(last))[0]
+    return kept, program.logits(circuit.decrypt(last, program.output))[0]
 
 
 def make_program(model: str, side: int, parameter_set: str) -> tuple[Program, NDArray[np.uint8]]:

@@ -341,8 +341,8 @@ def _is_answered(
 
 def _decrypt(program: Program, keys: KeyPair, row: bytes, ciphertext: CkksCiphertext) -> NDArray[np.float64]:
     binding = Binding.of([ciphertext], program.digest)
-    packed = PackedAnswer.from_bytes(row, ciphertext.params, binding, len(program.output.classes))
-    return ckks.decrypt(keys.client_keys, packed) * program.turns_to_logits
+    packed = PackedAnswer.from_bytes(row, ciphertext.params, binding, program.answer_values)
+    return program.logits(ckks.decrypt(keys.client_keys, packed))
 
 
 def _until_answered(

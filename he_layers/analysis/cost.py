@@ -112,7 +112,7 @@ def work(program: Program) -> list[LayerWork]:
         )
         circuit.products.clear()
         circuit.lookups.clear()
-    last = replace(layers[-1], packed=len(program.output.classes))
+    last = replace(layers[-1], packed=program.answer_values)
     if not program.lookups:
         last = replace(last, products=(), multiplied=pixels.count)
     return [*layers[:-1], last]

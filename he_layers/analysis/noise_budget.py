@@ -34,11 +34,19 @@ class Gains:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageGains:
-    """Gains of what a layer's look-ups read (one entry for each call), or of the logits; ``delta`` is one integer unit in turns."""
+    """Gains of what a layer's look-ups read (one entry for each call), or of the logits.
+
+    Attributes:
+        layer: its name; "logits" for the answer.
+        read: of each call.
+        delta: one integer unit in turns.
+        refinement: of the answer, which divides the noise of packing.
+    """
 
     layer: str
     read: tuple[Gains, ...]
     delta: float
+    refinement: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +124,10 @@ def gains(program: Program) -> list[StageGains]:
             stages.append(StageGains(layer=stage.layer.name, read=tuple(circuit.read), delta=stage.delta))
             circuit.read.clear()
         logits = result
-    return [*stages, StageGains(layer="logits", read=(logits,), delta=program.logit_delta)]
+    answer = StageGains(
+        layer="logits", read=(logits,), delta=program.logit_delta, refinement=program.output.refinement or 1
+    )
+    return [*stages, answer]
 
 
 def under(stages: list[StageGains], params: ParameterSet, *, exact: bool) -> list[StageNoise]:
@@ -128,7 +139,12 @@ def under(stages: list[StageGains], params: ParameterSet, *, exact: bool) -> lis
         last = stage.layer == "logits"
         variances = [
             (read.multiples @ own).max()
-            + (noise.packing if last else noise.lookup_input(read.under_input_key, read.under_big_key)) ** 2
+            + (
+                noise.packing / stage.refinement
+                if last
+                else noise.lookup_input(read.under_input_key, read.under_big_key)
+            )
+            ** 2
             for read in stage.read
         ]
         std = math.sqrt(max(variances))

@@ -65,7 +65,7 @@ def packing_key_switch(x: LweCiphertextList, keys: AnswerKeys, binding: Binding,
 
 def packing_products(
     x: CkksCiphertext,
-    weight: NDArray[np.int8],
+    weight: NDArray[np.int32],
     turns: NDArray[np.float64],
     keys: AnswerKeys,
     binding: Binding,

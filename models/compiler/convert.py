@@ -1,7 +1,7 @@
 """From a float nn.Module to a trainable network of power-of-two weights that computes nearly the same, scaled by calibration data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from ciphershift.models.compiler.network import Network, weighted
 from ciphershift.models.compiler.onnx_graph import OnnxModule, as_module
 from ciphershift.models.compiler.public import PublicPart, behind, stem_of
 from ciphershift.models.compiler.reconstruct import Reconstruction
+from ciphershift.models.compiler.scales import REFINEMENT
 from ciphershift.models.compiler.simplify import simplify
 from ciphershift.models.compiler.ties import ties
 from ciphershift.models.compiler.trace import BATCH, Trace, evaluation_mode, trace
@@ -212,7 +213,7 @@ def before_rounding(
         outputs = [truth[name] for name in simple.returned.values()]
         truth[HEAD] = torch.cat([output.reshape(len(output), -1) for output in outputs], dim=1)
     options: dict[str, Any] = {"levels": levels, "exponents": exponents, "inputs": inputs, "parts": simple.parts}
-    noise = CircuitNoise.predicted(parameter_sets.get(params), products=not ir.has_lookups(simple.operations))
+    noise = _noise(params, simple.operations)
 
     def calibrated(operations: list[ir.Operation]) -> Unrounded:
         network = Network(operations, shape, **options, ties=ties(operations, shape, inputs))
@@ -237,6 +238,12 @@ def before_rounding(
         found.drives.hold()
         found.network.contractive = _contractive(found.network, found.units)
     return found
+
+
+def _noise(params: str, operations: Sequence[ir.Operation]) -> CircuitNoise:
+    """Of the network's circuit, where answers are refined with what that leaves of an answer's noise."""
+    noise = CircuitNoise.predicted(parameter_sets.get(params), products=not ir.has_lookups(operations))
+    return noise if ir.has_lookups(operations) else replace(noise, packing=noise.packing / REFINEMENT)
 
 
 def _contractive(network: Network, units: dict[str, Tensor]) -> bool:

@@ -18,6 +18,7 @@ from ciphershift.he_layers.program import IMAGE, InputSpec, OutputSpec, Program
 from ciphershift.he_layers.recurrence import Certificate, certificates
 from ciphershift.models.compiler.graph import Step
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.scales import REFINEMENT
 from ciphershift.models.nn.activations import CReLU, LookUp, ReLU
 from ciphershift.models.nn.layers import Add, AvgPool2d, Concat, Gather, Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftConv2d, ShiftLinear, ShiftWeights
@@ -198,7 +199,8 @@ class _Exporter:
             case Head():
                 bias = _whole_bias(step, node.bias.double() / node.logit().double())
                 kind = layers.Linear if node.bounds is None else layers.Dense
-                return kind(name=_name(step), weight=_integers(node.linear.integer_weight()).astype(np.int8), bias=bias)
+                integer = np.int8 if node.bounds is None else np.int16
+                return kind(name=_name(step), weight=_integers(node.linear.integer_weight()).astype(integer), bias=bias)
         raise AssertionError(f"{step.name} is a {type(node).__name__}, which no layer does")
 
     def _ramp(self, step: Step, node: ReLU) -> dict[str, Any]:
@@ -251,6 +253,7 @@ def _output(network: Network, classes: Classes) -> OutputSpec:
     spec = OutputSpec(
         classes=tuple(name for part in network.parts for name in _names(part, given[part.name])),
         scale=float(network.head.unit()),
+        refinement=None if network.head.bounds is None else REFINEMENT,
     )
     factors = torch.split(network.head.factor, list(network.head.sizes))
     parts = tuple(replace(p, factor=float(f[0])) for p, f in zip(network.parts, factors, strict=True))

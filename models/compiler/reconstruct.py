@@ -115,9 +115,8 @@ class Reconstruction:
         small beside the others; nor is a place of a map, such as one in its padding.
         """
         dense = node.bounds is not None
-        turns = self.noise.packing**2 + (
-            0.0 if dense else self.noise.lookup**2 * node.linear.integer_weight().pow(2).sum(1)
-        )
+        read = self.noise.fresh if dense else self.noise.lookup
+        turns = self.noise.packing**2 + read**2 * node.linear.integer_weight().pow(2).sum(1)
         noise = turns**0.5 / float(self.network.torus().delta[step.name]) * node.logit()
         spread = wanted.std(0)
         share = noise / spread.clamp_min(1e-30)

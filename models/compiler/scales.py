@@ -20,6 +20,8 @@ from ciphershift.models.nn.layers import Add, AvgPool2d, Head, MaxPool2d
 from ciphershift.models.nn.shift import ShiftWeights
 
 PIXEL_LEVELS = 255
+REFINEMENT = 64
+"""By which a second answer is larger, in a network without look-ups."""
 LOGIT_PEAK = 0.4
 """Turns given to the greatest logit; half a turn is the end of the torus."""
 MAX_PIXEL = 0.249

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ciphershift.he_layers.crypto.params import PRODUCT_BODY_BITS
 from ciphershift.he_layers.layers.layer import MAX_EXPONENT
 
 TOP_DEVIATIONS = 3.2
 """Standard deviations of the weights that the greatest power of two stands for."""
-GREATEST_INTEGER = 127
+GREATEST_INTEGER = 32767
 """Of weights that are multiplied and not shifted."""
+BALANCE = 6 / 0.8 * 2.0**-PRODUCT_BODY_BITS
+"""Of a network without look-ups, where a number that is encrypted and a weight are both rounded: the number to 2^-b turns, in an input that
+spans 0.8 turns (twice `compiler.scales.LOGIT_PEAK`) over the greatest sum of weights, and whose values deviate by a sixth of its span."""
 
 
 def to_powers_of_two(weights: Tensor, exponents: int) -> Tensor:
@@ -192,16 +196,26 @@ class ShiftLinear(ShiftWeights):
 
 
 class WholeLinear(ShiftLinear):
-    """Dense layer whose weights are integers from -127 to 127, for a network without look-ups; one scale for the whole layer."""
+    """Dense layer whose weights are integers, for a network without look-ups; one scale for the whole layer.
+
+    With finer weights the integers are larger, so that the input, of which no sum may leave the torus, is smaller beside the noise of its
+    encryption. The scale is that at which this noise and the rounding of n weights add as much to a sum:
+    unit^2 = BALANCE ||w|| |w| / sqrt(n), with the rows' norm (root mean square) and greatest sum of sizes; a bias
+    is taken as none.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, mask: Tensor | None = None) -> None:
         super().__init__(inputs, outputs, per_channel=False, exponents=1, mask=mask)
 
     def learn_clip(self, on: bool) -> None:
-        """Nothing: the scale is that of the greatest weight."""
+        """Nothing: no weight is clipped."""
 
     def _free_scale(self) -> Tensor:
-        return (self.weight.detach().abs().amax() / GREATEST_INTEGER).clamp_min(1e-12).view(1, 1)
+        size = self.weight.detach().abs() if self.mask is None else (self.weight.detach() * self.mask).abs()
+        count = size.count_nonzero() / len(size)
+        norm, greatest = size.square().sum(1).mean().sqrt(), size.sum(1).amax()
+        balanced = (BALANCE * norm * greatest / count.clamp_min(1).sqrt()).sqrt()
+        return torch.maximum(balanced, size.amax() / GREATEST_INTEGER).clamp_min(1e-12).view(1, 1)
 
     def _nearest(self, scaled: Tensor) -> Tensor:
         return scaled.round()

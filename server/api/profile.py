@@ -54,6 +54,7 @@ def profile_of(model: Model, max_batch: int) -> ModelProfile:
         turns_to_logits=program.turns_to_logits,
         logit_step=program.logit_step,
         output_function=program.output.function,
+        output_refinement=program.output.refinement,
         bootstraps=program.lookups,
         layers=tuple(
             LayerProfile(name=stage.layer.name, kind=stage.layer.kind, lookups=stage.lookups)

@@ -195,6 +195,13 @@ def test_every_member_of_the_profile_is_checked(
     tally.refuse("server's profile", "members of the profile", error, errors.MalformedError)
 
 
+def test_a_refinement_that_cannot_be_is_refused(keystore: Keystore, profile: dict[str, Any], tally: Tally) -> None:
+    """Also a usual one, as there are look-ups."""
+    for value in (*NUMBERS[1:], 0, 1, 2, 64, 257, -64, 1.5, [[]], {"a": 1}):
+        error = read_profile(keystore, json.dumps(profile | {"output_refinement": value}).encode())
+        tally.refuse("server's profile", "members of the profile", error, errors.MalformedError)
+
+
 def test_a_profile_that_is_no_json_object_is_refused(keystore: Keystore, profile: dict[str, Any], tally: Tally) -> None:
     rng, text = random.Random(6), json.dumps(profile).encode()
     whole = [b"", b"[]", b"null", b"[" * 100_000, b'{"a":' * 50_000, b"9" * 10_000, b"\xff\xfe", text + text]

@@ -101,7 +101,7 @@ def test_only_logits_are_there_and_all_the_rest_is_uniform_and_fresh(
     image = tiny_images[0] if has_lookups else np.array([0, 3, 9, 15], dtype=np.uint8)
     program = with_weights(program, np.zeros_like) if zero_weights else program
     answers = repeated(answer_of, program, encrypted(keys, program, image), 20)
-    assert all(answer.c0.shape == (len(program.output.classes),) for answer in answers)
+    assert all(answer.c0.shape == (program.answer_values,) for answer in answers)
     masks = np.stack([answer.c1 for answer in answers])
     assert abs(chi_square(masks.reshape(-1))) < 6
     differences = (masks[1:] + np.uint64(WORDS) - masks[:-1]) % np.uint64(WORDS)

@@ -102,7 +102,7 @@ def test_the_ciphertext_without_look_ups_decrypts_to_the_known_words() -> None:
 
 def test_weighted_sums_are_those_of_the_known_values() -> None:
     server = EvaluationKeys.from_bytes(data("evaluation.keys"), PARAMS).expand()
-    weight = np.arange(-10, 10, dtype=np.int8).reshape(2, 10)
+    weight = np.arange(-10, 10, dtype=np.int32).reshape(2, 10)
     binding = Binding.of([product()], KNOWN["program"])
     answer = packing.packing_products(product(), weight, np.array([0.25, 0.0]), server, binding)
     turns = ckks.decrypt(client_keys(), answer)

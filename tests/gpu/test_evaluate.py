@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ciphershift.errors import BadShapeError, WrongParamsError
 from ciphershift.he_layers import evaluate, simulate
+from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import ckks, params
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext, ciphertext_type
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
@@ -18,7 +19,6 @@ from ciphershift.he_layers.gpu import evaluate as on_device
 from ciphershift.he_layers.gpu.keys import DeviceKeys
 from ciphershift.he_layers.layers import Add, Dense, Flatten, Linear, MaxPool2d, ReLU
 from ciphershift.he_layers.program import InputSpec, OutputSpec, Program
-from ciphershift.he_layers.simulate import CircuitNoise
 from tests.support import other_inputs
 
 TOY = params.get("TOY_N128")
@@ -43,7 +43,7 @@ def encrypt(keys: ClientKeys, program: Program, images: NDArray[np.uint8]) -> li
 
 def last(progress: Sequence[evaluate.Progress], keys: ClientKeys, program: Program) -> NDArray[np.float64]:
     assert all(not step.answers for step in progress[:-1])
-    return np.stack([ckks.decrypt(keys, answer) * program.turns_to_logits for answer in progress[-1].answers])
+    return np.stack([program.logits(ckks.decrypt(keys, answer)) for answer in progress[-1].answers])
 
 
 def test_images_side_by_side_have_the_simulated_logits(
@@ -104,12 +104,14 @@ def test_values_under_both_keys_are_added(client_keys: ClientKeys, device_keys: 
     assert np.abs((logits - runs.mean(axis=0)) / runs.std(axis=0)).max() < 5
 
 
+@pytest.mark.parametrize("refinement", [64, None])
 @pytest.mark.parametrize("engine", ["kernel", "device"])
 def test_weighted_sums_without_look_ups_are_those_of_the_plain_network(
-    client_keys: ClientKeys, device_keys: DeviceKeys, engine: str
+    client_keys: ClientKeys, device_keys: DeviceKeys, engine: str, refinement: int | None
 ) -> None:
     """Of two rows, with biases of a size that would be missed."""
     program = replace(other_inputs.scores(), params=TOY.name)
+    program = replace(program, output=replace(program.output, refinement=refinement))
     dense = program.layers[0]
     assert isinstance(dense, Dense)
     program = replace(program, layers=(replace(dense, bias=np.array([900, -400], dtype=np.int32)),))
@@ -124,8 +126,9 @@ def test_weighted_sums_without_look_ups_are_those_of_the_plain_network(
         found = np.concatenate(
             [last(list(evaluate.run(program, keys, [image])), client_keys, program) for image in images]
         )
-    noise = CircuitNoise.predicted(TOY, products=True).packing * program.turns_to_logits
-    assert np.abs(found - simulate.plain(program, rows) * program.output.scales).max() < 6 * noise
+    (logits,) = noise_budget.of_program(program, TOY)
+    errors = np.abs(found - simulate.plain(program, rows) * program.output.scales)
+    assert errors.max() < 6 * logits.std_dev * program.turns_to_logits
 
 
 def test_what_does_not_fit_is_a_typed_error(

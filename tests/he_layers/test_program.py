@@ -69,8 +69,28 @@ def test_a_program_without_look_ups_is_one_dense_layer_that_stays_on_the_torus()
         replace(program, input=replace(program.input, delta=1 / 4096))
     with pytest.raises(ProgramError, match="has none: use linear"):
         replace(dense, modulus=64)
-    with pytest.raises(ProgramError, match="int8 with 2 axes"):
-        replace(dense, weight=np.ones((2, 4), dtype=np.int16))
+    with pytest.raises(ProgramError, match="int16 with 2 axes"):
+        replace(dense, weight=np.ones((2, 4), dtype=np.int32))  # type: ignore[arg-type]
+
+
+def test_answers_are_refined_where_there_is_no_look_up(tiny_program: Program, tmp_path: Path) -> None:
+    program = other_inputs.scores()
+    assert program.answer_values == 4
+    program.save(tmp_path / "new")
+    assert Program.load(tmp_path / "new").output == program.output
+    once = replace(program, output=replace(program.output, refinement=None))
+    assert once.answer_values == 2 and once.digest != program.digest
+    once.save(tmp_path / "old")  # programs of before have no such member, and keep their digests
+    assert "refinement" not in json.loads((tmp_path / "old" / "program.json").read_text())["output"]
+    turns = np.array([[0.1, -0.2, 6.4 - 6, -12.8 + 13]])
+    assert program.logits(turns) == pytest.approx(once.logits(turns[:, :2]))
+    with pytest.raises(BadShapeError, match="2 values were decrypted, an answer has 4"):
+        program.logits(turns[:, :2])
+    with pytest.raises(ProgramError, match="answers each value once"):
+        replace(tiny_program, output=replace(tiny_program.output, refinement=64))
+    for wrong in (1, 257, 64.5):
+        with pytest.raises(ProgramError, match="whole number from 2 to 256"):
+            replace(program.output, refinement=wrong)  # type: ignore[arg-type]  # as a file may say
 
 
 def test_a_ramp_longer_than_the_window_is_refused(tiny_program: Program) -> None:

@@ -65,14 +65,14 @@ def table() -> Program:
 
 
 def scores() -> Program:
-    """Whether the first two of the same four values are greater than the others, by weighted sums alone: no look-up."""
-    weight = np.array([[-100, -127, 99, 127], [100, 127, -99, -127]], dtype=np.int8)
+    """Whether the first two of the same four values are greater than the others, by weighted sums alone, in refined answers."""
+    weight = np.array([[-100, -127, 99, 127], [100, 127, -99, -127]], dtype=np.int16)
     return replace(
         table(),
         name="scores",
         input=replace(table().input, delta=1 / 65536),
         layers=(Dense(name="classes", weight=weight, bias=np.array([7, -7], dtype=np.int32)),),
-        output=OutputSpec(classes=("low", "high"), scale=0.01),
+        output=OutputSpec(classes=("low", "high"), scale=0.01, refinement=64),
     )
 
 

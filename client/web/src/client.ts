@@ -18,7 +18,7 @@ import { Job, fetchAnswer, told } from "./job.js";
 import { type JobStatus, follow, jobPath, readStatus, statusOf } from "./jobs.js";
 import { type KeyPair, Keystore, MemoryStore } from "./keystore.js";
 import { type ConnectOptions, type RunOptions, type Timings, type Traffic, noTime } from "./options.js";
-import { type ModelProfile, type Prediction, logitsOf, readProfile, valuesOf } from "./profile.js";
+import { type ModelProfile, type Prediction, answerValues, logitsOf, readProfile, valuesOf } from "./profile.js";
 import { parseAnswer, parseModels, submitCall } from "./protocol.js";
 import { Members } from "./reading.js";
 import { type Receipt, keepReceipt } from "./receipts.js";
@@ -310,7 +310,7 @@ export class Client {
       Promise.all(
         requests.map((request, at) => {
           const binding = { keyId: receipt.keyId, request, program: profile.programDigest };
-          return readAnswer(keys.clientKeys, logits[at]!, binding, profile.classes.length);
+          return readAnswer(keys.clientKeys, logits[at]!, binding, answerValues(profile));
         }),
       ),
     );

@@ -10,6 +10,7 @@ import { evaluationFields } from "./secret-keys.js";
 import { type StemProfile, readStem } from "./stem.js";
 
 const DIGEST = /^[0-9a-f]{64}$/;
+const MOST_REFINEMENT = 256;
 
 /** A layer as the progress of a job names it. */
 export interface LayerProfile {
@@ -58,6 +59,8 @@ export interface ModelProfile {
   readonly turnsToLogits: number;
   /** In the exact profile, what every logit is a whole multiple of. */
   readonly logitStep: number | null;
+  /** Each value is answered twice: as it is, and so many times as large, modulo one turn; null: once. */
+  readonly refinement: number | null;
   /** Look-ups of one image. */
   readonly bootstraps: number;
   readonly layers: readonly LayerProfile[];
@@ -113,6 +116,7 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     outputs: profile.optional("outputs", (name) => profile.list(name, 1, 1024, output)),
     turnsToLogits: profile.number("turns_to_logits"),
     logitStep: step,
+    refinement: profile.optional("output_refinement", (name) => profile.integer(name, 2, MOST_REFINEMENT)),
     bootstraps: profile.integer("bootstraps"),
     layers: profile.optional("layers", (name) => profile.list(name, 0, 4096, layer)) ?? [],
     keyBytes: profile.integer("key_bytes"),
@@ -132,7 +136,10 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
   if (read.inputSequences && (inputShape.length !== 2 || inputShape[0]! < 2 || stem)) {
     throw new MalformedError(`the profile of ${read.model} says sequences, of which its input can be none`);
   }
-  const sizes = sizesOf(read.params, valuesOf(read.inputShape), read.classes.length, read.bootstraps === 0);
+  if (read.refinement !== null && read.bootstraps > 0) {
+    throw new MalformedError(`the profile of ${read.model} refines answers, which have look-ups behind them`);
+  }
+  const sizes = sizesOf(read.params, valuesOf(read.inputShape), answerValues(read), read.bootstraps === 0);
   for (const name of ["keyBytes", "uploadBytes", "downloadBytes"] as const) {
     if (read[name] !== sizes[name]) {
       throw new MalformedError(`the profile of ${read.model} says ${name} = ${read[name]}; with ${read.params.name} and its shape it is ${sizes[name]}`);
@@ -146,21 +153,27 @@ export function valuesOf(shape: readonly number[]): number {
   return shape.reduce((product, side) => product * side, 1);
 }
 
+/** Returns how many values an answer has. */
+export function answerValues({ classes, refinement }: Pick<ModelProfile, "classes" | "refinement">): number {
+  return classes.length * (refinement === null ? 1 : 2);
+}
+
 /** Returns the bytes of the containers that cross the network under a parameter set, for a network without look-ups if `isProduct`. */
 export function sizesOf(
-  params: ParameterSet, pixels: number, classes: number, isProduct: boolean,
+  params: ParameterSet, pixels: number, values: number, isProduct: boolean,
 ): Pick<ModelProfile, "keyBytes" | "uploadBytes" | "downloadBytes"> {
   const nbytes = (fields: readonly Field[]): number => HEADER_BYTES + payloadBytes(fields);
   return {
     keyBytes: nbytes(evaluationFields(params)),
     uploadBytes: nbytes(imageFields(params, pixels, isProduct)),
-    downloadBytes: nbytes(answerFields(params, classes)),
+    downloadBytes: nbytes(answerFields(params, values)),
   };
 }
 
 /** Returns decrypted torus values as logits, in the exact profile the whole multiples that they are; those of several outputs by name. */
-export function logitsOf(profile: ModelProfile, turns: Float64Array): Prediction {
-  const { turnsToLogits, logitStep, outputs } = profile;
+export function logitsOf(profile: ModelProfile, decrypted: Float64Array): Prediction {
+  const { turnsToLogits, logitStep, outputs, refinement } = profile;
+  const turns = refinement === null ? decrypted : refined(decrypted, refinement);
   const logits = turns.map((turn) => {
     const logit = turn * turnsToLogits;
     return logitStep === null ? logit : Math.round(logit / logitStep) * logitStep;
@@ -174,4 +187,16 @@ export function logitsOf(profile: ModelProfile, turns: Float64Array): Prediction
     return [name, values];
   });
   return outputs.length === 1 && outputs[0]!.name === "" ? named[0]![1] : Object.fromEntries(named);
+}
+
+/**
+ * Returns values that were answered twice: the second answer has the digits that noise hides in the first, which says how many turns it lacks.
+ * Nothing is refused: a client must not react to what it decrypted.
+ */
+function refined(turns: Float64Array, refinement: number): Float64Array {
+  const count = turns.length / 2;
+  return turns.slice(0, count).map((coarse, at) => {
+    const fine = turns[count + at]!;
+    return (fine + Math.round(refinement * coarse - fine)) / refinement;
+  });
 }

@@ -47,6 +47,20 @@ test("a profile is read, and one that is impossible is refused by the name of it
   await readProfile({ ...PROFILE, stem: null });
 });
 
+test("values that are answered twice have the noise of the finer answer", async () => {
+  const { keyBytes, uploadBytes, downloadBytes } = sizesOf(TOY, 4, 4, true);
+  const refined = {
+    ...PROFILE, output_refinement: 64, bootstraps: 0, layers: [], key_bytes: keyBytes, upload_bytes: uploadBytes, download_bytes: downloadBytes,
+  };
+  const profile = await readProfile(refined);
+  const [first, second] = logitsOf(profile, Float64Array.of(0.1003, -0.2002, 0.4001, 0.2001));
+  assert.ok(Math.abs(first - 100 * 6.4001 / 64) < 1e-9 && Math.abs(second + 100 * 12.7999 / 64) < 1e-9);
+  for (const change of [{ output_refinement: 0 }, { output_refinement: 1 }, { output_refinement: 257 }, { output_refinement: 1.5 }, { output_refinement: "64" }, { output_refinement: null }]) {
+    await assert.rejects(readProfile({ ...refined, ...change }), { code: "malformed" });
+  }
+  await assert.rejects(readProfile({ ...PROFILE, output_refinement: 64, download_bytes: downloadBytes }), { code: "malformed" }); // it has look-ups
+});
+
 test("several outputs are logits by name, in their shapes and scales", async () => {
   const one = { shape: [1], factor: 1, function: null };
   const outputs = [{ ...one, name: "age", factor: 0.5 }, { ...one, name: "sex", function: "sigmoid" }];

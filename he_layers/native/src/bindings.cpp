@@ -437,7 +437,7 @@ static Out<uint64_t> packing_key_switch(In<uint32_t, 2> in, In<uint64_t, 3> key,
     return out;
 }
 
-static Out<uint64_t> packing_products(In<uint64_t, 3> in, In<int8_t, 2> weights, In<uint64_t, 1> bias, In<uint64_t, 3> key, uint64_t modulus,
+static Out<uint64_t> packing_products(In<uint64_t, 3> in, In<int32_t, 2> weights, In<uint64_t, 1> bias, In<uint64_t, 3> key, uint64_t modulus,
                                       int base_log, int levels, double error_std_dev, double flooding_std_dev, const nb::bytes& seed,
                                       size_t threads) {
     const size_t n = key.shape(2), elements = in.shape(0), count = weights.shape(0), columns = weights.shape(1);

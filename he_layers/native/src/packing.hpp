@@ -63,7 +63,7 @@ class AnswerRing {
 
     // in: [elements][2][N] residues under the CKKS secret, which hold `columns` messages; weights: [count][columns]; bias: [count] residues.
     // The weighted sums are packed as above; `in` is brought to NTT form.
-    void pack_products(uint64_t* in, size_t elements, const int8_t* weights, size_t columns, const uint64_t* bias, size_t count,
+    void pack_products(uint64_t* in, size_t elements, const int32_t* weights, size_t columns, const uint64_t* bias, size_t count,
                        const uint64_t* key, double error_std_dev, double flooding_std_dev, const Seed& seed, size_t threads, uint64_t* c0,
                        uint64_t* c1) const {
         share(2 * elements, threads, 1, [&](size_t begin, size_t end, size_t) {
@@ -167,13 +167,13 @@ class AnswerRing {
     }
 
     // A ring ciphertext whose constant coefficient is the weighted sum of the messages plus the bias, times N^-1: x(X) w(1 / X).
-    Pair product(const uint64_t* in, size_t elements, const int8_t* weights, size_t columns, uint64_t bias) const {
+    Pair product(const uint64_t* in, size_t elements, const int32_t* weights, size_t columns, uint64_t bias) const {
         const size_t n = degree();
         Pair sum(n);
         std::vector<uint64_t> factor(n);
         for (size_t e = 0; e < elements; ++e) {
             std::fill(factor.begin(), factor.end(), 0);
-            const int8_t* own = weights + e * n;
+            const int32_t* own = weights + e * n;
             for (size_t j = 0; j < std::min(n, columns - e * n); ++j) {
                 const int64_t weight = own[j];
                 factor[j ? n - j : 0] = ntt_.over_size(ntt_.from_signed(j ? -weight : weight));

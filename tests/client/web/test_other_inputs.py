@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ciphershift.benchmarks.harness.server_process import ServerProcess, running_server
 from ciphershift.client import Client, Keystore
 from ciphershift.client._wire import InputEncoding, ModelProfile
 from ciphershift.client.images import to_integers, to_unit
+from ciphershift.he_layers import simulate
 from ciphershift.protocol import scaling
 from ciphershift.protocol.encoding import Encoding
 from tests.support import other_inputs
@@ -22,6 +24,8 @@ SHARES = np.array([[1, 1, 0, 0], [0, 0.2, 0.9, 1], [0.6, 0.7, 0.2, 0.1]])
 LEAST, MOST = (np.array(values) for values in zip(*(field[1:] for field in other_inputs.FIELDS), strict=True))
 ROWS = LEAST + (MOST - LEAST) * SHARES
 HIGHER = [1, 0, 1]
+FINE = 0.04
+"""Of a score: ten deviations of its noise, a quarter of one that an answer has which is not refined."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def test_rows_of_a_table_are_classified(model: str, server: ServerProcess, keystore: Keystore) -> None:
     with Client(server.url, model=model, keystore=keystore, allow_toy_parameters=True) as client:
         assert client.profile().input_shape == (4,)
-        assert client.predict(ROWS).argmax(axis=1).tolist() == HIGHER
+        logits = client.predict(ROWS)
+        assert logits.argmax(axis=1).tolist() == HIGHER
+        if model == "scores":
+            assert np.abs(logits - exact_scores()).max() < FINE
         assert client.predict(ROWS[1]).argmax() == 0
 
 
@@ -60,6 +67,17 @@ def test_rows_of_a_table_are_classified_by_javascript(
         json.dumps(ROWS.tolist()),
     )
     assert np.array(logits).argmax(axis=1).tolist() == HIGHER
+    if model == "scores":
+        assert np.abs(logits - exact_scores()).max() < FINE
+
+
+def exact_scores() -> NDArray[np.float64]:
+    """Logits of the rows without noise."""
+    program = replace(other_inputs.scores(), params="TOY_N128")
+    assert program.input.encoding is not None
+    levels = program.input.encoding.integers(ROWS, program.input.levels)
+    lowest = np.array(program.input.encoding.lowest)
+    return simulate.plain(program, (levels - lowest).astype(np.uint8)) * program.output.scales
 
 
 def test_sequences_of_all_lengths_are_classified_by_javascript(server: ServerProcess, node: Callable[..., Any]) -> None:

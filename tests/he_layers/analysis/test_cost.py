@@ -42,11 +42,11 @@ def test_the_work_is_what_an_evaluation_does(tiny_program: Program, monkeypatch:
 
 
 def test_weighted_sums_without_look_ups_cost_packing_and_products() -> None:
-    """Of two logits the key switches of one pair and of the trace's ten steps, and two products of one ring element."""
+    """Of two logits, answered twice, the key switches of three pairs and of nine steps of the trace, and four products."""
     program = other_inputs.scores()
     (layer,) = cost.work(program)
-    assert (layer.packed, layer.multiplied, layer.products, layer.lookups) == (2, 4, (), ())
-    assert cost.predict(program, TOY, replace(UNIT, packing_key_switch=1.0)) == pytest.approx(1 + 10 + 2 / 2)
+    assert (layer.packed, layer.multiplied, layer.products, layer.lookups) == (4, 4, (), ())
+    assert cost.predict(program, TOY, replace(UNIT, packing_key_switch=1.0)) == pytest.approx(3 + 9 + 4 / 2)
 
 
 def test_a_look_up_of_fewer_ciphertexts_than_lanes_costs_a_whole_round(tiny_program: Program) -> None:

@@ -83,7 +83,7 @@ def test_quantized_answers_keep_the_order_of_the_logits(tiny_program: Program) -
     circuit = simulate.NoisyCircuit(CircuitNoise.predicted(TOY), np.random.default_rng(0))
     pixels = circuit.encrypt(coarse.input.integers(images[:50]).reshape(50, -1) * coarse.input.delta)
     *_, (_, answer) = coarse.walk(circuit, pixels, TOY.polynomial_size)
-    levels = circuit.decrypt(answer) / coarse.logit_delta
+    levels = circuit.decrypt(answer, coarse.output) / coarse.logit_delta
     assert np.allclose(levels, np.rint(levels), atol=0.1)
 
 

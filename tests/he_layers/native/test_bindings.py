@@ -136,7 +136,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "packing_products": lambda: {
         "x": words(np.uint64, 2, 2, 64),
-        "weights": words(np.int8, 3, 70),
+        "weights": words(np.int32, 3, 70),
         "bias": words(np.uint64, 3),
         **packing(),
     },
