@@ -21,7 +21,7 @@ from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.published import PublishedRow
 from ciphershift.he_layers.crypto.secret_keys import ClientKeys
 from ciphershift.he_layers.crypto.security import published_rows, security_bits
-from ciphershift.he_layers.layers import Linear
+from ciphershift.he_layers.layers import Add, Linear
 from ciphershift.he_layers.native import _kernel
 from ciphershift.he_layers.program import Program
 from ciphershift.server.settings import Settings
@@ -177,12 +177,21 @@ def _bits_over_last_layers(parameter_set: ParameterSet) -> dict[str, float]:
     bits = {}
     for path in sorted(Settings().models.glob("*/program.json")):
         program = Program.load(path.parent)
-        last = program.layers[-1]
-        if program.params == parameter_set.name and isinstance(last, Linear):
-            norm = float(np.sqrt((last.weight.astype(np.float64) ** 2).sum(axis=1).max()))
+        norm = last_norm(program)
+        if program.params == parameter_set.name and norm is not None:
             norm *= program.output.refinement or 1  # of the answer that shows most of its error
             bits[program.name] = _bits(parameter_set, norm, products=not program.lookups)
     return bits
+
+
+def last_norm(program: Program) -> float | None:
+    """Greatest norm of the weights behind a logit, those of all views; None if the program ends in something else than weighted sums."""
+    last = program.layers[-1]
+    summed = [layer for layer in program.layers if layer.name in last.inputs] if isinstance(last, Add) else [last]
+    ends = [layer.weight.astype(np.float64) for layer in summed if isinstance(layer, Linear)]
+    if len(ends) != len(summed):
+        return None
+    return float(np.linalg.norm(np.concatenate(ends, axis=1), axis=1).max())
 
 
 def counted_bits(row: PublishedRow) -> float:

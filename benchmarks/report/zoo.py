@@ -70,7 +70,7 @@ def _row(card: Card, run: Record | None) -> tuple[object, ...]:
     accuracies = (percent(card[name]) for name in ("accuracy_float", "accuracy_quantised", "accuracy_simulated"))
     exact = " (exact)" if card["profile"] == "exact" else ""
     public = "public-" if "public" in card else ""
-    about = (f"**{card['name']}**{exact}", public + _topology(card["topology"]), card["lookups"], *accuracies)
+    about = (f"**{card['name']}**{exact}", public + topology(card["topology"]), card["lookups"], *accuracies)
     if run is None:
         return (*about, *[NONE] * 5)
     return (
@@ -83,8 +83,11 @@ def _row(card: Card, run: Record | None) -> tuple[object, ...]:
     )
 
 
-def _topology(layers: Sequence[Mapping[str, Any]]) -> str:
-    """In SHE's letters, with the number of maps or units; steps that repeat, as those of a recurrent network, are written once."""
+def topology(layers: Sequence[Mapping[str, Any]]) -> str:
+    """In SHE's letters, with the number of maps or units; what repeats, steps of a recurrent network or a second view, is written once."""
+    for place, layer in enumerate(layers):
+        if layer["layer"] == "gather" and layers[:place] == layers[place + 1 : -1]:
+            return f"2 views x ({topology(layers[:place])})"
     words = []
     for layer in layers:
         letter = LETTERS.get(layer["layer"])

@@ -8,11 +8,13 @@ exact one they are not.
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ciphershift.errors import OutOfLevelsError, ProgramError
 from ciphershift.he_layers.layers import Add, Gather, Layer, Linear, ReLU, Table, TopOne
 from ciphershift.he_layers.layers.layer import flat_size
 from ciphershift.he_layers.program import IMAGE, OutputSpec, Program
+from ciphershift.he_layers.stem import Stem
 from ciphershift.models.compiler.scales import LOGIT_PEAK
 
 VIEWS = 2
@@ -30,22 +32,36 @@ def mirrored(program: Program) -> Program:
     both logits has the space that one had, so each has half the amplitude: what the last look-ups and packing add counts more (by sqrt 2
     and by 2 in logits), and the noise that earlier layers make, which differs between the views, less (by sqrt 2).
 
+    Behind a public part these are its maps, and each map of a mirrored image must be another's mirror image (models.nn.whitening).
+
     Raises:
-        ProgramError: the program is of the exact profile, does not end in logits, takes something else than images, or has a public part.
+        ProgramError: the program is of the exact profile, does not end in logits, or takes something else than images; or its public part
+            has maps without a mirror image, or maps that mirror each other have different ranges.
+        ConfigurationError: the extra ``stem`` is not installed.
     """
-    if program.stem or len(program.input.shape) != 3:
+    if len(program.sample_shape) != 3 or len(program.input.shape) != 3:
         raise ProgramError(
-            f"{program.name!r} takes {program.input.shape}{' from a public part' if program.stem else ''}; "
-            "only what takes images has a second view"
+            f"{program.name!r} takes {program.sample_shape} and encrypts {program.input.shape}; only images have a second view"
         )
+    channels = (
+        np.arange(program.input.shape[0]) if program.stem is None else _mirrored_channels(program.name, program.stem)
+    )
     one = _with_peak(program, LOGIT_PEAK / VIEWS)
     places = np.arange(flat_size(program.input.shape), dtype=np.int32).reshape(program.input.shape)
     mirror = Gather(
-        name="mirror", shape=program.input.shape, index=places[..., ::-1].reshape(-1).copy(), inputs=(IMAGE,)
+        name="mirror",
+        shape=program.input.shape,
+        index=places[channels][..., ::-1].reshape(-1).copy(),
+        inputs=(IMAGE,),
     )
     names = {IMAGE: mirror.name} | {stage.layer.name: f"{stage.layer.name}_mirrored" for stage in one.stages}
     other = [
-        replace(stage.layer, name=names[stage.layer.name], inputs=tuple(names[source] for source in stage.sources))
+        replace(
+            stage.layer,
+            name=names[stage.layer.name],
+            inputs=tuple(names[source] for source in stage.sources),
+            shares=(stage.layer.shares or stage.layer.name) if stage.layer.arrays() else None,
+        )
         for stage in one.stages
     ]
     ends = (one.layers[-1].name, other[-1].name)
@@ -55,6 +71,22 @@ def mirrored(program: Program) -> Program:
         layers=(*one.layers, mirror, *other, Add(name="views", terms=VIEWS, inputs=ends)),
         output=replace(program.output, scale=program.output.scale / VIEWS),
     )
+
+
+def _mirrored_channels(name: str, stem: Stem) -> NDArray[np.int64]:
+    """For each map of a public part the one that holds its mirror image if the image is mirrored. Raises ProgramError."""
+    mirror = stem.mirrored_channels()
+    if mirror is None:
+        raise ProgramError(
+            f"the public part of {name!r} gives other maps for a mirrored image, or maps that do not vary; take filters that are their own "
+            "mirror images, or minus them and of both signs, as models.nn.whitening does"
+        )
+    for ends in (stem.low, stem.high):
+        if len(ends) > 1 and not np.array_equal(np.array(ends)[mirror], ends):
+            raise ProgramError(
+                f"maps of {name!r} that are mirror images have different ranges: convert the module again"
+            )
+    return mirror
 
 
 def top_one(program: Program) -> Program:

@@ -57,6 +57,12 @@ def stem_of(module: nn.Module, public: str, samples: Tensor, truth: Tensor) -> S
             f"the public part as an ONNX file gives values that differ by {worst:.3g} from torch's"
         )
     low, high = _ranges(found)
+    mirror = stem.mirrored_channels()
+    if mirror is not None and len(low) == len(mirror):  # a map and its mirror image become the same integers
+        low, high = (
+            tuple(map(float, both))
+            for both in (np.minimum(low, np.array(low)[mirror]), np.maximum(high, np.array(high)[mirror]))
+        )
     stem = replace(stem, low=low, high=high)
     scaled = stem.scaled(found)
     outside = ((scaled < 0) | (scaled > 1)).reshape(len(found), -1).mean(axis=1).max()

@@ -19,6 +19,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.program import Program
 from ciphershift.models.compiler.inputs import Decoded
+from ciphershift.models.nn.views import BothViews
 from ciphershift.models.progress import Show, Step
 from ciphershift.models.training import metrics
 from ciphershift.models.training.behind import behind
@@ -115,6 +116,11 @@ def load_baseline(module: nn.Module, folder: Path) -> nn.Module:
     return module.eval()
 
 
+def of_views(baseline: nn.Module, views: int) -> nn.Module:
+    """The baseline as it is held against a Program of so many views."""
+    return BothViews(baseline) if views > 1 else baseline
+
+
 def write(
     folder: Path,
     program: Program,
@@ -142,7 +148,8 @@ def write(
         show: see models.progress.
     """
     program.save(folder)
-    own = baseline.module if isinstance(baseline, Decoded) else baseline
+    own = baseline.module if isinstance(baseline, BothViews) else baseline
+    own = own.module if isinstance(own, Decoded) else own
     save_file(own.half().state_dict(), folder / FLOAT_FILE)
     own.float()
     params = parameter_sets.get(program.params)

@@ -9,12 +9,14 @@ from torch import nn
 
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import Shape
+from ciphershift.models.compiler.answers import VIEWS
 from ciphershift.models.compiler.budget import Budget
 from ciphershift.models.compiler.drives import MAX_OUTSIDE
 from ciphershift.models.nn.crelu import BothSigns
 from ciphershift.models.nn.exact import ExactNetwork, SparseConvSpec, SparseDenseSpec, SparseSpec
 from ciphershift.models.nn.gated import Gated
 from ciphershift.models.nn.recurrent import Recurrent, Steps
+from ciphershift.models.nn.residual import Residual
 from ciphershift.models.nn.whitening import Whitening
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.sets import Reading
@@ -23,7 +25,10 @@ from ciphershift.models.training.teacher import TeacherSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvSpec:
-    """Convolution to ``maps`` channels, max-pool of ``pool`` x ``pool`` (1: none), batch norm, activation; ``both``: of both signs."""
+    """Convolution to ``maps`` channels, max-pool of ``pool`` x ``pool`` (1: none), batch norm, activation; ``both``: of both signs.
+
+    ``residual``: what it reads is added to what the activation reads; it must keep channels and size.
+    """
 
     maps: int
     kernel: int
@@ -31,6 +36,7 @@ class ConvSpec:
     padding: int = 0
     pool: int = 1
     both: bool = False
+    residual: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +84,7 @@ class Conversion:
         params: name of the parameter set.
         seed: of shuffling, distortion and noise.
         public: path of the last public part; None: all of the network is secret, or what is behind the recipe's stem.
+        views: of an image, the mean of whose answers is the answer: 1, or 2 with the mirror image (compiler.answers.mirrored).
         budget: limits by which levels, exponents and parameter set are chosen, from those above on.
     """
 
@@ -88,7 +95,15 @@ class Conversion:
     params: str = parameter_sets.DEFAULT
     seed: int = 1
     public: str | None = None
+    views: int = 1
     budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for other views, or a budget, which is for one view."""
+        if self.views not in (1, VIEWS):
+            raise ValueError(f"views = {self.views}; it is 1 or {VIEWS}")
+        if self.views > 1 and self.budget != Budget():
+            raise ValueError("a budget is for one view: leave it out, or the second view")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,15 +154,20 @@ class Recipe:
                 values = -(-steps // block.every) * block.units
                 continue
             if isinstance(block, ConvSpec):
-                layers.append(nn.Conv2d(channels, block.maps, block.kernel, block.stride, block.padding, bias=False))
+                read = channels, height, width
+                conv = nn.Conv2d(channels, block.maps, block.kernel, block.stride, block.padding, bias=False)
                 height, width = (
                     ((side + 2 * block.padding - block.kernel) // block.stride + 1) // block.pool
                     for side in (height, width)
                 )
-                if block.pool > 1:
-                    layers.append(nn.MaxPool2d(block.pool))
+                pools = [nn.MaxPool2d(block.pool)] if block.pool > 1 else []
                 channels, values = block.maps, block.maps * height * width
-                layers.append(_half(nn.BatchNorm2d(channels)))
+                if block.residual and (block.maps, height, width) != read:
+                    raise ValueError(
+                        f"{block} is residual and makes {(block.maps, height, width)} of {read}; these must be the same"
+                    )
+                row = [conv, *pools, _half(nn.BatchNorm2d(channels))]
+                layers += [Residual(*row)] if block.residual else row
             else:
                 if not any(isinstance(layer, nn.Flatten) for layer in layers):
                     layers.append(nn.Flatten())
@@ -219,6 +239,44 @@ def _photographs(**choices: Any) -> Phase:
 
 
 _MUON: dict[str, Any] = {"muon": True, "batch": 256, "weight_decay": 0.01}
+
+
+def _teacher(epochs: int) -> TeacherSpec:
+    """Of the networks for CIFAR-10."""
+    phase = Phase(
+        epochs=epochs,
+        learning_rate=0.05,
+        muon=True,
+        unit_rows=True,
+        batch=500,
+        distortion=0.0,
+        cut_out=12,
+        fused=True,
+        shift=3,
+        alternating=True,
+    )
+    return TeacherSpec(maps=24, widths=(64, 256, 256), phase=phase)
+
+
+def _taught(epochs: int) -> Phase:
+    """By that teacher, who answers once."""
+    phase = _photographs(
+        epochs=epochs,
+        learning_rate=0.05,
+        shift=4,
+        cut_out=12,
+        alternating=True,
+        distilled=0.9,
+        remembered=True,
+        **_MUON,
+    )
+    return replace(phase, smoothing=0.0)
+
+
+_POLISHED = replace(
+    _photographs(epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, alternating=True, distilled=0.5, **_MUON),
+    smoothing=0.0,
+)
 
 
 _CELL_NUCLEI = (
@@ -333,45 +391,30 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
                 ConvSpec(maps=256, kernel=3, padding=1),
             ),
             mean=True,
-            teacher=TeacherSpec(
-                maps=24,
-                widths=(64, 256, 256),
-                phase=Phase(
-                    epochs=12,
-                    learning_rate=0.05,
-                    muon=True,
-                    unit_rows=True,
-                    batch=500,
-                    distortion=0.0,
-                    cut_out=12,
-                    fused=True,
-                    shift=3,
-                    alternating=True,
-                ),
+            teacher=_teacher(epochs=12),
+            float_phase=_taught(epochs=80),
+            conversion=Conversion(phases={"polished": _POLISHED}),
+        ),
+        Recipe(
+            name="cifar10-dshe",
+            dataset="cifar10",
+            input_shape=(3, 32, 32),
+            stem=StemSpec(maps=16, kernel=3, pool=2),
+            blocks=(
+                ConvSpec(maps=96, kernel=3, padding=1, both=True),
+                ConvSpec(maps=96, kernel=3, padding=1),
+                ConvSpec(maps=96, kernel=3, padding=1, residual=True),
+                ConvSpec(maps=224, kernel=4, stride=2, padding=1, both=True),
+                ConvSpec(maps=224, kernel=3, padding=1),
+                ConvSpec(maps=224, kernel=3, padding=1, residual=True),
+                ConvSpec(maps=256, kernel=4, stride=2, padding=1, both=True),
+                ConvSpec(maps=256, kernel=3, padding=1),
+                ConvSpec(maps=256, kernel=3, padding=1, residual=True),
             ),
-            float_phase=replace(
-                _photographs(
-                    epochs=80,
-                    learning_rate=0.05,
-                    shift=4,
-                    cut_out=12,
-                    alternating=True,
-                    distilled=0.9,
-                    remembered=True,
-                    **_MUON,
-                ),
-                smoothing=0.0,
-            ),
-            conversion=Conversion(
-                phases={
-                    "polished": replace(
-                        _photographs(
-                            epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, alternating=True, distilled=0.5, **_MUON
-                        ),
-                        smoothing=0.0,
-                    ),
-                },
-            ),
+            mean=True,
+            teacher=_teacher(epochs=28),
+            float_phase=_taught(epochs=60),
+            conversion=Conversion(phases={"polished": _POLISHED}, views=2),
         ),
         Recipe(
             name="cifar10-she",

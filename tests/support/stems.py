@@ -46,6 +46,17 @@ def stem(onnx_file: bytes = b"", **changes: object) -> Stem:
     return Stem(**fields | changes)  # type: ignore[arg-type]
 
 
+LEFT = np.array([[[[1.0, 0.5], [-1.0, 0.0]]]], dtype=np.float32)
+"""A kernel that is not its own mirror image."""
+
+
+def kernels(*each: NDArray[np.float32], after: onnx.NodeProto = RELU) -> bytes:
+    """A public part from images [1, 16, 16] to one map [8, 8] for each kernel."""
+    made = model(CONV, after, output=(1, len(each), 8, 8))
+    made.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.concatenate(each), "kernel"))
+    return bytes(made.SerializeToString())
+
+
 def by_hand(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """What that stem makes of images [count, 1, 16, 16], from 0 to 1."""
     rows = images.astype(np.float64) / 255

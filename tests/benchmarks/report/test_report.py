@@ -361,6 +361,17 @@ def test_published_times_beat_nothing_in_a_figure() -> None:
     assert hollow == {"1  b": True, "2  c": False, "3  a": False}
 
 
+def test_a_second_view_is_written_once_in_a_topology() -> None:
+    view = [
+        {"layer": "conv", "output": [6, 7, 7]},
+        {"layer": "relu", "output": [6, 7, 7]},
+        {"layer": "linear", "output": [10]},
+    ]
+    mirror, mean = {"layer": "gather", "output": [1, 28, 28]}, {"layer": "add", "output": [10]}
+    assert zoo.topology([*view, mirror, *view, mean]) == "2 views x (C6-A-F10)"
+    assert "views" not in zoo.topology([*view, mirror, *view[1:], mean])
+
+
 def by_name(rows: str) -> dict[str, str]:
     return {line.split("**")[1]: line for line in rows.splitlines() if line.startswith("| **")}
 

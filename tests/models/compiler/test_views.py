@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ciphershift.errors import OutOfLevelsError, ProgramError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
+from ciphershift.he_layers.layers import Conv2d
 from ciphershift.he_layers.program import Program
 from ciphershift.models import verification
 from ciphershift.models.compiler import answers
@@ -65,12 +66,66 @@ def test_it_is_stored_and_read_like_any_other(mirrored: Program, tmp_path: Path)
 
 
 def test_what_has_no_mirror_image_is_refused(tiny_program: Program) -> None:
-    with pytest.raises(ProgramError, match="from a public part; only what takes images"):
-        answers.mirrored(replace(tiny_program, stem=stems.stem()))
+    with pytest.raises(ProgramError, match=r"takes \(4,\) and encrypts \(4,\); only images have a second view"):
+        answers.mirrored(other_inputs.table())
     with pytest.raises(ProgramError, match="has no look-up"):
         answers.quantized(other_inputs.scores(), 15)
     with pytest.raises(ProgramError, match="ends in"):
         answers.mirrored(answers.top_one(tiny_program))
+
+
+@pytest.fixture(scope="module")
+def behind_maps(tiny_program: Program) -> Program:
+    """Reads three maps, of which the first and the last are mirror images if the image is mirrored."""
+    onnx = stems.kernels(stems.LEFT, stems.KERNEL, stems.LEFT[..., ::-1])
+    stem = stems.stem(onnx, shape=(3, 8, 8), low=(0.0,) * 3, high=(1.5, 2.0, 1.5))
+    conv = tiny_program.layers[0]
+    assert isinstance(conv, Conv2d)
+    weight = np.concatenate([conv.weight, 2 * conv.weight, -conv.weight], axis=1)
+    return replace(
+        tiny_program,
+        input=replace(tiny_program.input, shape=(3, 8, 8)),
+        stem=stem,
+        layers=(replace(conv, weight=weight), *tiny_program.layers[1:]),
+    )
+
+
+def test_maps_of_a_public_part_are_mirrored_from_one_upload(behind_maps: Program) -> None:
+    assert behind_maps.stem is not None
+    images = np.random.default_rng(4).random((6, *stems.RAW))
+    both = [
+        simulate.plain(behind_maps.behind_stem, levels(behind_maps, np.ascontiguousarray(view)))
+        for view in (images, images[..., ::-1])
+    ]
+    found = simulate.plain(answers.mirrored(behind_maps).behind_stem, levels(behind_maps, images))
+    assert not np.array_equal(both[0], both[1])
+    assert np.array_equal(found, both[0] + both[1])
+
+
+def levels(program: Program, images: NDArray[np.float64]) -> NDArray[np.uint8]:
+    assert program.stem is not None
+    return np.rint(program.stem.unit(images) * program.input.levels).astype(np.uint8)
+
+
+def test_maps_without_mirror_images_or_in_other_ranges_are_refused(behind_maps: Program) -> None:
+    assert behind_maps.stem is not None
+    with pytest.raises(ProgramError, match="gives other maps for a mirrored image"):
+        answers.mirrored(
+            replace(
+                behind_maps, stem=replace(behind_maps.stem, onnx=stems.kernels(stems.LEFT, stems.KERNEL, stems.LEFT))
+            )
+        )
+    with pytest.raises(ProgramError, match="different ranges"):
+        answers.mirrored(replace(behind_maps, stem=replace(behind_maps.stem, high=(1.5, 2.0, 1.0))))
+
+
+def test_both_views_have_their_arrays_in_the_file_once(
+    tiny_program: Program, mirrored: Program, tmp_path: Path
+) -> None:
+    for name, program in (("one", tiny_program), ("two", mirrored)):
+        program.save(tmp_path / name)
+    one, two = ((tmp_path / name / "weights.safetensors").stat().st_size for name in ("one", "two"))
+    assert two < one + 4 * tiny_program.input.shape[1] * tiny_program.input.shape[2] + 512  # the order of the places
 
 
 def test_wider_windows_give_the_same_plaintext_network(tiny_program: Program, tiny_images: NDArray[np.uint8]) -> None:

@@ -19,8 +19,9 @@ def test_outputs_are_uncorrelated_and_of_one_deviation() -> None:
     part.look_at(images)
     filters = part[0]
     assert isinstance(filters, nn.Conv2d)
-    # At the places from which patches were taken.
-    outputs = nn.functional.conv2d(images.float() / 255, filters.weight, filters.bias).transpose(0, 1).flatten(1)
+    # At the places from which patches were taken, in the images and their mirror images.
+    seen = torch.cat([images, images.flip(3)]).float() / 255
+    outputs = nn.functional.conv2d(seen, filters.weight, filters.bias).transpose(0, 1).flatten(1)
     deviations = outputs.std(1)
     correlations = torch.corrcoef(outputs) - torch.eye(6)
     assert correlations.abs().max() < 1e-2
@@ -29,6 +30,31 @@ def test_outputs_are_uncorrelated_and_of_one_deviation() -> None:
     assert torch.allclose(deviations, least, rtol=1e-3)
     assert (deviations < DEVIATION).all() and deviations[0] > 0.9 * DEVIATION
     assert (deviations[:-1] >= deviations[1:] - 1e-4).all()  # the leading components, not the last ones
+
+
+@pytest.mark.parametrize("gray", [False, True], ids=["colors", "three equal channels"])
+def test_a_mirrored_image_has_the_mirrored_maps(gray: bool) -> None:
+    images = smooth_images(40)
+    images = images[:, :1].expand(-1, 3, -1, -1).contiguous() if gray else images
+    part = Whitening(3, maps=27, kernel=3, pool=2)
+    part.look_at(images)
+    with torch.no_grad():
+        maps, mirrored = part(images.float() / 255), part(images.flip(3).float() / 255).flip(3)
+    apart = (mirrored[:, :, None] - maps[:, None]).abs().amax((0, 3, 4))
+    assert apart.min(1).values.max() < 1e-4 * maps.max()
+    filters = part[0]
+    assert isinstance(filters, nn.Conv2d)
+    same, opposite = (
+        (filters.weight - sign * filters.weight.flip(3)).abs().amax((1, 2, 3)) < 1e-5 * filters.weight.abs().max()
+        for sign in (1, -1)
+    )
+    assert (same | opposite).all() and same.any() and opposite.any()
+
+
+def test_a_patch_of_one_pixel_has_no_component_that_is_minus_its_mirror_image() -> None:
+    part = Whitening(3, maps=3, kernel=1, pool=1)
+    part.look_at(smooth_images(20))
+    assert part[0].weight.flatten(1).norm(dim=1).min() > 1  # type: ignore[operator]
 
 
 def test_both_signs_are_given_and_nothing_is_trained() -> None:

@@ -9,11 +9,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ciphershift.errors import UnreadableDataError
+from ciphershift.errors import ProgramError, UnreadableDataError
+from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
 from ciphershift.models.cli import app
+from ciphershift.models.compiler.budget import Budget
+from ciphershift.models.nn.views import BothViews
 from ciphershift.models.nn.whitening import Whitening
 from ciphershift.models.progress import Step
+from ciphershift.models.training import cards
 from ciphershift.models.training.cards import load_baseline
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.pipeline import train_recipe
@@ -95,6 +99,61 @@ def test_a_recipe_with_a_public_part_trains_what_is_behind_it(recipe: Recipe, tm
     trained: Any = load_baseline(behind_public.module(), tmp_path / "entry")
     assert len(trained) == len(untouched)  # what is stored is the whole module
     assert card["accuracy_quantised"] > 0.2  # of ten classes
+
+
+def test_a_recipe_of_two_views_answers_the_same_for_an_image_and_its_mirror_image(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    kept = splits(everything=True)
+    few = replace(kept, train=kept.train.part(0, IMAGES), test=kept.test.part(0, 20))
+    viewed = replace(
+        recipe,
+        stem=StemSpec(maps=4, kernel=3, pool=2),
+        blocks=(
+            ConvSpec(maps=6, kernel=4, stride=2, padding=1, both=True),
+            ConvSpec(maps=8, kernel=3),
+            ConvSpec(maps=8, kernel=3, padding=1, residual=True),
+        ),
+        mean=True,
+        conversion=replace(recipe.conversion, views=2),
+    )
+    card = train_recipe(viewed, few, work=tmp_path, output=tmp_path / "entry", show=lambda *_: None)
+    program = Program.load(tmp_path / "entry")
+    assert card["name"] == program.name == viewed.name
+    module = load_baseline(viewed.module(), tmp_path / "entry")
+    assert card["accuracy_float"] == cards.measure(program, BothViews(module), [few.test]).accuracy_float  # type: ignore[union-attr]
+    assert card["lookups"] == program.lookups == 2 * (6 * 7 * 7 + 2 * 8 * 5 * 5)
+    assert [layer.kind for layer in program.layers].count("add") == 3  # a residual in each view, and both logits
+    images = few.test.images.astype(np.float32) / 255
+    assert program.stem is not None
+    found, mirrored = (
+        simulate.plain(program.behind_stem, np.rint(program.stem.unit(view) * program.input.levels).astype(np.uint8))
+        for view in (images, images[..., ::-1])
+    )
+    assert np.ptp(found) > 0
+    assert np.abs(found - mirrored).max() < 0.05 * np.ptp(
+        found
+    )  # a level that lies between two integers may go to either
+
+
+def test_what_has_no_second_view_is_refused_before_it_is_trained(recipe: Recipe, tmp_path: Path) -> None:
+    kept = splits(everything=True)
+    few = replace(kept, train=kept.train.part(0, IMAGES), test=kept.test.part(0, 20))
+    odd = replace(
+        recipe,
+        stem=StemSpec(maps=4, kernel=3, pool=3),  # the last of 28 columns is in no square
+        blocks=(ConvSpec(maps=6, kernel=3, both=True),),
+        conversion=replace(recipe.conversion, views=2),
+    )
+    with pytest.raises(ProgramError, match="gives other maps for a mirrored image"):
+        train_recipe(odd, few, work=tmp_path, output=tmp_path / "entry", show=lambda *_: None)
+    assert not (tmp_path / "noisy.pt").exists()
+    with pytest.raises(ValueError, match="views = 3"):
+        replace(recipe.conversion, views=3)
+    with pytest.raises(ValueError, match="a budget is for one view"):
+        replace(recipe.conversion, views=2, budget=Budget(max_seconds=1.0))
+    with pytest.raises(ValueError, match="is residual and makes"):
+        replace(recipe, blocks=(ConvSpec(maps=6, kernel=3, padding=1, residual=True),)).module()
 
 
 def test_a_recipe_may_learn_from_a_teacher_alone(recipe: Recipe, tmp_path: Path) -> None:
