@@ -176,12 +176,12 @@ class Stem:
         spans = np.ptp(maps, axis=(0, 2, 3))
         if not spans.all():
             return None
-        apart = np.array([np.abs(mirrored - one[:, None]).max(axis=(0, 2, 3)) for one in maps.swapaxes(0, 1)])
-        near = np.maximum(apart, apart.T) <= MOST_APART * np.minimum.outer(spans, spans)
-        found = np.full(len(near), -1)
-        for channel in range(len(near)):
+        found = np.full(len(spans), -1)
+        for channel in range(len(found)):
             if found[channel] < 0:
-                free = near[channel] & (found < 0)
+                both = (mirrored - maps[:, [channel]], maps - mirrored[:, [channel]])
+                apart = np.maximum(*(np.abs(each).max(axis=(0, 2, 3)) for each in both))
+                free = (apart <= MOST_APART * np.minimum(spans, spans[channel])) & (found < 0)
                 other = channel if free[channel] else int(free.argmax())
                 if not free[other]:
                     return None
