@@ -121,7 +121,8 @@ def test_a_recipe_of_two_views_answers_the_same_for_an_image_and_its_mirror_imag
     program = Program.load(tmp_path / "entry")
     assert card["name"] == program.name == viewed.name
     module = load_baseline(viewed.module(), tmp_path / "entry")
-    assert card["accuracy_float"] == cards.measure(program, BothViews(module), [few.test]).accuracy_float  # type: ignore[union-attr]
+    of_one, of_two = (cards.measure(program, each, [few.test]) for each in (module, BothViews(module)))
+    assert card["auc_float"] == of_two.auc_float != of_one.auc_float  # type: ignore[union-attr]
     assert card["lookups"] == program.lookups == 2 * (6 * 7 * 7 + 2 * 8 * 5 * 5)
     assert [layer.kind for layer in program.layers].count("add") == 3  # a residual in each view, and both logits
     images = few.test.images.astype(np.float32) / 255
