@@ -18,8 +18,6 @@ Shape = tuple[int, ...]
 MAX_BYTES = 64 << 20
 """Of the ONNX file."""
 MAX_SIDES = 3
-MOST_APART = 1e-3
-"""Of two maps that are mirror images, over the range of their values: a quarter of one of 255 levels."""
 FILE = "stem.onnx"
 
 
@@ -157,37 +155,6 @@ class Stem:
         result: NDArray[np.float64] = (values - low) / (high - low)
         return result
 
-    def mirrored_channels(self) -> NDArray[np.int64] | None:
-        """For each channel the one that holds its mirror image if a sample (C, H, W) is mirrored, in pairs; None if one has none.
-
-        Found by trying samples of noise, fine and coarse, dark, bright and of little contrast. A channel that does not vary on them has no
-        mirror image that could be found.
-
-        Raises:
-            ConfigurationError: the extra ``stem`` is not installed.
-        """
-        if not len(self.input_shape) == len(self.shape) == MAX_SIDES:
-            return None
-        samples = _noise(self.input_shape)
-        try:
-            maps, mirrored = self.run(samples), self.run(samples[..., ::-1])[..., ::-1]
-        except (BadStemError, OutOfLevelsError):  # of noise, not of what it was made for
-            return None
-        spans = np.ptp(maps, axis=(0, 2, 3))
-        if not spans.all():
-            return None
-        found = np.full(len(spans), -1)
-        for channel in range(len(found)):
-            if found[channel] < 0:
-                both = (mirrored - maps[:, [channel]], maps - mirrored[:, [channel]])
-                apart = np.maximum(*(np.abs(each).max(axis=(0, 2, 3)) for each in both))
-                free = (apart <= MOST_APART * np.minimum(spans, spans[channel])) & (found < 0)
-                other = channel if free[channel] else int(free.argmax())
-                if not free[other]:
-                    return None
-                found[channel], found[other] = other, channel
-        return found
-
     def check(self) -> None:
         """Raises what ``run`` would raise before it has a sample."""
         _ = self._session
@@ -201,14 +168,3 @@ def require_size(size: int) -> None:
     """Raises TooLargeError if a file has more than MAX_BYTES."""
     if size > MAX_BYTES:
         raise TooLargeError(f"the public part has {size} bytes; at most {MAX_BYTES}: cut the module earlier")
-
-
-def _noise(shape: Shape) -> NDArray[np.float64]:
-    """Samples [8, *shape] from 0 to 1: fine noise and blocks of 4 x 4, each over all values, and dark, bright and of little contrast."""
-    rng = np.random.default_rng(0)
-    channels, height, width = shape
-    coarse = rng.random((channels, -(-height // 4), -(-width // 4)))
-    both = rng.random(shape), coarse.repeat(4, axis=1).repeat(4, axis=2)[:, :height, :width]
-    return np.array(
-        [low + each * range_ for each in both for low, range_ in ((0, 1), (0, 0.1), (0.45, 0.1), (0.9, 0.1))]
-    )

@@ -38,7 +38,7 @@ def measure_accuracy(model: str) -> dict[str, Any]:
     test = splits.test
     module = RECIPES[model].module() if model in RECIPES else user_module.load_module(card["module"])
     baseline = decoded(cards.load_baseline(module, folder), splits.inputs, test.images.shape[1])
-    baseline = cards.of_views(baseline, card["training"].get("views", 1))
+    baseline = cards.as_held_against(baseline, card["training"])
     accuracies = cards.measure(program, baseline, watched(test.parts(cards.PART), f"{model}: test images"))
     encrypted_images = min(NOISE_IMAGES, max(2, NOISE_LOOKUPS // program.lookups))
     return {

@@ -15,6 +15,7 @@ from ciphershift.he_layers.layers import Add, Gather, Layer, Linear, ReLU, Table
 from ciphershift.he_layers.layers.layer import flat_size
 from ciphershift.he_layers.program import IMAGE, OutputSpec, Program
 from ciphershift.he_layers.stem import Stem
+from ciphershift.models.compiler.mirror import mirrored_channels
 from ciphershift.models.compiler.scales import LOGIT_PEAK
 
 VIEWS = 2
@@ -75,7 +76,7 @@ def mirrored(program: Program) -> Program:
 
 def _mirrored_channels(name: str, stem: Stem) -> NDArray[np.int64]:
     """For each map of a public part the one that holds its mirror image if the image is mirrored. Raises ProgramError."""
-    mirror = stem.mirrored_channels()
+    mirror = mirrored_channels(stem)
     if mirror is None:
         raise ProgramError(
             f"the public part of {name!r} gives other maps for a mirrored image, or maps that do not vary; take filters that are their own "

@@ -12,6 +12,7 @@ from ciphershift.he_layers.program import IMAGE
 from ciphershift.he_layers.stem import Shape, Stem
 from ciphershift.models.compiler import ir
 from ciphershift.models.compiler.cut import cut
+from ciphershift.models.compiler.mirror import mirrored_channels
 from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.compiler.trace import exported, quiet, unwrapped
 
@@ -57,7 +58,7 @@ def stem_of(module: nn.Module, public: str, samples: Tensor, truth: Tensor) -> S
             f"the public part as an ONNX file gives values that differ by {worst:.3g} from torch's"
         )
     low, high = _ranges(found)
-    mirror = stem.mirrored_channels()
+    mirror = mirrored_channels(stem)
     if mirror is not None and len(low) == len(mirror):  # a map and its mirror image become the same integers
         low, high = (
             tuple(map(float, both))

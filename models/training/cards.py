@@ -1,7 +1,7 @@
 """An entry of the zoo: a Program, its float baseline and a card with the figures measured on the test images."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,9 +116,9 @@ def load_baseline(module: nn.Module, folder: Path) -> nn.Module:
     return module.eval()
 
 
-def of_views(baseline: nn.Module, views: int) -> nn.Module:
-    """The baseline as it is held against a Program of so many views."""
-    return BothViews(baseline) if views > 1 else baseline
+def as_held_against(baseline: nn.Module, training: Mapping[str, Any]) -> nn.Module:
+    """The baseline in as many views as the Program of an entry has whose card says this of its training."""
+    return BothViews(baseline) if training.get("views", 1) > 1 else baseline
 
 
 def write(
@@ -148,10 +148,10 @@ def write(
         show: see models.progress.
     """
     program.save(folder)
-    own = baseline.module if isinstance(baseline, BothViews) else baseline
-    own = own.module if isinstance(own, Decoded) else own
+    own = baseline.module if isinstance(baseline, Decoded) else baseline
     save_file(own.half().state_dict(), folder / FLOAT_FILE)
     own.float()
+    viewed = as_held_against(baseline, training)
     params = parameter_sets.get(program.params)
     watched = windows.measure(program, params, test.images[:WINDOW_IMAGES], np.random.default_rng(0))
     card: dict[str, Any] = {
@@ -174,9 +174,9 @@ def write(
         "profile": program.profile,
         "lookup_error_4bit": noise.lookup_error(params),
         "log2_failure_per_image": noise_budget.log2_failure(noise_budget.of_program(program, params)),
-        **asdict(measure(program, baseline, _shown(test, "test images", show))),
+        **asdict(measure(program, viewed, _shown(test, "test images", show))),
         "accuracy_images": f"the {len(test.labels)} test images",
-        **_validated(program, baseline, validation, show),
+        **_validated(program, viewed, validation, show),
         **_recurrent(program, params, test),
         "outside_window": {window.layer: window.outside for window in watched},
         "outside_window_images": f"the first {WINDOW_IMAGES} test images",

@@ -11,6 +11,7 @@ from torch import nn
 
 from ciphershift.he_layers.analysis import noise_budget
 from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.he_layers.program import Program
 from ciphershift.models.compiler import answers
 from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.export import export
@@ -119,23 +120,23 @@ def convert_module(
         validation=None if judged is None else (inputs.raw_of(judged.images), judged.labels),
     )
     conversion = replace(conversion, params=network.params, levels=network.levels, exponents=network.exponents)
-    if conversion.views > 1:  # tried before the training: its public part may have no mirror images
-        answers.mirrored(
-            export(network.eval(), name=name, version=VERSION, params=conversion.params, classes=splits.classes)
-        )
+
+    def exported() -> Program:
+        program = export(network.eval(), name=name, version=VERSION, params=conversion.params, classes=splits.classes)
+        return replace(answers.mirrored(program), name=name) if conversion.views > 1 else program
+
+    if conversion.views > 1:
+        exported()  # what has no second view is refused before it is trained
     baseline = decoded(module, inputs, images.shape[1])
     teacher = Logits(baseline, network.output) if network.output else baseline
     for stage, phase in conversion.phases.items():
         train_phase(
             stage, network, phase, splits, work=work, seed=conversion.seed, show=show, teacher=teacher, device=device
         )
-    program = export(network.eval(), name=name, version=VERSION, params=conversion.params, classes=splits.classes)
-    if conversion.views > 1:
-        program = replace(answers.mirrored(program), name=name)
     return cards.write(
         output,
-        program,
-        cards.of_views(baseline, conversion.views),
+        exported(),
+        baseline,
         source_of_data=sets.card_of(splits),
         training=dict(training or {}) | asdict(conversion),
         module_source=source,

@@ -1,7 +1,7 @@
 """How each network of the zoo is made: an ordinary module and its training. Chosen on the validation images, never on the test images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -235,7 +235,7 @@ class ExactRecipe:
 
 def _photographs(**choices: Any) -> Phase:
     """A phase for images that may be mirrored, on large feature maps."""
-    return Phase(distortion=0.0, smoothing=0.1, fused=True, **choices)
+    return Phase(**{"distortion": 0.0, "smoothing": 0.1, "fused": True} | choices)
 
 
 _MUON: dict[str, Any] = {"muon": True, "batch": 256, "weight_decay": 0.01}
@@ -243,39 +243,19 @@ _MUON: dict[str, Any] = {"muon": True, "batch": 256, "weight_decay": 0.01}
 
 def _teacher(epochs: int) -> TeacherSpec:
     """Of the networks for CIFAR-10."""
-    phase = Phase(
-        epochs=epochs,
-        learning_rate=0.05,
-        muon=True,
-        unit_rows=True,
-        batch=500,
-        distortion=0.0,
-        cut_out=12,
-        fused=True,
-        shift=3,
-        alternating=True,
-    )
+    seen: dict[str, Any] = {"smoothing": 0.0, "shift": 3, "cut_out": 12, "alternating": True}
+    phase = _photographs(epochs=epochs, learning_rate=0.05, muon=True, unit_rows=True, batch=500, **seen)
     return TeacherSpec(maps=24, widths=(64, 256, 256), phase=phase)
 
 
 def _taught(epochs: int) -> Phase:
     """By that teacher, who answers once."""
-    phase = _photographs(
-        epochs=epochs,
-        learning_rate=0.05,
-        shift=4,
-        cut_out=12,
-        alternating=True,
-        distilled=0.9,
-        remembered=True,
-        **_MUON,
-    )
-    return replace(phase, smoothing=0.0)
+    seen: dict[str, Any] = {"smoothing": 0.0, "shift": 4, "cut_out": 12, "alternating": True}
+    return _photographs(epochs=epochs, learning_rate=0.05, distilled=0.9, remembered=True, **seen, **_MUON)
 
 
-_POLISHED = replace(
-    _photographs(epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, alternating=True, distilled=0.5, **_MUON),
-    smoothing=0.0,
+_POLISHED = _photographs(
+    epochs=5, learning_rate=2e-3, frozen=1.0, smoothing=0.0, shift=4, alternating=True, distilled=0.5, **_MUON
 )
 
 
@@ -359,9 +339,8 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             float_phase=_photographs(epochs=40, learning_rate=0.05, shift=2, **_MUON),
             conversion=Conversion(
                 phases={
-                    "polished": replace(
-                        _photographs(epochs=8, learning_rate=2e-3, frozen=1.0, shift=2, distilled=0.5, **_MUON),
-                        smoothing=0.0,
+                    "polished": _photographs(
+                        epochs=8, learning_rate=2e-3, frozen=1.0, smoothing=0.0, shift=2, distilled=0.5, **_MUON
                     )
                 },
                 max_outside=2e-2,

@@ -22,23 +22,28 @@ KEYS, RUNS, SIMULATIONS = 8, 50, 20_000
 KEY_ID = "00" * 32
 
 
-@pytest.fixture(scope="module")
-def logits(tiny_program: Program, tiny_images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Encrypted and simulated logits of one image, [runs, 3] each."""
-    parameter_set, image = params.get(tiny_program.params), tiny_images[:1]
-    simulated = simulate.run(
-        tiny_program, parameter_set, np.repeat(image, SIMULATIONS, axis=0), np.random.default_rng()
-    )
-    turns = tiny_program.input.integers(image).reshape(-1) * tiny_program.input.delta
+Logits = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Encrypted and simulated ones of one image, [runs, classes] each."""
+
+
+def both(program: Program, image: NDArray[np.uint8]) -> Logits:
+    parameter_set = params.get(program.params)
+    simulated = simulate.run(program, parameter_set, np.repeat(image, SIMULATIONS, axis=0), np.random.default_rng())
+    turns, kind = program.input.integers(image).reshape(-1) * program.input.delta, ciphertext_type(program.lookups)
     encrypted = []
     for _ in range(KEYS):
         keys = ClientKeys.generate(parameter_set)
         server_keys = keys.evaluation_keys(2).expand(2)
         for _ in range(RUNS):
-            *_, last = evaluate.run(tiny_program, server_keys, [[ckks.encrypt(keys, KEY_ID, turns)]], threads=2)
+            *_, last = evaluate.run(program, server_keys, [[ckks.encrypt(keys, KEY_ID, turns, kind)]], threads=2)
             assert last.answer is not None
-            encrypted.append(ckks.decrypt(keys, last.answer) * tiny_program.turns_to_logits)
+            encrypted.append(program.logits(ckks.decrypt(keys, last.answer)))
     return np.stack(encrypted), simulated
+
+
+@pytest.fixture(scope="module")
+def logits(tiny_program: Program, tiny_images: NDArray[np.uint8]) -> Logits:
+    return both(tiny_program, tiny_images[:1])
 
 
 def distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -49,16 +54,17 @@ def distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.abs(shares[0] - shares[1]).max() / critical)
 
 
-def test_encrypted_logits_have_the_simulated_distribution(
-    logits: tuple[NDArray[np.float64], NDArray[np.float64]],
-) -> None:
-    encrypted, simulated = logits
+def require_alike(encrypted: NDArray[np.float64], simulated: NDArray[np.float64]) -> None:
     assert max(distance(a, b) for a, b in zip(encrypted.T, simulated.T, strict=True)) < 1
     ratio = encrypted.std(axis=0) / simulated.std(axis=0)  # one standard error is 3.5 %
     assert np.all((ratio > 0.85) & (ratio < 1.15)), ratio
 
 
-def test_the_comparison_would_see_other_noise(logits: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+def test_encrypted_logits_have_the_simulated_distribution(logits: Logits) -> None:
+    require_alike(*logits)
+
+
+def test_the_comparison_would_see_other_noise(logits: Logits) -> None:
     encrypted, simulated = logits
     mean, std = simulated.mean(axis=0), simulated.std(axis=0)
     for wrong in (mean + (simulated - mean) * 1.6, simulated + std / 2):
@@ -68,19 +74,4 @@ def test_the_comparison_would_see_other_noise(logits: tuple[NDArray[np.float64],
 def test_refined_answers_have_the_simulated_noise() -> None:
     """Of a network without look-ups: half of it is the input's own, half what refining leaves of an answer's."""
     program = replace(other_inputs.scores(), params="TOY_N128")
-    parameter_set, rows = params.get(program.params), np.array([[0, 3, 9, 15]], dtype=np.uint8)
-    simulated = simulate.run(program, parameter_set, np.repeat(rows, SIMULATIONS, axis=0), np.random.default_rng())
-    turns = program.input.integers(rows).reshape(-1) * program.input.delta
-    encrypted = []
-    for _ in range(KEYS):
-        keys = ClientKeys.generate(parameter_set)
-        server_keys = keys.evaluation_keys(2).expand(2)
-        for _ in range(RUNS):
-            image = ckks.encrypt(keys, KEY_ID, turns, ciphertext_type(program.lookups))
-            (last,) = evaluate.run(program, server_keys, [[image]])
-            assert last.answer is not None
-            encrypted.append(program.logits(ckks.decrypt(keys, last.answer)))
-    found = np.stack(encrypted)
-    assert max(distance(a, b) for a, b in zip(found.T, simulated.T, strict=True)) < 1
-    ratio = found.std(axis=0) / simulated.std(axis=0)
-    assert np.all((ratio > 0.85) & (ratio < 1.15)), ratio
+    require_alike(*both(program, np.array([[0, 3, 9, 15]], dtype=np.uint8)))

@@ -60,7 +60,7 @@ export interface ModelProfile {
   /** In the exact profile, what every logit is a whole multiple of. */
   readonly logitStep: number | null;
   /** Each value is answered twice: as it is, and so many times as large, modulo one turn; null: once. */
-  readonly refinement: number | null;
+  readonly outputRefinement: number | null;
   /** Look-ups of one image. */
   readonly bootstraps: number;
   readonly layers: readonly LayerProfile[];
@@ -116,7 +116,7 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
     outputs: profile.optional("outputs", (name) => profile.list(name, 1, 1024, output)),
     turnsToLogits: profile.number("turns_to_logits"),
     logitStep: step,
-    refinement: profile.optional("output_refinement", (name) => profile.integer(name, 2, MOST_REFINEMENT)),
+    outputRefinement: profile.optional("output_refinement", (name) => profile.integer(name, 2, MOST_REFINEMENT)),
     bootstraps: profile.integer("bootstraps"),
     layers: profile.optional("layers", (name) => profile.list(name, 0, 4096, layer)) ?? [],
     keyBytes: profile.integer("key_bytes"),
@@ -136,7 +136,7 @@ export async function readProfile(json: unknown): Promise<ModelProfile> {
   if (read.inputSequences && (inputShape.length !== 2 || inputShape[0]! < 2 || stem)) {
     throw new MalformedError(`the profile of ${read.model} says sequences, of which its input can be none`);
   }
-  if (read.refinement !== null && read.bootstraps > 0) {
+  if (read.outputRefinement !== null && read.bootstraps > 0) {
     throw new MalformedError(`the profile of ${read.model} refines answers, which have look-ups behind them`);
   }
   const sizes = sizesOf(read.params, valuesOf(read.inputShape), answerValues(read), read.bootstraps === 0);
@@ -154,8 +154,8 @@ export function valuesOf(shape: readonly number[]): number {
 }
 
 /** Returns how many values an answer has. */
-export function answerValues({ classes, refinement }: Pick<ModelProfile, "classes" | "refinement">): number {
-  return classes.length * (refinement === null ? 1 : 2);
+export function answerValues({ classes, outputRefinement }: Pick<ModelProfile, "classes" | "outputRefinement">): number {
+  return classes.length * (outputRefinement === null ? 1 : 2);
 }
 
 /** Returns the bytes of the containers that cross the network under a parameter set, for a network without look-ups if `isProduct`. */
@@ -172,8 +172,8 @@ export function sizesOf(
 
 /** Returns decrypted torus values as logits, in the exact profile the whole multiples that they are; those of several outputs by name. */
 export function logitsOf(profile: ModelProfile, decrypted: Float64Array): Prediction {
-  const { turnsToLogits, logitStep, outputs, refinement } = profile;
-  const turns = refinement === null ? decrypted : refined(decrypted, refinement);
+  const { turnsToLogits, logitStep, outputs, outputRefinement } = profile;
+  const turns = outputRefinement === null ? decrypted : refined(decrypted, outputRefinement);
   const logits = turns.map((turn) => {
     const logit = turn * turnsToLogits;
     return logitStep === null ? logit : Math.round(logit / logitStep) * logitStep;

@@ -132,9 +132,8 @@ def test_a_recipe_of_two_views_answers_the_same_for_an_image_and_its_mirror_imag
         for view in (images, images[..., ::-1])
     )
     assert np.ptp(found) > 0
-    assert np.abs(found - mirrored).max() < 0.05 * np.ptp(
-        found
-    )  # a level that lies between two integers may go to either
+    # A level that lies between two integers may go to either.
+    assert np.abs(found - mirrored).max() < 0.05 * np.ptp(found)
 
 
 def test_what_has_no_second_view_is_refused_before_it_is_trained(recipe: Recipe, tmp_path: Path) -> None:
