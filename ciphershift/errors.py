@@ -33,7 +33,8 @@ CiphershiftError                internal
 │  ├─ UnreadableModuleError   unreadable_module
 │  ├─ UnreadableDataError     unreadable_data
 │  ├─ BadCalibrationError     bad_calibration
-│  └─ OverBudgetError         over_budget
+│  ├─ OverBudgetError         over_budget
+│  └─ StaleCheckpointError    stale_checkpoint
 └─ ServiceError               service
    ├─ ConfigurationError      configuration
    ├─ ClosedError             closed
@@ -295,6 +296,12 @@ class OverBudgetError(WorkshopError):
     """No conversion keeps to the seconds and the drop that were asked for."""
 
     code = "over_budget"
+
+
+class StaleCheckpointError(WorkshopError):
+    """A checkpoint is of another training than the one that would go on from it."""
+
+    code = "stale_checkpoint"
 
 
 class ServiceError(CiphershiftError):

@@ -94,7 +94,7 @@ def top_one(program: Program) -> Program:
     """The same network, answering 1 for the greatest logit and 0 for every other.
 
     Raises:
-        ProgramError: the program is of the exact profile, does not end in logits, or has several outputs.
+        ProgramError: the program is of the exact profile, does not end in logits, or has several outputs, or a single number.
     """
     _require_logits(program)
     scaled = _with_peak(program, TOP_ONE_PEAK)
@@ -111,7 +111,7 @@ def quantized(program: Program, levels: int) -> Program:
 
     Raises:
         OutOfLevelsError: fewer than 1 or more than 255 levels.
-        ProgramError: the program is of the exact profile, does not end in logits, or has several outputs.
+        ProgramError: the program is of the exact profile, does not end in logits, or has several outputs, or a single number.
     """
     _require_logits(program)
     if not 1 <= levels <= 255:
@@ -165,6 +165,10 @@ def _require_logits(program: Program) -> None:
     if program.output.parts:
         raise ProgramError(
             f"{program.name!r} has several outputs, or one that is no vector; only logits have a greatest"
+        )
+    if len(program.output.classes) == 1:
+        raise ProgramError(
+            f"{program.name!r} answers with one number, which is compared with no other: serve it as it is"
         )
 
 

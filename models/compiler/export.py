@@ -212,7 +212,7 @@ class _Exporter:
         multiplier = node.levels / (node.tops(self.torus.turns(source)).double() * std * units)
         return {
             "name": _name(step),
-            "bias": _integers(bias).astype(np.int32),
+            "bias": _whole_bias(step, bias),
             "multiplier": multiplier.detach().numpy(),
             "levels": node.levels,
             "delta_out": float(self.torus.delta[step.name]),
@@ -233,7 +233,7 @@ class _Exporter:
             values = node.values(u.float().view(*u.shape, *[1] * (len(step.shape) - 1)))
         return layers.LookUp(
             name=_name(step),
-            bias=_integers(bias).astype(np.int32),
+            bias=_whole_bias(step, bias),
             multiplier=multiplier.detach().numpy(),
             values=_rounded_up(step, values.reshape(TABLE_STEPS, -1).T).astype(np.int16),
             delta_out=float(self.torus.delta[step.name]),

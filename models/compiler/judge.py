@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from ciphershift.errors import BadCalibrationError
 from ciphershift.models.compiler.inputs import logits_of
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.scales import PIXEL_LEVELS
 from ciphershift.models.compiler.trace import BATCH, evaluation_mode
 from ciphershift.models.training.metrics import Targets, r2, score
 
@@ -63,7 +64,8 @@ class Judge:
     def _steps(self, network: Network) -> Tensor:
         samples = self.samples
         if network.stem:
-            samples = torch.tensor(network.stem.scaled(network.stem.run(samples.numpy())), dtype=torch.float32)
+            units = network.stem.scaled(network.stem.run(samples.numpy())).clip(0, 1)  # as clients send them
+            samples = torch.tensor(np.rint(units * PIXEL_LEVELS) / PIXEL_LEVELS, dtype=torch.float32)
         return network.steps_of(samples)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.analysis import noise_budget, state_errors, windows
@@ -136,7 +136,7 @@ def write(
 ) -> dict[str, Any]:
     """Writes program, baseline and card into ``folder``; returns the card.
 
-    The baseline is rounded to half precision, in place: it is measured as it is stored.
+    The baseline is rounded to half precision, in place: it is measured as it is stored. What half precision cannot hold stays as it is.
 
     Args:
         source_of_data: members of the card that models.training.sets.of_card reads.
@@ -147,10 +147,12 @@ def write(
         test: images that are looked at here for the first time.
         show: see models.progress.
     """
+    (folder / CARD_FILE).unlink(missing_ok=True)  # its figures are of another network
     program.save(folder)
     own = baseline.module if isinstance(baseline, Decoded) else baseline
-    save_file(own.half().state_dict(), folder / FLOAT_FILE)
-    own.float()
+    stored = {name: _halved(value).contiguous() for name, value in own.state_dict().items()}
+    save_file(stored, folder / FLOAT_FILE)
+    own.load_state_dict(stored)
     viewed = as_held_against(baseline, training)
     params = parameter_sets.get(program.params)
     watched = windows.measure(program, params, test.images[:WINDOW_IMAGES], np.random.default_rng(0))
@@ -186,6 +188,12 @@ def write(
     }
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
+
+
+def _halved(values: Tensor) -> Tensor:
+    """A copy in half precision, or as it is if some values are beyond it, such as variances of raw features, or are integers."""
+    half = values.half()
+    return half if values.is_floating_point() and half.isfinite().all() else values.clone()
 
 
 def _recurrent(program: Program, params: ParameterSet, test: Split) -> dict[str, Any]:

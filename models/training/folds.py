@@ -32,7 +32,7 @@ def measure(recipe: Recipe, count: int, *, work: Path, folder: Path, show: Show)
     raw = sets.raw_data(recipe.dataset, recipe.reading)
     found: list[dict[str, Any]] = []
     for number in range(count):
-        own = work / f"fold-{number}"
+        own = work / f"fold-{number}-of-{count}"
         splits = Splits.of(raw.fold(number, count), name=recipe.dataset, reading=recipe.reading)
         found.append(pipeline.train_recipe(recipe, splits, work=own, output=own / recipe.name, show=show))
     card = cards.read(folder)

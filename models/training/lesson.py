@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ciphershift.models.compiler.network import Network
+from ciphershift.models.compiler.trace import evaluation_mode
 from ciphershift.models.nn.exact import ExactNetwork
 from ciphershift.models.nn.recurrent import Recurrent, contractive
 from ciphershift.models.training.augment import cut_out, distort, shift_and_mirror
@@ -179,7 +180,7 @@ class Lesson:
     def _wanted(self, teacher: nn.Module, images: Tensor) -> Tensor:
         """The teacher's probabilities, or numbers."""
         autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.phase.fused, cache_enabled=False)
-        with torch.no_grad(), autocast:
+        with torch.no_grad(), autocast, evaluation_mode(teacher):
             if self.phase.fused:
                 images = images.contiguous(memory_format=torch.channels_last)
             answers = teacher(images).float()

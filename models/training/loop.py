@@ -5,17 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ciphershift.errors import BadShapeError
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.exact import ExactNetwork
 from ciphershift.models.training import metrics
 from ciphershift.models.training.behind import secret_data
 from ciphershift.models.training.capture import stream_of
+from ciphershift.models.training.checkpoint import Checkpoint
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.lesson import Lesson
 from ciphershift.models.training.phase import Phase
@@ -93,9 +96,9 @@ def fit(
         phase: how long and how hard.
         train: images to learn from.
         validation: images to report on; None if all are trained on.
-        checkpoint: file that is written after an epoch.
+        checkpoint: file that is written after an epoch. It knows the training that it is of: phase, seed, data, network and teacher.
         seed: of shuffling, distortion and noise; an interrupted run ends like one that was not.
-        teacher: module in evaluation mode, for a phase that is distilled; it takes the same images as the network.
+        teacher: module for a phase that is distilled; it takes the same images as the network, and answers in evaluation mode.
         public: what the training images go through before the network, after they were changed (models.training.behind.secret_data);
             the validation images are what it gives.
         report: called after an epoch.
@@ -103,10 +106,15 @@ def fit(
 
     Raises:
         ValueError: the phase is distilled and there is no teacher.
-        BadShapeError: the network has several outputs.
+        BadShapeError: the network has several outputs, or one, and labels are classes.
+        StaleCheckpointError: the checkpoint is of another training, or was begun on another kind of device.
     """
     if isinstance(network, Network):
         network.require_logits()
+        if network.parts[0].shape == (1,) and not np.issubdtype(train.labels.dtype, np.floating):
+            raise BadShapeError(
+                "the network has one output, and labels are classes: give it an output for each class, or labels as floating-point numbers"
+            )
     if phase.distilled and teacher is None:
         raise ValueError(
             "a phase that is distilled needs a teacher; give the float module that the network was converted from"
@@ -114,6 +122,7 @@ def fit(
     torch.manual_seed(seed)
     phase = phase.of(len(train.labels))
     device = next(network.parameters()).device
+    kept = Checkpoint.of(checkpoint, network, phase, seed, train, teacher)
     if phase.fused or device.type == "cuda":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if isinstance(network, Network):
@@ -123,8 +132,9 @@ def fit(
     images, labels = torch.tensor(train.images, device=device), torch.tensor(train.labels, device=device)
     labels = labels.float() if labels.is_floating_point() else labels
     with stream_of(device):
+        state = kept.load(device) if checkpoint.exists() else None
         lesson = Lesson(network, phase, images, labels, teacher=teacher, public=public)
-        done = _resume(lesson, checkpoint, device) if checkpoint.exists() else 0
+        done = 0 if state is None else _resume(lesson, state, device)
         count, standing = len(labels) // phase.batch, round(phase.epochs * (1 - phase.frozen))
         if isinstance(network, Network | ExactNetwork):
             network.freeze(done > standing)
@@ -142,7 +152,7 @@ def fit(
             if last:
                 lesson.take_average(order)
             if last or time.monotonic() - reported >= pause:
-                _save(checkpoint, lesson.state_dict() | _random(device) | {"epoch": epoch + 1})
+                kept.save(lesson.state_dict() | _random(device) | {"epoch": epoch + 1})
                 right = None if validation is None else accuracy(network, validation)
                 loss = float(lesson.total) / count
                 report(Report(epoch=epoch + 1, epochs=phase.epochs, loss=loss, accuracy=right))
@@ -153,6 +163,7 @@ def fit(
             network.learn_clips(False)
             while not network.contract(last=True):
                 pass
+    kept.end(network)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.eval()
 
@@ -193,18 +204,14 @@ def _random(device: torch.device) -> dict[str, Tensor]:
     return {"random": torch.get_rng_state()} | on_gpu
 
 
-def _resume(lesson: Lesson, checkpoint: Path, device: torch.device) -> int:
+def _resume(lesson: Lesson, state: dict[str, Any], device: torch.device) -> int:
     """Brings a lesson to where the checkpoint was written; returns the epochs that are done."""
-    state = torch.load(checkpoint, weights_only=True, map_location=device)
+    done = int(state["epoch"])
+    if done == lesson.phase.epochs:  # perhaps on another kind of device: nothing but the result is needed
+        lesson.network.load_state_dict(state["network"])
+        return done
     lesson.load_state_dict(state)
     torch.set_rng_state(state["random"].cpu())
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["random_gpu"].cpu(), device)
-    return int(state["epoch"])
-
-
-def _save(path: Path, state: dict[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    return done

@@ -87,7 +87,7 @@ export class Client {
 
   /** Makes keys and uploads the evaluation keys where they are missing; returns their id. */
   async prepare(options: RunOptions = {}): Promise<string> {
-    return (await this.#prepared(options)).keyId;
+    return (await this.#prepared(this.profile, options)).keyId;
   }
 
   /**
@@ -105,15 +105,16 @@ export class Client {
   async predict(images: Input | readonly Input[], options: RunOptions = {}): Promise<Prediction | Prediction[]> {
     const several = Array.isArray(images);
     const batch = (several ? images : [images]) as readonly Input[];
+    const { profile } = this; // may be replaced meanwhile, and what is encrypted is for one model
     if (!batch.length) throw new BadShapeError("no images were given: give at least one");
     const rows = await told(options.signal, async () => {
       try {
-        return await this.#predict(batch, options);
+        return await this.#predict(profile, batch, options);
       } catch (error) {
         const lost = error instanceof ModelChangedError || error instanceof UnknownKeyError; // nothing was computed; a new job brings the keys
         if (!lost && !(error instanceof WrongAnswerError)) throw error;
-        if (!(await this.#isReplaced()) && !lost) throw error;
-        return this.#predict(batch, options);
+        if (!(await this.#isReplaced(profile)) && !lost) throw error;
+        return this.#predict(this.profile, batch, options);
       }
     });
     return several ? rows : rows[0]!;
@@ -121,14 +122,16 @@ export class Client {
 
   /** Makes one job of images and does not wait for it; what reads its answer is kept in the keystore. */
   async submit(images: readonly Input[], options: RunOptions = {}): Promise<Job> {
-    const { maxBatch } = this.profile;
+    const { profile } = this;
+    const { maxBatch } = profile;
     if (images.length < 1 || images.length > maxBatch) {
       throw new BadShapeError(`one job takes 1 to ${maxBatch} images, got ${images.length}: submit several jobs, or use predict`);
     }
     this.timings = noTime();
     return told(options.signal, async () => {
-      const batch = await this.#levels(images);
-      const [receipt, status] = await this.#submit(batch, await this.#timed("keys", () => this.#prepared(options)), options.signal);
+      const batch = await this.#levels(profile, images);
+      const keys = await this.#timed("keys", () => this.#prepared(profile, options));
+      const [receipt, status] = await this.#submit(profile, batch, keys, options.signal);
       await keepReceipt(this.keystore.store, receipt);
       return this.#job(status);
     });
@@ -171,16 +174,15 @@ export class Client {
         try {
           return this.#decrypt(receipt, await this.#read(receipt, answer, keys), keys);
         } catch (error) {
-          if (error instanceof WrongAnswerError) await this.#isReplaced().catch(() => undefined); // the next job goes by the new profile
+          if (error instanceof WrongAnswerError) await this.#isReplaced(receipt.profile).catch(() => undefined); // the next job goes by the new profile
           throw error;
         }
       },
     });
   }
 
-  /** Reads the profile again, and returns whether the server has another version of the model than before. */
-  async #isReplaced(): Promise<boolean> {
-    const before = this.#profile;
+  /** Reads the profile again, and returns whether the server has another version of the model than that one. */
+  async #isReplaced(before: ModelProfile): Promise<boolean> {
     this.#profile = await profileOf(this.#exchange, before.model, this.#options);
     return this.#profile.programDigest !== before.programDigest;
   }
@@ -199,8 +201,7 @@ export class Client {
   }
 
   /** What is encrypted: the inputs themselves, or what the model's public part makes of them. */
-  async #levels(images: readonly Input[]): Promise<Float64Array[]> {
-    const { profile } = this;
+  async #levels(profile: ModelProfile, images: readonly Input[]): Promise<Float64Array[]> {
     if (!profile.stem) return images.map((image) => toLevels(image, profile));
     const inputs = images.map((image) => toUnit(image, profile));
     const stem = await this.#stems.opened(this.#exchange, profile, profile.stem);
@@ -211,17 +212,17 @@ export class Client {
     });
   }
 
-  async #predict(images: readonly Input[], options: RunOptions): Promise<Prediction[]> {
+  async #predict(profile: ModelProfile, images: readonly Input[], options: RunOptions): Promise<Prediction[]> {
     this.timings = noTime();
-    const batch = await this.#levels(images);
-    const keys = await this.#timed("keys", () => this.#prepared(options));
+    const batch = await this.#levels(profile, images);
+    const keys = await this.#timed("keys", () => this.#prepared(profile, options));
     const read: [Receipt, PackedAnswer[]][] = [];
-    for (const [receipt, answer] of await this.#run(batch, keys, options)) read.push([receipt, await this.#read(receipt, answer, keys)]);
+    for (const [receipt, answer] of await this.#run(profile, batch, keys, options)) read.push([receipt, await this.#read(receipt, answer, keys)]);
     return read.flatMap(([receipt, answers]) => this.#decrypt(receipt, answers, keys));
   }
 
-  async #prepared(options: RunOptions): Promise<KeyPair> {
-    const keys = await this.#opened(this.profile, options);
+  async #prepared(profile: ModelProfile, options: RunOptions): Promise<KeyPair> {
+    const keys = await this.#opened(profile, options);
     if (this.#uploaded.has(keys.keyId)) return keys;
     try {
       await this.#exchange.send({ method: "GET", path: `/v2/keys/${keys.keyId}`, signal: options.signal });
@@ -242,8 +243,10 @@ export class Client {
   }
 
   /** Returns the answers to a batch, cut into jobs; those that are not needed any more are canceled. */
-  async #run(batch: readonly Float64Array[], keys: KeyPair, options: RunOptions): Promise<[Receipt, Answer][]> {
-    const { maxBatch } = this.profile;
+  async #run(
+    profile: ModelProfile, batch: readonly Float64Array[], keys: KeyPair, options: RunOptions,
+  ): Promise<[Receipt, Answer][]> {
+    const { maxBatch } = profile;
     const end = performance.now() + (options.timeoutSeconds ?? Infinity) * 1000;
     const observe = (status: JobStatus): void => options.onProgress?.({ stage: "job", status });
     const running: Receipt[] = [];
@@ -251,7 +254,7 @@ export class Client {
     try {
       for (let next = 0; next < batch.length || running.length; ) {
         if (next < batch.length && running.length < JOBS_AHEAD) {
-          running.push((await this.#submit(batch.slice(next, next + maxBatch), keys, options.signal))[0]);
+          running.push((await this.#submit(profile, batch.slice(next, next + maxBatch), keys, options.signal))[0]);
           next += maxBatch;
           continue;
         }
@@ -273,8 +276,9 @@ export class Client {
     return answers;
   }
 
-  async #submit(batch: readonly Float64Array[], keys: KeyPair, signal?: AbortSignal): Promise<[Receipt, JobStatus]> {
-    const { profile } = this;
+  async #submit(
+    profile: ModelProfile, batch: readonly Float64Array[], keys: KeyPair, signal?: AbortSignal,
+  ): Promise<[Receipt, JobStatus]> {
     const ciphertexts = await this.#timed("encrypt", async () => {
       const containers: Bytes[] = [];
       for (const levels of batch) {

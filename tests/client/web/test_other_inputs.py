@@ -16,9 +16,12 @@ from ciphershift.client import Client, Keystore
 from ciphershift.client._wire import InputEncoding, ModelProfile
 from ciphershift.client.images import to_integers, to_unit
 from ciphershift.he_layers import simulate
+from ciphershift.he_layers.program import Program
 from ciphershift.protocol import scaling
 from ciphershift.protocol.encoding import Encoding
+from ciphershift.server.store.tenants import Scope
 from tests.support import other_inputs
+from tests.support.tenants import tenant
 
 SHARES = np.array([[1, 1, 0, 0], [0, 0.2, 0.9, 1], [0.6, 0.7, 0.2, 0.1]])
 LEAST, MOST = (np.array(values) for values in zip(*(field[1:] for field in other_inputs.FIELDS), strict=True))
@@ -71,11 +74,57 @@ def test_rows_of_a_table_are_classified_by_javascript(
         assert np.abs(logits - exact_scores()).max() < FINE
 
 
+def test_rows_are_encoded_for_the_model_they_are_sent_to(node: Callable[..., Any], tmp_path: Path) -> None:
+    """A model gets another encoding, and another call of the same client hears of it, while the first one looks for its keys."""
+    models, storage, first = tmp_path / "models", tmp_path / "storage", replace(other_inputs.table(), params="TOY_N128")
+    assert first.input.encoding is not None
+    coarse = replace(first.input.encoding, step=tuple(np.array(first.input.encoding.step) * [2, 2, 1, 1]))
+    second = replace(first, version="2", input=replace(first.input, encoding=coarse))
+    first.save(models / "table")
+    second.save(tmp_path / "2")
+    row = LEAST + (MOST - LEAST) * [0.5, 0.5, 0.4, 0.4]
+    with running_server(models=models, storage=storage, allow_toy_parameters=True, open=False) as server:
+        api_key = tenant(storage, "operator", Scope.INFER, Scope.KEYS, Scope.ADMIN)
+        found = node(
+            """
+            import { Client } from "./dist/index.js";
+            import { cp } from "node:fs/promises";
+            const [url, models, apiKey, values] = process.argv.slice(1);
+            const client = await Client.connect(url, { model: "table", apiKey, allowToyParameters: true });
+            const row = Float64Array.from(JSON.parse(values)), best = logits => logits.indexOf(Math.max(...logits));
+            const classes = [];
+            const send = globalThis.fetch;
+            globalThis.fetch = async (...call) => {
+              if (!String(call[0]).includes("/v2/keys/")) return send(...call);
+              globalThis.fetch = send;
+              await cp(`${models}/../2`, `${models}/table`, { recursive: true });
+              const headers = { Authorization: `Bearer ${apiKey}` };
+              const loaded = await send(`${url}/v2/repository/models/table/load`, { method: "POST", headers });
+              if (!loaded.ok) throw new Error(await loaded.text());
+              classes.push(best(await client.predict(row)));
+              return send(...call);
+            };
+            classes.push(best(await client.predict(row)));
+            console.log(JSON.stringify(classes));
+            """,
+            server.url,
+            models,
+            api_key,
+            json.dumps(row.tolist()),
+        )
+    assert [plainly(program, row[None]).argmax() for program in (first, second)] == [1, 0], "the encodings tell"
+    assert found == [0, 0]
+
+
 def exact_scores() -> NDArray[np.float64]:
     """Logits of the rows without noise."""
-    program = replace(other_inputs.scores(), params="TOY_N128")
+    return plainly(replace(other_inputs.scores(), params="TOY_N128"), ROWS)
+
+
+def plainly(program: Program, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits of raw values without noise."""
     assert program.input.encoding is not None
-    levels = program.input.encoding.integers(ROWS, program.input.levels)
+    levels = program.input.encoding.integers(rows, program.input.levels)
     lowest = np.array(program.input.encoding.lowest)
     return simulate.plain(program, (levels - lowest).astype(np.uint8)) * program.output.scales
 

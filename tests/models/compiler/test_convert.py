@@ -1,5 +1,6 @@
 """A user's module becomes a network that computes the same, and a Program that computes what the network computes, encrypted, too."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from ciphershift.errors import UnsupportedLayerError
+from ciphershift.errors import ProgramError, UnsupportedLayerError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.analysis import windows
 from ciphershift.he_layers.crypto import params as parameter_sets
@@ -98,6 +99,14 @@ def test_the_program_is_the_network(tuned: Network, program: Program) -> None:
     # Biases become integers and float32 sums may fall on the other side of a rounding: few activations move by one level of 31.
     assert np.abs(found - expected).mean() < 0.05 * expected.std()
     assert (found.argmax(1) == expected.argmax(1)).mean() > 0.95
+
+
+def test_a_constant_beside_which_the_weights_are_nothing_is_refused(tuned: Network) -> None:
+    network = deepcopy(tuned)
+    relu = next(network.of_type(ReLU))
+    relu.mean.fill_(1e12)
+    with pytest.raises(ProgramError, match="units of its weights, which are next to nothing beside it"):
+        export(network, name="far", version="1", params="TOY_N128", classes=("a", "b", "c"))
 
 
 def test_both_see_the_same_noise(tuned: Network, program: Program) -> None:

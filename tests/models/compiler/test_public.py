@@ -17,6 +17,7 @@ from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
 from ciphershift.models.compiler.convert import convert
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
+from ciphershift.models.compiler.judge import Judge
 from ciphershift.models.compiler.network import Network
 from ciphershift.models.cost_report import check
 from ciphershift.models.training import cards
@@ -246,3 +247,15 @@ def test_a_linear_head_is_converted_without_look_ups_and_without_training(splits
         expected = head(torch.tensor(splits.test.images).float() / 255).numpy()
     found = simulate.plain(program, splits.test.images) * program.output.scale
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+def test_a_conversion_is_judged_on_what_clients_send(module: nn.Module, splits: Splits) -> None:
+    """Also where the public part's values lie outside the range that calibration has seen."""
+    images = torch.tensor(splits.train.images).float() / 255
+    network = convert(module, 0.4 + 0.2 * images, public="features.0")
+    assert network.stem is not None
+    judge = Judge(module=module, samples=images[:50], targets=None)
+    sent = network.stem.scaled(network.stem.run(images[:50].numpy()))
+    assert (sent < -0.1).any() and (sent > 1.1).any()
+    levels = np.rint(255 * sent.clip(0, 1))
+    assert np.array_equal(judge._steps(network).numpy(), network.steps_of(torch.tensor(levels / 255).float()).numpy())

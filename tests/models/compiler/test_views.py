@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ciphershift.errors import OutOfLevelsError, ProgramError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
-from ciphershift.he_layers.layers import Conv2d
-from ciphershift.he_layers.program import Program
+from ciphershift.he_layers.layers import Conv2d, Linear
+from ciphershift.he_layers.program import OutputSpec, Program
 from ciphershift.models import verification
 from ciphershift.models.compiler import answers
 from tests.support import command_line, other_inputs, stems
@@ -70,6 +70,14 @@ def test_what_has_no_mirror_image_is_refused(tiny_program: Program) -> None:
         answers.mirrored(other_inputs.table())
     with pytest.raises(ProgramError, match="has no look-up"):
         answers.quantized(other_inputs.scores(), 15)
+    single = replace(
+        other_inputs.table(),
+        layers=(*other_inputs.table().layers[:-1], Linear(name="dose", weight=np.array([[-2, 2]], dtype=np.int8))),
+        output=OutputSpec(classes=("dose",), scale=1.0),
+    )
+    for change in (answers.top_one, lambda program: answers.quantized(program, 15)):
+        with pytest.raises(ProgramError, match="answers with one number, which is compared with no other"):
+            change(single)
     with pytest.raises(ProgramError, match="ends in"):
         answers.mirrored(answers.top_one(tiny_program))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from ciphershift.errors import UnreadableDataError
@@ -13,6 +14,7 @@ from ciphershift.he_layers.recurrence import certificates
 from ciphershift.models.progress import Step
 from ciphershift.models.training import cards, data
 from ciphershift.models.training.data import Split
+from ciphershift.models.training.loop import accuracy
 from ciphershift.models.training.recipes import RECIPES
 from tests.he_layers.test_recurrence import FEATURES, STEPS, WEIGHTS, network, with_weights
 
@@ -33,6 +35,43 @@ def test_parts_give_what_the_whole_gives(digits: Split) -> None:
     parts = digits.parts(cards.PART)
     assert [len(part.labels) for part in parts] == [cards.PART, cards.PART, 100]
     assert cards.measure(program, baseline, parts) == cards.measure(program, baseline, [digits])
+
+
+def test_what_half_precision_cannot_hold_is_kept_as_it_is(digits: Split, tmp_path: Path) -> None:
+    program, recipe = Program.load(cards.ZOO / NAME), RECIPES[NAME]
+    baseline = cards.load_baseline(recipe.module(), cards.ZOO / NAME)
+    norm = next(part for part in baseline.modules() if isinstance(part, nn.BatchNorm2d))
+    assert norm.running_var is not None and norm.running_mean is not None and norm.weight is not None
+    with torch.no_grad():  # the same function, in other units
+        conv = next(part for part in baseline.modules() if isinstance(part, nn.Conv2d))
+        conv.weight *= 1024
+        norm.running_mean *= 1024
+        norm.running_var *= 1024**2
+        norm.eps *= 1024**2
+    assert norm.running_var.max() > 65504
+    test = digits.part(0, 100)
+    before = accuracy(baseline, test)
+    (tmp_path / cards.CARD_FILE).write_text("of another network")
+
+    def halfway(stage: str, step: Step) -> None:
+        assert not (tmp_path / cards.CARD_FILE).exists(), "while its figures are not known"
+
+    card = cards.write(
+        tmp_path,
+        program,
+        baseline,
+        source_of_data={"dataset": "mnist"},
+        module_source=NAME,
+        training={},
+        made_by="a test",
+        validation=None,
+        test=test,
+        show=halfway,
+    )
+    assert abs(card["accuracy_float"] - before) <= 0.01
+    again = recipe.module()
+    next(part for part in again.modules() if isinstance(part, nn.BatchNorm2d)).eps = norm.eps
+    assert accuracy(cards.load_baseline(again, tmp_path), test) == card["accuracy_float"] > 0.9
 
 
 def test_whoever_watches_sees_every_part(digits: Split, tmp_path: Path) -> None:
