@@ -1,5 +1,6 @@
 """A recipe followed from nothing, with validation images kept out and without, on few digits."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ciphershift.errors import ProgramError, UnreadableDataError
+from ciphershift.errors import ProgramError, StaleCheckpointError, UnreadableDataError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
 from ciphershift.models.cli import app
@@ -175,7 +176,12 @@ def test_a_recipe_may_learn_from_a_teacher_alone(recipe: Recipe, tmp_path: Path)
         return load_baseline(taught.module(), tmp_path / "entry").state_dict()
 
     first = trained(few)
-    other_labels = trained(mixed, "float", "noisy")
+    with pytest.raises(StaleCheckpointError, match=r"teacher\.pt is of another training, with other labels"):
+        trained(mixed, "float", "noisy")
+    same_teacher = torch.load(tmp_path / "teacher.pt", weights_only=True)
+    same_teacher["of"]["training"]["labels"] = hashlib.sha256(mixed.train.labels.data).hexdigest()
+    torch.save(same_teacher, tmp_path / "teacher.pt")
+    other_labels = trained(mixed)
     other_teacher = trained(mixed, "float", "noisy", "teacher")
     assert all(torch.equal(weights, other_labels[name]) for name, weights in first.items())
     assert not torch.equal(first["0.weight"], other_teacher["0.weight"])
