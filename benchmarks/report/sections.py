@@ -126,8 +126,9 @@ def _networks(stored: Stored, folder: Path) -> str:
         "ReLU that clips, with batch norm (A±: of both signs); L: look-up of another function; P: max-pool; public: a first part that "
         "the client computes.\n\n"
         f"{zoo.full(found)}\n\nmnist-she has SHE's C-B-A-P-C-P-F-B-A-F, mnist-dshe its "
-        "[C-B-A-C-B-A-P]x4-F-F, cifar10-she its [C-B-A-C-B-A-P]x3-F-F; lenet5 is an ordinary PyTorch module, converted; mnist-exact has "
-        "sparse ternary weights, and each of its encrypted logits is the plaintext network's."
+        "[C-B-A-C-B-A-P]x4-F-F, cifar10-she its [C-B-A-C-B-A-P]x3-F-F; cifar10-dshe stands for its ResNet-18, with strides in place of "
+        "pools, and answers with the mean over the image and its mirror image; lenet5 is an ordinary PyTorch module, converted; "
+        "mnist-exact has sparse ternary weights, and each of its encrypted logits is the plaintext network's."
     )
 
 

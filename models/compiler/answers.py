@@ -14,6 +14,7 @@ from ciphershift.errors import OutOfLevelsError, ProgramError
 from ciphershift.he_layers.layers import Add, Gather, Layer, Linear, ReLU, Table, TopOne
 from ciphershift.he_layers.layers.layer import flat_size
 from ciphershift.he_layers.program import IMAGE, OutputSpec, Program
+from ciphershift.he_layers.recurrence import certificates, weights_of
 from ciphershift.he_layers.stem import Stem
 from ciphershift.models.compiler.mirror import mirrored_channels
 from ciphershift.models.compiler.scales import LOGIT_PEAK
@@ -153,12 +154,14 @@ def widened(program: Program, factor: float) -> Program:
         replace(layer, delta_out=layer.delta_out / factor) if isinstance(layer, Table) else layer
         for layer in program.layers
     ]
-    return replace(
+    wide = replace(
         program,
         name=f"{program.name}-wide",
         input=replace(program.input, delta=program.input.delta / factor),
         layers=tuple(layers),
+        recurrent=(),
     )
+    return replace(wide, recurrent=certificates(wide, weights_of(program.recurrent))) if program.recurrent else wide
 
 
 def _require_logits(program: Program) -> None:

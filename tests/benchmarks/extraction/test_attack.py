@@ -142,6 +142,7 @@ def test_the_cards_of_the_zoo_have_quotas() -> None:
     cards = {path.parent.name: json.loads(path.read_text()) for path in Settings().models.glob("*/card.json")}
     without = {name for name, card in cards.items() if "recommended_quota" not in card}
     assert without == {
+        "cifar10-dshe",
         "cifar10-fast",
         "cifar10-she",
         "fashion-fast",

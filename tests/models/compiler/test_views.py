@@ -14,6 +14,7 @@ from ciphershift.he_layers.layers import Conv2d, Linear
 from ciphershift.he_layers.program import OutputSpec, Program
 from ciphershift.models import verification
 from ciphershift.models.compiler import answers
+from ciphershift.models.training.cards import ZOO
 from tests.support import command_line, other_inputs, stems
 
 TOY = params.get("TOY_N128")
@@ -134,6 +135,14 @@ def test_both_views_have_their_arrays_in_the_file_once(
         program.save(tmp_path / name)
     one, two = ((tmp_path / name / "weights.safetensors").stat().st_size for name in ("one", "two"))
     assert two < one + 4 * tiny_program.input.shape[1] * tiny_program.input.shape[2] + 512  # the order of the places
+
+
+def test_wider_windows_of_a_recurrent_network_are_certified_anew() -> None:
+    program = Program.load(ZOO / "splice-rnn")
+    wide = answers.widened(program, 2.0)
+    (before,), (after,) = program.recurrent, wide.recurrent
+    assert after.norm == pytest.approx(before.norm)
+    assert after.reach / after.window < 0.8 * before.reach / before.window
 
 
 def test_wider_windows_give_the_same_plaintext_network(tiny_program: Program, tiny_images: NDArray[np.uint8]) -> None:
