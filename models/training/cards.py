@@ -17,6 +17,7 @@ from ciphershift.he_layers.analysis import noise_budget, state_errors, windows
 from ciphershift.he_layers.crypto import noise
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.params import ParameterSet
+from ciphershift.he_layers.layers import Conv2d
 from ciphershift.he_layers.program import Program
 from ciphershift.models.compiler.inputs import Decoded
 from ciphershift.models.nn.views import BothViews
@@ -162,10 +163,7 @@ def write(
         "digest": program.digest,
         **source_of_data,
         "module": module_source,
-        "topology": [
-            {"layer": stage.layer.kind, "output": stage.output_shape, "lookups": stage.lookups}
-            for stage in program.stages
-        ],
+        "topology": topology(program),
         **({"public": program.stem.to_spec()} if program.stem else {}),
         "lookups": program.lookups,
         "weights": sum(
@@ -188,6 +186,15 @@ def write(
     }
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
+
+
+def topology(program: Program) -> list[dict[str, Any]]:
+    """Layers with what they give and take; without those that only bring the terms of a sum to one scale."""
+    return [
+        {"layer": stage.layer.kind, "output": stage.output_shape, "lookups": stage.lookups}
+        for stage in program.stages
+        if not (isinstance(stage.layer, Conv2d) and stage.layer.weight.shape == (stage.layer.groups, 1, 1, 1))
+    ]
 
 
 def _halved(values: Tensor) -> Tensor:

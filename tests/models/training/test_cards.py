@@ -98,6 +98,14 @@ def test_whoever_watches_sees_every_part(digits: Split, tmp_path: Path) -> None:
     assert cards.read(tmp_path)["validation"] == card["validation"]
 
 
+def test_what_brings_terms_of_a_sum_to_one_scale_is_no_layer_of_the_topology() -> None:
+    program = Program.load(cards.ZOO / "mnist-gated")
+    kinds = [stage.layer.kind for stage in program.stages]
+    stated = [layer["layer"] for layer in cards.topology(program)]
+    assert (kinds.count("conv"), stated.count("conv")) == (9, 2)
+    assert [kind for kind in kinds if kind != "conv"] == [kind for kind in stated if kind != "conv"]
+
+
 def test_a_card_states_the_weights_of_a_certificate_that_has_some(tmp_path: Path) -> None:
     program = with_weights(network())
     images = np.random.default_rng(0).integers(0, 256, (20, STEPS, FEATURES), dtype=np.uint8)
