@@ -50,7 +50,14 @@ def measure(name: str, *, repeats: int, work: Path, show: Show) -> dict[str, Any
         raise ConfigurationError(f"{name!r} is no recipe of the fast profile; one of {', '.join(ordinary)}")
     made, folded = _splits(recipe, repeats)
     found = [
-        _once(recipe, splits, seed=seed, work=work / f"{name}-{seed}", show=show) for seed, splits in enumerate(made)
+        _once(
+            recipe,
+            splits,
+            seed=seed,
+            work=work / (f"{name}-{seed}-of-{repeats}" if folded else f"{name}-{seed}"),
+            show=show,
+        )
+        for seed, splits in enumerate(made)
     ]
     losses = {stage: [100 * (each["float"] - each[stage]) for each in found] for stage in STAGES if stage != "float"}
     return envelope("conversion", params=parameter_sets.get(parameter_sets.DEFAULT)) | {

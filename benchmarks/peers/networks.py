@@ -69,9 +69,10 @@ def prepare(work: Path, show: Show) -> None:
     work.mkdir(parents=True, exist_ok=True)
     for name, split in (("train", splits.train), ("test", splits.test)):
         np.savez(work / f"{name}.npz", images=split.images, labels=split.labels)
-    modules = {activation: tutorial(activation) for activation in ACTIVATIONS} | {"lola": lola()}
-    for name, module in modules.items():
+    modules: dict[str, nn.Module] = {}
+    for name in (*ACTIVATIONS, "lola"):
         torch.manual_seed(1)
+        module = modules[name] = lola() if name == "lola" else tutorial(name)
         train_phase(name, module, PHASE, splits, work=work, seed=1, show=show)
         weights: dict[str, Any] = folded(module.eval(), ACTIVATIONS.get(name, Square)())
         np.savez(work / f"{name}.npz", **weights)

@@ -137,7 +137,7 @@ def write(
 ) -> dict[str, Any]:
     """Writes program, baseline and card into ``folder``; returns the card.
 
-    The baseline is rounded to half precision, in place: it is measured as it is stored. What half precision cannot hold stays as it is.
+    The baseline is rounded to half precision, in place, where that can hold it: it is measured as it is stored.
 
     Args:
         source_of_data: members of the card that models.training.sets.of_card reads.
@@ -198,7 +198,7 @@ def topology(program: Program) -> list[dict[str, Any]]:
 
 
 def _halved(values: Tensor) -> Tensor:
-    """A copy in half precision, or as it is if some values are beyond it, such as variances of raw features, or are integers."""
+    """A copy in half precision, or as it is if some values are too great for it, such as variances of raw features, or are integers."""
     half = values.half()
     return half if values.is_floating_point() and half.isfinite().all() else values.clone()
 

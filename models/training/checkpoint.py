@@ -1,6 +1,7 @@
 """A checkpoint: where an interrupted training goes on, and of which training it is."""
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from ciphershift.models.training.data import Split
 from ciphershift.models.training.phase import Phase
 
 SAMPLED = 16
-"""Values of each trained parameter that tell one network from another."""
+"""Values of each parameter and buffer that tell one network from another."""
 CLOSE = 1e-4
-"""Difference of such a value from one processor to another, over the mean length of the parameter's; a few were rounded elsewhere."""
+"""Difference of such a value from one processor to another, over the mean length of those compared; a few were rounded elsewhere."""
 
-_begun: WeakKeyDictionary[nn.Module, dict[Path, list[Tensor]]] = WeakKeyDictionary()
-"""Values of networks before they were trained in this process, so that one that was interrupted halfway is still the one that began."""
+_begun: WeakKeyDictionary[nn.Module, dict[Path, tuple[str, list[Tensor]]]] = WeakKeyDictionary()
+"""What networks were before they were trained in this process, so that one that was interrupted halfway is still the one that began."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +31,7 @@ class Checkpoint:
 
     Attributes:
         path: of the file.
-        training: by the names that an error gives them.
+        training: by the names that an error gives them; the structure is a digest of what the network prints.
         weights: some values of the network before the training, and ``teacher`` of its teacher.
         device: kind of device that the training runs on; states of an optimizer and of random numbers are of one kind.
     """
@@ -49,16 +50,23 @@ class Checkpoint:
         images, labels = (
             hashlib.sha256(np.ascontiguousarray(part).data).hexdigest() for part in (train.images, train.labels)
         )
+        begun = _begun.get(network, {}).get(path.absolute()) if path.exists() else None
+        structure, weights = begun or (_structure(network), _sample(network))
         training: dict[str, object] = {"phase": asdict(phase), "seed": seed, "images": images, "labels": labels}
+        training["structure"] = structure
         if isinstance(network, Network):
             training |= {"levels": network.levels, "exponents": network.exponents, "parameter set": network.params}
         return cls(
             path=path,
             training=training,
-            weights=_begun.setdefault(network, {}).setdefault(path.absolute(), _sample(network)),
+            weights=weights,
             teacher=[] if teacher is None else _sample(teacher),
             device=next(network.parameters()).device.type,
         )
+
+    def begin(self, network: nn.Module) -> None:
+        """The training begins or goes on: until it ends, the network is the one that it was before."""
+        _begun.setdefault(network, {})[self.path.absolute()] = str(self.training["structure"]), self.weights
 
     def end(self, network: nn.Module) -> None:
         """The training is over: what is done with this network from now on is another one."""
@@ -79,6 +87,8 @@ class Checkpoint:
             training, weights, teacher, kind = (
                 state["of"][key] for key in ("training", "weights", "teacher", "device")
             )
+        except (OSError, MemoryError, torch.OutOfMemoryError):
+            raise  # the file may be good
         except Exception as error:
             raise StaleCheckpointError(f"{self.path} is no checkpoint of this version: delete it") from error
         differing = [name for name in self.training | training if self.training.get(name) != training.get(name)]
@@ -95,16 +105,18 @@ class Checkpoint:
         return state
 
 
+def _structure(network: nn.Module) -> str:
+    return hashlib.sha256(re.sub("0x[0-9a-f]+", "", repr(network)).encode()).hexdigest()
+
+
 def _sample(network: nn.Module) -> list[Tensor]:
-    """The first values of each parameter that is trained; of a module without any, of each parameter and buffer."""
+    """The first values of each buffer and of each parameter that is trained; others may differ in sign from one processor to another."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return [
-        value.detach().flatten()[:SAMPLED].float().cpu().clone() for value in trained or network.state_dict().values()
-    ]
+    return [value.detach().flatten()[:SAMPLED].float().cpu().clone() for value in (*trained, *network.buffers())]
 
 
 def _close(these: list[Tensor], those: list[Tensor]) -> bool:
-    """Whether most values of each parameter are the same."""
+    """Whether most values of each are the same."""
     pairs = [(one, other.to(one.device)) for one, other in zip(these, those, strict=False)]
     return len(these) == len(those) and all(
         one.shape == other.shape and ((one - other).abs() <= CLOSE * one.abs().mean()).float().mean() >= 0.5

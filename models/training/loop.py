@@ -133,6 +133,7 @@ def fit(
     labels = labels.float() if labels.is_floating_point() else labels
     with stream_of(device):
         state = kept.load(device) if checkpoint.exists() else None
+        kept.begin(network)
         lesson = Lesson(network, phase, images, labels, teacher=teacher, public=public)
         done = 0 if state is None else _resume(lesson, state, device)
         count, standing = len(labels) // phase.batch, round(phase.epochs * (1 - phase.frozen))

@@ -181,9 +181,9 @@ export class Client {
     });
   }
 
-  /** Reads the profile again, and returns whether the server has another version of the model than that one. */
+  /** Reads the profile again, and returns whether it is another one than that. */
   async #isReplaced(before: ModelProfile): Promise<boolean> {
-    this.#profile = await profileOf(this.#exchange, before.model, this.#options);
+    this.#profile = await profileOf(this.#exchange, this.#profile.model, this.#options);
     return this.#profile.programDigest !== before.programDigest;
   }
 

@@ -19,6 +19,7 @@ from ciphershift.models.training.phase import Phase
 
 RNG = np.random.default_rng(0)
 SPLIT = Split(images=RNG.integers(0, 256, (40, 1, 6, 6), dtype=np.uint8), labels=np.arange(40) % 4)
+PIXELS = torch.tensor(SPLIT.images) / 255
 PHASE = Phase(epochs=2, learning_rate=1e-2, distortion=0.0, batch=20)
 TAUGHT = replace(PHASE, distilled=0.5)
 
@@ -29,7 +30,7 @@ def module(seed: int = 0, outputs: int = 4) -> nn.Sequential:
 
 
 def converted(seed: int = 0, outputs: int = 4, **choices: Any) -> Network:
-    return convert(module(seed, outputs).eval(), torch.tensor(SPLIT.images) / 255, **choices)
+    return convert(module(seed, outputs).eval(), PIXELS, **choices)
 
 
 def stop(after: Report) -> None:
@@ -46,6 +47,13 @@ OTHERS: dict[str, Callable[[], tuple[nn.Module, Phase, Split, int, nn.Module | N
     "exponents": lambda: (converted(exponents=3), PHASE, SPLIT, 0, None),
     "parameter set": lambda: (converted(params="FAST_N512_BLOCK3"), PHASE, SPLIT, 0, None),
     "weights before training": lambda: (converted(seed=1), PHASE, SPLIT, 0, None),
+    "structure": lambda: (
+        convert(nn.Sequential(*module()[:3], nn.Tanh(), module()[4]).eval(), PIXELS),
+        PHASE,
+        SPLIT,
+        0,
+        None,
+    ),
     "teacher": lambda: (converted(), PHASE, SPLIT, 0, module(seed=2)),
 }
 
@@ -76,6 +84,34 @@ def test_a_network_that_was_interrupted_goes_on_itself_or_made_again(tmp_path: P
         fit(network, PHASE, SPLIT, None, checkpoint=tmp_path / f"{name}.pt", seed=0)
         for one, other in zip(whole.state_dict().values(), network.state_dict().values(), strict=True):
             assert torch.equal(one, other)
+
+
+def test_a_network_that_was_refused_is_taken_with_the_right_weights(tmp_path: Path) -> None:
+    path, right, wrong = tmp_path / "c.pt", module(), module(seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(module(), PHASE, SPLIT, None, checkpoint=path, seed=0, report=stop)
+    with pytest.raises(StaleCheckpointError, match="weights before training"):
+        fit(wrong, PHASE, SPLIT, None, checkpoint=path, seed=0)
+    wrong.load_state_dict(right.state_dict())
+    fit(wrong, PHASE, SPLIT, None, checkpoint=path, seed=0)
+
+
+def test_a_training_that_begins_again_is_of_what_the_network_is_then(tmp_path: Path) -> None:
+    path, network = tmp_path / "c.pt", module()
+    with pytest.raises(KeyboardInterrupt):
+        fit(network, PHASE, SPLIT, None, checkpoint=path, seed=0, report=stop)
+    path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        fit(network, PHASE, SPLIT, None, checkpoint=path, seed=0, report=stop)
+    with pytest.raises(StaleCheckpointError, match="weights before training"):
+        fit(module(), PHASE, SPLIT, None, checkpoint=path, seed=0)
+    fit(network, PHASE, SPLIT, None, checkpoint=path, seed=0)
+
+
+def test_a_file_that_cannot_be_read_is_not_said_to_be_stale(tmp_path: Path) -> None:
+    (tmp_path / "c.pt").mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        fit(module(), PHASE, SPLIT, None, checkpoint=tmp_path / "c.pt", seed=0)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "other", "of an older version"])
