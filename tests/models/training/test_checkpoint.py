@@ -24,13 +24,14 @@ PHASE = Phase(epochs=2, learning_rate=1e-2, distortion=0.0, batch=20)
 TAUGHT = replace(PHASE, distilled=0.5)
 
 
-def module(seed: int = 0, outputs: int = 4) -> nn.Sequential:
+def module(seed: int = 0, outputs: int = 4, activation: nn.Module | None = None) -> nn.Sequential:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, outputs))
+    middle = nn.BatchNorm1d(8), activation or nn.ReLU()
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), *middle, nn.Linear(8, outputs))
 
 
-def converted(seed: int = 0, outputs: int = 4, **choices: Any) -> Network:
-    return convert(module(seed, outputs).eval(), PIXELS, **choices)
+def converted(seed: int = 0, outputs: int = 4, activation: nn.Module | None = None, **choices: Any) -> Network:
+    return convert(module(seed, outputs, activation).eval(), PIXELS, **choices)
 
 
 def stop(after: Report) -> None:
@@ -47,13 +48,7 @@ OTHERS: dict[str, Callable[[], tuple[nn.Module, Phase, Split, int, nn.Module | N
     "exponents": lambda: (converted(exponents=3), PHASE, SPLIT, 0, None),
     "parameter set": lambda: (converted(params="FAST_N512_BLOCK3"), PHASE, SPLIT, 0, None),
     "weights before training": lambda: (converted(seed=1), PHASE, SPLIT, 0, None),
-    "structure": lambda: (
-        convert(nn.Sequential(*module()[:3], nn.Tanh(), module()[4]).eval(), PIXELS),
-        PHASE,
-        SPLIT,
-        0,
-        None,
-    ),
+    "structure": lambda: (converted(activation=nn.Tanh()), PHASE, SPLIT, 0, None),
     "teacher": lambda: (converted(), PHASE, SPLIT, 0, module(seed=2)),
 }
 
