@@ -49,14 +49,9 @@ def measure(name: str, *, repeats: int, work: Path, show: Show) -> dict[str, Any
         ordinary = [each.name for each in RECIPES.values() if isinstance(each, Recipe)]
         raise ConfigurationError(f"{name!r} is no recipe of the fast profile; one of {', '.join(ordinary)}")
     made, folded = _splits(recipe, repeats)
+    of_folds = f"-of-{repeats}" if folded else ""
     found = [
-        _once(
-            recipe,
-            splits,
-            seed=seed,
-            work=work / (f"{name}-{seed}-of-{repeats}" if folded else f"{name}-{seed}"),
-            show=show,
-        )
+        _once(recipe, splits, seed=seed, work=work / f"{name}-{seed}{of_folds}", show=show)
         for seed, splits in enumerate(made)
     ]
     losses = {stage: [100 * (each["float"] - each[stage]) for each in found] for stage in STAGES if stage != "float"}

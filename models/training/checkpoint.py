@@ -81,7 +81,12 @@ class Checkpoint:
         partial.replace(self.path)
 
     def load(self, device: torch.device) -> dict[str, Any]:
-        """The state, on this device. Raises StaleCheckpointError if the file is of another training, or cannot be read."""
+        """The state, on this device.
+
+        Raises:
+            StaleCheckpointError: the file is no checkpoint, or one of another training, or of an unfinished one on another kind of device.
+            OSError: it cannot be read.
+        """
         try:
             state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location=device)
             training, weights, teacher, kind = (
@@ -116,10 +121,14 @@ def _sample(network: nn.Module) -> list[Tensor]:
 
 
 def _close(these: list[Tensor], those: list[Tensor]) -> bool:
-    """Whether most values of each are the same."""
-    pairs = [(one, other.to(one.device)) for one, other in zip(these, those, strict=False)]
-    return len(these) == len(those) and all(
-        one.shape == other.shape and ((one - other).abs() <= CLOSE * one.abs().mean()).float().mean() >= 0.5
+    """Whether most values of each are the same; the file's may lie on a GPU."""
+    if [one.shape for one in these] != [other.shape for other in those]:
+        return False
+    pairs = [(one, other.cpu()) for one, other in zip(these, those, strict=True) if len(one)]
+    return all(
+        one.isclose(other, rtol=0, atol=CLOSE * float(one.nan_to_num(0, 0, 0).abs().mean()), equal_nan=True)
+        .float()
+        .mean()
+        >= 0.5
         for one, other in pairs
-        if len(one)
     )

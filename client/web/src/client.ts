@@ -113,8 +113,9 @@ export class Client {
       } catch (error) {
         const lost = error instanceof ModelChangedError || error instanceof UnknownKeyError; // nothing was computed; a new job brings the keys
         if (!lost && !(error instanceof WrongAnswerError)) throw error;
-        if (!(await this.#isReplaced(profile)) && !lost) throw error;
-        return this.#predict(this.profile, batch, options);
+        const now = await this.#readAgain();
+        if (now.programDigest === profile.programDigest && !lost) throw error;
+        return this.#predict(now, batch, options);
       }
     });
     return several ? rows : rows[0]!;
@@ -174,17 +175,17 @@ export class Client {
         try {
           return this.#decrypt(receipt, await this.#read(receipt, answer, keys), keys);
         } catch (error) {
-          if (error instanceof WrongAnswerError) await this.#isReplaced(receipt.profile).catch(() => undefined); // the next job goes by the new profile
+          if (error instanceof WrongAnswerError) await this.#readAgain().catch(() => undefined); // the next job goes by the new profile
           throw error;
         }
       },
     });
   }
 
-  /** Reads the profile again, and returns whether it is another one than that. */
-  async #isReplaced(before: ModelProfile): Promise<boolean> {
+  /** Reads the profile again: the server may have another version of the model than before. */
+  async #readAgain(): Promise<ModelProfile> {
     this.#profile = await profileOf(this.#exchange, this.#profile.model, this.#options);
-    return this.#profile.programDigest !== before.programDigest;
+    return this.#profile;
   }
 
   /** The keys of a model, opened or made once. */

@@ -15,7 +15,7 @@ from ciphershift.benchmarks.cli import app
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.networks.ablation import Variant
-from ciphershift.benchmarks.report import page, plan, readme, tables, zoo
+from ciphershift.benchmarks.report import commands, page, plan, readme, tables, zoo
 from ciphershift.benchmarks.report.figures import accuracy_against, pareto
 from ciphershift.benchmarks.report.lookups import SETS, by_network, current, lookups
 from ciphershift.benchmarks.report.photographs import photographs
@@ -461,6 +461,7 @@ def test_a_stored_answer_of_this_machine_is_reused_and_another_machines_is_not(
         return plan.Question(benchmark="growth", about="a question", members=members, run=run)
 
     monkeypatch.setattr(plan, "questions", lambda *, quick: [question(maps=1), question(maps=2)])
+    monkeypatch.setattr(commands, "_prepare_peers", lambda: None)  # they may be installed here, and take minutes
     monkeypatch.setattr(page, "write", lambda records, target: None)
     monkeypatch.setattr(readme, "write", lambda records, models, target: None)
     elsewhere = envelope("growth") | {"maps": 2, "cpu": "another"}
@@ -481,6 +482,7 @@ def test_a_full_run_does_not_make_do_with_quick_answers(tmp_path: Path, monkeypa
         ]
 
     monkeypatch.setattr(plan, "questions", questions)
+    monkeypatch.setattr(commands, "_prepare_peers", lambda: None)  # they may be installed here, and take minutes
     monkeypatch.setattr(page, "write", lambda records, target: None)
     monkeypatch.setattr(readme, "write", lambda records, models, target: None)
     options = ["report", "--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]

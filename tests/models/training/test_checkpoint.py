@@ -81,6 +81,22 @@ def test_a_network_that_was_interrupted_goes_on_itself_or_made_again(tmp_path: P
             assert torch.equal(one, other)
 
 
+def test_buffers_tell_networks_apart_also_where_they_are_no_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+
+    def marked(buffer: list[float]) -> nn.Module:
+        network = module()
+        network.register_buffer("limits", torch.tensor(buffer))
+        return network
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(marked([1.0, torch.inf, torch.nan]), PHASE, SPLIT, None, checkpoint=path, seed=0, report=stop)
+    for others in ([2.0, 3.0, torch.nan], [2.0, torch.inf, 1.0]):
+        with pytest.raises(StaleCheckpointError, match="weights before training"):
+            fit(marked(others), PHASE, SPLIT, None, checkpoint=path, seed=0)
+    fit(marked([1.0, torch.inf, torch.nan]), PHASE, SPLIT, None, checkpoint=path, seed=0)
+
+
 def test_a_network_that_was_refused_is_taken_with_the_right_weights(tmp_path: Path) -> None:
     path, right, wrong = tmp_path / "c.pt", module(), module(seed=1)
     with pytest.raises(KeyboardInterrupt):
