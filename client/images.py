@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ciphershift.client._wire import ModelProfile
 from ciphershift.errors import BadShapeError, OutOfLevelsError
 from ciphershift.protocol import scaling
-from ciphershift.protocol.sequences import padded
+from ciphershift.protocol.sequences import are_padded, padded
 
 
 def to_unit(images: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]:
@@ -43,18 +43,33 @@ def to_integers(values: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]
     """Returns what is encrypted for a model with an encoding of its own, whole numbers of shape [n, values].
 
     Args:
-        values: raw, numbers of any kind in each feature's unit; shapes as for ``to_unit``.
+        values: raw, numbers of any kind in each feature's unit; shapes as for ``to_unit``. Columns of a data frame, and the places of a
+            series of pandas with names, are taken by their names where the features have some.
         profile: of the model.
 
     Raises:
-        BadShapeError: another shape.
+        BadShapeError: another shape, or a data frame lacks a feature.
         OutOfLevelsError: another type, or a value outside its feature's range, which the message names.
     """
-    batch, encoding = _batch(values, profile), profile.encoding
+    encoding = profile.encoding
     assert encoding is not None, "the model has an encoding"
+    batch = _batch(_in_order(values, encoding.names), profile)
     if not np.issubdtype(batch.dtype, np.integer) and not np.issubdtype(batch.dtype, np.floating):
         raise OutOfLevelsError(f"values are of type {batch.dtype}: give integers or floats")
     return encoding.integers(batch, profile.input_levels).reshape(len(batch), -1).astype(np.float64)
+
+
+def _in_order(values: Any, names: Sequence[str]) -> Any:
+    """Columns of a data frame, or the places of a pandas Series, in the order of the features. Raises BadShapeError."""
+    is_row = hasattr(values, "iloc") and not hasattr(values, "columns")
+    found = list(values.keys() if is_row else getattr(values, "columns", ()))
+    if not names or not any(isinstance(name, str) for name in found):
+        return values
+    if missing := [name for name in names if found.count(name) != 1]:
+        raise BadShapeError(
+            f"the data frame has {found.count(missing[0])} columns {missing[0]!r}; the model takes {', '.join(names)}, each once"
+        )
+    return values[list(names)]
 
 
 def _batch(values: ArrayLike, profile: ModelProfile) -> NDArray[Any]:
@@ -89,7 +104,23 @@ def _padded(values: ArrayLike, profile: ModelProfile) -> list[NDArray[Any]] | ND
     if {piece.ndim for piece in pieces} == {1}:  # rows of one sequence
         pieces = [np.stack(pieces)]
     if all(piece.shape == profile.sample_shape for piece in pieces):
-        return pieces
-    if profile.encoding is None or profile.encoding.pixels:  # bytes stand for 0 to 1, as the presence's two values do
+        samples = np.stack(pieces)
+        if samples.dtype.kind in "iuf" and not _is_padded(samples, profile):
+            raise BadShapeError(
+                f"a sample of shape {list(profile.sample_shape)} holds the presence as its last feature, 0 before the sequence and 1 "
+                f"where it runs, up to the end; give sequences of {features - 1} features, and it is added"
+            )
+        return samples
+    if _is_of_pixels(profile):
         pieces = [piece / scaling.PIXEL_MAX if piece.dtype == np.uint8 else piece for piece in pieces]
     return padded(pieces, length, features - 1)
+
+
+def _is_padded(samples: NDArray[Any], profile: ModelProfile) -> bool:
+    one = scaling.PIXEL_MAX if samples.dtype == np.uint8 and _is_of_pixels(profile) else 1
+    return bool(np.isin(samples[:, -1], (0, one)).all()) and are_padded(samples / one)
+
+
+def _is_of_pixels(profile: ModelProfile) -> bool:
+    """Whether bytes stand for 0 to 1, as the presence's two values do."""
+    return profile.encoding is None or profile.encoding.pixels

@@ -22,7 +22,8 @@ def read(file: Path, names: Sequence[str], shape: tuple[int, ...]) -> tuple[NDAr
 
     Raises:
         BadShapeError: the model takes no vectors, its features have no names, or a column is missing.
-        MalformedError: there is no row, or a cell is no number or no word that the model knows.
+        MalformedError: there is no row, a row has more cells than the header or a column that is needed is there twice, or a cell is no
+            number or no word that the model knows.
     """
     if len(shape) != 1 or not names:
         raise BadShapeError(f"{file}: rows of a table are for models with named features; this one takes {list(shape)}")
@@ -65,6 +66,11 @@ def _opened(file: Path) -> tuple[list[str], list[tuple[int, Row]]]:
         rows = [(lines.line_num, row) for row in lines]
     if not rows:
         raise MalformedError(f"{file} has no row below its header")
+    if wide := next((line for line, row in rows if None in row), None):
+        raise MalformedError(
+            f"{file}, line {wide}: more cells than the header has columns ({len(header)}): put numbers with a comma into "
+            "quotes, or write a point"
+        )
     return header, rows
 
 
@@ -87,6 +93,8 @@ def _features(
             words.setdefault(column, []).append(word)
         elif name not in header:
             raise BadShapeError(f"{file} has no column {column or name!r}; the model takes {', '.join(names)}")
+    if twice := next((name for name in (*names, *words) if header.count(name) > 1), None):
+        raise MalformedError(f"{file} has the column {twice} {header.count(twice)} times: leave the others out")
     return np.array([_values(file, line, row, names, words) for line, row in rows])
 
 

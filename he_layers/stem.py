@@ -19,6 +19,11 @@ MAX_BYTES = 64 << 20
 """Of the ONNX file."""
 MAX_SIDES = 3
 FILE = "stem.onnx"
+MEANING = (
+    "Whoever may use this model can fetch this part, with all its weights. Only the layers behind it are secret, "
+    "and only as far as the answers to chosen inputs do not reveal them."
+)
+"""What a public part is for the owner of a network."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

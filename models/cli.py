@@ -18,7 +18,8 @@ from rich.table import Table
 from ciphershift.errors import ConfigurationError, UnknownModelError
 from ciphershift.he_layers.analysis.windows import safe_factor
 from ciphershift.he_layers.crypto import params as parameter_sets
-from ciphershift.he_layers.program import Program
+from ciphershift.he_layers.program import PROGRAM_FILE, Program
+from ciphershift.he_layers.stem import MEANING
 from ciphershift.models import user_module
 from ciphershift.models.compiler import answers
 from ciphershift.models.compiler.budget import Budget
@@ -53,6 +54,10 @@ Public = Annotated[
     typer.Option(
         help="Path of a part of the module, as features.0: up to its end the network is public, and clients compute it."
     ),
+]
+Name = Annotated[str, typer.Argument(help="A model of the zoo, or the folder of one.")]
+Views = Annotated[
+    int, typer.Option(min=1, max=2, help="2: answer with the mean of the logits of the image and its mirror image.")
 ]
 WORK = Path("build/training")
 
@@ -161,6 +166,7 @@ def convert(
     input_levels: Annotated[
         int, typer.Option(min=1, max=255, help="Steps of a pixel or a feature; few for recurrent networks.")
     ] = 255,
+    views: Views = 1,
     work: Work = WORK,
     output: Output = cards.ZOO,
     threads: Threads = 1,
@@ -187,6 +193,7 @@ def convert(
         levels=levels,
         params=params,
         public=public,
+        views=views,
         budget=budget,
     )
     module = user_module.load_module(source)
@@ -232,6 +239,7 @@ def convert(
             + ("" if regression is None else " --regression" if regression else " --classes")
             + (f" --input-levels {input_levels}" if input_levels != 255 else "")
             + (f" --public {public}" if public else "")
+            + (f" --views {views}" if views > 1 else "")
             + (f" --device {device}" if device != pipeline.CPU else ""),
             show=bars.show,
             device=device,
@@ -292,7 +300,7 @@ def train(
 
 @app.command()
 def verify(
-    name: Annotated[str, typer.Argument(help="A model of the zoo, or the folder of one.")],
+    name: Name,
     images: Annotated[int, typer.Option(min=1, help="How many test images.")] = 10,
     start: Annotated[int, typer.Option(min=0, help="The first test image.")] = 0,
     threads: Threads = 1,
@@ -309,9 +317,7 @@ def verify(
         raise ConfigurationError(
             f"{error.name} is not installed, which encrypts: pip install 'ciphershift[client,models]'"
         ) from None
-    folder = Path(name) if Path(name, cards.CARD_FILE).is_file() else cards.ZOO / name
-    if not folder.is_dir():
-        raise UnknownModelError(f"{name!r} is neither a model of the zoo nor a folder with a model")
+    folder = _folder(name)
     program = Program.load(folder)
     test = sets.of_card(cards.read(folder)).test.part(start, start + images)
     table = Table("image", "label", "encrypted", "plaintext", "largest difference, in simulated deviations")
@@ -341,15 +347,13 @@ def verify(
 
 @app.command()
 def answer(
-    name: Annotated[str, typer.Argument(help="Network of the zoo.")],
+    name: Name,
     output: Annotated[Path, typer.Option(help="Folder that gets the new network's folder.")],
     levels: Annotated[
         int | None,
         typer.Option(help="Answer each logit as one of so many steps; without it, the predicted class alone."),
     ] = None,
-    views: Annotated[
-        int, typer.Option(min=1, max=2, help="2: answer with the mean of the logits of the image and its mirror image.")
-    ] = 1,
+    views: Views = 1,
     windows: Annotated[
         float,
         typer.Option(min=1, help="Windows of look-ups so many times as wide: answers stay, crafted inputs wrap less."),
@@ -369,7 +373,7 @@ def answer(
     """
     if (levels is not None) + (views > 1) + (windows > 1) > 1:
         raise typer.BadParameter("a network is changed in one way: give --levels, --views or --windows")
-    program = Program.load(cards.ZOO / name)
+    program = Program.load(_folder(name))
     if windows > 1:
         changed = answers.widened(program, windows)
     elif views > 1:
@@ -499,6 +503,22 @@ def _print_folds(figures: dict[str, Any], name: str) -> None:
     console.print(f"{name}: {figures['count']} folds, mean and deviation: {each}", highlight=False)
 
 
-def _print_card(card: dict[str, object]) -> None:
+def _folder(name: str) -> Path:
+    """Of a model, by its name in the zoo or as it is given. Raises UnknownModelError."""
+    folder = Path(name) if Path(name, PROGRAM_FILE).is_file() else cards.ZOO / name
+    if not folder.is_dir():
+        raise UnknownModelError(f"{name!r} is neither a model of the zoo nor a folder with a model")
+    return folder
+
+
+def _print_card(card: dict[str, Any]) -> None:
     figures = ", ".join(f"{key} {card[key]}" for key in _figures(card))
     console.print(f"{card['name']}: {card['lookups']} look-ups; test images: {figures}", highlight=False)
+    if "public" in card:
+        console.print(f"public up to {card['public']['public']}: {MEANING}", highlight=False, markup=False)
+    if "test_samples_refused" in card:
+        console.print(
+            f"{card['test_samples_refused']} of the test samples have a value beyond the training samples' range: the figures have it "
+            "moved to the end of the range, clients refuse it (out_of_levels)",
+            highlight=False,
+        )

@@ -195,7 +195,7 @@ def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show
     network.eval()
     if variant.noise is None:
         return network
-    images = to_unit(torch.tensor(splits.train.images[:CALIBRATION_IMAGES]))
+    images = to_unit(torch.tensor(splits.train.spread(CALIBRATION_IMAGES).images))
     if variant.exponents is None:  # weights stay real numbers
         unrounded = before_rounding(network, images)
         converted, noise = unrounded.network.train(), unrounded.noise

@@ -90,7 +90,7 @@ def _once(recipe: Recipe, splits: Splits, *, seed: int, work: Path, show: Show) 
     module = ordinary(recipe.module())
     learner = decoded(module, splits.inputs, recipe.input_shape[0])
     train_phase("float", learner, recipe.float_phase, splits, work=work, seed=seed, show=show)
-    inputs, images = splits.inputs, splits.train.images[:CALIBRATION_IMAGES]
+    inputs, images = splits.inputs, splits.train.spread(CALIBRATION_IMAGES).images
     network = convert(module.eval(), inputs.raw_of(images), inputs=inputs)
     baseline = decoded(module, inputs, images.shape[1])
     float_accuracy, converted = _accuracies(network, baseline, splits)

@@ -17,6 +17,9 @@ from ciphershift.he_layers.program import Program
 from ciphershift.he_layers.simulate import CircuitNoise, NoisyCircuit
 
 SIMULATIONS = 20
+KEYS = 0.02
+"""Standard deviation of a ratio from one pair of keys to another: a bootstrap's and a modulus switch's ratios have 0.01 to 0.02 under six
+keys each (docs/noise.md). All layers of a run are under one pair."""
 
 
 def measure_layers(program: Program, images: NDArray[np.uint8], *, threads: int) -> list[dict[str, Any]]:

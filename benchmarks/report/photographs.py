@@ -36,6 +36,15 @@ def photographs(stored: Stored, folder: Path) -> str:
     )
     lines = [about, markdown(folder.name, NAME, "Accuracy over seconds for one image of CIFAR-10"), _table(shown)]
     lines += [
+        f"- {point.label}: {point.record['agree_with_clear']} of {point.record['accuracy_encrypted_n']} encrypted images got the class of "
+        f"its plaintext network, whose weights are random ({point.record['settings']})"
+        for point in shown
+        if point.record.get("agree_with_clear") is not None
+    ]
+    lines.append(
+        "- Orion's ResNet-20 is missing: its bootstrapper needs more memory than there is here (`benchmarks/peers/README.md`)"
+    )
+    lines += [
         f"- {record['system']} is missing: {record['skipped']}" for record in stored.skipped() if of_photographs(record)
     ]
     return "\n\n".join(lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ciphershift.benchmarks.harness.results import Record
 from ciphershift.benchmarks.networks import agreement
 from ciphershift.benchmarks.networks.imagenet import SIDE
+from ciphershift.benchmarks.networks.layer_noise import KEYS
 from ciphershift.benchmarks.report import figures, tables, zoo
 from ciphershift.benchmarks.report.crafted import crafted
 from ciphershift.benchmarks.report.estimates import estimated
@@ -44,7 +45,8 @@ def _wins(stored: Stored, folder: Path) -> str:
 def _side_by_side(stored: Stored, folder: Path) -> str:
     systems = _systems(stored)
     about = (
-        "Same machine, same test images; peers are trained without the last 5000 training images, most of our networks with them (their "
+        "Same machine, same test images; accuracies of our networks are simulated with the noise of the circuit, those of the peers are "
+        "in the clear. Peers are trained without the last 5000 training images, most of our networks with them (their "
         "cards say which). For the peers their authors' settings, which `benchmarks/peers/` states. A "
         "peer's time is that of its server's call, as is ours here (through a server process it is a little more, see below). All have "
         "128 bits or more."
@@ -110,7 +112,9 @@ def _stages(stored: Stored, folder: Path) -> str:
     about_noise = (
         "Noise of each layer's values in one encrypted image, decrypted layer by layer on this machine, against the simulation that the "
         "accuracies above stand on; what earlier layers add is in both. Values that share their inputs err together, so that the layers "
-        "with few values, the last ones, say little."
+        "with few values, the last ones, say little. A ratio's standard deviation is that of the simulation's single draws and, besides, "
+        f"{KEYS:g} for the one pair of keys that a run has ([measured](noise.md)); of independent ratios 5 % lie beyond two of them, 0.3 % "
+        "beyond three."
     )
     stages = tables.table((*head, "request, answer", "memory"), rows)
     return "\n\n".join(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ciphershift.benchmarks.harness.results import Record
+from ciphershift.benchmarks.networks.layer_noise import KEYS
 from ciphershift.benchmarks.report.points import Point
 
 NONE = "–"
@@ -60,7 +62,7 @@ def systems(points: Sequence[Point]) -> str:
         "system",
         "activation",
         "topology",
-        "accuracy, clear",
+        "accuracy",
         "encrypted: right of",
         "s per image (10 to 90 %)",
         "key generation",
@@ -99,7 +101,7 @@ COSTS: tuple[tuple[str, Callable[[Point], float], Callable[[float], str]], ...] 
 )
 
 
-LISTED_LAYERS = 40
+LISTED_LAYERS = 70
 
 
 def layer_noise(runs: Sequence[Record]) -> str:
@@ -110,23 +112,27 @@ def layer_noise(runs: Sequence[Record]) -> str:
         for many in (True, False):
             ratios = [layer["ratio"] for layer in run["layer_noise"] if (layer["values"] >= MANY_VALUES) == many]
             cells += [len(ratios), f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else NONE]
-        rows.append((run["model"], *cells))
-        members = (
-            "layer",
-            "values",
-            "encrypted_std",
-            "simulated_std",
-            "ratio",
-            "ratio_std",
-        )  # old records lack the last
+        distances = [abs(layer["ratio"] - 1) / _deviation(layer) for layer in run["layer_noise"]]
+        rows.append((run["model"], *cells, *(sum(distance > far for distance in distances) for far in (2, 3))))
+        members = ("layer", "values", "encrypted_std", "simulated_std", "ratio")
         if len(run["layer_noise"]) <= LISTED_LAYERS:
-            layers += [(run["model"], *(layer.get(member, NONE) for member in members)) for layer in run["layer_noise"]]
+            layers += [
+                (run["model"], *(layer[member] for member in members), f"{_deviation(layer):.3f}")
+                for layer in run["layer_noise"]
+            ]
     large, ratio = f"layers of {MANY_VALUES} values or more", "encrypted / simulated"
-    summary = table(("network", large, ratio, "smaller layers", ratio), rows)
+    summary = table(
+        ("network", large, ratio, "smaller layers", ratio, "beyond 2 standard deviations", "beyond 3"), rows
+    )
     detail = table(
         ("network", "layer", "values", "encrypted, 1e-3 turns", "simulated", "ratio", "its standard deviation"), layers
     )
     return f"{summary}\n\n<details><summary>Every layer of networks that have at most {LISTED_LAYERS}</summary>\n\n{detail}\n\n</details>"
+
+
+def _deviation(layer: Mapping[str, float]) -> float:
+    """Of a layer's ratio: that of the simulation's draws and that of the keys."""
+    return math.hypot(layer["ratio_std"], KEYS)
 
 
 def where_others_win(points: Sequence[Point]) -> list[str]:
@@ -162,7 +168,7 @@ def same_error(points: Sequence[Point]) -> str:
         )
         for point in sorted(points, key=lambda point: (-point.record["lookup_error_4bit"], point.seconds))
     ]
-    return table(("system", "4-bit look-up error", "accuracy, clear", "per image", "topology"), rows)
+    return table(("system", "4-bit look-up error", "accuracy", "per image", "topology"), rows)
 
 
 def best_variant(records: Sequence[Record], dataset: str) -> str:

@@ -105,6 +105,13 @@ class Inputs:
         raw = images if self.encoding is None else self.raw_of(images)
         return unpadded(raw) if self.sequences else list(raw)
 
+    def refused(self, raw: NDArray[Any]) -> int:
+        """How many of these raw samples [count, features, ...] a client would refuse, for a value outside its feature's range."""
+        if self.encoding is None:
+            return 0
+        steps = self.encoding.nearest(raw) - self.lowest(raw.shape[1]).numpy().reshape(1, -1, *[1] * (raw.ndim - 2))
+        return int(((steps < 0) | (steps > self.levels)).reshape(len(raw), -1).any(axis=1).sum())
+
     def bytes_of(self, raw: NDArray[Any]) -> NDArray[np.uint8]:
         """Raw values [count, features, ...] as steps above each feature's least value, uint8, which training and simulation take.
 

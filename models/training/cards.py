@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ciphershift.errors import UnreadableDataError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.analysis import noise_budget, state_errors, windows
 from ciphershift.he_layers.crypto import noise
@@ -238,6 +239,8 @@ def _shown(split: Split, stage: str, show: Show) -> Iterator[Split]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The card in ``folder``."""
+    """The card in ``folder``. Raises UnreadableDataError if there is none."""
+    if not (folder / CARD_FILE).is_file():
+        raise UnreadableDataError(f"{folder} has no {CARD_FILE}, which says what data the network was made from")
     card: dict[str, Any] = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     return card

@@ -35,6 +35,11 @@ class Split:
         """The images from ``start`` up to ``stop``."""
         return Split(images=self.images[start:stop], labels=self.labels[start:stop])
 
+    def spread(self, count: int) -> "Split":
+        """So many images from all over, or all there are: data may be sorted by class."""
+        places = np.linspace(0, len(self.labels) - 1, min(count, len(self.labels))).round().astype(np.int64)
+        return Split(images=self.images[places], labels=self.labels[places])
+
     def parts(self, size: int) -> "list[Split]":
         """All images, ``size`` at a time; the last part may be smaller."""
         return [self.part(start, start + size) for start in range(0, len(self.labels), size)]

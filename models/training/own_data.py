@@ -1,19 +1,19 @@
 """A user's own data: a folder of images by class, an .npz, a CSV with a target column, or a torch Dataset."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterable, Sized
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from ciphershift.errors import UnreadableDataError
+from ciphershift.errors import CiphershiftError, UnreadableDataError
 from ciphershift.models.training.metrics import Targets
+from ciphershift.protocol.image_files import opened
 from ciphershift.protocol.sequences import padded
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
@@ -174,17 +174,16 @@ def _images(folder: Path, classes: tuple[str, ...]) -> Labeled:
     mode, size, values = "", (0, 0), []
     for file, _ in files:
         try:
-            with Image.open(file) as image:
-                if not mode:
-                    mode, size = "L" if image.mode in ("1", "L") else "RGB", image.size
-                if image.size != size:
-                    raise UnreadableDataError(
-                        f"{file} has {image.size[0]}x{image.size[1]} pixels, the first image {size[0]}x{size[1]}; "
-                        "bring all to one size"
-                    )
-                pixels = np.asarray(image.convert(mode))
-        except OSError as error:
+            image = opened(file.read_bytes(), str(file))
+        except (CiphershiftError, OSError) as error:
             raise UnreadableDataError(f"{file} is no image that can be read ({error})") from error
+        if not mode:
+            mode, size = image.mode, image.size
+        if image.size != size:
+            raise UnreadableDataError(
+                f"{file} has {image.size[0]}x{image.size[1]} pixels, the first image {size[0]}x{size[1]}; bring all to one size"
+            )
+        pixels = np.asarray(image.convert(mode))
         values.append(pixels[None] if mode == "L" else pixels.transpose(2, 0, 1))
     return Labeled(values=np.stack(values), labels=np.array([label for _, label in files], dtype=np.int64))
 
@@ -272,6 +271,8 @@ def _table(path: Path, target: str | None, regression: bool | None) -> RawData:
         header, *rows = [row for row in csv.reader(file) if row] or [[]]
     if not rows:
         raise UnreadableDataError(f"{path} has no rows below its header")
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise UnreadableDataError(f"{path} has two columns {twice[0]!r}; give each a name of its own")
     if target is None or target not in header:
         raise UnreadableDataError(f"{path} has the columns {', '.join(header)}; say which is to be predicted: --target")
     for number, row in enumerate(rows, start=2):
@@ -281,10 +282,14 @@ def _table(path: Path, target: str | None, regression: bool | None) -> RawData:
             )
             raise UnreadableDataError(f"{path}, line {number}: no value for {column}; fill it in, or leave the row out")
     cells = np.array([row[header.index(target)] for row in rows])
-    with suppress(ValueError):  # words: they are classes, and refused where numbers are wanted
-        numbers = cells.astype(np.float64)
-        cells = numbers if regression or (regression is None and _is_measured(numbers)) else cells
-    classes, labels_of = _targets(path, cells, (), target, regression)
+    try:
+        found = cells.astype(np.float64)  # classes, too, are in the order of their numbers
+    except ValueError:
+        found = cells  # words: they are classes, and refused where numbers are wanted
+    classes, labels_of = _targets(path, found, (), target, regression)
+    labels = labels_of(found)
+    if labels.dtype.kind == "i":
+        classes = tuple(map(str, cells[np.unique(labels, return_index=True)[1]]))  # as the file writes them
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []
     for place, name in enumerate(header):
@@ -292,7 +297,7 @@ def _table(path: Path, target: str | None, regression: bool | None) -> RawData:
             for own, values in _column(path, name, [row[place] for row in rows]):
                 names.append(own)
                 columns.append(values)
-    train = Labeled(values=np.stack(columns, axis=1), labels=labels_of(cells))
+    train = Labeled(values=np.stack(columns, axis=1), labels=labels)
     return RawData(train=train, validation=None, test=None, classes=classes, names=tuple(names))
 
 

@@ -106,7 +106,7 @@ def convert_module(
         OverBudgetError: no conversion keeps to the budget.
     """
     torch.manual_seed(conversion.seed)
-    inputs, images, judged = splits.inputs, splits.train.images[:CALIBRATION_IMAGES], splits.validation
+    inputs, images, judged = splits.inputs, splits.train.spread(CALIBRATION_IMAGES).images, splits.validation
     network = convert(
         module.eval(),
         inputs.raw_of(images),

@@ -47,7 +47,8 @@ class Reading:
 class Splits:
     """Training, validation and test samples as bytes (Inputs.bytes_of), and what these stand for.
 
-    ``validation`` is None if all training images are trained on; ``reading``: how the data called ``name`` were read.
+    ``validation`` is None if all training images are trained on; ``reading``: how the data called ``name`` were read; ``refused``: test
+    samples with a value outside its feature's range over the training samples: clients refuse them, here they count, moved to its end.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Splits:
     train: Split
     validation: Split | None
     test: Split
+    refused: int = 0
     inputs: Inputs = field(default_factory=Inputs)
     reading: Reading = field(default_factory=Reading)
 
@@ -78,6 +80,12 @@ class Splits:
         """The same of data in memory. Raises UnreadableDataError."""
         reading, whole = Reading() if reading is None else reading, raw.divided()
         assert whole.validation is not None and whole.test is not None, "divided data have all parts"
+        for part in (whole.train, whole.validation, whole.test):
+            if part.values.dtype.kind == "f" and not np.isfinite(part.values).all():
+                place = np.argwhere(~np.isfinite(part.values))[0]
+                raise UnreadableDataError(
+                    f"{name}: value {list(map(int, place[1:]))} of a sample is no finite number; fill it in, or leave the sample out"
+                )
         inputs = _inputs(whole, reading)
         if reading.classes and len(reading.classes) != len(whole.classes):
             raise UnreadableDataError(
@@ -94,6 +102,7 @@ class Splits:
             train=split(whole.train, whole.validation) if everything else split(whole.train),
             validation=None if everything else split(whole.validation),
             test=split(whole.test),
+            refused=inputs.refused(whole.test.values),
             inputs=inputs,
             reading=reading,
         )
@@ -115,9 +124,10 @@ def of_card(card: Mapping[str, Any]) -> Splits:
 
 
 def card_of(splits: Splits) -> dict[str, Any]:
-    """What ``of_card`` needs: members of a card."""
+    """What ``of_card`` needs, and how many test samples clients would refuse, if any: members of a card."""
     reading = {} if splits.reading == Reading() else {"reading": asdict(splits.reading)}
-    return {"dataset": splits.name, **reading}
+    refused = {"test_samples_refused": splits.refused} if splits.refused else {}
+    return {"dataset": splits.name, **reading, **refused}
 
 
 def _public(name: str) -> RawData:

@@ -6,14 +6,10 @@ from dataclasses import asdict
 
 from ciphershift.he_layers.crypto.noise import lookup_error
 from ciphershift.he_layers.crypto.security import security_bits
+from ciphershift.he_layers.stem import MEANING
 from ciphershift.protocol import schemas
 from ciphershift.protocol.schemas import LayerProfile, RecommendedQuota, StemProfile
 from ciphershift.server.repository import Model
-
-MEANING = (
-    "Whoever may use this model can fetch this part, with all its weights. Only the layers behind it are secret, "
-    "and only as far as the answers to chosen inputs do not reveal them."
-)
 
 
 class ModelProfile(schemas.ModelProfile):

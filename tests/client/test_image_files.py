@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ciphershift import errors
-from ciphershift.client import image_files
+from ciphershift.client.image_files import read
+from ciphershift.protocol import image_files
 
 SAMPLES = Path(__file__).resolve().parents[2] / "client" / "samples"
 SEVEN = SAMPLES / "mnist-0-is-7.png"
@@ -75,7 +76,7 @@ def test_a_image_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(side:
 def test_the_commands_take_images_of_the_models_size_alone(tmp_path: Path) -> None:
     Image.new("L", (30, 28)).save(tmp_path / "wide.png")
     with pytest.raises(errors.BadShapeError, match="30x28, the model takes 28x28: resize it"):
-        image_files.read([tmp_path / "wide.png"], (1, 28, 28))
+        read([tmp_path / "wide.png"], (1, 28, 28))
 
 
 def test_sixteen_bits_become_eight() -> None:

@@ -126,6 +126,27 @@ def test_sequences_are_padded(length: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "presence", [(1, 1, 1, 0, 0), (0,) * LONGEST, (0, 0, 0.5, 1, 1), (0, 1, 0, 1, 1), (3,) * LONGEST]
+)
+def test_whole_sequences_with_another_presence_are_refused(presence: tuple[float, ...]) -> None:
+    given = np.array([*np.zeros((2, LONGEST)), presence])
+    for one in (given, [given], given[None]):
+        with pytest.raises(errors.BadShapeError, match="holds the presence as its last feature"):
+            to_integers(one, SERIES)
+
+
+def test_two_series_are_no_sequence_with_its_presence() -> None:
+    single = SERIES.model_copy(
+        update={
+            "input_shape": (2, LONGEST),
+            "input_encoding": InputEncoding(origin=(0.0, 0.0), step=(0.5, 1 / 255), lowest=(-60, 0)),
+        }
+    )
+    with pytest.raises(errors.BadShapeError, match="presence"):
+        to_integers([np.linspace(0, 1, LONGEST), np.linspace(0.2, 0.9, LONGEST)], single)
+
+
+@pytest.mark.parametrize(
     "shape", [(2, LONGEST + 1), (2, 0), (1, 2), (3, 2), (3, LONGEST + 1), (2,), (), (0, 2, 2), (1, 1, 2, 2)]
 )
 def test_other_sequences_are_refused(shape: tuple[int, ...]) -> None:

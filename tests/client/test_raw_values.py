@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
 from ciphershift import Client, errors
@@ -12,6 +13,7 @@ from ciphershift.benchmarks.harness.server_process import ServerProcess, running
 from ciphershift.client import Keystore, tables
 from ciphershift.client.cli import samples
 from ciphershift.client.image_files import describe, rows
+from ciphershift.client.images import to_integers
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.crypto import params
 from ciphershift.he_layers.layers import Linear, LookUp
@@ -92,6 +94,20 @@ def test_a_value_outside_is_refused_before_it_is_sent(client: Client) -> None:
         client.predict([[50.0, 0.0], [140.0, 0.0]])
 
 
+def test_columns_of_a_data_frame_are_taken_by_their_names(client: Client) -> None:
+    """In any order, as in a file; a row of it, too. What a position means no client can tell."""
+    profile = client.profile()
+    frame = pandas.DataFrame({"ward": [1.0, 2.0, 3.0], "dose": RAW[:, 1], "age": RAW[:, 0]})
+    wanted = to_integers(RAW, profile)
+    assert np.array_equal(to_integers(frame, profile), wanted)
+    assert np.array_equal(to_integers(frame.iloc[1], profile), wanted[1:2])
+    assert np.array_equal(to_integers(pandas.DataFrame(RAW), profile), wanted)  # its columns have no names
+    with pytest.raises(errors.BadShapeError, match="has 0 columns 'dose'; the model takes age, dose"):
+        client.predict(frame[["age", "ward"]])
+    with pytest.raises(errors.BadShapeError, match="has 2 columns 'age'"):
+        client.predict(pandas.concat([frame, frame["age"]], axis=1))
+
+
 def test_a_model_of_logits_has_no_probabilities(client: Client) -> None:
     profile = client.profile().model_copy(update={"output_function": None})
     with pytest.raises(errors.ConfigurationError, match="ends in logits"):
@@ -131,6 +147,22 @@ def test_rows_of_a_table_are_predicted(client: Client, tmp_path: Path) -> None:
     assert names == [f"{file}, line 2", f"{file}, line 3"]
     assert np.array_equal(values, RAW[:2])
     assert client.predict(values).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("age,dose\n34,1,200\n", "line 2: more cells than the header has columns"),
+        ("age,dose,age\n34,1,35\n", "has the column age 2 times"),
+    ],
+)
+def test_tables_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "patients.csv"
+    file.write_text(text)
+    with pytest.raises(errors.MalformedError, match=message):
+        tables.read(file, ("age", "dose"), (2,))
+    with pytest.raises(errors.MalformedError, match=message):
+        tables.read_sequence(file, ("age", "dose"), 2)
 
 
 WORDS = ("age", "ward=north", "ward=south")

@@ -36,9 +36,9 @@ export function show(profile, logits, plain) {
   element("compared").replaceChildren(mark, ` the network says ${says}; ${how}`);
 }
 
-/** The values of all outputs, one after the other. */
-export function flat(prediction) {
-  const outputs = prediction instanceof Float64Array ? [prediction] : Object.values(prediction);
+/** The values of all outputs, in the order of the profile: an object's own has names that look like numbers first. */
+export function flat({ outputs: order }, prediction) {
+  const outputs = prediction instanceof Float64Array ? [prediction] : order.map(({ name }) => prediction[name]);
   return outputs.flatMap((values) => Array.from(values));
 }
 

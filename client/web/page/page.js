@@ -267,7 +267,7 @@ async function predicted(client, values, signal) {
       say(progress.sentence(profile, status));
     }
   };
-  const logits = answer.flat(await client.predict(values, { signal, onProgress }));
+  const logits = answer.flat(profile, await client.predict(values, { signal, onProgress }));
   await keys.show(profile.params);
   last = { values, logits };
   const best = answer.verdict(profile, logits);

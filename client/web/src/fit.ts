@@ -1,7 +1,7 @@
 /** Images of any size, made to fit a model: a photograph by its middle, a drawing by its ink, as light ink on black. */
 
 import { BadShapeError } from "./errors.js";
-import { type CanvasPixels, fromCanvas, imageShape } from "./images.js";
+import { type CanvasPixels, fromCanvas, imageShape, luminance, opaque } from "./images.js";
 import type { ModelProfile } from "./profile.js";
 import { type Plane, crop, resized } from "./resample.js";
 
@@ -18,7 +18,6 @@ const INK_SIDE = 20 / 28; // share of the side that an MNIST digit fills
 const WORKING_SIDE = 1024; // pixels; larger drawings are reduced before the ink is located
 const PAPER = 0.25; // of the range from paper to ink; anything paler is paper
 const LEAST_CONTRAST = 0.1;
-const LUMINANCE = [0.299, 0.587, 0.114] as const; // ITU-R BT.601
 
 /** Whether a model's classes are the ten digits; they get the position that MNIST gives them. */
 export function readsDigits(profile: ModelProfile): boolean {
@@ -46,22 +45,6 @@ export function fit(image: CanvasPixels, profile: ModelProfile, kind?: ImageKind
   const small = resized(ink, Math.max(Math.round(ink.width * factor), 1), Math.max(Math.round(ink.height * factor), 1));
   const steps: Fitted["steps"] = ["resized", ...(isCentered ? ["centered" as const] : []), ...(isInverted ? ["inverted" as const] : [])];
   return { pixels: bytes([placed(small, width, height, isCentered)]), steps };
-}
-
-/** An image with transparent parts on the background that its ink stands out from. */
-function opaque(image: CanvasPixels): CanvasPixels {
-  const { data, width, height } = image;
-  let [light, cover, isOpaque] = [0, 0, true];
-  for (let at = 0; at < data.length; at += 4) {
-    const alpha = data[at + 3]!;
-    isOpaque &&= alpha === 255;
-    cover += alpha;
-    light += alpha * luminance(data.subarray(at, at + 3));
-  }
-  if (isOpaque) return image;
-  if (!cover) throw new BadShapeError("the image is fully transparent: draw something, or choose another image");
-  const background = light / cover > 127.5 ? 0 : 255;
-  return { width, height, data: data.map((value, at) => (at % 4 === 3 ? 255 : background + ((value - background) * data[at | 3]!) / 255)) };
 }
 
 /** The ink from 0 to 1, cropped to it, and whether it was dark on light. */
@@ -117,10 +100,6 @@ function gray(image: CanvasPixels): Plane {
 
 function plane({ data, width, height }: CanvasPixels, value: (pixel: Uint8ClampedArray) => number): Plane {
   return { values: Float64Array.from({ length: width * height }, (_, at) => value(data.subarray(4 * at, 4 * at + 3))), width, height };
-}
-
-function luminance(pixel: Uint8ClampedArray): number {
-  return LUMINANCE[0] * pixel[0]! + LUMINANCE[1] * pixel[1]! + LUMINANCE[2] * pixel[2]!;
 }
 
 function bytes(planes: readonly Plane[]): Uint8Array {

@@ -3,7 +3,9 @@
 import { BadShapeError, OutOfLevelsError } from "./errors.js";
 import { integersOf, isBytes, roundHalfEven } from "./encoding.js";
 import { type ModelProfile, valuesOf } from "./profile.js";
-import { type Sequence, isSequence, padded } from "./sequences.js";
+import { type Sequence, isSequence, padded, requirePresence } from "./sequences.js";
+
+const LUMINANCE = [0.299, 0.587, 0.114] as const; // ITU-R BT.601
 
 /** One input: bytes from 0 to 255 or floats from 0 to 1, or raw values where the profile has an encoding; of an image channel by channel and row by row, of a series channel by channel. */
 export type Pixels = Uint8Array | Uint8ClampedArray | Float32Array | Float64Array;
@@ -47,6 +49,7 @@ function wholeOf(input: Input, shape: readonly number[], profile: ModelProfile):
   }
   const pixels = isSequence(input) ? padded(input, profile) : given;
   if (pixels.length !== valuesOf(shape)) throw new BadShapeError(`the input has ${pixels.length} values, ${profile.model} takes ${shape.join(" x ")}`);
+  if (profile.inputSequences) requirePresence(pixels, profile);
   return pixels;
 }
 
@@ -59,9 +62,11 @@ function unitOf(pixels: Pixels): Float64Array {
 }
 
 /**
- * Returns a canvas' pixels as a model takes them: luminance for one channel, red, green and blue for three.
+ * Returns a canvas' pixels as a model takes them: luminance for one channel, red, green and blue for three. Transparent parts are put on the
+ * background that the ink stands out from.
  *
- * @throws BadShapeError the canvas has another size than the model's images, or the model takes no images of one or three channels.
+ * @throws BadShapeError the canvas has another size than the model's images, or is transparent all over; or the model takes no images of
+ * one or three channels.
  */
 export function fromCanvas(canvas: CanvasPixels, profile: ModelProfile): Uint8Array {
   const [channels, height, width] = imageShape(profile);
@@ -70,12 +75,34 @@ export function fromCanvas(canvas: CanvasPixels, profile: ModelProfile): Uint8Ar
   }
   const size = width * height;
   const pixels = new Uint8Array(channels * size);
+  const { data } = opaque(canvas);
   for (let at = 0; at < size; at++) {
-    const [red, green, blue] = canvas.data.subarray(4 * at, 4 * at + 3) as unknown as [number, number, number];
-    if (channels === 1) pixels[at] = Math.round(0.299 * red + 0.587 * green + 0.114 * blue); // ITU-R BT.601
-    else [red, green, blue].forEach((value, channel) => (pixels[channel * size + at] = value));
+    const pixel = data.subarray(4 * at, 4 * at + 3);
+    if (channels === 1) pixels[at] = Math.round(luminance(pixel));
+    else pixel.forEach((value, channel) => (pixels[channel * size + at] = value));
   }
   return pixels;
+}
+
+/** An image with transparent parts on the background that its ink stands out from. */
+export function opaque(image: CanvasPixels): CanvasPixels {
+  const { data, width, height } = image;
+  let [light, cover, isOpaque] = [0, 0, true];
+  for (let at = 0; at < data.length; at += 4) {
+    const alpha = data[at + 3]!;
+    isOpaque &&= alpha === 255;
+    cover += alpha;
+    light += alpha * luminance(data.subarray(at, at + 3));
+  }
+  if (isOpaque) return image;
+  if (!cover) throw new BadShapeError("the image is fully transparent: draw something, or choose another image");
+  const background = light / cover > 127.5 ? 0 : 255;
+  return { width, height, data: data.map((value, at) => (at % 4 === 3 ? 255 : background + ((value - background) * data[at | 3]!) / 255)) };
+}
+
+/** Of red, green and blue. */
+export function luminance(pixel: Uint8ClampedArray): number {
+  return LUMINANCE[0] * pixel[0]! + LUMINANCE[1] * pixel[1]! + LUMINANCE[2] * pixel[2]!;
 }
 
 /** Returns channels, height and width of a model's images. Throws BadShapeError if it takes none of one or three channels. */

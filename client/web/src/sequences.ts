@@ -19,6 +19,23 @@ export function isSequence(input: Pixels | Sequence): input is Sequence {
 }
 
 /**
+ * Accepts a whole input whose last feature is 0 before the sequence and 1 where it runs, up to the end.
+ *
+ * @throws BadShapeError it is anything else.
+ */
+export function requirePresence(input: Pixels, profile: ModelProfile): void {
+  const [rows, length] = profile.inputShape as [number, number];
+  const one = isBytes(input) && (profile.inputEncoding?.pixels ?? true) ? 255 : 1;
+  const presence = Array.from(input.subarray((rows - 1) * length));
+  if (presence.at(-1) !== one || presence.some((value, at) => value !== one && (value !== 0 || presence[at - 1] === one))) {
+    throw new BadShapeError(
+      `the last feature of an input of ${profile.sampleShape.join(" x ")} values is the presence, 0 before the sequence and 1 where it runs, up to the ` +
+        `end; give a sequence of ${rows - 1} features, and it is added`,
+    );
+  }
+}
+
+/**
  * Returns the whole input: zeros before the sequence, and a last feature that is 1 where it runs.
  *
  * @throws BadShapeError the model takes no sequences, or none of so many steps or features.

@@ -12,6 +12,7 @@ import { parseAnswer } from "../dist/protocol.js";
 import { printable } from "../dist/reading.js";
 import { Transport } from "../dist/transport.js";
 import { ParameterSet } from "../dist/params.js";
+import { flat } from "../page/answer.js";
 
 const bytes = (text) => new TextEncoder().encode(text);
 const TOY = await ParameterSet.get("TOY_N128");
@@ -66,6 +67,9 @@ test("several outputs are logits by name, in their shapes and scales", async () 
   const outputs = [{ ...one, name: "age", factor: 0.5 }, { ...one, name: "sex", function: "sigmoid" }];
   const profile = await readProfile({ ...PROFILE, outputs });
   assert.deepEqual(logitsOf(profile, Float64Array.of(0.25, 0.5)), { age: Float64Array.of(12.5), sex: Float64Array.of(50) });
+  const numbered = await readProfile({ ...PROFILE, outputs: [{ ...one, name: "10" }, { ...one, name: "9" }] });
+  assert.deepEqual(flat(numbered, logitsOf(numbered, Float64Array.of(0.25, 0.5))), [25, 50]); // an object has 9 before 10
+  assert.deepEqual(flat(profile, Float64Array.of(1, 2)), [1, 2]);
   const map = await readProfile({ ...PROFILE, outputs: [{ ...one, name: "", shape: [2, 1, 1] }] });
   assert.deepEqual(logitsOf(map, Float64Array.of(0.25, 0.5)), Float64Array.of(25, 50));
   for (const wrong of [[], outputs.slice(1), [outputs[0], { ...outputs[1], name: "age" }], [{ ...one, name: "x", shape: [2, 0] }], [{ ...one, name: "x", factor: -1, shape: [2] }]]) {
@@ -122,6 +126,9 @@ test("a sequence of 1 to the model's own steps is padded in front, and its lengt
   assert.deepEqual(made(2, 7, 8), [0, 0, 7, 8, 0, 0, 15, 15]);
   assert.deepEqual(made(4, 5, 6, 7, 8), [5, 6, 7, 8, 15, 15, 15, 15]);
   assert.deepEqual(Array.from(toLevels(Float64Array.of(0, 0, 0, 7, 0, 0, 0, 1), profile)), made(1, 7)); // whole, as before
+  for (const presence of [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0.5, 1], [0, 1, 0, 1]]) {
+    assert.throws(() => toLevels(Float64Array.of(0, 0, 0, 7, ...presence), profile), { code: "bad_shape", message: /is the presence/ });
+  }
   for (const [steps, count] of [[5, 5], [8, 8], [0, 0], [2, 4], [1.5, 3], [-1, -1]]) {
     const wrong = { steps, values: new Float64Array(Math.max(count, 0)) };
     assert.throws(() => toLevels(wrong, profile), { code: "bad_shape", message: /tiny takes 1 features.* 1 to 4 steps/ });
@@ -150,6 +157,10 @@ test("images become the levels that Python makes of them", async () => {
   const data = Uint8ClampedArray.of(255, 255, 255, 255, 0, 0, 0, 255, 255, 0, 0, 255, 0, 0, 255, 255);
   assert.deepEqual(Array.from(fromCanvas({ width: 2, height: 2, data }, profile)), [255, 0, 76, 29]);
   assert.throws(() => fromCanvas({ width: 4, height: 1, data }, profile), { code: "bad_shape" });
+  const stroke = (ink) => ({ width: 2, height: 2, data: Uint8ClampedArray.of(ink, ink, ink, 255, ink, ink, ink, 51, 0, 0, 0, 0, 0, 0, 0, 0) });
+  assert.deepEqual(Array.from(fromCanvas(stroke(0), profile)), [0, 204, 255, 255]); // on a canvas that was never filled: on white
+  assert.deepEqual(Array.from(fromCanvas(stroke(255), profile)), [255, 51, 0, 0]);
+  assert.throws(() => fromCanvas({ width: 2, height: 2, data: new Uint8ClampedArray(16) }, profile), { code: "bad_shape", message: /fully transparent/ });
 });
 
 test("texts of a server are cut to what can be shown", () => {

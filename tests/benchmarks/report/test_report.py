@@ -323,7 +323,8 @@ def of_cifar10(system: str, **members: Any) -> dict[str, Any]:
 
 
 def test_photographs_stand_apart_from_digits_and_what_runs_here_from_what_is_published(tmp_path: Path) -> None:
-    figures = {"accuracy_clear": None, "accuracy_published": 0.86, "seconds_per_image": 2400.0}
+    figures: dict[str, Any] = {"accuracy_clear": None, "accuracy_published": 0.86, "seconds_per_image": 2400.0}
+    figures |= {"agree_with_clear": 0, "accuracy_encrypted_n": 1, "settings": "its own"}
     runs = [
         runs_of("cifar10-fast", Settings().models, agree=7),
         of_cifar10("One", **figures, upload_bytes=50_000, key_bytes=10**9),
@@ -331,6 +332,10 @@ def test_photographs_stand_apart_from_digits_and_what_runs_here_from_what_is_pub
     ]
     stored = Stored([*records(), *runs])
     text = photographs(stored, tmp_path)
+    assert (
+        "- One: 0 of 1 encrypted images got the class of its plaintext network, whose weights are random (its own)"
+        in text
+    )
     rows = by_name(text)
     assert rows.keys() == {"cifar10-fast", "One"}
     assert rows["One"] == "| **One** | look-up | VGG | 86.00 % | 40 min | 50 KB | 1 GB | here |"
@@ -359,6 +364,21 @@ def test_published_times_beat_nothing_in_a_figure() -> None:
         line.get_label(): line.get_markerfacecolor() == LIGHT.background for line in axes.lines if line is not front
     }
     assert hollow == {"1  b": True, "2  c": False, "3  a": False}
+
+
+def test_accuracies_of_ours_are_those_with_noise() -> None:
+    ours = peer("ciphershift, x", accuracy=0.99, accuracy_simulated=0.98, seconds=1.0, name="ciphershift")
+    theirs = peer("y", accuracy=0.97, seconds=1.0)
+    del theirs["accuracy_simulated"]
+    assert [point.accuracy for point in points([ours, theirs])] == [0.98, 0.97]
+
+
+def test_layers_beyond_their_spread_are_counted() -> None:
+    far = {"layer": "far", "ratio": 1.1, "ratio_std": 0.03, "values": 2000, "encrypted_std": 1.1, "simulated_std": 1.0}
+    text = tables.layer_noise([{"model": "m", "layer_noise": [far, LAYER_NOISE]}])
+    assert (
+        "| m | 1 | 1.10 to 1.10 | 1 | 1.02 to 1.02 | 1 | 0 |" in text
+    )  # 0.1 are 2.8 times the root of 0.03^2 + 0.02^2
 
 
 def test_a_second_view_is_written_once_in_a_topology() -> None:

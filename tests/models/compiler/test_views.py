@@ -15,6 +15,7 @@ from ciphershift.he_layers.program import OutputSpec, Program
 from ciphershift.models import verification
 from ciphershift.models.compiler import answers
 from ciphershift.models.training.cards import ZOO
+from ciphershift.protocol.outputs import Part
 from tests.support import command_line, other_inputs, stems
 
 TOY = params.get("TOY_N128")
@@ -81,6 +82,11 @@ def test_what_has_no_mirror_image_is_refused(tiny_program: Program) -> None:
             change(single)
     with pytest.raises(ProgramError, match="ends in"):
         answers.mirrored(answers.top_one(tiny_program))
+    places = replace(tiny_program.output, parts=(Part(name="", shape=(1, 1, len(tiny_program.output.classes))),))
+    with pytest.raises(
+        ProgramError, match=r"an output with places, \[\(1, 1, \d+\)\], which a mirrored image has mirrored"
+    ):
+        answers.mirrored(replace(tiny_program, output=places))
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +174,14 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         "answer", "mnist-tiny", "--views", "2", "--levels", "9", environment={"HOME": str(tmp_path)}
     )
     assert done.returncode == 2
+    again = command_line.run(
+        "answer", str(tmp_path / "mnist-tiny-mirrored"), "--output", str(tmp_path), environment={"HOME": str(tmp_path)}
+    )
+    assert (
+        again.returncode != 0 and "ends in add" in again.stderr
+    )  # a folder is read; this one cannot be changed once more
+    unknown = command_line.run("verify", str(tmp_path / "mnist-tiny-mirrored"), environment={"HOME": str(tmp_path)})
+    assert unknown.returncode != 0 and "has no card.json" in unknown.stderr
     wide = command_line.run(
         "answer", "breast-cancer", "--windows", "2", "--output", str(tmp_path), environment={"HOME": str(tmp_path)}
     )

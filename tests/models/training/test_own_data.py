@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from typer.testing import CliRunner
 
+from ciphershift.client import image_files
 from ciphershift.errors import OutOfLevelsError, OverBudgetError, UnreadableDataError
 from ciphershift.he_layers import simulate
 from ciphershift.he_layers.program import Program
@@ -23,6 +25,7 @@ from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, decoded, fit_encoding
 from ciphershift.models.training import cards, folds, own_data, sets
+from ciphershift.models.training.data import Split
 from ciphershift.models.training.loop import accuracy, fine_tune, fit, logits
 from ciphershift.models.training.phase import Phase
 from ciphershift.models.training.recipes import RECIPES, Conversion, DenseSpec, Recipe
@@ -134,6 +137,85 @@ def test_a_folder_of_images_by_class(tmp_path: Path) -> None:
         Splits.load(str(tmp_path))
 
 
+def test_images_are_read_as_clients_read_them(tmp_path: Path) -> None:
+    """Transparent parts are on paper, a turned photograph is upright, sixteen bits are scaled: a network sees what it will be sent."""
+    image_of: dict[str, Image.Image] = {
+        "ink": Image.fromarray(
+            np.array([[[0, 0, 0, 0], [0, 0, 0, 255]], [[0, 0, 0, 51], [0, 0, 0, 0]]], dtype=np.uint8)
+        ),
+        "deep": Image.fromarray(np.array([[0, 65535], [32896, 257]], dtype=np.uint16)),
+        "gray": Image.fromarray(np.array([[9, 8], [7, 6]], dtype=np.uint8)),
+    }
+    for name, image in image_of.items():
+        for label in ("a", "b"):
+            (tmp_path / name / label).mkdir(parents=True)
+            image.save(tmp_path / name / label / "x.png")
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    (tmp_path / "turned" / "a").mkdir(parents=True)
+    (tmp_path / "turned" / "b").mkdir()
+    half = Image.fromarray(np.repeat(np.array([[0], [255]], dtype=np.uint8), 8, axis=0).repeat(8, axis=1))
+    half.save(tmp_path / "turned" / "a" / "x.jpg", exif=turned)
+    half.save(tmp_path / "turned" / "b" / "x.jpg")
+    for name in (*image_of, "turned"):
+        values = own_data.read(tmp_path / name).train.values
+        files = sorted((tmp_path / name).glob("*/x.*"))
+        assert np.array_equal(values, image_files.read(files, values.shape[1:]))
+    ink, deep, gray, half_turned = (own_data.read(tmp_path / name).train.values for name in (*image_of, "turned"))
+    assert ink[0, 0].tolist() == [[255, 0], [204, 255]]
+    assert deep[0].tolist() == [[[0, 255], [128, 1]]] and gray[0].tolist() == [[[9, 8], [7, 6]]]
+    assert np.array_equal(half_turned[0, 0], half_turned[1, 0, ::-1, ::-1]) and half_turned[0, 0, 0, 0] > 200
+
+
+def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
+    """So that names given for them, and outputs of the module, are for the right ones."""
+    table = tmp_path / "t.csv"
+    kinds = ["10", "5", "020"]
+    table.write_text("a,kind\n" + "".join(f"{number},{kinds[number % 3]}\n" for number in range(30)))
+    raw = own_data.read(table, "kind")
+    assert raw.classes == ("5", "10", "020")
+    assert raw.train.labels.tolist() == [(1, 0, 2)[number % 3] for number in range(30)]
+    named = Splits.load(str(table), reading=Reading(target="kind", classes=("five", "ten", "twenty")))
+    assert (
+        named.classes[named.train.labels[0]]
+        == {10: "ten", 5: "five", 20: "twenty"}[
+            int(kinds[round(float(named.inputs.raw_of(named.train.images)[0, 0])) % 3])
+        ]
+    )
+
+
+def test_samples_that_clients_refuse_are_counted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(60, 2)), rng.normal(size=(20, 2))
+    test[:, 0] = np.linspace(-1, 1, 20)
+    test[[3, 7], 1] = 50.0
+    arrays: dict[str, Any] = {"train_x": train, "train_y": np.arange(60) % 2, "test_x": test, "test_y": np.arange(20) % 2}
+    np.savez(tmp_path / "far.npz", **arrays)
+    splits = Splits.load(str(tmp_path / "far.npz"))
+    assert splits.refused == 2
+    assert sets.card_of(splits)["test_samples_refused"] == 2
+    encoding = splits.inputs.encoding
+    assert encoding is not None
+    refused = 0
+    for sample in test:
+        try:
+            encoding.integers(sample[None], splits.inputs.levels)
+        except OutOfLevelsError:
+            refused += 1
+    assert refused == splits.refused
+    test[4, 1] = np.nan
+    np.savez(tmp_path / "far.npz", **arrays)
+    with pytest.raises(UnreadableDataError, match=r"value \[1\] of a sample is no finite number"):
+        Splits.load(str(tmp_path / "far.npz"))
+
+
+def test_calibration_samples_come_from_all_over() -> None:
+    labels = np.repeat(np.arange(4), 25)
+    split = Split(images=np.zeros((100, 1), dtype=np.uint8), labels=labels)
+    assert set(split.spread(10).labels) == {0, 1, 2, 3}
+    assert split.spread(100).labels.tolist() == split.spread(500).labels.tolist() == labels.tolist()
+
+
 def test_arrays_and_torch_data_sets(tmp_path: Path) -> None:
     values, labels = RNG.normal(size=(40, 3, 7)), RNG.integers(0, 2, 40)
     np.savez(tmp_path / "a.npz", x=values, y=np.array(["no", "yes"])[labels])
@@ -169,6 +251,7 @@ def test_a_card_says_how_the_data_were_read(patients: Path) -> None:
         ("a,b\n1,x\nnan,y\n", "b", "line 3: a is nan"),
         ("a,b\n" + "".join(f"w{i},x\n" for i in range(40)), "b", "40 different words"),
         ("a,b\n", "b", "no rows"),
+        ("a,b,a\n1,x,2\n", "b", "two columns 'a'"),
     ],
 )
 def test_tables_that_cannot_be_used_say_where(tmp_path: Path, text: str, target: str | None, message: str) -> None:
