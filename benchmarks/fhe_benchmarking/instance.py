@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ciphershift.he_layers.crypto import params as parameter_sets
+from ciphershift.benchmarks.harness.served import served_params
 from ciphershift.he_layers.crypto.params import ParameterSet
 from ciphershift.he_layers.crypto.security import require_secure
 from ciphershift.he_layers.program import Program
@@ -30,12 +30,12 @@ def program() -> Program:
 
 
 def parameter_set() -> ParameterSet:
-    """Returns the parameters of that network.
+    """Returns the parameters that servers evaluate that network under.
 
     Raises:
         InsecureParamsError: they protect nothing, and CIPHERSHIFT_ALLOW_TOY_PARAMETERS is not set.
     """
-    params = parameter_sets.get(program().params)
+    params = served_params(program())
     if not Settings().allow_toy_parameters:
         require_secure(params)
     return params

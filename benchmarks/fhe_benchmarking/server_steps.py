@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ciphershift.benchmarks.fhe_benchmarking.instance import Instance, program, served_model, write
+from ciphershift.benchmarks.fhe_benchmarking.instance import Instance, parameter_set, program, served_model, write
 from ciphershift.he_layers import evaluate
-from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.crypto.ciphertexts import CkksCiphertext
 from ciphershift.he_layers.crypto.evaluation_keys import EvaluationKeys
 from ciphershift.he_layers.program import Program
@@ -28,7 +27,7 @@ def compute(instance: Instance) -> None:
     """Evaluates the network on each encrypted image."""
     started = time.perf_counter()
     network = Program.load(served_model(instance.root))
-    params = parameter_sets.get(network.params)
+    params = parameter_set()
     bundle = instance.evaluation_keys.read_bytes()
     key_id = read_header(bundle[:HEADER_BYTES]).key_id
     keys = EvaluationKeys.from_bytes(bundle, params).expand(available_cpus())

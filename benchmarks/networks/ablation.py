@@ -34,6 +34,10 @@ from ciphershift.models.training.sets import Splits
 MAPS, UNITS = (8, 16), 64
 FLOAT_PHASE = Phase(epochs=4, learning_rate=4e-3, distortion=0.0)
 NOISY_PHASE = Phase(epochs=4, learning_rate=3e-3, frozen=0.25, distortion=0.0)
+AVERAGE = 0.995
+"""Decay of averaged weights: over half an epoch."""
+DRAWN = (0.5, 1.5)
+"""Limits of a factor of the noise that is drawn."""
 FIRST = "0"
 """Path of the first layer."""
 FIT_WIDTH, FIT_POINTS = 4.0, 801
@@ -51,6 +55,8 @@ class Variant:
         noise: of the circuit, in multiples of the parameter set's; None: no circuit, float activations.
         public: whether the client computes the first layer, whitened patches of the images, which is not trained.
         clips: whether it is learned, where weights are clipped.
+        averaged: whether the training with noise ends in the averages of its weights, not in the last ones.
+        drawn: whether the factor of the noise is drawn for each batch of that training.
     """
 
     activation: str = "relu"
@@ -59,13 +65,15 @@ class Variant:
     noise: float | None = None
     public: bool = False
     clips: bool = False
+    averaged: bool = False
+    drawn: bool = False
 
     @property
     def name(self) -> str:
         """For checkpoints and progress."""
         weights = f"{self.exponents}-exponents" if self.exponents else "float-weights"
         noise = "no-circuit" if self.noise is None else f"noise-{self.noise:g}"
-        more = ("-public" if self.public else "") + ("-clips" if self.clips else "")
+        more = "".join(f"-{choice}" for choice in ("public", "clips", "averaged", "drawn") if getattr(self, choice))
         return f"{self.activation}-{self.pool}-{weights}-{noise}{more}"
 
 
@@ -79,6 +87,8 @@ VARIANTS = (
     *(Variant(exponents=exponents, noise=1.0) for exponents in (4, 1, 2, 3, 5, 6)),
     *(Variant(exponents=4, noise=noise) for noise in (0.0, 2.0, 4.0)),
     *(Variant(exponents=exponents, noise=1.0, clips=True) for exponents in (2, 3, 4)),
+    Variant(exponents=4, noise=1.0, averaged=True),
+    Variant(exponents=4, noise=1.0, drawn=True),
     Variant(activation="both", exponents=4, noise=1.0),
     Variant(pool="stride", exponents=4, noise=1.0),
     Variant(activation="both", pool="stride", exponents=4, noise=1.0),
@@ -186,7 +196,7 @@ def train_variants(
 
 def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show) -> nn.Module:
     torch.manual_seed(seed)
-    start = replace(variant, exponents=None, noise=None, clips=False)
+    start = replace(variant, exponents=None, noise=None, clips=False, averaged=False, drawn=False)
     _, channels, side, _ = splits.train.images.shape
     network = module(start, channels, side)
     if isinstance(network[0], Whitening):
@@ -209,6 +219,11 @@ def _trained(variant: Variant, splits: Splits, work: Path, seed: int, show: Show
         noise = converted.noise
     factors = {name: value * variant.noise for name, value in asdict(noise).items() if name != "polynomial_size"}
     converted.noise = replace(noise, **factors)
-    phase = replace(NOISY_PHASE, clips=variant.clips)
+    phase = replace(
+        NOISY_PHASE,
+        clips=variant.clips,
+        average=AVERAGE if variant.averaged else 0.0,
+        loudness=DRAWN if variant.drawn else (1.0, 1.0),
+    )
     train_phase(variant.name, converted, phase, splits, work=work, seed=seed, show=show)
     return converted.eval()

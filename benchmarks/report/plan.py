@@ -263,13 +263,14 @@ def _yardstick(size: int) -> Question:
 
 def yardstick(size: int, model: str = DEFAULT_MODEL, count: int | None = None) -> Record:
     """Runs the submission's steps in a folder of their own; returns what the harness would write, in an envelope."""
-    parameter_set = params.get(Program.load(Settings().models / model).params)
+    program = Program.load(Settings().models / model)
     with tempfile.TemporaryDirectory() as folder:
         result = driver.run(Path(folder), size, _digits(), model=model, count=count)
-    return envelope("yardstick", params=parameter_set) | result
+    return envelope("yardstick", params=served_params(program)) | {"program": program.digest} | result
 
 
 def yardstick_by_harness(checkout: Path, size: int, seed: int, model: str = DEFAULT_MODEL) -> Record:
     """Runs the submission by the suite's harness; returns its report in an envelope."""
-    parameter_set = params.get(Program.load(Settings().models / model).params)
-    return envelope("yardstick-harness", params=parameter_set) | harness.run(checkout, size, model=model, seed=seed)
+    program = Program.load(Settings().models / model)
+    report = harness.run(checkout, size, model=model, seed=seed)
+    return envelope("yardstick-harness", params=served_params(program)) | {"program": program.digest} | report

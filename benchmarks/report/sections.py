@@ -339,10 +339,13 @@ def _estimates(stored: Stored, folder: Path) -> str:
 
 
 def _yardstick(stored: Stored, folder: Path) -> str:
-    records = stored.newest("yardstick", "size", "model_name", command="ciphershift bench yardstick")
+    command, models = "ciphershift bench yardstick", Settings().models
+    records = zoo.unchanged(stored.newest("yardstick", "size", "model_name", command=command), models)
+    if not records:
+        raise MissingError(command)
     steps = list(records[0]["Timing"])
     columns = [
-        f"{r['model_name']}, {tables.several(r['Quality']['Encrypted model quality']['total_samples'], 'image')}"
+        f"{r['model_name']}, {tables.several(r['Quality']['Encrypted model quality']['total_samples'], 'image')}, {r['params']}"
         for r in records
     ]
     rows = [(step, *(r["Timing"][step] for r in records)) for step in steps]
@@ -356,7 +359,7 @@ def _yardstick(stored: Stored, folder: Path) -> str:
         "The ml-inference workload of the FHE benchmarking suite (HomomorphicEncryption.org) in its own fields, each step a process of "
         "its own (`benchmarks/fhe_benchmarking/`); measured by our driver. Its leaderboard has the reference "
         f"alone: 7.63 s, accuracy 0.97, keys of 1 GB, on other hardware.\n\n{tables.table(('step', *columns), rows)}"
-        + _by_harness(stored.any("yardstick-harness", "size", "model_name"))
+        + _by_harness(zoo.unchanged(stored.any("yardstick-harness", "size", "model_name"), models))
     )
 
 

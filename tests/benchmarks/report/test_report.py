@@ -15,6 +15,7 @@ from ciphershift.benchmarks.cli import app
 from ciphershift.benchmarks.harness import results
 from ciphershift.benchmarks.harness.envelope import envelope
 from ciphershift.benchmarks.networks.ablation import Variant
+from ciphershift.benchmarks.networks.agreement import read_card
 from ciphershift.benchmarks.report import commands, page, plan, readme, tables, zoo
 from ciphershift.benchmarks.report.figures import accuracy_against, pareto
 from ciphershift.benchmarks.report.lookups import SETS, by_network, current, lookups
@@ -22,7 +23,7 @@ from ciphershift.benchmarks.report.photographs import photographs
 from ciphershift.benchmarks.report.points import Fit, Point, points
 from ciphershift.benchmarks.report.readme import BEGIN, END
 from ciphershift.benchmarks.report.sections import SECTIONS, _she
-from ciphershift.benchmarks.report.stored import Stored
+from ciphershift.benchmarks.report.stored import MissingError, Stored
 from ciphershift.benchmarks.report.style import LIGHT
 from ciphershift.benchmarks.report.whole import whole
 from ciphershift.he_layers.crypto import params
@@ -57,6 +58,7 @@ def peer(system: str, *, accuracy: float, seconds: float, name: str = "tenseal",
     )
 
 
+YARDSTICK = {"model_name": "mnist-fast", "program": read_card(Settings().models / "mnist-fast")["digest"]}
 LAYER_NOISE = {
     "layer": "conv",
     "values": 144,
@@ -222,11 +224,13 @@ def records() -> list[dict[str, Any]]:
         }
         | {"engines": ENGINES},
         envelope("yardstick")
-        | {"model_name": "m", "size": "single", "Timing": {"Key Generation": "1.0s"}, "Bandwidth": {"Keys": "11.7M"}}
+        | YARDSTICK
+        | {"size": "single", "params": "P", "Timing": {"Key Generation": "1.0s"}, "Bandwidth": {"Keys": "11.7M"}}
         | {"Server Reported": {"Total": "1.0s"}}
         | {"Quality": {"Encrypted model quality": {"total_samples": 1, "accuracy": 1.0}}},
         envelope("yardstick-harness")
-        | {"model_name": "m", "size": "small", "harness": "c1395f2", "params": "P"}
+        | YARDSTICK
+        | {"size": "small", "harness": "c1395f2", "params": "P"}
         | {"report": {"per_stage": {"Client: Key Generation": "1.5s"}, "bandwidth": {"Client: Keys": "11.7M"}}}
         | {"Quality": {"Encrypted model quality": {"total_samples": 15, "accuracy": 0.9333}}},
     ]
@@ -275,7 +279,7 @@ def test_the_page_and_all_figures_are_drawn_from_stored_results(tmp_path: Path) 
     assert "| dense | 100 | 1 s | 1 s | – | – |" in text
     beside = "words-rnn: 138.7 perplexity of another text (simulated); a float LSTM of as many units has 140.6"
     assert f"| 89.8 perplexity | 9.6 min | – | 9.4 MB | {beside} | 12 s | 7500 look-ups | 15 KB |" in text
-    assert "| step | m, 15 images, P |" in text
+    assert "| step | mnist-fast, 15 images, P |" in text
     assert "| Client: Key Generation | 1.5s |" in text
     for name in (
         "accuracy-latency",
@@ -371,6 +375,12 @@ def test_accuracies_of_ours_are_those_with_noise() -> None:
     theirs = peer("y", accuracy=0.97, seconds=1.0)
     del theirs["accuracy_simulated"]
     assert [point.accuracy for point in points([ours, theirs])] == [0.98, 0.97]
+
+
+def test_the_yardstick_of_another_network_is_not_shown(tmp_path: Path) -> None:
+    changed = [r | {"program": "0" * 64} if "yardstick" in r["benchmark"] else r for r in records()]
+    with pytest.raises(MissingError, match="ciphershift bench yardstick"):
+        dict(SECTIONS)["The neutral yardstick"](Stored(changed), tmp_path)
 
 
 def test_layers_beyond_their_spread_are_counted() -> None:

@@ -189,7 +189,12 @@ def test_samples_that_clients_refuse_are_counted(tmp_path: Path) -> None:
     train, test = rng.normal(size=(60, 2)), rng.normal(size=(20, 2))
     test[:, 0] = np.linspace(-1, 1, 20)
     test[[3, 7], 1] = 50.0
-    arrays: dict[str, Any] = {"train_x": train, "train_y": np.arange(60) % 2, "test_x": test, "test_y": np.arange(20) % 2}
+    arrays: dict[str, Any] = {
+        "train_x": train,
+        "train_y": np.arange(60) % 2,
+        "test_x": test,
+        "test_y": np.arange(20) % 2,
+    }
     np.savez(tmp_path / "far.npz", **arrays)
     splits = Splits.load(str(tmp_path / "far.npz"))
     assert splits.refused == 2
