@@ -181,7 +181,7 @@ def _require_logits(program: Program) -> None:
 
 
 def _with_peak(program: Program, peak: float) -> Program:
-    """The program with its logits at ``peak`` instead of LOGIT_PEAK turns: the last activation's amplitude is scaled."""
+    """The program with its logits at ``peak`` instead of LOGIT_PEAK turns: the activations that they are sums of are scaled."""
     if not program.lookups:
         raise ProgramError(
             f"{program.name!r} has no look-up, and other answers need some: put nn.ReLU before its last layer"
@@ -191,12 +191,37 @@ def _with_peak(program: Program, peak: float) -> Program:
             f"{program.name!r} is of the {program.profile} profile and ends in {program.layers[-1].kind}; "
             "answers can be changed in the fast profile, on a network that ends in logits"
         )
-    last = max((index for index, layer in enumerate(program.layers) if isinstance(layer, Table)), default=None)
+    linear, last = _behind_last_tables(program)
+    readers = {
+        stage.layer.name
+        for stage in program.stages
+        if not last.isdisjoint(stage.sources) or not linear.isdisjoint(stage.sources)
+    }
+    if (others := sorted(readers - linear)) or (IMAGE in last and len(last) > 1):
+        what = f"values that {others[0]} reads, too" if others else "the input and of look-ups"
+        raise ProgramError(
+            f"the logits of {program.name!r} are sums of {what}, and can have no amplitude of their own: serve it as it is, or give its "
+            "last layer activations that nothing else reads"
+        )
     factor = peak / LOGIT_PEAK
-    if last is None:
+    if IMAGE in last:
         return replace(program, input=replace(program.input, delta=program.input.delta * factor))
-    layers: list[Layer] = list(program.layers)
-    table = layers[last]
-    assert isinstance(table, Table)
-    layers[last] = replace(table, delta_out=table.delta_out * factor)
+    layers: list[Layer] = [
+        replace(layer, delta_out=layer.delta_out * factor) if isinstance(layer, Table) and layer.name in last else layer
+        for layer in program.layers
+    ]
     return replace(program, layers=tuple(layers))
+
+
+def _behind_last_tables(program: Program) -> tuple[set[str], set[str]]:
+    """Layers between the last tables and the logits, these among them; and the tables, or IMAGE where a value of it comes there."""
+    stages = {stage.layer.name: stage for stage in program.stages}
+    linear, last, waiting = set(), set(), [program.layers[-1].name]
+    while waiting:
+        name = waiting.pop()
+        if name == IMAGE or isinstance(stages[name].layer, Table):
+            last.add(name)
+        elif name not in linear:
+            linear.add(name)
+            waiting += stages[name].sources
+    return linear, last

@@ -16,6 +16,7 @@ from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.layers import Linear
 from ciphershift.he_layers.program import Program
 from ciphershift.he_layers.recurrence import certificates
+from ciphershift.models.compiler.answers import top_one
 from ciphershift.models.compiler.convert import before_rounding, convert
 from ciphershift.models.compiler.export import export
 from ciphershift.models.compiler.inputs import Inputs, fit_encoding
@@ -363,6 +364,18 @@ def test_training_keeps_a_contractive_network_so_and_its_program_states_it() -> 
     assert 0.5 < certificate.norm <= 0.951 and certificate.weights == ()
     assert certificate.error_bound == pytest.approx(1 / (1 - certificate.norm))
     _states_forget(program)
+
+
+def test_the_last_state_alone_may_have_another_amplitude(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    program = _program(_converted(Net(nn.RNN(FEATURES, UNITS), first=True)))
+    other = top_one(program)
+    other.save(tmp_path)
+    assert Program.load(tmp_path).recurrent == program.recurrent
+    steps = np.random.default_rng(0).integers(0, program.input.levels + 1, (60, *program.input.shape), dtype=np.uint8)
+    plain, winner = simulate.plain(program, steps), simulate.plain(other, steps)
+    assert (plain.argmax(axis=1) == winner.argmax(axis=1)).mean() > 0.9
+    assert (winner.sum(axis=1) == 1).all()
 
 
 def test_a_module_that_is_contractive_stays_so_where_its_states_have_levels_of_different_values(tmp_path: Path) -> None:

@@ -164,6 +164,21 @@ def test_wider_windows_give_the_same_plaintext_network(tiny_program: Program, ti
         answers.widened(tiny_program, 0.5)
 
 
+def test_other_answers_of_networks_that_branch(tiny_program: Program) -> None:
+    """All look-ups that the logits are sums of are scaled: of a gated network those of each product."""
+    gated = Program.load(ZOO / "mnist-gated")
+    images = np.random.default_rng(3).integers(0, 256, (40, 1, 28, 28), dtype=np.uint8)
+    plain = simulate.plain(gated, images)
+    coarse = simulate.plain(answers.quantized(gated, levels=31), images)
+    for row, levels in zip(plain, coarse, strict=True):
+        assert (np.diff(levels[np.argsort(row)]) >= 0).all() and levels.max() > levels.min()
+    winner = simulate.plain(answers.top_one(gated), images)
+    assert (winner.sum(axis=1) == 1).all()
+    assert (winner.argmax(axis=1) == plain.argmax(axis=1)).mean() > 0.95
+    with pytest.raises(ProgramError, match=r"'rows-rnn' are sums of values that layer_1_state\w* reads, too"):
+        answers.top_one(Program.load(ZOO / "rows-rnn"))
+
+
 def test_on_the_command_line(tmp_path: Path) -> None:
     done = command_line.run(
         "answer", "mnist-tiny", "--views", "2", "--output", str(tmp_path), environment={"HOME": str(tmp_path)}
