@@ -45,8 +45,9 @@ class AsyncClient(BaseClient):
 
         Args:
             images: uint8 from 0 to 255 or floats from 0 to 1, of shape [n, C, H, W], or [C, H, W]; C may be left out if it is 1. Of a
-                model with features of its own, raw values: [n, features]. Of a model that takes sequences, a list of arrays
-                [features, own length], which are padded, or whole samples [n, features + 1, length].
+                model with features of its own, raw values: [n, features], or a data frame, whose columns are taken by the features'
+                names. Of a model that takes sequences, a list of arrays [features, own length], which are padded, or whole samples
+                [n, features + 1, length].
             timeout: seconds to wait for the server in all; jobs that are not finished then are canceled.
 
         Raises:

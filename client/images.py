@@ -44,23 +44,28 @@ def to_integers(values: ArrayLike, profile: ModelProfile) -> NDArray[np.float64]
 
     Args:
         values: raw, numbers of any kind in each feature's unit; shapes as for ``to_unit``. Columns of a data frame, and the places of a
-            series of pandas with names, are taken by their names where the features have some.
+            series of pandas with names, are taken by their names where the features of a vector have some.
         profile: of the model.
 
     Raises:
-        BadShapeError: another shape, or a data frame lacks a feature.
+        BadShapeError: another shape, or a data frame lacks a feature or has one twice.
         OutOfLevelsError: another type, or a value outside its feature's range, which the message names.
     """
     encoding = profile.encoding
     assert encoding is not None, "the model has an encoding"
-    batch = _batch(_in_order(values, encoding.names), profile)
+    batch = _batch(_in_order(values, encoding.names) if len(profile.sample_shape) == 1 else values, profile)
     if not np.issubdtype(batch.dtype, np.integer) and not np.issubdtype(batch.dtype, np.floating):
         raise OutOfLevelsError(f"values are of type {batch.dtype}: give integers or floats")
     return encoding.integers(batch, profile.input_levels).reshape(len(batch), -1).astype(np.float64)
 
 
 def _in_order(values: Any, names: Sequence[str]) -> Any:
-    """Columns of a data frame, or the places of a pandas Series, in the order of the features. Raises BadShapeError."""
+    """Columns of a data frame, or the places of a pandas Series, in the order of the features.
+
+    Raises:
+        BadShapeError: one is missing, or there twice.
+        OutOfLevelsError: one holds something else than numbers.
+    """
     is_row = hasattr(values, "iloc") and not hasattr(values, "columns")
     found = list(values.keys() if is_row else getattr(values, "columns", ()))
     if not names or not any(isinstance(name, str) for name in found):
@@ -69,7 +74,10 @@ def _in_order(values: Any, names: Sequence[str]) -> Any:
         raise BadShapeError(
             f"the data frame has {found.count(missing[0])} columns {missing[0]!r}; the model takes {', '.join(names)}, each once"
         )
-    return values[list(names)]
+    try:
+        return np.asarray(values[list(names)], dtype=np.float64)  # columns of several types are objects otherwise
+    except (TypeError, ValueError) as error:
+        raise OutOfLevelsError(f"a column of the data frame holds something else than numbers ({error})") from error
 
 
 def _batch(values: ArrayLike, profile: ModelProfile) -> NDArray[Any]:
@@ -117,8 +125,11 @@ def _padded(values: ArrayLike, profile: ModelProfile) -> list[NDArray[Any]] | ND
 
 
 def _is_padded(samples: NDArray[Any], profile: ModelProfile) -> bool:
+    """Whether their last feature is 0 and then 1, but for the rounding of values that were decoded."""
     one = scaling.PIXEL_MAX if samples.dtype == np.uint8 and _is_of_pixels(profile) else 1
-    return bool(np.isin(samples[:, -1], (0, one)).all()) and are_padded(samples / one)
+    presence = samples[:, -1] / one
+    step = profile.encoding.step[-1] if profile.encoding else 1 / profile.input_levels
+    return bool((np.abs(presence - np.rint(presence)) <= step / 2).all()) and are_padded(samples / one)
 
 
 def _is_of_pixels(profile: ModelProfile) -> bool:

@@ -66,10 +66,12 @@ def _opened(file: Path) -> tuple[list[str], list[tuple[int, Row]]]:
         rows = [(lines.line_num, row) for row in lines]
     if not rows:
         raise MalformedError(f"{file} has no row below its header")
-    if wide := next((line for line, row in rows if None in row), None):
+    if wide := next(
+        (line for line, row in rows if any(row.get(None) or ())), None
+    ):  # empty cells behind the last column are none
         raise MalformedError(
-            f"{file}, line {wide}: more cells than the header has columns ({len(header)}): put numbers with a comma into "
-            "quotes, or write a point"
+            f"{file}, line {wide}: more cells than the header has columns ({len(header)}): write numbers with a point, "
+            "and put words with a comma into quotes"
         )
     return header, rows
 

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 from rich.table import Table
 
-from ciphershift.errors import ConfigurationError, UnknownModelError
+from ciphershift.errors import ConfigurationError, UnknownModelError, UnreadableDataError
 from ciphershift.he_layers.analysis.windows import safe_factor
 from ciphershift.he_layers.crypto import params as parameter_sets
 from ciphershift.he_layers.program import PROGRAM_FILE, Program
@@ -182,6 +182,11 @@ def convert(
 
       ciphershift convert net.onnx --dataset patients.csv --target diagnosis --name patients
     """
+    if views > 1 and max_seconds is not None:
+        raise typer.BadParameter(
+            "they are for one view of an image: convert for half of them without --views, then: ciphershift answer --views 2",
+            param_hint="--max-seconds",
+        )
     _log()
     torch.set_num_threads(threads)
     _require(device)
@@ -319,7 +324,13 @@ def verify(
         ) from None
     folder = _folder(name)
     program = Program.load(folder)
-    test = sets.of_card(cards.read(folder)).test.part(start, start + images)
+    data_of_card = sets.of_card(cards.read(folder))
+    if not program.output.parts and data_of_card.classes != program.output.classes:
+        raise UnreadableDataError(
+            f"the data have the classes {', '.join(data_of_card.classes)}, {program.name} has {', '.join(program.output.classes)}: "
+            "convert it again"
+        )
+    test = data_of_card.test.part(start, start + images)
     table = Table("image", "label", "encrypted", "plaintext", "largest difference, in simulated deviations")
     comparisons = verification.verify(program, test.images, threads=threads)
     agree = 0

@@ -256,7 +256,7 @@ def _yardstick(size: int) -> Question:
     return Question(
         benchmark="yardstick",
         about=f"the neutral yardstick with {driver.IMAGES[size]} images",
-        members={"size": SIZES[size]},
+        members={"size": SIZES[size], "program": Program.load(Settings().models / DEFAULT_MODEL).digest},
         run=lambda: [yardstick(size)],
     )
 

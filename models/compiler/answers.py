@@ -37,7 +37,7 @@ def mirrored(program: Program) -> Program:
     Behind a public part these are its maps, and each map of a mirrored image must be another's mirror image (models.nn.whitening).
 
     Raises:
-        ProgramError: the program is of the exact profile, does not end in vectors, or takes something else than images; or its public part
+        ProgramError: the program is of the exact profile, answers with a map, or takes something else than images; or its public part
             has maps without a mirror image, or maps that mirror each other have different ranges.
         ConfigurationError: the extra ``stem`` is not installed.
     """
@@ -45,10 +45,10 @@ def mirrored(program: Program) -> Program:
         raise ProgramError(
             f"{program.name!r} takes {program.sample_shape} and encrypts {program.input.shape}; only images have a second view"
         )
-    if any(len(part.shape) > 1 for part in program.output.parts or ()):
+    if any(len(part.shape) == 3 and part.shape[-1] > 1 for part in program.output.parts or ()):
         raise ProgramError(
-            f"{program.name!r} has an output with places, {[part.shape for part in program.output.parts or ()]}, which a mirrored image "
-            "has mirrored; only vectors, such as logits, have a mean over two views"
+            f"{program.name!r} has outputs of the shapes {[part.shape for part in program.output.parts or ()]}: a map is mirrored with its "
+            "image; only vectors, such as logits, have a mean over two views"
         )
     channels = (
         np.arange(program.input.shape[0]) if program.stem is None else _mirrored_channels(program.name, program.stem)

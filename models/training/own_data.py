@@ -176,7 +176,7 @@ def _images(folder: Path, classes: tuple[str, ...]) -> Labeled:
         try:
             image = opened(file.read_bytes(), str(file))
         except (CiphershiftError, OSError) as error:
-            raise UnreadableDataError(f"{file} is no image that can be read ({error})") from error
+            raise UnreadableDataError(str(error)) from error
         if not mode:
             mode, size = image.mode, image.size
         if image.size != size:
@@ -289,6 +289,10 @@ def _table(path: Path, target: str | None, regression: bool | None) -> RawData:
     classes, labels_of = _targets(path, found, (), target, regression)
     labels = labels_of(found)
     if labels.dtype.kind == "i":
+        if len(np.unique(cells)) != len(classes):
+            raise UnreadableDataError(
+                f"{path}: {target} has classes that are one number, as 1 and 01: write each class in one way"
+            )
         classes = tuple(map(str, cells[np.unique(labels, return_index=True)[1]]))  # as the file writes them
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []

@@ -135,6 +135,14 @@ def test_whole_sequences_with_another_presence_are_refused(presence: tuple[float
             to_integers(one, SERIES)
 
 
+def test_a_presence_may_have_the_rounding_of_its_encoding() -> None:
+    whole = padded([np.ones((2, 3))], LONGEST)
+    rounded = whole + np.array([0, 0, 0.4 / 255])[:, None]
+    assert np.array_equal(to_integers(rounded, SERIES), to_integers(whole, SERIES))
+    with pytest.raises(errors.BadShapeError, match="presence"):
+        to_integers(whole + np.array([0, 0, -0.6 / 255])[:, None], SERIES)
+
+
 def test_two_series_are_no_sequence_with_its_presence() -> None:
     single = SERIES.model_copy(
         update={

@@ -102,6 +102,12 @@ def test_columns_of_a_data_frame_are_taken_by_their_names(client: Client) -> Non
     assert np.array_equal(to_integers(frame, profile), wanted)
     assert np.array_equal(to_integers(frame.iloc[1], profile), wanted[1:2])
     assert np.array_equal(to_integers(pandas.DataFrame(RAW), profile), wanted)  # its columns have no names
+    mixed = frame.assign(dose=frame["dose"].astype(object), note="seen", age=frame["age"] > 40)
+    ages = to_integers(np.stack([frame["age"] > 40, RAW[:, 1]], axis=1) + 10.0 * np.array([1, 0]), profile)
+    assert np.array_equal(to_integers(mixed.assign(age=mixed["age"] + 10), profile), ages)
+    assert np.array_equal(to_integers(mixed.assign(age=mixed["age"] + 10).iloc[2], profile), ages[2:])
+    with pytest.raises(errors.OutOfLevelsError, match="holds something else than numbers"):
+        client.predict(frame.assign(dose="much"))
     with pytest.raises(errors.BadShapeError, match="has 0 columns 'dose'; the model takes age, dose"):
         client.predict(frame[["age", "ward"]])
     with pytest.raises(errors.BadShapeError, match="has 2 columns 'age'"):
@@ -152,7 +158,7 @@ def test_rows_of_a_table_are_predicted(client: Client, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("age,dose\n34,1,200\n", "line 2: more cells than the header has columns"),
+        ("age,dose\n34,1,200\n", r"line 2: more cells than the header has columns \(2\): write numbers with a point"),
         ("age,dose,age\n34,1,35\n", "has the column age 2 times"),
     ],
 )
@@ -163,6 +169,12 @@ def test_tables_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, text: s
         tables.read(file, ("age", "dose"), (2,))
     with pytest.raises(errors.MalformedError, match=message):
         tables.read_sequence(file, ("age", "dose"), 2)
+
+
+def test_empty_cells_behind_the_last_column_are_none(tmp_path: Path) -> None:
+    (tmp_path / "patients.csv").write_text("age,dose\n34,1,\n35,2,,\n")
+    values, _ = tables.read(tmp_path / "patients.csv", ("age", "dose"), (2,))
+    assert values.tolist() == [[34, 1], [35, 2]]
 
 
 WORDS = ("age", "ward=north", "ward=south")

@@ -19,15 +19,17 @@ export function isSequence(input: Pixels | Sequence): input is Sequence {
 }
 
 /**
- * Accepts a whole input whose last feature is 0 before the sequence and 1 where it runs, up to the end.
+ * Accepts a whole input whose last feature is 0 before the sequence and 1 where it runs, up to the end, but for rounding.
  *
  * @throws BadShapeError it is anything else.
  */
 export function requirePresence(input: Pixels, profile: ModelProfile): void {
   const [rows, length] = profile.inputShape as [number, number];
   const one = isBytes(input) && (profile.inputEncoding?.pixels ?? true) ? 255 : 1;
-  const presence = Array.from(input.subarray((rows - 1) * length));
-  if (presence.at(-1) !== one || presence.some((value, at) => value !== one && (value !== 0 || presence[at - 1] === one))) {
+  const step = profile.inputEncoding?.step.at(-1) ?? 1 / profile.inputLevels;
+  const presence = Array.from(input.subarray((rows - 1) * length), (value) => value / one);
+  const runs = presence.map((value) => Math.abs(value - 1) <= step / 2);
+  if (!runs.at(-1) || presence.some((value, at) => !runs[at] && (Math.abs(value) > step / 2 || runs[at - 1]))) {
     throw new BadShapeError(
       `the last feature of an input of ${profile.sampleShape.join(" x ")} values is the presence, 0 before the sequence and 1 where it runs, up to the ` +
         `end; give a sequence of ${rows - 1} features, and it is added`,

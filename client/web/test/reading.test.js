@@ -126,7 +126,8 @@ test("a sequence of 1 to the model's own steps is padded in front, and its lengt
   assert.deepEqual(made(2, 7, 8), [0, 0, 7, 8, 0, 0, 15, 15]);
   assert.deepEqual(made(4, 5, 6, 7, 8), [5, 6, 7, 8, 15, 15, 15, 15]);
   assert.deepEqual(Array.from(toLevels(Float64Array.of(0, 0, 0, 7, 0, 0, 0, 1), profile)), made(1, 7)); // whole, as before
-  for (const presence of [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0.5, 1], [0, 1, 0, 1]]) {
+  assert.deepEqual(Array.from(toLevels(Float64Array.of(0, 0, 0, 7, 0.01, 0, 0.02, 1.02), profile)), made(1, 7)); // rounded
+  for (const presence of [[0, 0, 0.04, 1], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0.5, 1], [0, 1, 0, 1]]) {
     assert.throws(() => toLevels(Float64Array.of(0, 0, 0, 7, ...presence), profile), { code: "bad_shape", message: /is the presence/ });
   }
   for (const [steps, count] of [[5, 5], [8, 8], [0, 0], [2, 4], [1.5, 3], [-1, -1]]) {

@@ -84,7 +84,7 @@ def test_what_has_no_mirror_image_is_refused(tiny_program: Program) -> None:
         answers.mirrored(answers.top_one(tiny_program))
     places = replace(tiny_program.output, parts=(Part(name="", shape=(1, 1, len(tiny_program.output.classes))),))
     with pytest.raises(
-        ProgramError, match=r"an output with places, \[\(1, 1, \d+\)\], which a mirrored image has mirrored"
+        ProgramError, match=r"outputs of the shapes \[\(1, 1, \d+\)\]: a map is mirrored with its image"
     ):
         answers.mirrored(replace(tiny_program, output=places))
 
@@ -195,6 +195,8 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert (
         again.returncode != 0 and "ends in add" in again.stderr
     )  # a folder is read; this one cannot be changed once more
+    nowhere = command_line.run("answer", "no-such", "--output", str(tmp_path), environment={"HOME": str(tmp_path)})
+    assert "'no-such' is neither a model of the zoo nor a folder with a model" in nowhere.stderr
     unknown = command_line.run("verify", str(tmp_path / "mnist-tiny-mirrored"), environment={"HOME": str(tmp_path)})
     assert unknown.returncode != 0 and "has no card.json" in unknown.stderr
     wide = command_line.run(

@@ -257,6 +257,7 @@ def test_a_card_says_how_the_data_were_read(patients: Path) -> None:
         ("a,b\n" + "".join(f"w{i},x\n" for i in range(40)), "b", "40 different words"),
         ("a,b\n", "b", "no rows"),
         ("a,b,a\n1,x,2\n", "b", "two columns 'a'"),
+        ("a,b\n1,1\n2,01\n3,2\n", "b", "b has classes that are one number"),
     ],
 )
 def test_tables_that_cannot_be_used_say_where(tmp_path: Path, text: str, target: str | None, message: str) -> None:
