@@ -400,15 +400,9 @@ RECIPES: dict[str, Recipe | ExactRecipe] = {
             dataset="cifar10",
             input_shape=(3, 32, 32),
             blocks=(*_twice(32), *_twice(96), *_twice(256), DenseSpec(units=128)),
-            float_phase=_photographs(epochs=40, learning_rate=0.05, shift=4, cut_out=12, **_MUON),
-            conversion=Conversion(
-                phases={
-                    "noisy": _photographs(
-                        epochs=20, learning_rate=0.02, frozen=0.1, shift=4, cut_out=12, distilled=0.5, **_MUON
-                    ),
-                    "polished": _photographs(epochs=5, learning_rate=2e-3, frozen=1.0, shift=4, distilled=0.5, **_MUON),
-                },
-            ),
+            teacher=_teacher(epochs=28),
+            float_phase=_taught(epochs=60),
+            conversion=Conversion(phases={"polished": _POLISHED}),
         ),
         Recipe(
             name="chest-xray",
