@@ -379,7 +379,8 @@ def _by_harness(records: list[Record]) -> str:
     commits = ", ".join(dict.fromkeys(record["harness"] for record in records))
     return (
         f"\n\nBy the suite's own harness, unmodified (commit {commits}), on "
-        f"{tables.several(records[0]['cores'], 'core')} ({records[0]['isa']}); steps that begin with Harness are its own work:"
+        f"{tables.several(records[0]['cores'], 'core')} ({records[0]['isa']}). How many images a size has is the choice of "
+        "this version of the suite. Steps that begin with Harness are its own work:"
         f"\n\n{tables.table(('step', *columns), rows)}"
     )
 
