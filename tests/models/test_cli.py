@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ciphershift.errors import UnreadableDataError
 from ciphershift.he_layers.recurrence import certificates
 from ciphershift.models import cli
 from ciphershift.models.training import sets
@@ -35,9 +36,9 @@ def test_verify_says_whether_the_norm_of_a_recurrent_layer_has_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, STEPS, FEATURES), dtype=np.uint8)
-    splits = SimpleNamespace(test=Split(images=images, labels=np.array([0, 1])))
-    monkeypatch.setattr(sets, "of_card", lambda card: splits)
     weighted = with_weights(network())
+    splits = SimpleNamespace(test=Split(images=images, labels=np.array([0, 1])), classes=weighted.output.classes)
+    monkeypatch.setattr(sets, "of_card", lambda card: splits)
     plain = replace(weighted, recurrent=certificates(weighted))
     for program, said in (
         (weighted, "norm 0.986 with weights for each state, an error"),
@@ -48,3 +49,6 @@ def test_verify_says_whether_the_norm_of_a_recurrent_layer_has_weights(
         done = CliRunner().invoke(cli.app, ["verify", str(tmp_path), "--images", "1"])
         assert done.exit_code == 0, done.output
         assert f"recurrent layer by_state: {said}" in " ".join(done.output.split())
+    splits.classes = splits.classes[::-1]
+    other = CliRunner().invoke(cli.app, ["verify", str(tmp_path), "--images", "1"]).exception
+    assert isinstance(other, UnreadableDataError) and "convert it again" in str(other)
