@@ -214,6 +214,11 @@ def test_samples_that_clients_refuse_are_counted(tmp_path: Path) -> None:
         Splits.load(str(tmp_path / "far.npz"))
 
 
+def test_the_card_of_german_credit_says_how_many_clients_refuse() -> None:
+    card = cards.read(cards.ZOO / "german-credit")
+    assert card["test_samples_refused"] == sets.of_card(card).refused == 1
+
+
 def test_calibration_samples_come_from_all_over() -> None:
     labels = np.repeat(np.arange(4), 25)
     split = Split(images=np.zeros((100, 1), dtype=np.uint8), labels=labels)
