@@ -78,12 +78,13 @@ def test_the_card_says_what_was_kept_out(recipe: Recipe, tmp_path: Path, everyth
 
 def test_a_recipe_with_a_public_part_trains_what_is_behind_it(recipe: Recipe, tmp_path: Path) -> None:
     kept = splits(everything=True)
-    few = replace(kept, train=kept.train.part(0, IMAGES), test=kept.test.part(0, 100))
+    few = replace(kept, train=kept.train.part(0, 3 * IMAGES), test=kept.test.part(0, 500))
     behind_public = replace(
         recipe,
         stem=StemSpec(maps=4, kernel=3, pool=2),
         blocks=(ConvSpec(maps=6, kernel=4, stride=2, padding=1, both=True), ConvSpec(maps=16, kernel=3)),
         mean=True,
+        float_phase=replace(SHORT, epochs=6),
     )
     untouched: Any = behind_public.module()
     public = untouched[0]
@@ -99,7 +100,7 @@ def test_a_recipe_with_a_public_part_trains_what_is_behind_it(recipe: Recipe, tm
         assert np.allclose(program.stem.run(images), public(torch.tensor(images)).numpy(), atol=1e-5)
     trained: Any = load_baseline(behind_public.module(), tmp_path / "entry")
     assert len(trained) == len(untouched)  # what is stored is the whole module
-    assert card["accuracy_quantised"] > 0.2  # of ten classes
+    assert card["accuracy_quantised"] > 0.4  # of ten classes; 0.64 as measured
 
 
 def test_a_recipe_of_two_views_answers_the_same_for_an_image_and_its_mirror_image(
