@@ -22,7 +22,7 @@ def read(files: Sequence[Path], input_shape: tuple[int, ...]) -> NDArray[np.uint
 
     Raises:
         MalformedError, OutOfLevelsError, TooLargeError: see protocol.image_files.opened.
-        BadShapeError: an image is not of the model's size, or the model takes no images.
+        BadShapeError: an image is transparent all over, or not of the model's size, or the model takes no images.
     """
     shape = _image_shape(input_shape)
     images = []

@@ -66,9 +66,8 @@ def _opened(file: Path) -> tuple[list[str], list[tuple[int, Row]]]:
         rows = [(lines.line_num, row) for row in lines]
     if not rows:
         raise MalformedError(f"{file} has no row below its header")
-    if wide := next(
-        (line for line, row in rows if any(row.get(None) or ())), None
-    ):  # empty cells behind the last column are none
+    # Empty cells behind the last column are none.
+    if wide := next((line for line, row in rows if any(row.get(None) or ())), None):
         raise MalformedError(
             f"{file}, line {wide}: more cells than the header has columns ({len(header)}): write numbers with a point, "
             "and put words with a comma into quotes"

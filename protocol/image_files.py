@@ -22,6 +22,7 @@ def opened(data: bytes, name: str) -> Image.Image:
 
     Raises:
         MalformedError: the bytes are no image of a supported format, or a damaged one.
+        BadShapeError: it is transparent all over.
         OutOfLevelsError: pixels are floating-point numbers, or integers beyond 16 bits.
         TooLargeError: it has more than MAX_PIXELS pixels.
     """

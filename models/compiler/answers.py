@@ -37,8 +37,9 @@ def mirrored(program: Program) -> Program:
     Behind a public part these are its maps, and each map of a mirrored image must be another's mirror image (models.nn.whitening).
 
     Raises:
-        ProgramError: the program is of the exact profile, answers with a map, or takes something else than images; or its public part
-            has maps without a mirror image, or maps that mirror each other have different ranges.
+        ProgramError: the program is of the exact profile, does not end in logits, answers with a map, has logits that are sums of what
+            other look-ups read, too, or takes something else than images; or its public part has maps
+            without a mirror image, or maps that mirror each other have different ranges.
         ConfigurationError: the extra ``stem`` is not installed.
     """
     if len(program.sample_shape) != 3 or len(program.input.shape) != 3:
@@ -100,7 +101,8 @@ def top_one(program: Program) -> Program:
     """The same network, answering 1 for the greatest logit and 0 for every other.
 
     Raises:
-        ProgramError: the program is of the exact profile, does not end in logits, or has several outputs, or a single number.
+        ProgramError: the program is of the exact profile, does not end in logits, has several outputs, or a single number, or logits
+            that are sums of what other look-ups read, too.
     """
     _require_logits(program)
     scaled = _with_peak(program, TOP_ONE_PEAK)
@@ -117,7 +119,7 @@ def quantized(program: Program, levels: int) -> Program:
 
     Raises:
         OutOfLevelsError: fewer than 1 or more than 255 levels.
-        ProgramError: the program is of the exact profile, does not end in logits, or has several outputs, or a single number.
+        ProgramError: as of ``top_one``.
     """
     _require_logits(program)
     if not 1 <= levels <= 255:

@@ -109,7 +109,7 @@ class Inputs:
         """How many of these raw samples [count, features, ...] a client would refuse, for a value outside its feature's range."""
         if self.encoding is None:
             return 0
-        steps = self.encoding.nearest(raw) - self.lowest(raw.shape[1]).numpy().reshape(1, -1, *[1] * (raw.ndim - 2))
+        steps = self._steps(self.encoding, raw)
         return int(((steps < 0) | (steps > self.levels)).reshape(len(raw), -1).any(axis=1).sum())
 
     def bytes_of(self, raw: NDArray[Any]) -> NDArray[np.uint8]:
@@ -120,9 +120,14 @@ class Inputs:
         if self.encoding is None:
             steps = raw if raw.dtype == np.uint8 else np.rint(raw.astype(np.float64) * PIXEL_LEVELS)
         else:
-            steps = self.encoding.nearest(raw) - self.lowest(raw.shape[1]).numpy().reshape(1, -1, *[1] * (raw.ndim - 2))
+            steps = self._steps(self.encoding, raw)
         result: NDArray[np.uint8] = np.clip(steps, 0, self.levels if self.encoding else PIXEL_LEVELS).astype(np.uint8)
         return result
+
+    def _steps(self, encoding: Encoding, raw: NDArray[Any]) -> NDArray[np.float64]:
+        """Raw values [count, features, ...] above each feature's least, in steps, also beyond the range."""
+        lowest: NDArray[np.float32] = self.lowest(raw.shape[1]).numpy()
+        return encoding.nearest(raw) - lowest.reshape(1, -1, *[1] * (raw.ndim - 2))
 
 
 def fit_encoding(
